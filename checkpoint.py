@@ -1,0 +1,92 @@
+"""Checkpoints that are either whole or absent: atomic save, checked load, and where the newest one is."""
+
+import os
+import pickle
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+NAME = "last.pt"
+FORMAT = "moonwalk checkpoint 1"
+FOLDERS = ("outputs", "runs")  # where `newest` looks
+
+
+def save(path: str | Path, state: dict[str, Any]) -> None:
+    """Write `state` (tensors, plain containers, numbers, text) to `path`: the old file or the new one, never neither.
+
+    Written beside the target, forced to the disk, then renamed: a crash at any moment leaves a readable file.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            torch.save({"format": FORMAT, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """The rename itself must reach the disk (POSIX only: elsewhere folders cannot be opened)."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def load(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint that `save` wrote, or the one in a run folder. Everything arrives on the CPU.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ValueError: it is damaged (checksums are verified), or no checkpoint of moonwalk.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / NAME
+    if not path.exists():
+        raise FileNotFoundError(f"there is no checkpoint at {path}; `python train.py` makes one")
+    try:
+        # torch.load verifies no checksum: a flipped bit in the weights would load silently.
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise ValueError(f"the checkpoint {path} is damaged: {damaged} fails its checksum")
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+        raise ValueError(f"the checkpoint {path} is damaged or no checkpoint at all") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise ValueError(f"{path} is no checkpoint of this version of moonwalk ({FORMAT})")
+    return state
+
+
+def newest(root: str | Path = ".") -> Path:
+    """The newest readable checkpoint below outputs/ and runs/.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    for path in sorted(_candidates(Path(root)), key=lambda p: p.stat().st_mtime, reverse=True):
+        try:
+            load(path)
+        except ValueError as error:
+            print(f"passed over: {error}")
+            continue
+        return path
+    raise FileNotFoundError(
+        f"no checkpoint yet below {' or '.join(FOLDERS)}: run `python train.py` first, or name one with checkpoint=PATH"
+    )
+
+
+def _candidates(root: Path) -> Iterator[Path]:
+    for folder in FOLDERS:
+        yield from (root / folder).rglob(NAME)

@@ -1,0 +1,242 @@
+"""Every option of every command, once: its default, what it means and what it may be.
+
+The dataclasses are registered in Hydra's ConfigStore, so `python train.py lr=1e-3` checks names and types;
+ranges and choices stand in the fields' metadata and are checked by `plain`. `--help` is made from the same fields.
+"""
+
+import math
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A dataclass field with its help, its range (`low` and `high` belong to it) or its choices."""
+    metadata = {"help": help, "low": low, "high": high, "above": above, "below": below, "choices": choices}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+# ---------------------------------------------------------------- what several commands share
+
+
+@dataclass
+class Seeded:
+    seed: int = option(0, "same seed, same machine: same result to the last bit", low=0)
+
+
+@dataclass
+class Machine(Seeded):
+    device: str = option("auto", "auto takes a GPU where there is one; or cpu, cuda, cuda:1, mps ...")
+    threads: int | None = option(
+        None, "CPU threads; default: 1 for points (a second one rarely helps a small network)", low=1
+    )
+
+
+@dataclass
+class Process:
+    num_timesteps: int = option(1000, "T, the number of noising steps", low=2)
+    beta_start: float | None = option(
+        None, "variance of the first step's noise; default 0.1 / T", above=0, below=1
+    )
+    beta_end: float | None = option(
+        None, "variance of the last step's noise; default 20 / T, which leaves no signal", above=0, below=1
+    )
+
+
+@dataclass
+class Recording:
+    rerun: bool = option(True, "make a rerun recording (--no-rerun: none)")
+    viewer: str = option(
+        "auto",
+        "where it goes: a window, a web page on this machine, a file; auto: a window where there is a display",
+        choices=("auto", "window", "web", "file"),
+    )
+    viz_steps: int = option(50, "states recorded, evenly chosen, always with the first and the last", low=2)
+    track_samples: list[int] = option([0, 1, 2, 3, 4, 5], "rows drawn in cyan with their paths")
+
+
+# ---------------------------------------------------------------- groups: dataset=..., model=...
+
+
+@dataclass
+class Moons:
+    name: str = option("moons", "two interleaved half circles", choices=("moons",))
+    noise: float = option(0.05, "standard deviation of the noise around the half circles", low=0)
+
+
+@dataclass
+class MLP:
+    name: str = option("mlp", "residual multilayer perceptron", choices=("mlp",))
+    hidden: int = option(128, "width", low=1)
+    layers: int = option(3, "residual layers", low=1)
+    frequencies: int = option(4, "the input also holds sin and cos of x times 1, 2, 4, ... : how many", low=0)
+    prediction: str = option("v", "what the network's output means", choices=("eps", "v"))
+
+
+@dataclass
+class Linear:
+    name: str = option("linear", "one linear map per time step: the best linear denoiser", choices=("linear",))
+    prediction: str = option("v", "what the network's output means", choices=("eps", "v"))
+
+
+GROUPS = {"dataset": {"moons": Moons}, "model": {"mlp": MLP, "linear": Linear}}
+
+
+# ---------------------------------------------------------------- the commands
+
+
+@dataclass
+class Train(Machine, Process):
+    dataset: Any = option("moons", "what to learn")
+    model: Any = option("mlp", "the network")
+    num_samples: int = option(20000, "training points", low=2)
+    num_epochs: int = option(200, "passes over the training points", low=1)
+    max_steps: int | None = option(None, "stop after so many optimizer steps instead of num_epochs", low=1)
+    batch_size: int = option(512, "points per optimizer step", low=1)
+    lr: float = option(4e-3, "peak learning rate: reached by a linear warm-up, left by a cosine to 0", above=0)
+    warmup_steps: int = option(100, "optimizer steps of warm-up", low=0)
+    weight_decay: float = option(0.01, "AdamW's weight decay", low=0)
+    ema_decay: float = option(0.999, "decay of the averaged weights that samples are made with", low=0, below=1)
+    checkpoint_every: int = option(1000, "optimizer steps between checkpoints", low=1)
+    task_name: str | None = option(None, "run folder, such as runs/first; default: a new stamped one")
+    resume: str | None = option(None, "a checkpoint or run folder to go on from, with the same options")
+
+
+@dataclass
+class Inference(Machine, Recording):
+    checkpoint: str | None = option(None, "a checkpoint or its run folder; default: the newest readable one")
+    num_samples: int = option(2000, "points to generate", low=1)
+    viz_steps: int = option(100, "states recorded, evenly chosen, always with the first and the last", low=2)
+
+
+@dataclass
+class Main(Seeded, Process, Recording):
+    dataset: Any = option("moons", "what to add noise to")
+    num_samples: int = option(500, "points", low=1)
+    num_timesteps: int = option(100, "T, the number of noising steps", low=2)
+    save_plots: bool = option(False, "also write stills of the process and of its schedule")
+
+
+COMMANDS = {
+    "train": (Train, "Train an epsilon-network, then sample with it."),
+    "inference": (Inference, "Replay the learned reverse process of a checkpoint."),
+    "main": (Main, "Show the forward process: clean points turn into noise."),
+}
+
+
+# ---------------------------------------------------------------- from Hydra to plain dictionaries
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """The composed configuration as a plain dictionary of exactly the declared options.
+
+    Raises:
+        ValueError: an option is out of its range or not among its choices; the sentence names both.
+    """
+    options = OmegaConf.to_object(cfg)
+    _check(options)
+    return asdict(options)
+
+
+def _check(options: Any, prefix: str = "") -> None:
+    for f in fields(options):
+        value, name = getattr(options, f.name), prefix + f.name
+        if is_dataclass(value):
+            _check(value, f"{name}.")
+        elif value is not None and not _allows(f.metadata, value):
+            raise ValueError(f"{name} must be {allowed(f.metadata)}; got {value!r}")
+
+
+def _allows(limits: Any, value: Any) -> bool:
+    if limits["choices"]:
+        return value in limits["choices"]
+    if not isinstance(value, int | float):
+        return True
+    return math.isfinite(value) and (
+        (limits["low"] is None or value >= limits["low"])
+        and (limits["high"] is None or value <= limits["high"])
+        and (limits["above"] is None or value > limits["above"])
+        and (limits["below"] is None or value < limits["below"])
+    )
+
+
+def allowed(limits: Any) -> str:
+    """What a value may be, in words: 'at least 1', 'above 0 and below 1', 'one of auto, file'; '' for anything."""
+    if limits["choices"]:
+        return "one of " + ", ".join(limits["choices"])
+    words = {"low": "at least", "above": "above", "high": "at most", "below": "below"}
+    return " and ".join(f"{word} {limits[key]:g}" for key, word in words.items() if limits[key] is not None)
+
+
+# ---------------------------------------------------------------- --help
+
+
+def help_text(name: str) -> str:
+    """What `python NAME.py --help` prints."""
+    command, purpose = COMMANDS[name]
+    lines = [purpose, "", f"python {name}.py [option=value | --option value] ...", ""]
+    own = [f for f in fields(command) if f.name not in GROUPS]
+    own.sort(key=lambda f: f.name not in command.__annotations__)  # what is special to the command comes first
+    width = max(len(_shown(f)) for f in own)
+    lines += [_described(f, width) for f in own]
+    for group, members in GROUPS.items():
+        if group in {f.name for f in fields(command)}:
+            for choice, member in members.items():
+                chosen = " (default)" if choice == _default(command, group) else ""
+                lines += ["", f"{group}={choice}{chosen}: {fields(member)[0].metadata['help']}"]
+                lines += [_described(f, width, f"{group}.") for f in fields(member)[1:]]
+    lines += ["", "Several values at once, run one after the other: -m lr=1e-3,4e-3", ""]
+    return "\n".join(lines).replace("$", "$$")
+
+
+def _shown(f: Any, prefix: str = "") -> str:
+    default = f.default_factory() if callable(f.default_factory) else f.default
+    shown = str(default).lower() if isinstance(default, bool) else "null" if default is None else str(default)
+    return f"{prefix}{f.name}={shown}".replace(" ", "")
+
+
+def _described(f: Any, width: int, prefix: str = "") -> str:
+    limits = allowed(f.metadata)
+    return f"  {_shown(f, prefix):<{width}}  {f.metadata['help']}{f' [{limits}]' if limits else ''}"
+
+
+def _default(command: type, group: str) -> str:
+    return next(f.default for f in fields(command) if f.name == group)
+
+
+# ---------------------------------------------------------------- Hydra's store
+
+
+def register() -> None:
+    """Put every command and group into Hydra's ConfigStore."""
+    store = ConfigStore.instance()
+    for group, members in GROUPS.items():
+        for choice, member in members.items():
+            store.store(group=group, name=choice, node=member)
+    for name, (command, _) in COMMANDS.items():
+        groups = [{f.name: f.default} for f in fields(command) if f.name in GROUPS]
+        store.store(name=f"{name}_schema", node=command)
+        stamp = "${now:%Y-%m-%d_%H-%M-%S-%f}"  # with microseconds: two runs may start in one second
+        task_name = "${oc.select:task_name,null}"
+        hydra = {
+            "run": {"dir": f"${{run_folder:{name},{task_name},{stamp}}}"},
+            "sweep": {"dir": f"${{sweep_folder:{name},{task_name},{stamp}}}", "subdir": "${hydra.job.num}"},
+            "help": {"template": help_text(name)},
+        }
+        if name == "main":  # a demonstration: its pictures are easy to find and replace each other
+            hydra |= {"run": {"dir": "outputs"}, "output_subdir": None}
+        defaults = [f"{name}_schema", *groups, "_self_", {"override hydra/job_logging": "disabled"}]
+        store.store(name=name, node={"defaults": defaults, "hydra": hydra})

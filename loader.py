@@ -1,0 +1,42 @@
+"""Batches: the DataLoader's order is a function of (seed, epoch), and a batch is cut by one tensor indexing."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler, TensorDataset
+
+from randomness import generator
+
+
+class ShuffledBatches(Sampler[Tensor]):
+    """Index tensors of `batch_size` rows (the last of an epoch may be shorter), reshuffled for every epoch."""
+
+    def __init__(self, num_rows: int, batch_size: int, seed: int) -> None:
+        self.num_rows, self.batch_size, self.seed, self.epoch = num_rows, batch_size, seed, 0
+
+    def __len__(self) -> int:
+        return -(-self.num_rows // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        order = torch.randperm(self.num_rows, generator=generator(self.seed, "order", self.epoch))
+        yield from order.split(self.batch_size)
+
+
+def make_loader(x: Tensor, labels: Tensor | None = None, *, batch_size: int, seed: int) -> DataLoader:
+    """A DataLoader over rows of x (N, *dims) and their labels (N,): its batches are (x,) or (x, label)."""
+    dataset = TensorDataset(x) if labels is None else TensorDataset(x, labels)
+    # batch_size=None: the sampler yields whole batches of indices, and TensorDataset takes them in one call.
+    return DataLoader(dataset, sampler=ShuffledBatches(len(x), batch_size, seed), batch_size=None)
+
+
+def batches(loader: DataLoader, start: int = 0) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """(x, label or None) without end, epoch after epoch; `start` is the batch to begin with, counted from 0."""
+    per_epoch = len(loader)
+    epoch, skip = divmod(start, per_epoch)
+    while True:
+        loader.sampler.epoch = epoch
+        for i, batch in enumerate(loader):
+            if i >= skip:
+                yield batch[0], batch[1] if len(batch) > 1 else None
+        epoch, skip = epoch + 1, 0

@@ -1,0 +1,36 @@
+"""Plot the training loss of one or several runs: `python loss/plot.py [RUN ...] [--out FILE]`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows loss/
+
+import figures
+from checkpoint import FOLDERS
+from loss.log import NAME, read_losses
+
+
+def newest_run() -> Path:
+    """The folder below outputs/ and runs/ whose loss.csv was written last."""
+    found = [path for folder in FOLDERS for path in Path(folder).rglob(NAME)]
+    if not found:
+        raise FileNotFoundError(f"no run yet below {' or '.join(FOLDERS)}: run `python train.py` first, or name one")
+    return max(found, key=lambda path: path.stat().st_mtime).parent
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Plot the training loss of one or several runs.")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="run folders; default: the newest")
+    parser.add_argument("--out", metavar="FILE", help="the picture; default: loss.png in the (first) run folder")
+    args = parser.parse_args()
+    try:
+        runs = [Path(run) for run in args.runs] or [newest_run()]
+        picture = figures.losses({str(run): read_losses(run) for run in runs})
+        print(figures.save(picture, args.out or runs[0] / "loss.png"))
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

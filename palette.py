@@ -1,0 +1,23 @@
+"""The colours of moonwalk, the same in stills, animations and recordings."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+# clean -> noise
+NOISE_STOPS = np.array([[46, 160, 67], [222, 196, 45], [240, 136, 32], [214, 48, 49]], dtype=float)
+TRACKED = (0, 200, 220)  # cyan
+DATA = (150, 150, 150)  # grey: real, clean data
+GENERATED = (214, 88, 49)
+
+
+def noise_colours(share: ArrayLike) -> NDArray[np.uint8]:
+    """RGB for a share of noise from 0 (green) through yellow and orange to 1 (red): shape (*share.shape, 3)."""
+    at = np.clip(np.asarray(share, dtype=float), 0, 1)
+    stops = np.linspace(0, 1, len(NOISE_STOPS))
+    channels = [np.interp(at, stops, NOISE_STOPS[:, i]) for i in range(3)]
+    return np.stack(channels, -1).round().astype(np.uint8)
+
+
+def hex_colour(rgb: ArrayLike) -> str:
+    """'#rrggbb', as matplotlib wants it."""
+    return "#" + "".join(f"{int(c):02x}" for c in np.asarray(rgb))

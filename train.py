@@ -1,0 +1,160 @@
+"""Train an epsilon-network: `python train.py`, `python train.py --model linear --num-epochs 50`."""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+from conf.entry import command
+
+LOG_EVERY = 10  # optimizer steps in a row of loss.csv
+NUM_SAMPLES = 2000  # drawn at the end, for the picture
+
+
+@command("train")
+def main(run_folder: Path, **config: Any) -> float:
+    """One training run in its own folder. Returns its last loss, for sweepers."""
+    return train(run_folder, config)["loss"]
+
+
+def train(run_folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Train as `config` says (conf/config.py: Train), leave everything in `run_folder`, return the figures."""
+    import torch  # here and not above: --help must not wait for it
+    from torch.optim.swa_utils import AveragedModel
+    from tqdm import tqdm
+
+    import checkpoint
+    import device as devices
+    from dataset import Normaliser, make_dataset
+    from diffusion import denoiser, training_loss
+    from loader import batches, make_loader
+    from loss.log import LossLog
+    from randomness import generator, integer_seed
+    from trained import Trained, build
+
+    seed, device = config["seed"], devices.choose(config["device"], config["threads"])
+    resumed = _resumed(config)
+
+    # ------------------------------------------------------------ data, with mean 0 and standard deviation 1
+    data = torch.from_numpy(make_dataset(n_samples=config["num_samples"], seed=seed, **config["dataset"]).points)
+    normaliser = Normaliser.fit(data)
+    loader = make_loader(normaliser.normalise(data), batch_size=config["batch_size"], seed=seed)
+    total = config["max_steps"] or config["num_epochs"] * len(loader)
+
+    # ------------------------------------------------------------ network, schedule, optimizer
+    torch.manual_seed(integer_seed(seed, "weights"))
+    net, scheduler = build(config, tuple(data.shape[1:]))
+    net.to(device)
+    denoise = denoiser(net, scheduler, config["model"]["prediction"])
+    average = AveragedModel(net, multi_avg_fn=_averaging(config["ema_decay"]))
+    optimizer = torch.optim.AdamW(net.parameters(), config["lr"], weight_decay=config["weight_decay"], fused=True)
+    start = 0
+    if resumed:
+        net.load_state_dict(resumed["net"])
+        average.load_state_dict(resumed["ema"])
+        optimizer.load_state_dict(resumed["optimizer"])
+        start = resumed["step"]
+    if warning := scheduler.signal_warning():
+        print(warning)
+
+    # ------------------------------------------------------------ the loop
+    log = LossLog(run_folder, LOG_EVERY)
+    clock, cpu = time.perf_counter(), time.process_time()
+    bar = tqdm(total=total, initial=start, desc="training", unit="step", disable=None)
+    for step, (x_0, label) in zip(range(start, total), batches(loader, start)):
+        g = generator(seed, "noise", step)
+        t = torch.randint(scheduler.num_timesteps, x_0.shape[:1], generator=g).to(device)
+        eps = torch.randn(x_0.shape, generator=g).to(device)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, total, config["warmup_steps"], config["lr"])
+
+        loss = training_loss(denoise, scheduler, x_0.to(device), t, eps, label).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        average.update_parameters(net)
+
+        done = step + 1
+        if (mean := log.add(done, loss, group["lr"], time.perf_counter() - clock)) is not None:
+            bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
+        bar.update()
+        if done % config["checkpoint_every"] == 0 or done == total:
+            state = {
+                "step": done,
+                "config": config,
+                "normaliser": vars(normaliser),
+                "net": net.state_dict(),
+                "ema": average.state_dict(),
+                "optimizer": optimizer.state_dict(),
+            }
+            checkpoint.save(run_folder / checkpoint.NAME, state)
+    bar.close()
+    log.close()
+    seconds = {"seconds": time.perf_counter() - clock, "cpu_seconds": time.process_time() - cpu}
+
+    # ------------------------------------------------------------ what came out
+    trained = Trained(average.module.eval(), scheduler, normaliser, config)
+    return _report(run_folder, trained, data.numpy(), {"steps": total - start, **seconds}, device)
+
+
+def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
+    """A linear rise to `peak` over `warmup` steps, then half a cosine down to 0 at `total`."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+def _averaging(decay: float) -> Any:
+    """The exponential moving average of weights; it starts short, so that it forgets the random beginning."""
+    import torch
+
+    @torch.no_grad()
+    def update(averaged: list, current: list, updates: torch.Tensor) -> None:
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + int(updates)) / (10 + int(updates))))
+
+    return update
+
+
+def _resumed(config: dict[str, Any]) -> dict[str, Any] | None:
+    """The checkpoint to go on from. Raises ValueError where it was trained with other options."""
+    import checkpoint
+
+    if config["resume"] is None:
+        return None
+    state = checkpoint.load(config["resume"])
+    free = {"resume", "task_name", "device", "threads", "checkpoint_every"}
+    if other := [k for k in config if k not in free and state["config"].get(k) != config[k]]:
+        raise ValueError(f"resume={config['resume']} was trained with other options: {', '.join(sorted(other))}")
+    return state
+
+
+def _report(run_folder: Path, trained: Any, real: Any, figures_so_far: dict[str, Any], device: Any) -> dict[str, Any]:
+    """Samples, pictures, metrics.json and a summary of a finished training."""
+    import figures
+    from loss.log import read_losses
+    from progress import shown
+    from sampler import last
+
+    losses = read_losses(run_folder)
+    tail = losses["loss"][-max(1, len(losses["loss"]) // 20) :]
+    result = {**figures_so_far, "loss": float(tail.mean())}
+    states = trained.sample(NUM_SAMPLES, trained.config["seed"], device)
+    x = last(shown(states, trained.scheduler.num_timesteps + 1, "sampling"))
+    generated = trained.data_units(x).numpy()
+    figures.save(figures.samples(generated, real[: len(generated)]), run_folder / "samples.png")
+    figures.save(figures.losses({run_folder.name: losses}), run_folder / "loss.png")
+    (run_folder / "metrics.json").write_text(json.dumps(result, indent=2) + "\n")
+
+    parameters = sum(p.numel() for p in trained.net.parameters())
+    print("training summary")
+    print(f"  network   {trained.config['model']['name']}, {parameters:,} parameters")
+    print(f"  training  {result['steps']:,} steps in {result['seconds']:.1f} s ({result['cpu_seconds']:.1f} s of CPU)")
+    print(f"  loss      {result['loss']:.4f} (mean over the last 5 % of the steps)")
+    print(f"  pictures  {run_folder / 'samples.png'}, {run_folder / 'loss.png'}")
+    print(f"  run       {run_folder}")
+    return result
+
+
+if __name__ == "__main__":
+    main()
