@@ -101,7 +101,12 @@ def denoiser(net: nn.Module, scheduler: NoiseScheduler, prediction: str) -> Deno
 
 
 def training_loss(
-    denoise: Denoiser, scheduler: NoiseScheduler, x_0: Tensor, t: Tensor, eps: Tensor, label: Tensor | None = None
+    denoise: Denoiser,
+    scheduler: NoiseScheduler,
+    x_0: Tensor,
+    t: Tensor,
+    eps: Tensor,
+    label: Tensor | None = None,
 ) -> Tensor:
     """The squared error of the predicted noise, averaged over dims: shape (B,) (L_simple, eq. 14)."""
     x_t = scheduler.add_noise(x_0, t, eps)

@@ -58,7 +58,12 @@ def schedule(betas: NDArray, alphas_cumprod: NDArray) -> Figure:
     steps = np.arange(len(betas) + 1)
     alpha_bar = np.concatenate([[1.0], alphas_cumprod])
     left.plot(steps, np.sqrt(alpha_bar), color=hex_colour(noise_colours(0)), label=r"signal $\sqrt{\bar\alpha_t}$")
-    left.plot(steps, np.sqrt(1 - alpha_bar), color=hex_colour(noise_colours(1)), label=r"noise $\sqrt{1-\bar\alpha_t}$")
+    left.plot(
+        steps,
+        np.sqrt(1 - alpha_bar),
+        color=hex_colour(noise_colours(1)),
+        label=r"noise $\sqrt{1-\bar\alpha_t}$",
+    )
     left.set(title="amplitudes in x_t", xlabel="step (number of noisings)", ylim=(-0.02, 1.05))
     left.legend(frameon=False)
     right.plot(steps[1:], betas, color=BLUE)
@@ -73,7 +78,14 @@ def losses(runs: Mapping[str, Mapping[str, NDArray]]) -> Figure:
     for i, (name, run) in enumerate(runs.items()):
         ax.plot(run["step"], run["loss"], color=f"C{i}", alpha=0.25, linewidth=0.7)
         ax.plot(run["step"], smoothed(run["loss"]), color=f"C{i}", linewidth=2, label=name)
-    ax.set(yscale="log", xlabel="optimizer step", ylabel=r"mean squared error of $\epsilon$", title="training loss")
+    ax.set(
+        yscale="log",
+        xlabel="optimizer step",
+        ylabel=r"mean squared error of $\epsilon$",
+        title="training loss",
+    )
+    ax.yaxis.set_minor_formatter("{x:.3g}")
+    ax.yaxis.set_major_formatter("{x:.3g}")
     ax.grid(alpha=0.3, which="both")
     ax.legend(frameon=False)
     return figure

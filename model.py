@@ -33,7 +33,9 @@ class MLP(nn.Module):
 
     TIME_DIM = 32
 
-    def __init__(self, dims: tuple[int, ...], num_timesteps: int, *, hidden: int, layers: int, frequencies: int) -> None:
+    def __init__(
+        self, dims: tuple[int, ...], num_timesteps: int, *, hidden: int, layers: int, frequencies: int
+    ) -> None:
         super().__init__()
         (d,) = dims
         self.register_buffer("frequencies", 2.0 ** torch.arange(frequencies), persistent=False)

@@ -18,6 +18,7 @@ import viewer as viewers
 from palette import DATA, TRACKED, noise_colours
 
 TAIL = 10  # recorded states over which the path of a tracked sample stays visible
+STATES_PER_S = 16
 BATCH_BYTES = 2 << 20  # rows are sent in pieces of this size: quick, and little memory
 
 
@@ -78,7 +79,11 @@ def log_reverse_diffusion(
     rec, noisings = _recording(rec), np.asarray(noisings)
     if data is not None:
         data = _checked(np.asarray(data))
-        rec.log("reverse/data", _points(data.shape[-1])(data, colors=DATA, radii=rr.Radius.ui_points(1.0)), static=True)
+        rec.log(
+            "reverse/data",
+            _points(data.shape[-1])(data, colors=DATA, radii=rr.Radius.ui_points(1.0)),
+            static=True,
+        )
     _log_process(rec, "reverse", np.asarray(states), noisings[0] - noisings, noisings, track_samples)
 
 
@@ -92,7 +97,13 @@ def _send_layout(rec: rr.RecordingStream, side: str, d: int, tail: int) -> None:
     )
     # origin "/", not the side: only so does the flip of the y axis apply
     scene = view(origin="/", contents=f"/{side}/**", name=f"{side} process", overrides={f"/{side}/tails": visible})
-    panel = rrb.TimePanel(state="collapsed", timeline="step", play_state="playing", loop_mode="all")
+    panel = rrb.TimePanel(
+        state="collapsed",
+        timeline="step",
+        play_state="playing",
+        loop_mode="all",
+        fps=STATES_PER_S * tail / TAIL,
+    )
     rec.send_blueprint(rrb.Blueprint(scene, panel, collapse_panels=True))
 
 
@@ -182,7 +193,7 @@ def _checked(points: NDArray) -> NDArray[np.float32]:
 
 def _checked_rows(rows: Sequence[int], count: int) -> NDArray[np.int64]:
     rows = np.asarray(rows, dtype=np.int64)
-    if rows.size and not (0 <= rows.min() and rows.max() < count):
+    if rows.size and not (rows.min() >= 0 and rows.max() < count):
         raise ValueError(f"track_samples must lie in 0..{count - 1}, got {rows.tolist()}")
     return rows
 

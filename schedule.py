@@ -45,7 +45,7 @@ class NoiseScheduler:
         t = torch.as_tensor(t)
         if t.is_floating_point() or t.is_complex() or t.dtype == torch.bool:
             raise ValueError(f"t must be an integer step, got {t.dtype}")
-        if t.numel() and not (0 <= int(t.min()) and int(t.max()) < self.num_timesteps):
+        if t.numel() and not (int(t.min()) >= 0 and int(t.max()) < self.num_timesteps):
             raise ValueError(f"t must lie in 0..{self.num_timesteps - 1}, got {int(t.min())}..{int(t.max())}")
         return t
 

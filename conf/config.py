@@ -48,9 +48,7 @@ class Machine(Seeded):
 @dataclass
 class Process:
     num_timesteps: int = option(1000, "T, the number of noising steps", low=2)
-    beta_start: float | None = option(
-        None, "variance of the first step's noise; default 0.1 / T", above=0, below=1
-    )
+    beta_start: float | None = option(None, "variance of the first step's noise; default 0.1 / T", above=0, below=1)
     beta_end: float | None = option(
         None, "variance of the last step's noise; default 20 / T, which leaves no signal", above=0, below=1
     )
@@ -80,9 +78,9 @@ class Moons:
 @dataclass
 class MLP:
     name: str = option("mlp", "residual multilayer perceptron", choices=("mlp",))
-    hidden: int = option(128, "width", low=1)
+    hidden: int = option(96, "width", low=1)
     layers: int = option(3, "residual layers", low=1)
-    frequencies: int = option(4, "the input also holds sin and cos of x times 1, 2, 4, ... : how many", low=0)
+    frequencies: int = option(3, "the input also holds sin and cos of x times 1, 2, 4 ...: how many of them", low=0)
     prediction: str = option("v", "what the network's output means", choices=("eps", "v"))
 
 
@@ -105,7 +103,7 @@ class Train(Machine, Process):
     num_samples: int = option(20000, "training points", low=2)
     num_epochs: int = option(200, "passes over the training points", low=1)
     max_steps: int | None = option(None, "stop after so many optimizer steps instead of num_epochs", low=1)
-    batch_size: int = option(512, "points per optimizer step", low=1)
+    batch_size: int = option(1024, "points per optimizer step", low=1)
     lr: float = option(4e-3, "peak learning rate: reached by a linear warm-up, left by a cosine to 0", above=0)
     warmup_steps: int = option(100, "optimizer steps of warm-up", low=0)
     weight_decay: float = option(0.01, "AdamW's weight decay", low=0)

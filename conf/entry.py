@@ -3,6 +3,7 @@
 import difflib
 import functools
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import fields
@@ -44,9 +45,12 @@ def command(name: str) -> Callable[[Callable[..., Any]], Callable[[], None]]:
 
         @functools.wraps(main)
         def job(cfg: DictConfig) -> Any:
+            run_folder = _short(HydraConfig.get().runtime.output_dir)
             try:
-                return main(run_folder=_short(HydraConfig.get().runtime.output_dir), **plain(cfg))
+                return main(run_folder=run_folder, **plain(cfg))
             except EXPECTED as error:
+                if os.listdir(run_folder) == [".hydra"]:  # it failed before it began
+                    shutil.rmtree(run_folder)
                 if HydraConfig.get().mode is RunMode.RUN:
                     stop(error)
                 raise CompactHydraException(sentence(name, error)) from error  # a sweep goes on
@@ -110,7 +114,7 @@ def sentence(name: str, error: BaseException) -> str:
     if available := getattr(error, "options", None):  # Hydra's MissingConfigException: an unknown group choice
         group, _, choice = (error.missing_cfg_file or "").partition("/")
         return f"{group}={choice} is unknown; choose one of {', '.join(available)}"
-    if isinstance(error, HydraException) and not isinstance(error, CompactHydraException):
+    if isinstance(error, HydraException) and type(error) is not CompactHydraException:
         return f"{_first_line(error)}; {help}"
     return " ".join(str(error).split())
 
@@ -122,8 +126,6 @@ def _first_line(error: BaseException) -> str:
 def _nearest(name: str, key: str) -> str:
     """' (did you mean lr?)' where an option of a similar name exists."""
     known = [f.name for f in fields(COMMANDS[name][0])]
-    known += [
-        f"{group}.{f.name}" for group, members in GROUPS.items() for m in members.values() for f in fields(m)
-    ]
+    known += [f"{group}.{f.name}" for group, members in GROUPS.items() for m in members.values() for f in fields(m)]
     close = difflib.get_close_matches(key, known, n=1)
     return f" (did you mean {close[0]}?)" if close else ""

@@ -27,8 +27,11 @@ class LossLog:
             ValueError: the mean is not finite any more.
         """
         self.pending.append(loss.detach())
-        if len(self.pending) < self.every:
-            return None
+        self.last = step, lr, seconds
+        return self._write() if len(self.pending) == self.every else None
+
+    def _write(self) -> float:
+        step, lr, seconds = self.last
         mean = float(sum(self.pending)) / len(self.pending)  # the only moment that waits for a GPU
         self.pending.clear()
         if not math.isfinite(mean):
@@ -38,6 +41,9 @@ class LossLog:
         return mean
 
     def close(self) -> None:
+        """Write what is left, as a shorter row."""
+        if self.pending:
+            self._write()
         self.file.close()
 
 

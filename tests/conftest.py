@@ -1,0 +1,56 @@
+"""What several tests share: commands as a person types them, and one small trained run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+# no display: a recording becomes a file
+QUIET = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "HYDRA_FULL_ERROR")}
+
+
+def command(line: str, cwd: Path) -> subprocess.CompletedProcess:
+    """Run `python LINE` in the folder `cwd`, the script taken from the repository."""
+    script, *words = line.split()
+    return _run([str(ROOT / script), *words], cwd)
+
+
+def python(code: str, cwd: Path) -> subprocess.CompletedProcess:
+    """Run a few lines of Python in the folder `cwd`, with the repository's modules."""
+    return _run(["-c", code], cwd)
+
+
+def _run(words: list[str], cwd: Path) -> subprocess.CompletedProcess:
+    environment = {**QUIET, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+SMALL = "num_samples=2000 batch_size=256 model.hidden=32 num_timesteps=50"
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory):
+    """A folder in which `python train.py` has been run once, for 300 steps."""
+    folder = tmp_path_factory.mktemp("workplace")
+    done = command(f"train.py {SMALL} max_steps=300 checkpoint_every=100", folder)
+    assert done.returncode == 0, done.stderr
+    (folder / "train.txt").write_text(done.stdout)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run(workplace):
+    """The run folder of that training."""
+    (folder,) = (workplace / "outputs" / "train").iterdir()
+    return folder

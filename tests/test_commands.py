@@ -1,0 +1,172 @@
+"""The commands as a person types them: real subprocesses, real files, and every mistake answered in one line."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, SMALL, command, python
+from matplotlib.image import imread
+
+import checkpoint
+from conf.config import COMMANDS
+
+
+def not_blank(path):
+    return imread(path)[..., :3].std() > 0.02
+
+
+def test_training_leaves_a_whole_run(workplace, run):
+    names = {path.name for path in run.iterdir()}
+    assert {"last.pt", "loss.csv", "loss.png", "samples.png", "metrics.json", ".hydra"} <= names
+    assert checkpoint.load(run)["step"] == 300
+    losses = np.genfromtxt(run / "loss.csv", delimiter=",", names=True)
+    assert losses["step"].tolist() == list(range(10, 301, 10))
+    assert losses["loss"][-5:].mean() < 0.92 * losses["loss"][0]
+    assert not_blank(run / "loss.png") and not_blank(run / "samples.png")
+    said = (workplace / "train.txt").read_text()
+    assert "training summary" in said and str(run.relative_to(workplace)) in said
+    assert json.loads((run / "metrics.json").read_text())["steps"] == 300
+
+
+def test_the_same_seed_gives_the_same_weights_and_samples(workplace, run, tmp_path):
+    again = command(f"train.py {SMALL} max_steps=300 --task-name runs/again", tmp_path)
+    assert again.returncode == 0, again.stderr
+    one, two = checkpoint.load(run)["ema"], checkpoint.load(tmp_path / "runs/again")["ema"]
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    samples = []
+    for i, place in enumerate((run, tmp_path / "runs/again")):
+        done = command(f"inference.py checkpoint={place} num_samples=100 --no-rerun hydra.run.dir=out{i}", tmp_path)
+        assert done.returncode == 0, done.stderr
+        samples.append(np.load(tmp_path / f"out{i}" / "samples.npy"))
+    assert np.array_equal(*samples)
+
+
+def test_a_resumed_training_ends_as_an_uninterrupted_one(run, tmp_path):
+    line = f"train.py {SMALL} max_steps=300 checkpoint_every=150"
+    code = (  # a training that ends right after its checkpoint at step 150
+        "import checkpoint, runpy, sys; save = checkpoint.save\n"
+        "def stop(path, state):\n    save(path, state); sys.exit(7)\n"
+        f"checkpoint.save = stop; sys.argv = {[*line.split(), 'task_name=half']}\n"
+        f"runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')"
+    )
+    assert python(code, tmp_path).returncode == 7
+    assert checkpoint.load(tmp_path / "half")["step"] == 150
+    done = command(f"{line} resume=half task_name=rest", tmp_path)
+    assert done.returncode == 0, done.stderr
+    one, two = checkpoint.load(run)["ema"], checkpoint.load(tmp_path / "rest")["ema"]
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    other = command(f"{line} resume=half lr=1e-3", tmp_path)
+    assert other.returncode == 1 and "other options: lr" in other.stderr
+
+
+def test_inference_takes_the_newest_run(workplace):
+    done = command("inference.py --num-samples 200 viz_steps=20", workplace)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (workplace / "outputs" / "inference").iterdir()
+    samples = np.load(folder / "samples.npy")
+    assert samples.shape == (200, 2) and samples.dtype == np.float32
+    assert np.abs(samples.mean(0) - [0.5, 0.25]).max() < 0.3  # data units, not normalised ones
+    assert not_blank(folder / "samples.png")
+    assert f"rerun {(folder / 'reverse.rrd').relative_to(workplace)}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "num_samples=60 save_plots=true rerun=false num_timesteps=20",
+        "--num-samples 60 --save-plots --no-rerun --num-timesteps=20",
+    ],
+)
+def test_main_in_both_spellings(line, tmp_path):
+    done = command(f"main.py {line}", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "60 points" in done.stdout
+    assert {p.name for p in (tmp_path / "outputs").iterdir()} == {"forward.png", "schedule.png"}
+    assert not_blank(tmp_path / "outputs/forward.png") and not_blank(tmp_path / "outputs/schedule.png")
+
+
+def test_main_says_when_x_T_is_not_noise(tmp_path):
+    done = command("main.py --beta-start 0.0001 --beta-end 0.02 --no-rerun", tmp_path)
+    assert done.returncode == 0 and "60%" in done.stdout
+
+
+def test_loss_plot_of_several_runs(workplace, run, tmp_path):
+    done = command(f"loss/plot.py {run} {run} --out {tmp_path / 'two.png'}", workplace)
+    assert done.returncode == 0, done.stderr
+    assert not_blank(tmp_path / "two.png")
+    assert command("loss/plot.py", workplace).stdout.strip().endswith("loss.png")
+
+
+@pytest.mark.parametrize(("script", "picture"), [("dataset.py", "outputs/dataset.png"), ("diffusion.py", None),
+                                                 ("rerun_viz.py", "outputs/rerun_viz.rrd")])  # fmt: skip
+def test_modules_show_themselves(script, picture, tmp_path):
+    done = command(script, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout and (picture is None or (tmp_path / picture).stat().st_size > 1000)
+
+
+def test_a_sweep_runs_every_job(tmp_path):
+    done = command(f"train.py {SMALL} max_steps=2 -m seed=1,2", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.rglob("last.pt"))) == 2
+
+
+MISTAKES = [
+    ("train.py epochs=3", "unknown option epochs (did you mean num_epochs?)"),
+    ("train.py --model.width 3", "unknown option model.width"),
+    ("train.py lr=fast", "lr: Value 'fast'"),
+    ("train.py lr=-1", "lr must be above 0; got -1.0"),
+    ("train.py lr=nan", "lr must be above 0"),
+    ("train.py num_samples=1e3", "num_samples: Value '1000.0'"),
+    ("train.py model=unit", "model=unit is unknown; choose one of"),
+    ("train.py device=cuda:77", "device=cuda:77 cannot be used here"),
+    ("train.py task_name={file}/x", "not a directory"),
+    ("train.py task_name={full}", "already holds a run"),
+    ("train.py resume={file}", "damaged or no checkpoint"),
+    ("main.py --viewer cinema", "viewer must be one of auto, window, web, file"),
+    ("main.py --beta-start 0.5 --beta-end 0.1", "beta_start <= beta_end"),
+    ("main.py track_samples=[500] --viewer file", "track_samples must lie in 0..499"),
+    ("main.py track_samples=[a]", "track_samples"),
+    ("inference.py", "no checkpoint yet"),
+    ("inference.py checkpoint=nowhere.pt", "no checkpoint at nowhere.pt"),
+    ("inference.py checkpoint={file}", "damaged or no checkpoint"),
+    ("inference.py num_samples=0", "num_samples must be at least 1"),
+    ("loss/plot.py", "no run yet"),
+    ("loss/plot.py nowhere", "no loss to plot at nowhere"),
+]
+
+
+@pytest.mark.parametrize(("line", "words"), MISTAKES)
+def test_a_mistake_is_answered_in_one_line(line, words, tmp_path):
+    (tmp_path / "file").write_text("hello")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "loss.csv").write_text("step")
+    before = sorted(p.name for p in tmp_path.rglob("*"))
+    done = command(line.format(file="file", full="full"), tmp_path)
+    assert done.returncode == 1
+    assert words.lower() in done.stderr.lower()
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and p.name not in before]
+
+
+def test_a_damaged_checkpoint_is_refused(run, tmp_path):
+    content = (run / "last.pt").read_bytes()
+    (tmp_path / "short.pt").write_bytes(content[: len(content) // 2])
+    (tmp_path / "empty.pt").touch()
+    for name in ("short.pt", "empty.pt"):
+        done = command(f"inference.py checkpoint={name}", tmp_path)
+        assert done.returncode == 1 and f"{name} is damaged" in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_answers_without_torch(name, tmp_path):
+    code = (
+        f"import runpy, sys; sys.argv = ['{name}.py', '--help']\n"
+        f"try: runpy.run_path({str(ROOT / f'{name}.py')!r}, run_name='__main__')\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
+    done = python(code, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "--option value" in done.stdout and "seed=0" in done.stdout

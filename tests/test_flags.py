@@ -1,0 +1,53 @@
+"""Both spellings of options, and the help."""
+
+import dataclasses
+
+import pytest
+from hydra._internal.utils import get_args_parser
+
+from conf.config import COMMANDS, GROUPS, help_text
+from conf.flags import HYDRA_FLAGS, HYDRA_FLAGS_WITH_VALUE, to_overrides
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("--num-samples 1000", "num_samples=1000"),
+        ("--num-samples=1000", "num_samples=1000"),
+        ("num_samples=1000", "num_samples=1000"),
+        ("--no-rerun --save-plots", "rerun=false save_plots=true"),
+        ("--save-plots --no-rerun", "save_plots=true rerun=false"),
+        ("--save-plots seed=3", "save_plots=true seed=3"),
+        ("--model.hidden 64", "model.hidden=64"),
+        ("--beta-start -1e-3", "beta_start=-1e-3"),
+        ("--lr -.5", "lr=-.5"),
+        ("--viewer web", "viewer=web"),
+        ("seed=1 -m lr=1,2", "-m seed=1 lr=1,2"),
+        ("--multirun --lr 1,2", "--multirun lr=1,2"),
+        ("--help", "--help"),
+        ("--cfg job --seed 1", "--cfg job seed=1"),
+        ("--track-samples [0,1]", "track_samples=[0,1]"),
+        ("task_name=a(b", "task_name='a(b'"),
+        ("--task-name a=b", "task_name=true a=b"),
+    ],
+)
+def test_rewriting(typed, meant):
+    assert to_overrides(typed.split()) == meant.split()
+
+
+def test_values_that_hydra_has_no_words_for_are_quoted():
+    assert to_overrides(["--checkpoint", "C:\\it's (1).pt"]) == ["checkpoint='C:\\\\it\\'s (1).pt'"]
+
+
+def test_hydras_own_flags_are_known():
+    actions = get_args_parser()._actions
+    assert {s for a in actions for s in a.option_strings} == HYDRA_FLAGS
+    assert {s for a in actions if a.nargs is None for s in a.option_strings} == HYDRA_FLAGS_WITH_VALUE
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_lists_every_option_with_its_meaning(name):
+    text = help_text(name)
+    for field in dataclasses.fields(COMMANDS[name][0]):
+        if field.name not in GROUPS:
+            assert f"{field.name}=" in text and field.metadata["help"] in text

@@ -1,0 +1,101 @@
+"""Networks: shapes, one t against many, and that they learn."""
+
+import pytest
+import torch
+
+from dataset import Normaliser, create_moon_dataset
+from diffusion import denoiser, training_loss
+from model import MODELS, build_model, time_embedding
+from schedule import LinearNoiseScheduler
+
+OPTIONS = {"mlp": {"hidden": 32, "layers": 2, "frequencies": 2}, "linear": {}}
+
+
+def test_time_embedding_is_sin_then_cos():
+    e = time_embedding(torch.tensor([0, 1, 10]), 8)
+    assert e.shape == (3, 8)
+    assert e[0].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
+    torch.testing.assert_close(e[2, :4], torch.sin(10 * torch.tensor([1.0, 0.1, 0.01, 0.001])))
+    assert time_embedding(torch.tensor(3), 8).shape == (8,)
+
+
+@pytest.mark.parametrize("dim", [0, 3, -2])
+def test_time_embedding_needs_an_even_dimension(dim):
+    with pytest.raises(ValueError, match="even"):
+        time_embedding(torch.tensor([0]), dim)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("d", [2, 3])
+def test_one_t_for_all_equals_the_same_t_for_each(name, d):
+    torch.manual_seed(0)
+    net = build_model(name, (d,), 50, **OPTIONS[name])
+    for p in net.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    x = torch.randn(6, d)
+    out = net(x, torch.tensor(20))
+    assert out.shape == (6, d)
+    torch.testing.assert_close(out, net(x, torch.full((6,), 20)))
+    assert not torch.allclose(out, net(x, torch.tensor(3)))
+
+
+def test_layers_do_not_share_weights():
+    net = build_model("mlp", (2,), 10, **OPTIONS["mlp"])
+    assert net.layers[0].weight is not net.layers[1].weight
+
+
+@pytest.mark.parametrize(
+    ("name", "dims", "options", "words"),
+    [
+        ("mpl", (2,), {}, "choose one of"),
+        ("mlp", (1, 8, 8), {}, "points"),
+        ("mlp", (2,), {"width": 3}, "options"),
+    ],
+)
+def test_impossible_networks_are_refused(name, dims, options, words):
+    with pytest.raises(ValueError, match=words):
+        build_model(name, dims, 10, **options)
+
+
+def trained(name, steps, x, scheduler, lr):
+    torch.manual_seed(0)
+    net = build_model(name, (2,), scheduler.num_timesteps, **OPTIONS[name])
+    denoise, optimizer = denoiser(net, scheduler, "v"), torch.optim.Adam(net.parameters(), lr)
+    for _ in range(steps):
+        x_0 = x[torch.randint(len(x), (512,))]
+        t, eps = torch.randint(scheduler.num_timesteps, (512,)), torch.randn(512, 2)
+        loss = training_loss(denoise, scheduler, x_0, t, eps).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return denoise
+
+
+@torch.no_grad()
+def mean_loss(denoise, x, scheduler):
+    g = torch.Generator().manual_seed(1)
+    t = torch.arange(len(x)) % scheduler.num_timesteps
+    return float(training_loss(denoise, scheduler, x, t, torch.randn(x.shape, generator=g)).mean())
+
+
+def test_a_short_training_beats_the_best_linear_denoiser():
+    scheduler = LinearNoiseScheduler(50)
+    x = torch.from_numpy(create_moon_dataset(10_000))
+    x = Normaliser.fit(x).normalise(x)
+    # closed form: eps = sigma * C_t^-1 x_t, where C_t is the covariance of x_t and the mean is 0
+    covariance = torch.cov(x.T)
+
+    def best_linear(x_t, t, label=None):
+        alpha, sigma = scheduler.alpha_sigma(t, x_t)
+        c_t = alpha[:, :, None] ** 2 * covariance + sigma[:, :, None] ** 2 * torch.eye(2)
+        return sigma * torch.linalg.solve(c_t, x_t)
+
+    silent, linear_floor = (
+        mean_loss(lambda x_t, t, label: 0 * x_t, x, scheduler),
+        mean_loss(best_linear, x, scheduler),
+    )
+    linear = mean_loss(trained("linear", 600, x, scheduler, 3e-3), x, scheduler)
+    mlp = mean_loss(trained("mlp", 400, x, scheduler, 3e-3), x, scheduler)
+    assert silent == pytest.approx(1, abs=0.05)
+    assert linear == pytest.approx(linear_floor, rel=0.02)
+    assert mlp < 0.9 * linear_floor

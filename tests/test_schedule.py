@@ -1,0 +1,127 @@
+"""The schedule and its steps against closed forms, in float64."""
+
+import math
+
+import pytest
+import torch
+
+from schedule import LinearNoiseScheduler, NoiseScheduler
+
+T = 1000
+
+
+def test_linear_betas_are_the_textbook_ones_at_1000_steps():
+    scheduler = LinearNoiseScheduler(T)
+    assert scheduler.betas.dtype == torch.float64
+    assert float(scheduler.betas[0]) == pytest.approx(1e-4, rel=1e-14)
+    assert float(scheduler.betas[-1]) == pytest.approx(0.02, rel=1e-14)
+    assert torch.allclose(scheduler.betas.diff(), torch.full((T - 1,), (0.02 - 1e-4) / (T - 1)).double(), rtol=1e-9)
+
+
+def test_alpha_bar_is_the_product_of_alphas():
+    scheduler = LinearNoiseScheduler(T)
+    product = 1.0
+    for t in range(T):
+        assert float(scheduler.alphas_cumprod_prev[t]) == pytest.approx(product, rel=1e-12)
+        product *= 1 - (1e-4 + t / (T - 1) * (0.02 - 1e-4))
+        assert float(scheduler.alphas_cumprod[t]) == pytest.approx(product, rel=1e-12)
+
+
+def test_posterior_variance_is_eq_7():
+    s = LinearNoiseScheduler(100)
+    for t in (1, 50, 99):
+        expected = (1 - s.alphas_cumprod[t - 1]) / (1 - s.alphas_cumprod[t]) * s.betas[t]
+        assert float(s.posterior_variance[t]) == pytest.approx(float(expected), rel=1e-14)
+    assert float(s.posterior_variance[0]) == 0
+
+
+@pytest.mark.parametrize("num_timesteps", [50, 100, 250, 1000, 4000])
+def test_defaults_leave_no_signal_at_any_length(num_timesteps):
+    # the continuous limit is exp(-(0.1 + 20) / 4) = 0.0066 of amplitude
+    left = float(LinearNoiseScheduler(num_timesteps).sqrt_alphas_cumprod[-1])
+    assert left < 0.01
+    assert LinearNoiseScheduler(num_timesteps).signal_warning() is None
+
+
+def test_given_betas_are_taken_literally_and_warned_about():
+    scheduler = LinearNoiseScheduler(100, 1e-4, 0.02)
+    warning = scheduler.signal_warning()
+    assert float(scheduler.sqrt_alphas_cumprod[-1]) == pytest.approx(0.60, abs=0.005)
+    assert "60%" in warning and "beta_end" in warning
+
+
+@pytest.mark.parametrize("num_timesteps", [1, 2, 5, 20])
+def test_short_schedules_stay_finite(num_timesteps):
+    s = LinearNoiseScheduler(num_timesteps)
+    assert bool(((s.betas > 0) & (s.betas < 1)).all())
+    x = torch.randn(4, 2)
+    assert bool(torch.isfinite(s.reverse_step(x, torch.tensor(num_timesteps - 1), x, x)).all())
+
+
+@pytest.mark.parametrize("betas", [(0, 10), (0.5, 0.1), (0.1, 1.0), (-0.1, 0.2)])
+def test_impossible_betas_are_refused(betas):
+    with pytest.raises(ValueError, match="beta"):
+        LinearNoiseScheduler(10, *betas)
+
+
+def test_forward_step_by_step_has_the_moments_of_one_stride():
+    # mean and variance through eq. 2, step by step, are those of eq. 4
+    s, mean, variance = LinearNoiseScheduler(T), 1.0, 0.0
+    for t in range(T):
+        mean, variance = (
+            mean * math.sqrt(1 - s.betas[t]),
+            variance * float(1 - s.betas[t]) + float(s.betas[t]),
+        )
+        assert mean == pytest.approx(float(s.sqrt_alphas_cumprod[t]), rel=1e-10)
+        assert variance == pytest.approx(1 - float(s.alphas_cumprod[t]), rel=1e-10)
+
+
+def test_reverse_mean_is_the_posterior_mean_of_eq_7():
+    # eq. 11, written with eps, equals eq. 7, written with x_0
+    s = LinearNoiseScheduler(100)
+    x_0, eps = torch.randn(2, 8, 2, dtype=torch.float64)
+    for step in (0, 1, 50, 99):
+        t = torch.tensor(step)
+        x_t = s.add_noise(x_0, t, eps)
+        a, a_prev, beta = s.alphas_cumprod[step], s.alphas_cumprod_prev[step], s.betas[step]
+        eq_7 = a_prev.sqrt() * beta / (1 - a) * x_0 + (1 - beta).sqrt() * (1 - a_prev) / (1 - a) * x_t
+        torch.testing.assert_close(s.posterior_mean(x_t, t, eps), eq_7, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(s.predict_x0(x_t, t, eps), x_0, rtol=1e-8, atol=1e-8)
+
+
+def test_reverse_step_on_gaussian_data_is_the_exact_posterior():
+    # x_0 ~ N(m, v) in one dimension: with E[eps | x_t], one DDPM step has the exact mean of x_{t-1} given x_t
+    s, m, v = LinearNoiseScheduler(50), 0.7, 0.3
+    x_t = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    for step in (1, 10, 49):
+        t = torch.tensor(step)
+        a, a_prev, alpha = s.alphas_cumprod[step], s.alphas_cumprod[step - 1], s.alphas[step]
+        variance_t, variance_prev = a * v + 1 - a, a_prev * v + 1 - a_prev
+        eps = (1 - a).sqrt() * (x_t - a.sqrt() * m) / variance_t
+        # joint Gaussian of (x_{t-1}, x_t): covariance sqrt(alpha) * variance_prev
+        exact = a_prev.sqrt() * m + alpha.sqrt() * variance_prev / variance_t * (x_t - a.sqrt() * m)
+        torch.testing.assert_close(s.posterior_mean(x_t, t, eps), exact, rtol=1e-10, atol=1e-10)
+
+
+def test_v_and_eps_convert_into_each_other():
+    s, t = LinearNoiseScheduler(100), torch.tensor([0, 30, 99])
+    x_0, eps = torch.randn(2, 3, 2, dtype=torch.float64)
+    alpha, sigma = s.alpha_sigma(t, x_0)
+    v = alpha * eps - sigma * x_0
+    torch.testing.assert_close(s.eps_from_v(s.add_noise(x_0, t, eps), t, v), eps)
+
+
+def test_one_t_for_all_rows_equals_the_same_t_for_each():
+    s, x, eps = LinearNoiseScheduler(100), torch.randn(5, 1, 4, 4), torch.randn(5, 1, 4, 4)
+    torch.testing.assert_close(s.add_noise(x, torch.tensor(7), eps), s.add_noise(x, torch.full((5,), 7), eps))
+    assert s.add_noise(x, torch.tensor(7), eps).dtype == torch.float32
+
+
+@pytest.mark.parametrize("t", [-1, 100, 1.5, [0, 100]])
+def test_t_outside_is_refused(t):
+    with pytest.raises(ValueError, match="t must"):
+        LinearNoiseScheduler(100).check_t(t)
+
+
+def test_any_betas_make_a_scheduler():
+    assert NoiseScheduler([0.1, 0.2]).alphas_cumprod.tolist() == pytest.approx([0.9, 0.72])
