@@ -1,7 +1,9 @@
-"""Point sets and the normaliser. `python dataset.py` draws the moons."""
+"""Point sets, each with its exact law, and the normaliser. `python dataset.py` draws them all."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,39 +11,134 @@ import torch
 from sklearn.datasets import make_moons
 from torch import Tensor
 
-from randomness import integer_seed
+from law import Law, curve, mixed
+from randomness import generator, integer_seed
 
 
 def create_moon_dataset(n_samples: int = 500, noise: float = 0.05, seed: int = 0) -> np.ndarray:
     """Two interleaved half circles with Gaussian noise around them: (n_samples, 2) float32, in random order."""
-    return moons(n_samples, seed, noise=noise).points
+    return make_dataset("moons", n_samples, seed, noise=noise).points
 
 
 @dataclass(frozen=True)
 class PointSet:
-    """Points (N, d) float32 and, where the set has parts, which part each belongs to: labels (N,) int64."""
+    """Points (N, d) float32, which part of the set each belongs to (N,) int64, and the law they come from.
+
+    A file of points has neither parts nor a known law.
+    """
 
     points: np.ndarray
     labels: np.ndarray | None = None
+    law: Law | None = None
 
 
-def moons(n_samples: int, seed: int, *, noise: float) -> PointSet:
-    """scikit-learn's two moons; label 0 is the upper one."""
-    if n_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, got {n_samples}")
-    state = integer_seed(seed, "dataset") % 2**32
-    points, labels = make_moons(n_samples, noise=noise, random_state=state)
-    return PointSet(points.astype(np.float32), labels.astype(np.int64))
+# ---------------------------------------------------------------- laws: one list of parts for each set
 
 
-DATASETS: dict[str, Callable[..., PointSet]] = {"moons": moons}
+def moons(noise: float) -> list[Law]:
+    """scikit-learn's two moons: the upper half circle, then the lower."""
+    return [
+        curve(lambda a: np.stack([np.cos(a), np.sin(a)], 1), 0, math.pi, noise, math.pi),
+        curve(lambda a: np.stack([1 - np.cos(a), 0.5 - np.sin(a)], 1), 0, math.pi, noise, math.pi),
+    ]
+
+
+def circles(noise: float, factor: float) -> list[Law]:
+    """Two circles around the origin: radius 1, then radius `factor`."""
+    return [
+        curve(lambda a, r=r: r * np.stack([np.cos(a), np.sin(a)], 1), 0, 2 * math.pi, noise, 2 * math.pi * r)
+        for r in (1.0, factor)
+    ]
+
+
+def gaussians(noise: float, modes: int) -> list[Law]:
+    """Equal Gaussians on a circle of radius 1."""
+    angles = 2 * math.pi * torch.arange(modes) / modes
+    return [Law(torch.stack([a.cos(), a.sin()])[None], noise**2) for a in angles]
+
+
+def swiss_roll(noise: float) -> list[Law]:
+    """The rolled-up line of scikit-learn's swiss roll, without its depth, scaled to radius 1."""
+    return [curve(lambda a: _arm(a / (4.5 * math.pi), a), 1.5 * math.pi, 4.5 * math.pi, noise, 8)]
+
+
+def spirals(noise: float, arms: int) -> list[Law]:
+    """Arms that wind outwards from near the centre, one and a half turns, to radius 1."""
+    return [
+        curve(lambda a, k=k: _arm(a, 3 * math.pi * a + 2 * math.pi * k / arms), 0.1, 1, noise, 6) for k in range(arms)
+    ]
+
+
+def helix(noise: float) -> list[Law]:
+    """A screw line in three dimensions: two turns of radius 1, height 2."""
+    turns = 4 * math.pi
+    return [curve(lambda a: np.stack([np.cos(a), np.sin(a), 2 * a / turns - 1], 1), 0, turns, noise, turns + 2)]
+
+
+def _arm(radius: np.ndarray, angle: np.ndarray) -> np.ndarray:
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
+
+
+DATASETS: dict[str, Callable[..., list[Law]]] = {
+    "moons": moons,
+    "circles": circles,
+    "gaussians": gaussians,
+    "swiss_roll": swiss_roll,
+    "spirals": spirals,
+    "helix": helix,
+}
+
+
+# ---------------------------------------------------------------- points
 
 
 def make_dataset(name: str, n_samples: int, seed: int, **options: Any) -> PointSet:
-    """The point set of that name. Raises ValueError for a name that is not in DATASETS."""
+    """n_samples points of the set of that name (a key of DATASETS, or "file"), with its law.
+
+    Raises:
+        ValueError: no such set, or a file that holds no points.
+    """
+    if n_samples < 1:
+        raise ValueError(f"num_samples must be at least 1, got {n_samples}")
+    if name == "file":
+        return read_points(n_samples=n_samples, seed=seed, **options)
     if name not in DATASETS:
-        raise ValueError(f"dataset {name!r} is unknown; choose one of {', '.join(DATASETS)}")
-    return DATASETS[name](n_samples, seed, **options)
+        raise ValueError(f"dataset {name!r} is unknown; choose one of {', '.join([*DATASETS, 'file'])}")
+    parts = DATASETS[name](**options)
+    law = mixed(parts)
+    if name == "moons":
+        points, labels = make_moons(n_samples, random_state=integer_seed(seed, "dataset") % 2**32, **options)
+    else:
+        part_of_centre = torch.cat([torch.full((len(part.centres),), i) for i, part in enumerate(parts)])
+        points, centre = law.sample_parts(n_samples, generator(seed, "dataset"))
+        points, labels = points.numpy(), part_of_centre[centre].numpy()
+    return PointSet(points.astype(np.float32), labels.astype(np.int64), law)
+
+
+def read_points(path: str | None, n_samples: int, seed: int) -> PointSet:
+    """At most n_samples points, chosen at random, of an .npy file or of a table of numbers in text.
+
+    Raises:
+        ValueError: no path, or the file is no finite table of 2 or more columns and 2 or more rows.
+        FileNotFoundError: no such file.
+    """
+    if not path:
+        raise ValueError("dataset=file needs dataset.path=FILE, an .npy file or a table of numbers")
+    try:
+        points = np.load(path) if Path(path).suffix == ".npy" else np.loadtxt(path, delimiter=_delimiter(path), ndmin=2)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is not a table of numbers: {error}") from error
+    if points.ndim != 2 or points.shape[1] < 2 or len(points) < 2 or not np.isrealobj(points):
+        raise ValueError(f"{path} must hold an array of shape (N, d) with N and d at least 2, not {points.shape}")
+    if not np.isfinite(points).all():
+        raise ValueError(f"{path} holds NaN or infinity")
+    order = torch.randperm(len(points), generator=generator(seed, "dataset"))[:n_samples]
+    return PointSet(points[order.numpy()].astype(np.float32))
+
+
+def _delimiter(path: str) -> str | None:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return "," if "," in file.readline() else None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ A denoiser is any callable `eps = denoise(x_t, t)`: x_t of shape (B, *dims), t o
 all rows. A trained network becomes one through `diffusion.denoiser`; the exact law of the data is one as well.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -39,6 +40,92 @@ def ddpm(
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
         x = scheduler.reverse_step(x, t, eps, noise)
     yield State(0, x, x)
+
+
+@torch.no_grad()
+def ddim(
+    denoise: Denoiser,
+    scheduler: NoiseScheduler,
+    x_T: Tensor,
+    *,
+    timesteps: Sequence[int] | None = None,
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Iterator[State]:
+    """DDIM (Song, Meng and Ermon 2021, arXiv 2010.02502, eq. 12) over any falling subset of steps.
+
+    eta = 0 is deterministic; eta = 1 over all steps is `ddpm`.
+    """
+    timesteps = scheduler.timesteps() if timesteps is None else timesteps
+    x = x_T
+    for t, t_next in zip(timesteps, [*timesteps[1:], -1]):
+        eps = denoise(x, torch.tensor(t, device=x.device))
+        x_0 = scheduler.predict_x0(x, torch.tensor(t), eps)
+        yield State(t + 1, x, x_0)
+        (alpha, sigma), (alpha_next, sigma_next) = scheduler.alpha_sigma_at(t), scheduler.alpha_sigma_at(t_next)
+        fresh = eta * sigma_next / sigma * math.sqrt(1 - (alpha / alpha_next) ** 2)  # eq. 16
+        x = alpha_next * x_0 + math.sqrt(sigma_next**2 - fresh**2) * eps
+        if fresh > 0:
+            x = x + fresh * torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+    yield State(0, x, x)
+
+
+@torch.no_grad()
+def dpm(denoise: Denoiser, scheduler: NoiseScheduler, x_T: Tensor, *, timesteps: Sequence[int]) -> Iterator[State]:
+    """DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, algorithm 2): deterministic, second order, few steps.
+
+    `timesteps` must be distinct and should be evenly spaced in log-SNR (scheduler.timesteps).
+    """
+    x, x_0_before, h_before = x_T, None, None
+    for t, t_next in zip(timesteps, [*timesteps[1:], -1]):
+        eps = denoise(x, torch.tensor(t, device=x.device))
+        x_0 = scheduler.predict_x0(x, torch.tensor(t), eps)
+        yield State(t + 1, x, x_0)
+        (alpha, sigma), (alpha_next, sigma_next) = scheduler.alpha_sigma_at(t), scheduler.alpha_sigma_at(t_next)
+        if t_next < 0:  # infinite log-SNR: the guess itself
+            x = x_0
+            break
+        h = math.log(alpha_next / sigma_next) - math.log(alpha / sigma)
+        towards = x_0
+        if x_0_before is not None:  # extrapolated to the middle of the stride
+            towards = x_0 + (x_0 - x_0_before) * (h / h_before / 2)
+        x = sigma_next / sigma * x - alpha_next * math.expm1(-h) * towards
+        x_0_before, h_before = x_0, h
+    yield State(0, x, x)
+
+
+# how many network evaluations each takes by default; None: one for each of the T steps
+SAMPLERS = {"ddpm": None, "ddim": 50, "dpm": 50}
+
+
+def sample(
+    denoise: Denoiser,
+    scheduler: NoiseScheduler,
+    x_T: Tensor,
+    *,
+    sampler: str = "ddpm",
+    sampling_steps: int | None = None,
+    eta: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Iterator[State]:
+    """The reverse process by name, a key of SAMPLERS.
+
+    Raises:
+        ValueError: no such sampler, a number of steps that it cannot take, or eta where it has no meaning.
+    """
+    if sampler not in SAMPLERS:
+        raise ValueError(f"sampler {sampler!r} is unknown; choose one of {', '.join(SAMPLERS)}")
+    if sampler == "ddpm" and sampling_steps not in (None, scheduler.num_timesteps):
+        raise ValueError(f"sampler=ddpm takes all {scheduler.num_timesteps} steps; for fewer use ddim or dpm")
+    if sampler != "ddim" and eta != 0:
+        raise ValueError(f"eta belongs to sampler=ddim, not to {sampler}")
+    if sampler == "ddpm":
+        return ddpm(denoise, scheduler, x_T, generator=generator)
+    default = min(SAMPLERS[sampler], scheduler.num_timesteps)
+    timesteps = scheduler.timesteps(default if sampling_steps is None else sampling_steps)
+    if sampler == "dpm":
+        return dpm(denoise, scheduler, x_T, timesteps=timesteps)
+    return ddim(denoise, scheduler, x_T, timesteps=timesteps, eta=eta, generator=generator)
 
 
 def last(states: Iterator[State]) -> Tensor:

@@ -7,6 +7,8 @@ alpha-bar at t + 1; clean data is *before* step 0. In pictures and recordings th
 Equation numbers are those of Ho et al. 2020, "Denoising Diffusion Probabilistic Models" (arXiv 2006.11239).
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -83,6 +85,30 @@ class NoiseScheduler:
 
     # ------------------------------------------------------------ reverse
 
+    def timesteps(self, count: int | None = None) -> list[int]:
+        """At most `count` distinct steps from T-1 down to 0, evenly spaced in log-SNR; all T by default.
+
+        Even log-SNR spacing spends the steps where x_t changes (Lu et al. 2022, arXiv 2206.00927, section 3).
+
+        Raises:
+            ValueError: count outside 2 .. T.
+        """
+        last = self.num_timesteps - 1
+        if count is None or count == last + 1:
+            return list(range(last, -1, -1))
+        if not 2 <= count <= last + 1:
+            raise ValueError(f"the number of sampling steps must lie in 2..{last + 1}, got {count}")
+        log_snr = (self.sqrt_alphas_cumprod / self.sqrt_one_minus_alphas_cumprod).log()
+        wanted = torch.linspace(float(log_snr[last]), float(log_snr[0]), count, dtype=torch.float64)
+        nearest = (log_snr[None] - wanted[:, None]).abs().argmin(1)
+        return sorted(set(nearest.tolist()), reverse=True)
+
+    def alpha_sigma_at(self, t: int) -> tuple[float, float]:
+        """(sqrt(alpha-bar), sqrt(1 - alpha-bar)) at one step as numbers; (1, 0) at t = -1, the clean data."""
+        if t < 0:
+            return 1.0, 0.0
+        return float(self.sqrt_alphas_cumprod[t]), float(self.sqrt_one_minus_alphas_cumprod[t])
+
     def posterior_mean(self, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """The mean of x_{t-1} given x_t and the noise in it (eq. 11)."""
         beta, sigma = self._at(self.betas, t, x_t), self._at(self.sqrt_one_minus_alphas_cumprod, t, x_t)
@@ -124,3 +150,41 @@ class LinearNoiseScheduler(NoiseScheduler):
         if not 0 < start <= end < 1:
             raise ValueError(f"betas must satisfy 0 < beta_start <= beta_end < 1, got {start:g} and {end:g}")
         super().__init__(torch.linspace(start, end, num_timesteps, dtype=torch.float64))
+
+
+class CosineNoiseScheduler(NoiseScheduler):
+    """alpha-bar follows a squared cosine (Nichol and Dhariwal 2021, arXiv 2102.09672, eq. 17): gentler at both ends."""
+
+    def __init__(self, num_timesteps: int = 1000) -> None:
+        u = torch.linspace(0, 1, num_timesteps + 1, dtype=torch.float64)
+        super().__init__(_betas_of(((u + 0.008) / 1.008 * math.pi / 2).cos().square()))
+
+
+class SigmoidNoiseScheduler(NoiseScheduler):
+    """alpha-bar follows a sigmoid from -3 to 3 (Jabri et al. 2022, arXiv 2212.11972, algorithm 1, tau = 1)."""
+
+    def __init__(self, num_timesteps: int = 1000) -> None:
+        u = torch.linspace(-3, 3, num_timesteps + 1, dtype=torch.float64)
+        falling = torch.sigmoid(-u)
+        super().__init__(_betas_of((falling - falling[-1]) / (falling[0] - falling[-1])))
+
+
+def _betas_of(alpha_bar: Tensor) -> Tensor:
+    """The betas whose products are alpha_bar (T + 1,), which begins at the clean data; capped below 1."""
+    return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(1e-9, LARGEST_BETA)
+
+
+SCHEDULES = {"linear": LinearNoiseScheduler, "cosine": CosineNoiseScheduler, "sigmoid": SigmoidNoiseScheduler}
+
+
+def make_scheduler(
+    schedule: str, num_timesteps: int, beta_start: float | None = None, beta_end: float | None = None
+) -> NoiseScheduler:
+    """The schedule of that name. Raises ValueError for another name, and for betas where the schedule has its own."""
+    if schedule not in SCHEDULES:
+        raise ValueError(f"schedule {schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}")
+    if schedule == "linear":
+        return LinearNoiseScheduler(num_timesteps, beta_start, beta_end)
+    if beta_start is not None or beta_end is not None:
+        raise ValueError(f"beta_start and beta_end belong to schedule=linear; schedule={schedule} has its own betas")
+    return SCHEDULES[schedule](num_timesteps)

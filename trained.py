@@ -15,7 +15,7 @@ from diffusion import denoiser
 from model import build_model
 from randomness import generator
 from sampler import Denoiser, State, ddpm, in_chunks
-from schedule import LinearNoiseScheduler, NoiseScheduler
+from schedule import NoiseScheduler, make_scheduler
 
 ROWS = 1000  # rows per pass through a network for points: what it computes then stays in the cache
 
@@ -50,7 +50,9 @@ class Trained:
 
 def build(config: dict[str, Any], dims: tuple[int, ...]) -> tuple[nn.Module, NoiseScheduler]:
     """The untrained network and the scheduler that a training configuration asks for."""
-    scheduler = LinearNoiseScheduler(config["num_timesteps"], config["beta_start"], config["beta_end"])
+    scheduler = make_scheduler(
+        config.get("schedule", "linear"), config["num_timesteps"], config["beta_start"], config["beta_end"]
+    )
     options = {k: v for k, v in config["model"].items() if k != "prediction"}
     return build_model(dims=dims, num_timesteps=scheduler.num_timesteps, **options), scheduler
 

@@ -1,0 +1,190 @@
+"""Distances between samples, each with its floor: the same distance between independent real draws of the same size.
+
+A distance of finite samples is never 0, so a figure without its floor says nothing. `judge` compares the two.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from scipy.spatial.distance import cdist
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.model_selection import StratifiedKFold, cross_val_score
+
+from law import Law
+from randomness import generator, integer_seed
+
+Draw = Callable[[int, int], NDArray]  # draw(n, i): the i-th independent set of n real points
+
+# ---------------------------------------------------------------- distances of two point sets (n, d) and (m, d)
+
+
+def classifier_accuracy(a: NDArray, b: NDArray) -> float:
+    """How often a classifier tells a from b: 0.5 if it cannot, 1 if always (Lopez-Paz and Oquab 2017, arXiv 1610.06545).
+
+    Gradient-boosted trees, 5-fold cross-validation.
+    """
+    x, y = np.concatenate([a, b]), np.repeat([0, 1], [len(a), len(b)])
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    return float(cross_val_score(HistGradientBoostingClassifier(random_state=0), x, y, cv=folds).mean())
+
+
+def sliced_wasserstein(a: NDArray, b: NDArray, directions: int = 100) -> float:
+    """Wasserstein-1 of the projections onto directions, averaged (Bonneel et al. 2015), in the points' units."""
+    _same_size(a, b)
+    normals = np.random.default_rng(0).normal(size=(a.shape[1], directions))
+    normals /= np.linalg.norm(normals, axis=0)
+    return float(np.abs(np.sort(a @ normals, 0) - np.sort(b @ normals, 0)).mean())
+
+
+def wasserstein2(a: NDArray, b: NDArray) -> float:
+    """The exact Wasserstein-2 distance (the root of the mean squared length of the best matching)."""
+    _same_size(a, b)
+    cost = cdist(a, b, "sqeuclidean")
+    return float(np.sqrt(cost[linear_sum_assignment(cost)].mean()))
+
+
+def energy_distance(a: NDArray, b: NDArray) -> float:
+    """sqrt(2 E|a - b| - E|a - a'| - E|b - b'|) (Szekely and Rizzo 2013); the means include a point and itself."""
+    return float(np.sqrt(max(2 * cdist(a, b).mean() - cdist(a, a).mean() - cdist(b, b).mean(), 0)))
+
+
+def negative_log_density(law: Law, a: NDArray) -> float:
+    """-E[log p(a)] in nats under the exact law. For real points: the law's entropy. Lower is *not* better."""
+    return -float(law.log_density(torch.as_tensor(a)).mean())
+
+
+def _same_size(a: NDArray, b: NDArray) -> None:
+    if len(a) != len(b):
+        raise ValueError(f"this distance matches points one to one: {len(a)} and {len(b)} do not fit")
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How a distance is judged: with at most `most` points (its cost grows), `repeats` times between real draws."""
+
+    name: str
+    unit: str
+    between: Callable[[NDArray, NDArray], float]
+    least: int
+    most: int
+    repeats: int
+
+
+DISTANCES = [
+    Distance("classifier accuracy", "", classifier_accuracy, least=100, most=10_000, repeats=10),
+    Distance("sliced Wasserstein-1", "", sliced_wasserstein, least=20, most=10_000, repeats=20),
+    Distance("Wasserstein-2", "", wasserstein2, least=20, most=1000, repeats=20),
+    Distance("energy distance", "", energy_distance, least=20, most=2000, repeats=20),
+]
+NLL_SIZE, NLL_REPEATS = 10_000, 20
+CLEARLY = 4.0  # standard deviations of the floor beyond which a figure counts as told apart
+
+
+# ---------------------------------------------------------------- the judgement
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A figure beside its floor: median and 90 % band of the same figure between real draws of the same size n."""
+
+    name: str
+    value: float
+    floor: float
+    low: float
+    high: float
+    n: int
+    passed: bool
+    unit: str = ""
+
+    @property
+    def verdict(self) -> str:
+        if self.passed:
+            return f"indistinguishable at n = {self.n:,}"
+        if self.name == "classifier accuracy":
+            return f"a classifier tells {self.value:.0%} apart"
+        return f"{self.value / self.floor:.1f} times its floor" if self.floor > 0 else "beyond its floor"
+
+
+def judged(name: str, value: float, floors: NDArray, n: int, *, two_sided: bool = False, unit: str = "") -> Judged:
+    """Hold a value against repeated floors; it passes within CLEARLY standard deviations of their median."""
+    low, median, high = np.quantile(floors, [0.05, 0.5, 0.95])
+    beyond = abs(value - median) if two_sided else value - median
+    return Judged(
+        name, value, float(median), float(low), float(high), n, bool(beyond <= CLEARLY * np.std(floors, ddof=1)), unit
+    )
+
+
+def judge(samples: NDArray, draw: Draw, law: Law | None = None) -> list[Judged]:
+    """Every distance between the samples (N, d) and real points, each with its floor.
+
+    Args:
+        draw: real points (see Draw); `from_law` and `from_points` make one.
+        law: the exact law where it is known; adds the mean negative log-density.
+
+    Raises:
+        ValueError: NaN, the wrong dimension, or too few samples for a distance.
+    """
+    samples = _checked(samples, dim=draw(1, 0).shape[1])
+    return [_judge_distance(d, samples, draw) for d in DISTANCES] + ([_judge_nll(samples, law)] if law else [])
+
+
+def _judge_distance(distance: Distance, samples: NDArray, draw: Draw) -> Judged:
+    n = min(len(samples), distance.most, len(draw(distance.most, 0)))
+    if n < distance.least:
+        raise ValueError(f"{distance.name} needs at least {distance.least} samples and real points, got {n}")
+    floors = [distance.between(draw(n, 2 * i + 1), draw(n, 2 * i + 2)) for i in range(distance.repeats)]
+    return judged(distance.name, distance.between(samples[:n], draw(n, 0)), np.array(floors), n, unit=distance.unit)
+
+
+def _judge_nll(samples: NDArray, law: Law) -> Judged:
+    n = min(len(samples), NLL_SIZE)
+    draw = from_law(law, seed=1)
+    floors = [negative_log_density(law, draw(n, i)) for i in range(NLL_REPEATS)]
+    value = negative_log_density(law, samples[:n])
+    return judged("negative log-density", value, np.array(floors), n, two_sided=True, unit="nats")
+
+
+def from_law(law: Law, seed: int) -> Draw:
+    """Fresh independent draws of a law."""
+    return lambda n, i: law.sample(n, generator(seed, "real draws", i)).float().numpy()
+
+
+def from_points(points: NDArray, seed: int) -> Draw:
+    """Random rows of a finite set: draws 2i + 1 and 2i + 2 share none, so that at most half of the set is in each."""
+
+    def draw(n: int, i: int) -> NDArray:
+        order = np.random.default_rng(integer_seed(seed, "real draws", (i + 1) // 2)).permutation(len(points))
+        half = len(points) // 2
+        return points[order[:half] if i % 2 else order[half:]][:n]
+
+    return draw
+
+
+def _checked(samples: NDArray, dim: int) -> NDArray:
+    samples = np.asarray(samples)
+    if samples.ndim != 2 or samples.shape[1] != dim:
+        raise ValueError(f"samples must have shape (N, {dim}) like the data, not {samples.shape}")
+    if not np.isfinite(samples).all():
+        raise ValueError("the samples hold NaN or infinity")
+    return samples
+
+
+# ---------------------------------------------------------------- what a person reads
+
+
+def table(rows: list[Judged]) -> str:
+    """One line for each figure: value, floor with its 90 % band, verdict."""
+    lines = [f"  {'figure':<24}{'value':>9}   {'floor [90 % band]':<26} verdict"]
+    for r in rows:
+        floor = f"{r.floor:.4f} [{r.low:.4f}, {r.high:.4f}]"
+        lines.append(f"  {r.name:<24}{r.value:>9.4f}   {floor:<26} {r.verdict}")
+    return "\n".join(lines)
+
+
+def as_json(rows: list[Judged]) -> dict[str, dict]:
+    """The same for metrics.json."""
+    return {r.name: {**{k: v for k, v in asdict(r).items() if k != "name"}, "verdict": r.verdict} for r in rows}
