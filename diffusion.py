@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from law import Law
 from randomness import generator
 from sampler import Denoiser
-from schedule import LinearNoiseScheduler, NoiseScheduler
+from schedule import NoiseScheduler, make_scheduler
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 
@@ -23,6 +23,7 @@ class DiffusionModel:
     Args:
         num_timesteps: T.
         beta_start, beta_end: see schedule.LinearNoiseScheduler.
+        schedule: a key of schedule.SCHEDULES.
         seed: the noise is a function of it and of how many calls came before.
     """
 
@@ -32,8 +33,9 @@ class DiffusionModel:
         beta_start: float | None = None,
         beta_end: float | None = None,
         seed: int = 0,
+        schedule: str = "linear",
     ) -> None:
-        self.scheduler: NoiseScheduler = LinearNoiseScheduler(num_timesteps, beta_start, beta_end)
+        self.scheduler = make_scheduler(schedule, num_timesteps, beta_start, beta_end)
         self.generator = generator(seed, "forward")
 
     def forward_diffusion(self, data: Array, t: int | Tensor, noise: Array | None = None) -> tuple[Array, Array]:

@@ -21,22 +21,22 @@ def save(figure: Figure, path: str | Path) -> Path:
 
 
 def scatter(points: NDArray, title: str) -> Figure:
-    """Points (N, 2), alone."""
+    """Points (N, d), alone."""
     figure = Figure(figsize=(5, 4), layout="constrained")
-    _points(figure.subplots(), points, hex_colour(noise_colours(0)), title)
+    _points(_subplots(figure, 1, 1, d=points.shape[1])[0, 0], points, hex_colour(noise_colours(0)), title)
     return figure
 
 
 def samples(generated: NDArray, real: NDArray) -> Figure:
-    """Generated points (N, 2) beside as many real ones, on the same axes."""
+    """Generated points (N, d) beside as many real ones, on the same axes."""
     figure = Figure(figsize=(9, 3.8), layout="constrained")
-    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    left, right = _subplots(figure, 1, 2, d=real.shape[1])[0]
     _points(left, generated, ORANGE, f"generated ({len(generated):,})")
     _points(right, real, GREY, f"real ({len(real):,})")
-    spread = real.max(0) - real.min(0)
-    left.set_xlim(real[:, 0].min() - 0.2 * spread[0], real[:, 0].max() + 0.2 * spread[0])
-    left.set_ylim(real[:, 1].min() - 0.2 * spread[1], real[:, 1].max() + 0.2 * spread[1])
-    if outside := int((np.abs(generated - real.mean(0)) > 0.7 * spread).any(1).sum()):
+    low, high = real.min(0) - 0.2 * np.ptp(real, 0), real.max(0) + 0.2 * np.ptp(real, 0)
+    for ax in (left, right):
+        _limit(ax, low, high)
+    if outside := int(((generated < low) | (generated > high)).any(1).sum()):
         left.set_xlabel(f"{outside} points lie outside of this picture")
     return figure
 
@@ -44,8 +44,10 @@ def samples(generated: NDArray, real: NDArray) -> Figure:
 def forward_strip(states: Sequence[NDArray], steps: Sequence[int], num_timesteps: int) -> Figure:
     """The forward process at a few moments: states[i] (N, 2) after steps[i] noisings."""
     figure = Figure(figsize=(2.6 * len(states), 2.9), layout="constrained")
-    axes = figure.subplots(1, len(states), sharex=True, sharey=True)
+    axes = _subplots(figure, 1, len(states), d=states[0].shape[1])[0]
+    low, high = np.min([s.min(0) for s in states], 0), np.max([s.max(0) for s in states], 0)
     for ax, state, step in zip(axes, states, steps):
+        _limit(ax, low, high)
         _points(ax, state, hex_colour(noise_colours(step / num_timesteps)), f"step {step}")
     figure.suptitle(f"forward process: clean data after 0, pure noise after {num_timesteps} noisings")
     return figure
@@ -71,23 +73,139 @@ def schedule(betas: NDArray, alphas_cumprod: NDArray) -> Figure:
     return figure
 
 
-def losses(runs: Mapping[str, Mapping[str, NDArray]]) -> Figure:
-    """Training losses on one log axis, raw faint and smoothed strong; runs[name] holds arrays "step" and "loss"."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+def losses(runs: Mapping[str, Mapping[str, NDArray]], excesses: Mapping[str, Mapping[str, NDArray]] = {}) -> Figure:
+    """Training losses on a log axis, raw faint and smoothed strong; where the law is known, the Bayes floor and,
+    on an axis of its own, the excess over it (dashed).
+
+    runs[name] holds arrays "step" and "loss"; excesses[name], where there is one, "step", "excess" and "floor".
+    """
+    figure = Figure(figsize=(9, 4.5), layout="constrained")
     ax = figure.subplots()
+    over = ax.twinx() if excesses else None
     for i, (name, run) in enumerate(runs.items()):
         ax.plot(run["step"], run["loss"], color=f"C{i}", alpha=0.25, linewidth=0.7)
         ax.plot(run["step"], smoothed(run["loss"]), color=f"C{i}", linewidth=2, label=name)
-    ax.set(
-        yscale="log",
-        xlabel="optimizer step",
-        ylabel=r"mean squared error of $\epsilon$",
-        title="training loss",
-    )
+        if name in excesses:
+            e = excesses[name]
+            ax.axhline(e["floor"][0], color=f"C{i}", linestyle=":", label=f"Bayes floor {e['floor'][0]:.4f}")
+            over.plot(e["step"], e["excess"], color=f"C{i}", linestyle="--", label="excess (right axis)")
+    ax.set(yscale="log", xlabel="optimizer step", ylabel=r"mean squared error of $\epsilon$", title="training loss")
     ax.yaxis.set_minor_formatter("{x:.3g}")
     ax.yaxis.set_major_formatter("{x:.3g}")
     ax.grid(alpha=0.3, which="both")
-    ax.legend(frameon=False)
+    lines = ax.get_lines()[1:]
+    if over:
+        over.set(yscale="log", ylabel="excess over the Bayes floor")
+        lines += over.get_lines()
+    ax.legend(handles=[line for line in lines if not line.get_label().startswith("_")], frameon=False)
+    return figure
+
+
+def timesteps(steps: NDArray, floor: NDArray, excess: NDArray, history: Mapping[str, NDArray] | None) -> Figure:
+    """Where the error is: loss at each step of the process against its floor, and the excess over training time.
+
+    steps, floor, excess: (K,); history holds "step" (S,), "timesteps" (K',) and "by_t" (S, K').
+    """
+    figure = Figure(figsize=(9, 6 if history else 3.4), layout="constrained")
+    axes = figure.subplots(2 if history else 1, 1, squeeze=False)[:, 0]
+    axes[0].plot(steps, floor + excess, color=ORANGE, linewidth=2, label="network")
+    axes[0].plot(steps, floor, color="black", linestyle=":", label="Bayes floor: no network can do better")
+    axes[0].fill_between(steps, excess, color=BLUE, alpha=0.5, label="excess: what is left to learn")
+    axes[0].set(
+        title=r"error of $\epsilon$ at each step of the process",
+        xlabel="step (number of noisings)",
+        ylabel="mean squared error",
+        yscale="log",
+        ylim=(max(1e-6, excess.min() / 2), 1.5),
+    )
+    axes[0].legend(frameon=False)
+    axes[0].grid(alpha=0.3)
+    if history:
+        strip = axes[1].pcolormesh(
+            history["step"], history["timesteps"] + 1, history["by_t"].T, norm="log", cmap="magma", shading="nearest"
+        )
+        axes[1].set(
+            title="excess over training time", xlabel="optimizer step", ylabel="step (number of noisings)", xscale="log"
+        )
+        figure.colorbar(strip, ax=axes[1], label="excess")
+    return figure
+
+
+def score_fields(fields: Sequence[Mapping[str, NDArray]]) -> Figure:
+    """Network's score, exact score and their difference over the data's log-density, one column a step.
+
+    Each mapping holds "step", "x" and "y" (n,), "log_density" (n, n), and the arrows "network", "exact" (n, n, 2).
+    """
+    figure = Figure(figsize=(3.1 * len(fields), 8.6), layout="constrained")
+    axes = figure.subplots(3, len(fields), sharex=True, sharey=True, squeeze=False)
+    for column, f in zip(axes.T, fields):
+        longest = np.quantile(np.linalg.norm(f["exact"], axis=-1), 0.9)
+        error = f["network"] - f["exact"]
+        share = np.sqrt((error**2).sum(-1).mean() / (f["exact"] ** 2).sum(-1).mean())
+        rows = [
+            (f["network"], f"step {f['step']}: network's score", BLUE),
+            (f["exact"], "exact score", "black"),
+            (error, f"difference ({share:.1%}), same scale", ORANGE),
+        ]
+        for ax, (arrows, title, colour) in zip(column, rows):
+            shown = np.clip(f["log_density"], f["log_density"].max() - 12, None)
+            ax.contourf(f["x"], f["y"], shown, levels=12, cmap="Greys", alpha=0.6)
+            skip = (slice(None, None, 3), slice(None, None, 3))
+            ax.quiver(
+                f["x"][::3], f["y"][::3], *np.moveaxis(arrows[skip], -1, 0),
+                color=colour, scale=longest * 14, width=0.006,
+            )  # fmt: skip
+            ax.set(title=title, aspect="equal")
+    figure.suptitle("score (gradient of log-density) in normalised units; grey: log-density of x_t")
+    return figure
+
+
+def forward_statistics(steps: NDArray, measured: Mapping[str, NDArray], theory: Mapping[str, NDArray]) -> Figure:
+    """Statistics of the forward process at each step, measured (dots) against theory (lines).
+
+    Both hold "mean" and "variance" (S, d), "snr" (S,) and "kl" (S,).
+    """
+    figure = Figure(figsize=(10, 6.4), layout="constrained")
+    axes = dict(zip(("mean", "variance", "snr", "kl"), figure.subplots(2, 2, sharex=True).flat))
+    titles = {
+        "mean": "mean of each coordinate",
+        "variance": "variance of each coordinate",
+        "snr": "signal-to-noise ratio",
+        "kl": "KL from N(0, I), in nats",
+    }
+    for key, ax in axes.items():
+        for i, (dots, line) in enumerate(zip(np.atleast_2d(measured[key].T), np.atleast_2d(theory[key].T))):
+            ax.plot(steps, dots, ".", color=f"C{i}", markersize=4, label="measured" if i == 0 else None)
+            ax.plot(steps, line, color=f"C{i}", linewidth=1, label="theory" if i == 0 else None)
+        ax.set(title=titles[key], xlabel="step (number of noisings)")
+        ax.grid(alpha=0.3)
+    for key in ("snr", "kl"):
+        axes[key].set_yscale("log")
+    axes["mean"].legend(frameon=False)
+    figure.suptitle("the forward process: measured against theory")
+    return figure
+
+
+def schedules(named: Mapping[str, NDArray], states: Mapping[str, Sequence[NDArray]], moments: Sequence[int]) -> Figure:
+    """Schedules on one sheet: signal amplitude, log-SNR, and the same points under each.
+
+    named[name] is alpha-bar (T,); states[name][i] are points (N, 2) after moments[i] noisings.
+    """
+    figure = Figure(figsize=(11, 3.2 + 2.0 * len(named)), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=[3.2, 2.0 * len(named)])
+    signal, log_snr = top.subplots(1, 2)
+    for name, alpha_bar in named.items():
+        steps = np.arange(1, len(alpha_bar) + 1)
+        signal.plot(steps, np.sqrt(alpha_bar), label=f"{name}: {np.sqrt(alpha_bar[-1]):.1%} left at T")
+        log_snr.plot(steps, np.log(alpha_bar / (1 - alpha_bar)), label=name)
+    signal.set(title=r"signal amplitude $\sqrt{\bar\alpha_t}$", xlabel="step (number of noisings)")
+    log_snr.set(title="log signal-to-noise ratio", xlabel="step (number of noisings)")
+    signal.legend(frameon=False, fontsize="small")
+    axes = bottom.subplots(len(named), len(moments), sharex=True, sharey=True, squeeze=False)
+    for row, (name, clouds) in zip(axes, states.items()):
+        for ax, cloud, step in zip(row, clouds, moments):
+            _points(ax, cloud, hex_colour(noise_colours(step / max(moments))), f"{name}, step {step}")
+            ax.title.set_fontsize("small")
     return figure
 
 
@@ -98,8 +216,22 @@ def smoothed(values: NDArray, share: float = 0.02) -> NDArray:
     return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
 
 
+def _subplots(figure: Figure, rows: int, columns: int, d: int) -> NDArray:
+    """Axes (rows, columns) for points of d dimensions: 3D ones where d is 3."""
+    projection = {"subplot_kw": {"projection": "3d"}} if d == 3 else {}
+    return figure.subplots(rows, columns, squeeze=False, **projection)
+
+
+def _limit(ax, low: NDArray, high: NDArray) -> None:
+    for set_limit, a, b in zip((ax.set_xlim, ax.set_ylim, getattr(ax, "set_zlim", None)), low, high):
+        if set_limit:
+            set_limit(a, b)
+
+
 def _points(ax, points: NDArray, colour: str, title: str) -> None:
+    """A cloud; of more than three coordinates the first two."""
     size = float(np.clip(4000 / len(points), 0.5, 12))
-    ax.scatter(points[:, 0], points[:, 1], s=size, color=colour, linewidths=0)
+    shown = points.T[: 3 if ax.name == "3d" else 2]
+    ax.scatter(*shown, s=size, color=colour, linewidths=0)
     ax.set(title=title, aspect="equal")
     ax.grid(alpha=0.2)

@@ -13,6 +13,9 @@ def main(
     seed: int,
     device: str,
     threads: int | None,
+    sampler: str,
+    sampling_steps: int | None,
+    eta: float,
     viz_steps: int,
     track_samples: list[int],
     rerun: bool,
@@ -35,13 +38,12 @@ def main(
     print(f"checkpoint: {path}")
 
     # ------------------------------------------------------------ the reverse process, every state of it passing by
-    num_timesteps = trained.scheduler.num_timesteps
-    kept = set(chosen_steps(num_timesteps, viz_steps))
-    steps, states = [], []
-    for state in shown(trained.sample(num_samples, seed, chosen), num_timesteps + 1, "sampling"):
-        if state.step in kept:
-            steps.append(state.step)
-            states.append(trained.data_units(state.x_t).numpy())
+    options = {"sampler": sampler, "sampling_steps": sampling_steps, "eta": eta}
+    states, steps = [], []
+    for state in shown(trained.sample(num_samples, seed, chosen, **options), "sampling"):
+        steps.append(state.step)
+        states.append(trained.data_units(state.x_t).numpy())
+    kept = [len(steps) - 1 - i for i in reversed(chosen_steps(len(steps) - 1, viz_steps))]
 
     # ------------------------------------------------------------ what is left of it
     np.save(run_folder / "samples.npy", states[-1])
@@ -53,7 +55,8 @@ def main(
         from viewer import recording
 
         with recording("moonwalk reverse", run_folder / "reverse.rrd", viewer) as rec:
-            log_reverse_diffusion(np.stack(states), steps, track_samples, data=real, rec=rec)
+            shown_states, shown_steps = np.stack([states[i] for i in kept]), [steps[i] for i in kept]
+            log_reverse_diffusion(shown_states, shown_steps, track_samples, data=real, rec=rec)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Train an epsilon-network: `python train.py`, `python train.py --model linear --num-epochs 50`."""
 
-import json
 import math
 import time
 from pathlib import Path
@@ -9,12 +8,13 @@ from typing import Any
 from conf.entry import command
 
 LOG_EVERY = 10  # optimizer steps in a row of loss.csv
-NUM_SAMPLES = 2000  # drawn at the end, for the picture
+PROBES = 60  # how often, in a training, the excess over the Bayes floor is measured
+PROBE_STEPS, PROBE_POINTS = 20, 200
 
 
 @command("train")
 def main(run_folder: Path, **config: Any) -> float:
-    """One training run in its own folder. Returns its last loss, for sweepers."""
+    """One training run in its own folder. Returns the last mean loss, for sweepers."""
     return train(run_folder, config)["loss"]
 
 
@@ -26,27 +26,29 @@ def train(run_folder: Path, config: dict[str, Any]) -> dict[str, Any]:
 
     import checkpoint
     import device as devices
-    from dataset import Normaliser, make_dataset
+    from bayes import excess, make_probes
+    from dataset import Normaliser, held_out, make_dataset
     from diffusion import denoiser, training_loss
     from loader import batches, make_loader
-    from loss.log import LossLog
+    from loss.log import ExcessLog, LossLog
     from randomness import generator, integer_seed
+    from startup import startup_check
     from trained import Trained, build
 
     seed, device = config["seed"], devices.choose(config["device"], config["threads"])
     resumed = _resumed(config)
 
     # ------------------------------------------------------------ data, with mean 0 and standard deviation 1
-    data = torch.from_numpy(make_dataset(n_samples=config["num_samples"], seed=seed, **config["dataset"]).points)
-    normaliser = Normaliser.fit(data)
-    loader = make_loader(normaliser.normalise(data), batch_size=config["batch_size"], seed=seed)
+    data, unseen = held_out(make_dataset(n_samples=config["num_samples"], seed=seed, **config["dataset"]))
+    normaliser = Normaliser.fit(torch.from_numpy(data.points))
+    x = normaliser.normalise(torch.from_numpy(data.points))
+    loader = make_loader(x, batch_size=config["batch_size"], seed=seed)
     total = config["max_steps"] or config["num_epochs"] * len(loader)
 
     # ------------------------------------------------------------ network, schedule, optimizer
     torch.manual_seed(integer_seed(seed, "weights"))
-    net, scheduler = build(config, tuple(data.shape[1:]))
+    net, scheduler = build(config, tuple(x.shape[1:]))
     net.to(device)
-    denoise = denoiser(net, scheduler, config["model"]["prediction"])
     average = AveragedModel(net, multi_avg_fn=_averaging(config["ema_decay"]))
     optimizer = torch.optim.AdamW(net.parameters(), config["lr"], weight_decay=config["weight_decay"], fused=True)
     start = 0
@@ -55,11 +57,27 @@ def train(run_folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         average.load_state_dict(resumed["ema"])
         optimizer.load_state_dict(resumed["optimizer"])
         start = resumed["step"]
-    if warning := scheduler.signal_warning():
-        print(warning)
+    denoise = denoiser(net, scheduler, config["model"]["prediction"])
+    trained = Trained(average.module, scheduler, normaliser, config)
+    startup_check(
+        x,
+        normaliser,
+        scheduler,
+        net,
+        config["model"]["prediction"],
+        batch_size=config["batch_size"],
+        total=total - start,
+    )
+
+    # ------------------------------------------------------------ what is measured on the way
+    log, probes = LossLog(run_folder, LOG_EVERY), None
+    if data.law:
+        law = data.law.scaled(normaliser.mean, normaliser.std)
+        probes = make_probes(law, scheduler, num_steps=PROBE_STEPS, num_points=PROBE_POINTS, seed=seed)
+        excess_log = ExcessLog(run_folder, probes.timesteps.tolist(), probes.bayes_floor)
+        moments = _log_spaced(total, PROBES)
 
     # ------------------------------------------------------------ the loop
-    log = LossLog(run_folder, LOG_EVERY)
     clock, cpu = time.perf_counter(), time.process_time()
     bar = tqdm(total=total, initial=start, desc="training", unit="step", disable=None)
     for step, (x_0, label) in zip(range(start, total), batches(loader, start)):
@@ -79,6 +97,8 @@ def train(run_folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         if (mean := log.add(done, loss, group["lr"], time.perf_counter() - clock)) is not None:
             bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
         bar.update()
+        if probes and done in moments:
+            excess_log.add(done, excess(trained.denoise(), probes, device).tolist())
         if done % config["checkpoint_every"] == 0 or done == total:
             state = {
                 "step": done,
@@ -91,11 +111,10 @@ def train(run_folder: Path, config: dict[str, Any]) -> dict[str, Any]:
             checkpoint.save(run_folder / checkpoint.NAME, state)
     bar.close()
     log.close()
-    seconds = {"seconds": time.perf_counter() - clock, "cpu_seconds": time.process_time() - cpu}
-
-    # ------------------------------------------------------------ what came out
-    trained = Trained(average.module.eval(), scheduler, normaliser, config)
-    return _report(run_folder, trained, data.numpy(), {"steps": total - start, **seconds}, device)
+    if probes:
+        excess_log.close()
+    figures = {"steps": total - start, "seconds": time.perf_counter() - clock, "cpu_seconds": time.process_time() - cpu}
+    return _report(run_folder, trained, unseen, figures, device)
 
 
 def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
@@ -116,6 +135,11 @@ def _averaging(decay: float) -> Any:
     return update
 
 
+def _log_spaced(total: int, count: int) -> set[int]:
+    """At most `count` steps from 1 to total, closer together at the beginning, where most happens."""
+    return {round(total ** (i / (count - 1))) for i in range(count)}
+
+
 def _resumed(config: dict[str, Any]) -> dict[str, Any] | None:
     """The checkpoint to go on from. Raises ValueError where it was trained with other options."""
     import checkpoint
@@ -123,35 +147,38 @@ def _resumed(config: dict[str, Any]) -> dict[str, Any] | None:
     if config["resume"] is None:
         return None
     state = checkpoint.load(config["resume"])
-    free = {"resume", "task_name", "device", "threads", "checkpoint_every"}
+    free = {"resume", "task_name", "device", "threads", "checkpoint_every", "judge_samples"}
     if other := [k for k in config if k not in free and state["config"].get(k) != config[k]]:
         raise ValueError(f"resume={config['resume']} was trained with other options: {', '.join(sorted(other))}")
     return state
 
 
-def _report(run_folder: Path, trained: Any, real: Any, figures_so_far: dict[str, Any], device: Any) -> dict[str, Any]:
-    """Samples, pictures, metrics.json and a summary of a finished training."""
+def _report(run_folder: Path, trained: Any, unseen: Any, result: dict[str, Any], device: Any) -> dict[str, Any]:
+    """The judgement of a finished training, its pictures, metrics.json and a summary."""
     import figures
-    from loss.log import read_losses
-    from progress import shown
-    from sampler import last
+    from judge import judge_model
+    from loss.log import read_excess, read_losses
+    from report import write_report
 
-    losses = read_losses(run_folder)
+    config, name = trained.config, run_folder.name
+    losses, over = read_losses(run_folder), read_excess(run_folder)
+    figures.save(figures.losses({name: losses}, {name: over} if over else {}), run_folder / "loss.png")
     tail = losses["loss"][-max(1, len(losses["loss"]) // 20) :]
-    result = {**figures_so_far, "loss": float(tail.mean())}
-    states = trained.sample(NUM_SAMPLES, trained.config["seed"], device)
-    x = last(shown(states, trained.scheduler.num_timesteps + 1, "sampling"))
-    generated = trained.data_units(x).numpy()
-    figures.save(figures.samples(generated, real[: len(generated)]), run_folder / "samples.png")
-    figures.save(figures.losses({run_folder.name: losses}), run_folder / "loss.png")
-    (run_folder / "metrics.json").write_text(json.dumps(result, indent=2) + "\n")
+    result |= {"loss": float(tail.mean())}
 
     parameters = sum(p.numel() for p in trained.net.parameters())
     print("training summary")
-    print(f"  network   {trained.config['model']['name']}, {parameters:,} parameters")
+    print(f"  network   {config['model']['name']}, {parameters:,} parameters")
     print(f"  training  {result['steps']:,} steps in {result['seconds']:.1f} s ({result['cpu_seconds']:.1f} s of CPU)")
     print(f"  loss      {result['loss']:.4f} (mean over the last 5 % of the steps)")
-    print(f"  pictures  {run_folder / 'samples.png'}, {run_folder / 'loss.png'}")
+    print(f"  judgement of {config['judge_samples']:,} samples", flush=True)
+    clock = time.perf_counter()
+    trained.net.eval()
+    judgement = judge_model(trained, unseen, device, num_samples=config["judge_samples"], seed=config["seed"])
+    result = write_report(
+        run_folder, judgement, unseen, seed=config["seed"], trained=trained, history_from=run_folder, **result
+    )
+    print(f"  judged in {time.perf_counter() - clock:.1f} s; pictures and metrics.json in the run folder")
     print(f"  run       {run_folder}")
     return result
 

@@ -14,7 +14,7 @@ from dataset import Normaliser
 from diffusion import denoiser
 from model import build_model
 from randomness import generator
-from sampler import Denoiser, State, ddpm, in_chunks
+from sampler import Denoiser, State, in_chunks, sample
 from schedule import NoiseScheduler, make_scheduler
 
 ROWS = 1000  # rows per pass through a network for points: what it computes then stays in the cache
@@ -37,11 +37,21 @@ class Trained:
         """eps = denoise(x_t, t), in the normalised units that the network was trained in."""
         return in_chunks(denoiser(self.net, self.scheduler, self.config["model"]["prediction"]), ROWS)
 
-    def sample(self, num_samples: int, seed: int, device: torch.device) -> Iterator[State]:
-        """The full reverse process from fresh noise, state by state, in normalised units."""
+    def sample(
+        self,
+        num_samples: int,
+        seed: int,
+        device: torch.device,
+        *,
+        sampler: str = "ddpm",
+        sampling_steps: int | None = None,
+        eta: float = 0.0,
+    ) -> Iterator[State]:
+        """A reverse process from fresh noise (sampler.sample), state by state, in normalised units."""
         g = generator(seed, "sampling", device=device)
         x_T = torch.randn(num_samples, *self.dims, generator=g, device=device)
-        return ddpm(self.denoise(), self.scheduler, x_T, generator=g)
+        options = {"sampler": sampler, "sampling_steps": sampling_steps, "eta": eta}
+        return sample(self.denoise(), self.scheduler, x_T, generator=g, **options)
 
     def data_units(self, x: Tensor) -> Tensor:
         """Samples as the data was given: float32 on the CPU."""
@@ -50,9 +60,7 @@ class Trained:
 
 def build(config: dict[str, Any], dims: tuple[int, ...]) -> tuple[nn.Module, NoiseScheduler]:
     """The untrained network and the scheduler that a training configuration asks for."""
-    scheduler = make_scheduler(
-        config.get("schedule", "linear"), config["num_timesteps"], config["beta_start"], config["beta_end"]
-    )
+    scheduler = make_scheduler(**{k: config[k] for k in ("schedule", "num_timesteps", "beta_start", "beta_end")})
     options = {k: v for k, v in config["model"].items() if k != "prediction"}
     return build_model(dims=dims, num_timesteps=scheduler.num_timesteps, **options), scheduler
 

@@ -47,11 +47,21 @@ class Machine(Seeded):
 
 @dataclass
 class Process:
+    schedule: str = option("linear", "how alpha-bar falls", choices=("linear", "cosine", "sigmoid"))
     num_timesteps: int = option(1000, "T, the number of noising steps", low=2)
     beta_start: float | None = option(None, "variance of the first step's noise; default 0.1 / T", above=0, below=1)
     beta_end: float | None = option(
         None, "variance of the last step's noise; default 20 / T, which leaves no signal", above=0, below=1
     )
+
+
+@dataclass
+class Sampling:
+    sampler: str = option(
+        "ddpm", "ddpm takes all T steps; ddim and dpm (DPM-Solver++) far fewer", choices=("ddpm", "ddim", "dpm")
+    )
+    sampling_steps: int | None = option(None, "network evaluations; default: T for ddpm, 50 for ddim and dpm", low=2)
+    eta: float = option(0.0, "fresh noise in ddim: 0 none, 1 as much as ddpm", low=0, high=1)
 
 
 @dataclass
@@ -69,10 +79,53 @@ class Recording:
 # ---------------------------------------------------------------- groups: dataset=..., model=...
 
 
+def noise(default: float) -> Any:
+    return option(default, "standard deviation of the Gaussian noise around it", low=0)
+
+
 @dataclass
 class Moons:
     name: str = option("moons", "two interleaved half circles", choices=("moons",))
-    noise: float = option(0.05, "standard deviation of the noise around the half circles", low=0)
+    noise: float = noise(0.05)
+
+
+@dataclass
+class Circles:
+    name: str = option("circles", "a circle inside another", choices=("circles",))
+    noise: float = noise(0.05)
+    factor: float = option(0.5, "radius of the inner circle; the outer one has 1", above=0, below=1)
+
+
+@dataclass
+class Gaussians:
+    name: str = option("gaussians", "equal Gaussians on a circle of radius 1", choices=("gaussians",))
+    noise: float = noise(0.1)
+    modes: int = option(8, "how many", low=1)
+
+
+@dataclass
+class SwissRoll:
+    name: str = option("swiss_roll", "a rolled-up line", choices=("swiss_roll",))
+    noise: float = noise(0.03)
+
+
+@dataclass
+class Spirals:
+    name: str = option("spirals", "arms winding outwards", choices=("spirals",))
+    noise: float = noise(0.03)
+    arms: int = option(2, "how many", low=1)
+
+
+@dataclass
+class Helix:
+    name: str = option("helix", "a screw line in three dimensions", choices=("helix",))
+    noise: float = noise(0.05)
+
+
+@dataclass
+class File:
+    name: str = option("file", "your own points; their law is unknown", choices=("file",))
+    path: str | None = option(None, "an .npy file or a table of numbers, one point a row")
 
 
 @dataclass
@@ -90,7 +143,13 @@ class Linear:
     prediction: str = option("v", "what the network's output means", choices=("eps", "v"))
 
 
-GROUPS = {"dataset": {"moons": Moons}, "model": {"mlp": MLP, "linear": Linear}}
+DATASETS = (Moons, Circles, Gaussians, SwissRoll, Spirals, Helix, File)
+MODELS = (MLP, Linear)
+GROUPS = {
+    group: {fields(m)[0].default: m for m in members}
+    for group, members in {"dataset": DATASETS, "model": MODELS}.items()
+}
+# "model": {"mlp": MLP, "linear": Linear}}
 
 
 # ---------------------------------------------------------------- the commands
@@ -108,13 +167,14 @@ class Train(Machine, Process):
     warmup_steps: int = option(100, "optimizer steps of warm-up", low=0)
     weight_decay: float = option(0.01, "AdamW's weight decay", low=0)
     ema_decay: float = option(0.999, "decay of the averaged weights that samples are made with", low=0, below=1)
+    judge_samples: int = option(10000, "samples drawn and judged at the end", low=100)
     checkpoint_every: int = option(1000, "optimizer steps between checkpoints", low=1)
     task_name: str | None = option(None, "run folder, such as runs/first; default: a new stamped one")
     resume: str | None = option(None, "a checkpoint or run folder to go on from, with the same options")
 
 
 @dataclass
-class Inference(Machine, Recording):
+class Inference(Machine, Sampling, Recording):
     checkpoint: str | None = option(None, "a checkpoint or its run folder; default: the newest readable one")
     num_samples: int = option(2000, "points to generate", low=1)
     viz_steps: int = option(100, "states recorded, evenly chosen, always with the first and the last", low=2)
@@ -125,12 +185,25 @@ class Main(Seeded, Process, Recording):
     dataset: Any = option("moons", "what to add noise to")
     num_samples: int = option(500, "points", low=1)
     num_timesteps: int = option(100, "T, the number of noising steps", low=2)
-    save_plots: bool = option(False, "also write stills of the process and of its schedule")
+    save_plots: bool = option(False, "also write stills: the process, its schedule, its statistics against theory")
+    compare_schedules: bool = option(False, "also write one sheet that compares the schedules")
+
+
+@dataclass
+class Evaluate(Machine, Sampling):
+    dataset: Any = option("moons", "what samples=FILE is held against; a checkpoint knows its own")
+    checkpoint: str | None = option(None, "a checkpoint or its run folder; default: the newest readable one")
+    samples: str | None = option(None, "judge these points instead (.npy or a table of numbers, data units)")
+    num_samples: int = option(10000, "samples to draw and judge", low=100)
+    sampler: str = option(
+        "dpm", "ddpm takes all T steps; ddim and dpm (DPM-Solver++) far fewer", choices=("ddpm", "ddim", "dpm")
+    )
 
 
 COMMANDS = {
     "train": (Train, "Train an epsilon-network, then sample with it."),
     "inference": (Inference, "Replay the learned reverse process of a checkpoint."),
+    "evaluate": (Evaluate, "Say how good a checkpoint, or a file of samples, is: every figure beside its floor."),
     "main": (Main, "Show the forward process: clean points turn into noise."),
 }
 

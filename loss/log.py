@@ -1,13 +1,14 @@
-"""loss.csv: written as a training goes on, read back for pictures."""
+"""loss.csv and excess.csv: written as a training goes on, read back for pictures."""
 
 import csv
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-NAME = "loss.csv"
+NAME, EXCESS_NAME = "loss.csv", "excess.csv"
 COLUMNS = ("step", "loss", "lr", "seconds")
 
 
@@ -61,3 +62,36 @@ def read_losses(folder: str | Path) -> dict[str, NDArray]:
     if not len(table):
         raise ValueError(f"{path} holds no row yet")
     return columns
+
+
+class ExcessLog:
+    """Writes the excess over the Bayes floor: step, mean excess, floor, and the excess at each of the probes' steps."""
+
+    def __init__(self, folder: Path, timesteps: Sequence[int], floor: float) -> None:
+        self.file = (folder / EXCESS_NAME).open("w", newline="", encoding="utf-8")
+        self.rows, self.floor = csv.writer(self.file), floor
+        self.rows.writerow(["step", "excess", "floor", *(f"t{t}" for t in timesteps)])
+
+    def add(self, step: int, by_t: Sequence[float]) -> None:
+        self.rows.writerow([step, f"{sum(by_t) / len(by_t):.6g}", f"{self.floor:.6g}", *(f"{e:.4g}" for e in by_t)])
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def read_excess(folder: str | Path) -> dict[str, NDArray] | None:
+    """ "step", "excess", "floor" (S,), "timesteps" (K,), "by_t" (S, K) of a run; None where its law is not known."""
+    path = Path(folder) / EXCESS_NAME
+    if not path.exists():
+        return None
+    table = np.genfromtxt(path, delimiter=",", names=True, ndmin=1)
+    if not len(table):
+        return None
+    by_t = [name for name in table.dtype.names if name[0] == "t" and name[1:].isdigit()]
+    columns = {name: table[name] for name in ("step", "excess", "floor")}
+    return {
+        **columns,
+        "timesteps": np.array([int(name[1:]) for name in by_t]),
+        "by_t": np.stack([table[name] for name in by_t], 1),
+    }

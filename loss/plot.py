@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 
 import figures
 from checkpoint import FOLDERS
-from loss.log import NAME, read_losses
+from loss.log import NAME, read_excess, read_losses
 
 
 def newest_run() -> Path:
@@ -26,7 +26,8 @@ def main() -> None:
     args = parser.parse_args()
     try:
         runs = [Path(run) for run in args.runs] or [newest_run()]
-        picture = figures.losses({str(run): read_losses(run) for run in runs})
+        excesses = {str(run): e for run in runs if (e := read_excess(run))}
+        picture = figures.losses({str(run): read_losses(run) for run in runs}, excesses)
         print(figures.save(picture, args.out or runs[0] / "loss.png"))
     except (OSError, ValueError) as error:
         sys.exit(str(error))

@@ -1,0 +1,72 @@
+"""What a judged model leaves behind: pictures, metrics.json and the table that a person reads."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import figures
+from dataset import PointSet
+from judge import Judgement, real_draws
+from law import Law
+from loss.log import read_excess
+from metrics import as_json, table
+from trained import Trained
+
+FIELD_SHARES = (0.02, 0.1, 0.3, 0.6)  # of T: the moments at which the score field is drawn
+FIELD_POINTS = 46  # grid points a side
+
+
+def write_report(
+    folder: Path, judgement: Judgement, data: PointSet, *, seed: int, trained: Trained | None = None,
+    history_from: Path | None = None, **figures_so_far: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """samples.png, timesteps.png, field.png and metrics.json into `folder`; the table to the terminal.
+
+    `history_from` is the run folder whose excess.csv shows how the excess fell; `figures_so_far` go into
+    metrics.json as well. Returns what metrics.json holds.
+    """
+    shown = judgement.samples[:5000]
+    figures.save(figures.samples(shown, real_draws(data, seed)(len(shown), 0)), folder / "samples.png")
+    if judgement.probes:
+        steps = judgement.probes.timesteps.numpy() + 1
+        history = read_excess(history_from) if history_from else None
+        sheet = figures.timesteps(steps, judgement.probes.floor.numpy(), judgement.excess, history)
+        figures.save(sheet, folder / "timesteps.png")
+    if trained and data.law and data.law.dim == 2:
+        figures.save(figures.score_fields(_fields(trained, data.law)), folder / "field.png")
+    result = {**figures_so_far, "figures": as_json(judgement.rows)}
+    (folder / "metrics.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(table(judgement.rows))
+    if data.law is None:
+        print("  the law of these points is not known: floors come from held-out points, and neither the density")
+        print("  nor the best possible epsilon can be told")
+    return result
+
+
+def _fields(trained: Trained, data_law: Law) -> list[dict[str, NDArray]]:
+    """The network's and the exact score on a grid, in normalised units, at a few moments (figures.score_fields)."""
+    law = data_law.scaled(trained.normaliser.mean, trained.normaliser.std)
+    return [_field(trained, law, round(share * (trained.scheduler.num_timesteps - 1))) for share in FIELD_SHARES]
+
+
+@torch.no_grad()
+def _field(trained: Trained, law: Law, t: int) -> dict[str, Any]:
+    alpha, sigma = trained.scheduler.alpha_sigma_at(t)
+    noised = law.noised(alpha, sigma)
+    axis = np.linspace(-2.6, 2.6, FIELD_POINTS)
+    grid = torch.from_numpy(np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)).float()
+    device = next(trained.net.parameters()).device
+    network = -trained.denoise()(grid.to(device), torch.tensor(t, device=device)).cpu() / sigma
+    side = (FIELD_POINTS, FIELD_POINTS)
+    return {
+        "step": t + 1,
+        "x": axis,
+        "y": axis,
+        "log_density": noised.log_density(grid).reshape(side).numpy(),
+        "network": network.double().reshape(*side, 2).numpy(),
+        "exact": noised.score(grid).reshape(*side, 2).numpy(),
+    }
