@@ -34,7 +34,11 @@ def measured_statistics(data: NDArray, states: NDArray) -> dict[str, NDArray]:
 def theoretical_statistics(
     data: NDArray, law: Law | None, scheduler: NoiseScheduler, timesteps: list[int], seed: int
 ) -> dict[str, NDArray]:
-    """The same from equation 4, given the data's own mean and variance; kl from the law (NaN where it is unknown)."""
+    """The same from equation 4, given the data's own mean and variance; kl from the law (NaN where it is unknown).
+
+    "snr_floor" and "kl_floor" are what as many points of pure noise seem to have.
+    """
+    noise = np.random.default_rng(seed).normal(size=(20, *data.shape))
     alpha, sigma = np.array([scheduler.alpha_sigma_at(t) for t in timesteps]).T[:, :, None]
     mean, variance = data.mean(0), data.var(0)
     return {
@@ -42,6 +46,8 @@ def theoretical_statistics(
         "variance": alpha**2 * variance + sigma**2,
         "snr": ((alpha**2 * variance).sum(1) / (sigma[:, 0] ** 2 * data.shape[1])),
         "kl": np.array([_exact_kl(law, *scheduler.alpha_sigma_at(t), seed) if law else np.nan for t in timesteps]),
+        "snr_floor": 4 / len(data),  # a slope of 0, measured on N points, squares to about 1 / N
+        "kl_floor": max(abs(kl_from_normal(state)) for state in noise),
     }
 
 

@@ -141,11 +141,12 @@ def score_fields(fields: Sequence[Mapping[str, NDArray]]) -> Figure:
     for column, f in zip(axes.T, fields):
         longest = np.quantile(np.linalg.norm(f["exact"], axis=-1), 0.9)
         error = f["network"] - f["exact"]
-        share = np.sqrt((error**2).sum(-1).mean() / (f["exact"] ** 2).sum(-1).mean())
+        weight = np.exp(f["log_density"])[..., None]  # what happens far from all points does not count
+        share = np.sqrt((weight * error**2).sum() / (weight * f["exact"] ** 2).sum())
         rows = [
             (f["network"], f"step {f['step']}: network's score", BLUE),
             (f["exact"], "exact score", "black"),
-            (error, f"difference ({share:.1%}), same scale", ORANGE),
+            (error, f"difference: {share:.1%} where x_t is", ORANGE),
         ]
         for ax, (arrows, title, colour) in zip(column, rows):
             shown = np.clip(f["log_density"], f["log_density"].max() - 12, None)
@@ -163,7 +164,8 @@ def score_fields(fields: Sequence[Mapping[str, NDArray]]) -> Figure:
 def forward_statistics(steps: NDArray, measured: Mapping[str, NDArray], theory: Mapping[str, NDArray]) -> Figure:
     """Statistics of the forward process at each step, measured (dots) against theory (lines).
 
-    Both hold "mean" and "variance" (S, d), "snr" (S,) and "kl" (S,).
+    Both hold "mean" and "variance" (S, d), "snr" (S,) and "kl" (S,); theory also "snr_floor" and "kl_floor", what
+    as many points of pure noise would seem to have.
     """
     figure = Figure(figsize=(10, 6.4), layout="constrained")
     axes = dict(zip(("mean", "variance", "snr", "kl"), figure.subplots(2, 2, sharex=True).flat))
@@ -175,13 +177,17 @@ def forward_statistics(steps: NDArray, measured: Mapping[str, NDArray], theory: 
     }
     for key, ax in axes.items():
         for i, (dots, line) in enumerate(zip(np.atleast_2d(measured[key].T), np.atleast_2d(theory[key].T))):
-            ax.plot(steps, dots, ".", color=f"C{i}", markersize=4, label="measured" if i == 0 else None)
-            ax.plot(steps, line, color=f"C{i}", linewidth=1, label="theory" if i == 0 else None)
+            coordinate = f" ({'xyz'[i]})" if key in ("mean", "variance") and i < 3 else ""
+            ax.plot(steps, dots, ".", color=f"C{i}", markersize=4, label=f"measured{coordinate}")
+            ax.plot(steps, line, color=f"C{i}", linewidth=1, label=f"theory{coordinate}")
         ax.set(title=titles[key], xlabel="step (number of noisings)")
         ax.grid(alpha=0.3)
     for key in ("snr", "kl"):
-        axes[key].set_yscale("log")
-    axes["mean"].legend(frameon=False)
+        floor = theory[f"{key}_floor"]
+        axes[key].axhspan(floor / 1e3, floor, color=GREY, alpha=0.3, label="cannot be told from 0 with so many points")
+        axes[key].set(yscale="log", ylim=(floor / 30, None))
+        axes[key].legend(frameon=False, fontsize="small")
+    axes["mean"].legend(frameon=False, fontsize="small")
     figure.suptitle("the forward process: measured against theory")
     return figure
 

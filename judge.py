@@ -23,7 +23,7 @@ GOOD_EXCESS = 0.01  # of the Bayes floor: below it, samples are hard to tell fro
 
 @dataclass
 class Judgement:
-    """The rows of the table, the samples judged (data units), and, where the law is known, probes and excess at each."""
+    """The table, the samples judged (data units) and, where the law is known, probes and the excess at each."""
 
     rows: list[Judged]
     samples: NDArray

@@ -37,7 +37,7 @@ class Law:
     # ------------------------------------------------------------ laws made from this one
 
     def noised(self, alpha: Tensor | float, sigma: Tensor | float) -> "Law":
-        """The law of alpha * x_0 + sigma * eps: of x_t, with (alpha, sigma) from the scheduler (Ho et al. 2020, eq. 4)."""
+        """The law of x_t = alpha * x_0 + sigma * eps, (alpha, sigma) from the scheduler (Ho et al. 2020, eq. 4)."""
         alpha, sigma = float(alpha), float(sigma)
         return Law(alpha * self.centres, alpha**2 * self.variance + sigma**2, self.weights)
 

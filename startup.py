@@ -14,8 +14,15 @@ FAR = 8.0  # standard deviations: a point beyond is an outlier that the others' 
 
 
 def startup_check(
-    x: Tensor, normaliser: Normaliser, scheduler: NoiseScheduler, net: nn.Module, prediction: str, *, batch_size: int, total: int
-) -> None:  # fmt: skip
+    x: Tensor,
+    normaliser: Normaliser,
+    scheduler: NoiseScheduler,
+    net: nn.Module,
+    prediction: str,
+    *,
+    batch_size: int,
+    total: int,
+) -> None:
     """Print a few lines about a training of `total` steps on normalised points x (N, *dims), and what looks wrong."""
     device = next(net.parameters()).device
     seconds = total * _seconds_per_step(net, scheduler, prediction, x[:batch_size].to(device))

@@ -36,7 +36,7 @@ def _run(words: list[str], cwd: Path) -> subprocess.CompletedProcess:
     )
 
 
-SMALL = "num_samples=2000 batch_size=256 model.hidden=32 num_timesteps=50"
+SMALL = "num_samples=2000 batch_size=256 model.hidden=32 num_timesteps=50 judge_samples=500"
 
 
 @pytest.fixture(scope="session")

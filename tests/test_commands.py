@@ -10,6 +10,7 @@ from matplotlib.image import imread
 
 import checkpoint
 from conf.config import COMMANDS
+from dataset import create_moon_dataset
 
 
 def not_blank(path):
@@ -18,15 +19,20 @@ def not_blank(path):
 
 def test_training_leaves_a_whole_run(workplace, run):
     names = {path.name for path in run.iterdir()}
-    assert {"last.pt", "loss.csv", "loss.png", "samples.png", "metrics.json", ".hydra"} <= names
+    pictures = {"loss.png", "samples.png", "timesteps.png", "field.png"}
+    assert pictures | {"last.pt", "loss.csv", "excess.csv", "metrics.json", ".hydra"} <= names
     assert checkpoint.load(run)["step"] == 300
     losses = np.genfromtxt(run / "loss.csv", delimiter=",", names=True)
     assert losses["step"].tolist() == list(range(10, 301, 10))
     assert losses["loss"][-5:].mean() < 0.92 * losses["loss"][0]
-    assert not_blank(run / "loss.png") and not_blank(run / "samples.png")
+    assert all(not_blank(run / picture) for picture in pictures)
     said = (workplace / "train.txt").read_text()
     assert "training summary" in said and str(run.relative_to(workplace)) in said
-    assert json.loads((run / "metrics.json").read_text())["steps"] == 300
+    assert "start-up check" in said and "verdict" in said
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["steps"] == 300 and 0.5 < metrics["figures"]["classifier accuracy"]["value"] < 1
+    over = np.genfromtxt(run / "excess.csv", delimiter=",", names=True)
+    assert over["step"][-1] == 300 and over["excess"][-1] < 0.3 * over["excess"][0]
 
 
 def test_the_same_seed_gives_the_same_weights_and_samples(workplace, run, tmp_path):
@@ -71,6 +77,47 @@ def test_inference_takes_the_newest_run(workplace):
     assert f"rerun {(folder / 'reverse.rrd').relative_to(workplace)}" in done.stdout
 
 
+def test_evaluate_judges_a_checkpoint(workplace, run):
+    done = command(f"evaluate.py checkpoint={run} num_samples=500 hydra.run.dir=judged", workplace)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads((workplace / "judged" / "metrics.json").read_text())["figures"]
+    assert set(figures) == {
+        "classifier accuracy", "sliced Wasserstein-1", "Wasserstein-2", "energy distance", "negative log-density",
+        "error of epsilon", "KL from the law",
+    }  # fmt: skip
+    for name in figures:
+        assert name in done.stdout
+    assert {p.name for p in (workplace / "judged").glob("*.png")} == {"samples.png", "timesteps.png", "field.png"}
+
+
+def test_evaluate_judges_a_file_of_samples(tmp_path):
+    np.save(tmp_path / "real.npy", create_moon_dataset(1000, seed=5))
+    np.save(tmp_path / "wide.npy", create_moon_dataset(1000, noise=0.1, seed=5))
+    done = command("evaluate.py samples=real.npy dataset=moons", tmp_path)
+    assert done.returncode == 0 and "indistinguishable by every figure" in done.stdout, done.stdout
+    done = command("evaluate.py --samples wide.npy", tmp_path)
+    assert done.returncode == 0 and "told apart by" in done.stdout, done.stdout
+
+
+def test_points_of_ones_own_are_judged_by_held_out_ones(tmp_path):
+    np.savetxt(tmp_path / "mine.csv", create_moon_dataset(2000), delimiter=",")
+    line = "train.py dataset=file dataset.path=mine.csv max_steps=50 num_timesteps=50 judge_samples=200 task_name=run"
+    done = command(line, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "law of these points is not known" in done.stdout
+    assert {p.name for p in (tmp_path / "run").glob("*.png")} == {"samples.png", "loss.png"}
+    assert len(checkpoint.load(tmp_path / "run")["normaliser"]["mean"]) == 2
+
+
+def test_three_dimensions(tmp_path):
+    line = "train.py dataset=helix max_steps=50 num_timesteps=50 judge_samples=200 task_name=run"
+    done = command(line, tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not_blank(tmp_path / "run" / "samples.png")
+    done = command("main.py dataset=helix num_samples=50 --save-plots viewer=file", tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -82,8 +129,15 @@ def test_main_in_both_spellings(line, tmp_path):
     done = command(f"main.py {line}", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "60 points" in done.stdout
-    assert {p.name for p in (tmp_path / "outputs").iterdir()} == {"forward.png", "schedule.png"}
-    assert not_blank(tmp_path / "outputs/forward.png") and not_blank(tmp_path / "outputs/schedule.png")
+    pictures = sorted((tmp_path / "outputs").iterdir())
+    assert [p.name for p in pictures] == ["forward.png", "schedule.png", "statistics.png"]
+    assert all(not_blank(picture) for picture in pictures)
+
+
+def test_main_compares_schedules(tmp_path):
+    done = command("main.py --compare-schedules --no-rerun num_samples=50", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not_blank(tmp_path / "outputs/schedules.png")
 
 
 def test_main_says_when_x_T_is_not_noise(tmp_path):
@@ -132,6 +186,16 @@ MISTAKES = [
     ("inference.py checkpoint=nowhere.pt", "no checkpoint at nowhere.pt"),
     ("inference.py checkpoint={file}", "damaged or no checkpoint"),
     ("inference.py num_samples=0", "num_samples must be at least 1"),
+    ("inference.py sampling_steps=1", "sampling_steps must be at least 2"),
+    ("evaluate.py", "no checkpoint yet"),
+    ("evaluate.py samples=nowhere.npy", "nowhere.npy"),
+    ("evaluate.py samples={file}", "not a table of numbers"),
+    ("evaluate.py samples=nan.npy", "NaN"),
+    ("evaluate.py samples=three.npy", "shape (N, 2)"),
+    ("evaluate.py samples=few.npy", "at least 100 samples"),
+    ("train.py dataset=file", "dataset.path=FILE"),
+    ("train.py dataset=moon", "dataset=moon is unknown"),
+    ("main.py schedule=cosine beta_end=0.1", "belong to schedule=linear"),
     ("loss/plot.py", "no run yet"),
     ("loss/plot.py nowhere", "no loss to plot at nowhere"),
 ]
@@ -142,6 +206,9 @@ def test_a_mistake_is_answered_in_one_line(line, words, tmp_path):
     (tmp_path / "file").write_text("hello")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "loss.csv").write_text("step")
+    np.save(tmp_path / "nan.npy", np.full((200, 2), np.nan))
+    np.save(tmp_path / "three.npy", np.zeros((200, 3)))
+    np.save(tmp_path / "few.npy", np.zeros((20, 2)))
     before = sorted(p.name for p in tmp_path.rglob("*"))
     done = command(line.format(file="file", full="full"), tmp_path)
     assert done.returncode == 1
