@@ -1,5 +1,6 @@
 """Train an epsilon-network: `python train.py`, `python train.py --model linear --num-epochs 50`."""
 
+import json
 import math
 import time
 from pathlib import Path
@@ -171,14 +172,16 @@ def _report(run_folder: Path, trained: Any, unseen: Any, result: dict[str, Any],
     print(f"  network   {config['model']['name']}, {parameters:,} parameters")
     print(f"  training  {result['steps']:,} steps in {result['seconds']:.1f} s ({result['cpu_seconds']:.1f} s of CPU)")
     print(f"  loss      {result['loss']:.4f} (mean over the last 5 % of the steps)")
-    print(f"  judgement of {config['judge_samples']:,} samples", flush=True)
-    clock = time.perf_counter()
-    trained.net.eval()
-    judgement = judge_model(trained, unseen, device, num_samples=config["judge_samples"], seed=config["seed"])
-    result = write_report(
-        run_folder, judgement, unseen, seed=config["seed"], trained=trained, history_from=run_folder, **result
-    )
-    print(f"  judged in {time.perf_counter() - clock:.1f} s; pictures and metrics.json in the run folder")
+    if config["judge_samples"]:
+        clock = time.perf_counter()
+        print(f"  judgement of {config['judge_samples']:,} samples", flush=True)
+        trained.net.eval()
+        judgement = judge_model(trained, unseen, device, num_samples=config["judge_samples"], seed=config["seed"])
+        options = {"seed": config["seed"], "trained": trained, "history_from": run_folder}
+        result = write_report(run_folder, judgement, unseen, **options, **result)
+        print(f"  judged in {time.perf_counter() - clock:.1f} s; pictures and metrics.json in the run folder")
+    else:
+        (run_folder / "metrics.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(f"  run       {run_folder}")
     return result
 

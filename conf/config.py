@@ -131,8 +131,8 @@ class File:
 @dataclass
 class MLP:
     name: str = option("mlp", "residual multilayer perceptron", choices=("mlp",))
-    hidden: int = option(96, "width", low=1)
-    layers: int = option(3, "residual layers", low=1)
+    hidden: int = option(128, "width", low=1)
+    layers: int = option(2, "residual layers", low=1)
     frequencies: int = option(3, "the input also holds sin and cos of x times 1, 2, 4 ...: how many of them", low=0)
     prediction: str = option("v", "what the network's output means", choices=("eps", "v"))
 
@@ -167,7 +167,7 @@ class Train(Machine, Process):
     warmup_steps: int = option(100, "optimizer steps of warm-up", low=0)
     weight_decay: float = option(0.01, "AdamW's weight decay", low=0)
     ema_decay: float = option(0.999, "decay of the averaged weights that samples are made with", low=0, below=1)
-    judge_samples: int = option(10000, "samples drawn and judged at the end", low=100)
+    judge_samples: int = option(10000, "samples drawn and judged at the end; 0: no judgement", low=0)
     checkpoint_every: int = option(1000, "optimizer steps between checkpoints", low=1)
     task_name: str | None = option(None, "run folder, such as runs/first; default: a new stamped one")
     resume: str | None = option(None, "a checkpoint or run folder to go on from, with the same options")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SMALL, command, python
+from conftest import ROOT, SMALL, UNJUDGED, command, python
 from matplotlib.image import imread
 
 import checkpoint
@@ -32,11 +32,11 @@ def test_training_leaves_a_whole_run(workplace, run):
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["steps"] == 300 and 0.5 < metrics["figures"]["classifier accuracy"]["value"] < 1
     over = np.genfromtxt(run / "excess.csv", delimiter=",", names=True)
-    assert over["step"][-1] == 300 and over["excess"][-1] < 0.3 * over["excess"][0]
+    assert over["step"][-1] == 300 and over["excess"][-1] < 0.5 * over["excess"][0]
 
 
 def test_the_same_seed_gives_the_same_weights_and_samples(workplace, run, tmp_path):
-    again = command(f"train.py {SMALL} max_steps=300 --task-name runs/again", tmp_path)
+    again = command(f"train.py {SMALL} {UNJUDGED} max_steps=300 --task-name runs/again", tmp_path)
     assert again.returncode == 0, again.stderr
     one, two = checkpoint.load(run)["ema"], checkpoint.load(tmp_path / "runs/again")["ema"]
     assert all(torch.equal(one[k], two[k]) for k in one)
@@ -49,7 +49,7 @@ def test_the_same_seed_gives_the_same_weights_and_samples(workplace, run, tmp_pa
 
 
 def test_a_resumed_training_ends_as_an_uninterrupted_one(run, tmp_path):
-    line = f"train.py {SMALL} max_steps=300 checkpoint_every=150"
+    line = f"train.py {SMALL} {UNJUDGED} max_steps=300 checkpoint_every=150"
     code = (  # a training that ends right after its checkpoint at step 150
         "import checkpoint, runpy, sys; save = checkpoint.save\n"
         "def stop(path, state):\n    save(path, state); sys.exit(7)\n"
@@ -161,7 +161,7 @@ def test_modules_show_themselves(script, picture, tmp_path):
 
 
 def test_a_sweep_runs_every_job(tmp_path):
-    done = command(f"train.py {SMALL} max_steps=2 -m seed=1,2", tmp_path)
+    done = command(f"train.py {SMALL} {UNJUDGED} max_steps=2 -m seed=1,2", tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.rglob("last.pt"))) == 2
 
