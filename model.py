@@ -42,7 +42,7 @@ class MLP(nn.Module):
         self.register_buffer("times", time_embedding(torch.arange(num_timesteps), self.TIME_DIM), persistent=False)
         self.inputs = nn.Linear(d * (1 + 2 * frequencies), hidden)
         self.time = nn.Linear(self.TIME_DIM, hidden)
-        self.layers = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers))
+        self.layers = nn.ModuleList(nn.Linear(hidden, hidden, bias=False) for _ in range(layers))
         self.outputs = nn.Linear(hidden, d)
         nn.init.zeros_(self.outputs.weight)  # starts as the best guess that ignores the data
 
@@ -51,7 +51,7 @@ class MLP(nn.Module):
         h = self.inputs(torch.cat([x_t, angles.sin(), angles.cos()], 1))
         h = h + self.time(self.times[t])  # one row serves the whole batch where t has shape ()
         for layer in self.layers:
-            h = h + layer(F.silu(h))
+            h = torch.addmm(h, F.silu(h), layer.weight.T)  # h + W silu(h), in one call
         return self.outputs(F.silu(h))
 
 
