@@ -59,13 +59,13 @@ def gaussians(noise: float, modes: int) -> list[Law]:
 
 def swiss_roll(noise: float) -> list[Law]:
     """The rolled-up line of scikit-learn's swiss roll, without its depth, scaled to radius 1."""
-    return [curve(lambda a: _arm(a / (4.5 * math.pi), a), 1.5 * math.pi, 4.5 * math.pi, noise, 8)]
+    return [curve(lambda a: _arm(a / (4.5 * math.pi), a), 1.5 * math.pi, 4.5 * math.pi, noise, 9.5)]
 
 
 def spirals(noise: float, arms: int) -> list[Law]:
     """Arms that wind outwards from near the centre, one and a half turns, to radius 1."""
     return [
-        curve(lambda a, k=k: _arm(a, 3 * math.pi * a + 2 * math.pi * k / arms), 0.1, 1, noise, 6) for k in range(arms)
+        curve(lambda a, k=k: _arm(a, 3 * math.pi * a + 2 * math.pi * k / arms), 0.1, 1, noise, 8.6) for k in range(arms)
     ]
 
 

@@ -133,13 +133,13 @@ def judge(samples: NDArray, draw: Draw, law: Law | None = None) -> list[Judged]:
 
     Args:
         draw: real points (see Draw); `from_law` and `from_points` make one.
-        law: the exact law where it is known; adds the mean negative log-density.
+        law: the exact law where it is known; adds the mean negative log-density where there is a density.
 
     Raises:
         ValueError: NaN, the wrong dimension, or too few samples for a distance.
     """
     samples = _checked(samples, dim=draw(1, 0).shape[1])
-    distances = [*DISTANCES, density_distance(law)] if law else DISTANCES
+    distances = [*DISTANCES, density_distance(law)] if law and law.has_density else DISTANCES
     return [_held_against_floor(distance, samples, draw) for distance in distances]
 
 

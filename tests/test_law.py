@@ -151,3 +151,9 @@ def test_curve_weights_sum_to_one_and_mixtures_are_equal():
     assert float(line.log_density(torch.tensor([[0.5, 0.0]]))) == pytest.approx(
         math.log((stats.norm.cdf(5) - stats.norm.cdf(-5)) * stats.norm.pdf(0) / 0.1), abs=1e-9
     )
+
+
+def test_too_little_noise_for_an_exact_law_is_refused():
+    with pytest.raises(ValueError, match="noise=1e-05 is too small"):
+        make_dataset("moons", 10, 0, noise=1e-5)
+    assert not make_dataset("moons", 10, 0, noise=0.0).law.has_density
