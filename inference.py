@@ -14,21 +14,29 @@ def main(
     device: str,
     threads: int | None,
     viz_steps: int,
-    track_samples: list[int],
+    track_samples: list[int] | None,
     rerun: bool,
     viewer: str,
+    port: int | None,
+    animation: str,
+    save_trajectory: bool,
 ) -> None:
     """Sample from a checkpoint; leave samples.npy, samples.png and the recording in `run_folder`."""
     import numpy as np  # here and not above: --help must not wait for it
+    import torch
 
+    import animation as films
     import checkpoint as checkpoints
     import device as devices
     import figures
+    import scene as scenes
     from dataset import make_dataset
     from diffusion import chosen_steps
     from progress import shown
     from trained import load
 
+    films.check_writer(animation)
+    tracked = scenes.checked_rows(track_samples, num_samples)
     chosen = devices.choose(device, threads)
     path = Path(checkpoint) if checkpoint else checkpoints.newest()
     trained = load(path, chosen)
@@ -37,23 +45,26 @@ def main(
     # ------------------------------------------------------------ the reverse process, every state of it passing by
     num_timesteps = trained.scheduler.num_timesteps
     kept = set(chosen_steps(num_timesteps, viz_steps))
-    steps, states = [], []
-    for state in shown(trained.sample(num_samples, seed, chosen), num_timesteps + 1, "sampling"):
-        if state.step in kept:
-            steps.append(state.step)
-            states.append(trained.data_units(state.x_t).numpy())
+    states = shown(trained.sample(num_samples, seed, chosen), num_timesteps + 1, "sampling")
+    process, guesses = scenes.reverse((state for state in states if state.step in kept), tracked)
+    samples = trained.data_units(torch.from_numpy(process.states[-1])).numpy()
 
     # ------------------------------------------------------------ what is left of it
-    np.save(run_folder / "samples.npy", states[-1])
-    real = make_dataset(n_samples=num_samples, seed=seed + 1, **trained.config["dataset"]).points
+    np.save(run_folder / "samples.npy", samples)
+    real, other = (make_dataset(n_samples=num_samples, seed=seed + i, **trained.config["dataset"]) for i in (1, 2))
     print(f"samples:    {run_folder / 'samples.npy'}")
-    print(f"picture:    {figures.save(figures.samples(states[-1], real), run_folder / 'samples.png')}")
+    print(f"picture:    {figures.save(figures.samples(samples, real.points), run_folder / 'samples.png')}")
+    if not (rerun or save_trajectory or animation != "none"):
+        return
+    folder = path if path.is_dir() else path.parent
+    scene = scenes.of_trained(trained, process, guesses, folder, real, other.points, seed)
+    films.leave(scene, run_folder, animation, save_trajectory)
     if rerun:
-        from rerun_viz import log_reverse_diffusion
+        from rerun_viz import log_scene
         from viewer import recording
 
-        with recording("moonwalk reverse", run_folder / "reverse.rrd", viewer) as rec:
-            log_reverse_diffusion(np.stack(states), steps, track_samples, data=real, rec=rec)
+        with recording("moonwalk", run_folder / "reverse.rrd", viewer, port=port) as rec:
+            log_scene(scene, tracked, rec=rec)
 
 
 if __name__ == "__main__":

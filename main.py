@@ -16,38 +16,45 @@ def main(
     beta_end: float | None,
     seed: int,
     viz_steps: int,
-    track_samples: list[int],
+    track_samples: list[int] | None,
     save_plots: bool,
     rerun: bool,
     viewer: str,
+    port: int | None,
+    animation: str,
+    save_trajectory: bool,
 ) -> None:
     """Points turn into noise, step by step: as a recording and, with save_plots, as stills in `run_folder`."""
-    from dataset import make_dataset  # here and not above: --help must not wait for torch
-    from diffusion import DiffusionModel, chosen_steps
+    import animation as films  # here and not above: --help must not wait for torch
+    import scene as scenes
+    from dataset import make_dataset
+    from diffusion import chosen_steps
+    from schedule import make_scheduler
 
+    films.check_writer(animation)
+    tracked = scenes.checked_rows(track_samples, num_samples)
     data = make_dataset(n_samples=num_samples, seed=seed, **dataset).points
-    model = DiffusionModel(num_timesteps, beta_start, beta_end, seed)
-    trajectory = model.add_noise_trajectory(data)
+    scheduler = make_scheduler("linear", num_timesteps, beta_start, beta_end)
     print(f"{num_samples} points of {dataset['name']}, {num_timesteps} noisings")
-    if warning := model.scheduler.signal_warning():
+    if warning := scheduler.signal_warning():
         print(warning)
 
     if save_plots:
         import figures
 
         moments = chosen_steps(num_timesteps, 5)
-        states = [data if step == 0 else trajectory[step - 1] for step in moments]
-        scheduler = model.scheduler
+        states = scenes.forward(scheduler, data, moments, seed).states
         print(figures.save(figures.forward_strip(states, moments, num_timesteps), run_folder / "forward.png"))
         sheet = figures.schedule(scheduler.betas.numpy(), scheduler.alphas_cumprod.numpy())
         print(figures.save(sheet, run_folder / "schedule.png"))
+    scene = scenes.of_forward(scheduler, data, viz_steps, seed)
+    films.leave(scene, run_folder, animation, save_trajectory)
     if rerun:
-        from rerun_viz import log_forward_diffusion
+        from rerun_viz import log_scene
         from viewer import recording
 
-        steps = chosen_steps(num_timesteps, viz_steps)[1:]
-        with recording("moonwalk forward", run_folder / "forward.rrd", viewer) as rec:
-            log_forward_diffusion(data, trajectory[[s - 1 for s in steps]], track_samples, steps=steps, rec=rec)
+        with recording("moonwalk forward", run_folder / "forward.rrd", viewer, port=port) as rec:
+            log_scene(scene, tracked, rec=rec)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,81 @@
+"""Where everything stands on the screen: the blueprints that are sent with the recordings."""
+
+import numpy as np
+import rerun.blueprint as rrb
+
+from scene import Process, Scene
+
+STATES_PER_S = 16
+NIGHT = (13, 16, 22)
+
+
+def of_scene(scene: Scene, tail: int) -> rrb.Blueprint:
+    """The processes side by side, their curves below them, the words on the right; it plays in a loop.
+
+    `tail`: recorded states over which the path of a tracked sample stays visible.
+    """
+    stride = max([1, *(int(np.diff(p.story).max()) for p in scene.processes if len(p.story) > 1)])
+    views = [_process(p, scene.dim, tail * stride) for p in scene.processes]
+    curves = _curves(scene)
+    stage = rrb.Vertical(rrb.Horizontal(*views), rrb.Horizontal(*curves), row_shares=[5, 2], name="Process")
+    if not curves:
+        stage = rrb.Horizontal(*views, name="Process")
+    stage = rrb.Tabs(stage, _paths(), active_tab=0) if scene.dim == 2 else stage
+    words = rrb.Vertical(
+        rrb.TextDocumentView(origin="/now", name="Now"),
+        rrb.TextDocumentView(origin="/about", name="About"),
+        row_shares=[2, 3],
+    )
+    whole = rrb.Horizontal(stage, words, column_shares=[4, 1])
+    return rrb.Blueprint(whole, _clock("step", STATES_PER_S * stride), collapse_panels=True)
+
+
+def _clock(timeline: str, fps: float) -> rrb.TimePanel:
+    return rrb.TimePanel(state="collapsed", timeline=timeline, play_state="playing", loop_mode="all", fps=fps)
+
+
+def _process(process: Process, dim: int, tail: int) -> rrb.View:
+    """One side. Its origin is "/", not the side: only so does the flip of the y axis apply."""
+    side = process.side
+    name = {"forward": "Forward: data to noise", "reverse": "Reverse: noise to data, by the network"}[side]
+    overrides = {f"/{side}/tails": _tails(side, tail), f"/{side}/score/exact": rrb.EntityBehavior(visible=False)}
+    options = {"origin": "/", "contents": f"/{side}/**", "name": name, "overrides": overrides, "background": NIGHT}
+    if dim == 3:
+        return rrb.Spatial3DView(**options, line_grid=False)
+    bounds = rrb.VisualBounds2D(x_range=[-3.4, 3.4], y_range=[-3.4, 3.4])
+    return rrb.Spatial2DView(**options, visual_bounds=bounds)
+
+
+def _tails(side: str, tail: int) -> rrb.VisibleTimeRanges:
+    """The last `tail` steps of the story; on the clock t the reverse process comes from later, not from earlier."""
+    now, before = rrb.TimeRangeBoundary.cursor_relative(), rrb.TimeRangeBoundary.cursor_relative(seq=-tail)
+    after = rrb.TimeRangeBoundary.cursor_relative(seq=tail)
+    on_t = (now, after) if side == "reverse" else (before, now)
+    return rrb.VisibleTimeRanges(
+        [
+            rrb.VisibleTimeRange("step", start=before, end=now),
+            rrb.VisibleTimeRange("t", start=on_t[0], end=on_t[1]),
+        ]
+    )
+
+
+def _curves(scene: Scene) -> list[rrb.View]:
+    views = []
+    if scene.alpha_bar is not None:
+        views.append(_curve("/schedule", "Schedule: what x_t is made of"))
+    if scene.distance is not None:
+        views.append(_curve("/distance", "Distance to the data (sliced Wasserstein)"))
+    if scene.loss is not None:
+        views.append(rrb.BarChartView(origin="/loss", name="Training loss, grey: the least possible"))
+    return views
+
+
+def _curve(origin: str, name: str) -> rrb.TimeSeriesView:
+    return rrb.TimeSeriesView(origin=origin, name=name, plot_legend=rrb.PlotLegend("RightTop"))
+
+
+def _paths() -> rrb.Spatial3DView:
+    eye = rrb.EyeControls3D(position=[0, -15, 7], look_target=[0, 0, 2.8], eye_up=[0, 0, 1])
+    return rrb.Spatial3DView(
+        origin="/paths", name="Paths in space-time", background=NIGHT, line_grid=False, eye_controls=eye
+    )
