@@ -17,7 +17,7 @@ from scene import Process, Scene, checked_points
 WIDTH, DPI = 480, 80  # pixels
 FRAMES, FRAMES_PER_S, HELD_S = 60, 15, 1.5
 POINTS = 800  # drawn of each set: more of them only blacken a picture this small
-COLOURS = 32  # of a GIF's palette
+COLOURS = 64  # of a GIF's palette
 TITLES = {"forward": "forward: data to noise", "reverse": "reverse: noise to data"}
 
 
@@ -60,6 +60,8 @@ def frames(scene: Scene) -> Iterator[NDArray[np.uint8]]:
     processes = [p._replace(states=checked_points(p.states)) for p in scene.processes]
     figure, scatters, texts = _stage(processes, scene.data)
     canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    figure.set_layout_engine("none")  # once is enough, and it is most of the work
     count = min(FRAMES, max(len(p.states) for p in processes))
     for share in np.linspace(0, 1, count):
         for process, dots, text in zip(processes, scatters, texts):

@@ -6,7 +6,9 @@ import rerun.blueprint as rrb
 from scene import Process, Scene
 
 STATES_PER_S = 16
+SNAPSHOTS_PER_S = 5
 NIGHT = (13, 16, 22)
+BOUNDS = rrb.VisualBounds2D(x_range=[-3.3, 3.3], y_range=[-3.3, 3.3])
 
 
 def of_scene(scene: Scene, tail: int) -> rrb.Blueprint:
@@ -21,13 +23,29 @@ def of_scene(scene: Scene, tail: int) -> rrb.Blueprint:
     if not curves:
         stage = rrb.Horizontal(*views, name="Process")
     stage = rrb.Tabs(stage, _paths(), active_tab=0) if scene.dim == 2 else stage
-    words = rrb.Vertical(
-        rrb.TextDocumentView(origin="/now", name="Now"),
-        rrb.TextDocumentView(origin="/about", name="About"),
-        row_shares=[2, 3],
-    )
-    whole = rrb.Horizontal(stage, words, column_shares=[4, 1])
+    whole = rrb.Horizontal(stage, _words(), column_shares=[4, 1])
     return rrb.Blueprint(whole, _clock("step", STATES_PER_S * stride), collapse_panels=True)
+
+
+def of_training(dim: int) -> rrb.Blueprint:
+    """The samples large, what the network reached so far beside them; one snapshot after the other, in a loop."""
+    options = {"origin": "/", "contents": "/training/**", "name": "What the network makes of the same noise"}
+    if dim == 2:
+        view = rrb.Spatial2DView(**options, background=NIGHT, visual_bounds=BOUNDS)
+    else:
+        view = rrb.Spatial3DView(**options, background=NIGHT, line_grid=False)
+    curves = [
+        rrb.TimeSeriesView(origin="/loss", name="Training loss", plot_legend=rrb.PlotLegend(visible=False)),
+        rrb.TimeSeriesView(origin="/distance", name="Distance to the data (sliced Wasserstein)"),
+    ]
+    side = rrb.Vertical(_words(), *curves, row_shares=[5, 2, 2])
+    whole = rrb.Horizontal(view, side, column_shares=[2, 1])
+    return rrb.Blueprint(whole, _clock("snapshot", SNAPSHOTS_PER_S), collapse_panels=True)
+
+
+def _words() -> rrb.Container:
+    now, about = rrb.TextDocumentView(origin="/now", name="Now"), rrb.TextDocumentView(origin="/about", name="About")
+    return rrb.Vertical(now, about, row_shares=[2, 3])
 
 
 def _clock(timeline: str, fps: float) -> rrb.TimePanel:
@@ -42,8 +60,7 @@ def _process(process: Process, dim: int, tail: int) -> rrb.View:
     options = {"origin": "/", "contents": f"/{side}/**", "name": name, "overrides": overrides, "background": NIGHT}
     if dim == 3:
         return rrb.Spatial3DView(**options, line_grid=False)
-    bounds = rrb.VisualBounds2D(x_range=[-3.4, 3.4], y_range=[-3.4, 3.4])
-    return rrb.Spatial2DView(**options, visual_bounds=bounds)
+    return rrb.Spatial2DView(**options, visual_bounds=BOUNDS)
 
 
 def _tails(side: str, tail: int) -> rrb.VisibleTimeRanges:
@@ -62,16 +79,21 @@ def _tails(side: str, tail: int) -> rrb.VisibleTimeRanges:
 def _curves(scene: Scene) -> list[rrb.View]:
     views = []
     if scene.alpha_bar is not None:
-        views.append(_curve("/schedule", "Schedule: what x_t is made of"))
+        views.append(_curve("/schedule", "Schedule: what x_t is made of", 1.0))
     if scene.distance is not None:
-        views.append(_curve("/distance", "Distance to the data (sliced Wasserstein)"))
+        highest = max(float(values.max()) for values in scene.distance.by_side.values())
+        views.append(_curve("/distance", "Distance to the data (sliced Wasserstein)", highest))
     if scene.loss is not None:
-        views.append(rrb.BarChartView(origin="/loss", name="Training loss, grey: the least possible"))
+        floor = scene.loss.floor
+        name = "Training loss" if floor is None else f"Training loss above the least possible, {floor:.3f}"
+        views.append(rrb.BarChartView(origin="/loss", name=name, plot_legend=rrb.PlotLegend(visible=False)))
     return views
 
 
-def _curve(origin: str, name: str) -> rrb.TimeSeriesView:
-    return rrb.TimeSeriesView(origin=origin, name=name, plot_legend=rrb.PlotLegend("RightTop"))
+def _curve(origin: str, name: str, highest: float) -> rrb.TimeSeriesView:
+    """Curves from 0 to `highest`, with room for the legend above them."""
+    axis = rrb.ScalarAxis(range=(-0.03 * highest, 1.5 * highest))
+    return rrb.TimeSeriesView(origin=origin, name=name, plot_legend=rrb.PlotLegend("RightTop"), axis_y=axis)
 
 
 def _paths() -> rrb.Spatial3DView:

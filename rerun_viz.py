@@ -20,7 +20,7 @@ import viewer as viewers
 from palette import TRACKED, noise_colours
 from scene import Process, Scene, checked_points, checked_rows
 
-TAIL = 5  # recorded states over which the path of a tracked sample stays visible: more of them is a tangle
+TAIL = 3  # recorded states over which the path of a tracked sample stays visible: more of them is a tangle
 BATCH_BYTES = 2 << 20  # rows are sent in pieces of this size: quick, and little memory
 
 

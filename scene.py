@@ -27,7 +27,7 @@ REACH = 3.0  # the score field is drawn from -REACH to REACH
 PER_SIDE = {2: 13, 3: 5}  # arrows along one side of the field
 LEAST_SIGNAL = 0.02  # below this alpha-bar a guess of x_0 divides by almost nothing
 COMPARED = 1000  # points in a distance
-LONGEST_LOSS = 120  # bars
+LONGEST_LOSS = 60  # bars
 
 
 class Process(NamedTuple):
@@ -53,7 +53,7 @@ class Field(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """A training loss (K,) over optimizer steps (K,), and the least that is possible, where it is known."""
+    """A training loss (K,), means up to optimizer steps (K,), and the least that is possible, where it is known."""
 
     step: NDArray
     loss: NDArray
@@ -199,11 +199,13 @@ def loss(folder: Path, law: Law | None, scheduler: NoiseScheduler) -> Loss | Non
         return None
     columns = read_losses(folder)
     pieces = [p for p in np.array_split(np.arange(len(columns["step"])), LONGEST_LOSS) if len(p)]
-    step, value = (np.array([columns[name][p].mean() for p in pieces]) for name in ("step", "loss"))
-    return Loss(step, value, None if law is None else bayes_floor(law, scheduler))
+    value = np.array([columns["loss"][p].mean() for p in pieces])
+    return Loss(
+        np.array([columns["step"][p[-1]] for p in pieces]), value, None if law is None else bayes_floor(law, scheduler)
+    )
 
 
-def bayes_floor(law: Law, scheduler: NoiseScheduler, points: int = 500, moments: int = 50) -> float:
+def bayes_floor(law: Law, scheduler: NoiseScheduler, points: int = 1000, moments: int = 100) -> float:
     """The least training loss that any network can reach: E|E[eps | x_t] - eps|^2, averaged over t and dims."""
     total, g = 0.0, generator(0, "bayes floor")
     times = torch.linspace(0, scheduler.num_timesteps - 1, moments).round().long().unique()

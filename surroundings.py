@@ -73,7 +73,7 @@ def _log_field(rec: rr.RecordingStream, field: Field, total: int) -> None:
     s, g, d = field.vectors.shape
     archetype = rr.Arrows2D if d == 2 else rr.Arrows3D
     colour = SCORE if field.name == "network" else SCORE_EXACT
-    style = {"radii": rr.Radius.ui_points(0.8), "colors": [colour], **in_order(d, -5.0)}
+    style = {"radii": rr.Radius.ui_points(1.2), "colors": [colour], **in_order(d, -5.0)}
     entity = f"reverse/score/{field.name}"
     rec.log(entity, archetype.from_fields(origins=field.origins, **style), static=True)
     vectors = archetype.columns(vectors=field.vectors.reshape(-1, d)).partition([g] * s)
@@ -86,7 +86,7 @@ def _log_guesses(rec: rr.RecordingStream, scene: Scene, reverse: Process) -> Non
     s, k, d = where.shape
     known = np.ones(s, bool) if scene.alpha_bar is None else scene.alpha_bar[reverse.noisings] >= LEAST_SIGNAL
     archetype = rr.Arrows2D if d == 2 else rr.Arrows3D
-    style = {"radii": rr.Radius.ui_points(1.2), "colors": [GUESS], **in_order(d, 25.0)}
+    style = {"radii": rr.Radius.ui_points(1.6), "colors": [GUESS], **in_order(d, 25.0)}
     rec.log("reverse/guess", archetype.from_fields(**style), static=True)
     arrows = {"origins": where[known].reshape(-1, d), "vectors": (guess - where)[known].reshape(-1, d)}
     columns = archetype.columns(**arrows).partition(np.where(known, k, 0))
@@ -109,13 +109,10 @@ def _log_curves(rec: rr.RecordingStream, scene: Scene) -> None:
         floor = np.full(2, scene.distance.floor)
         _curve(rec, "distance/floor", "floor: real to real", floor, ends, ends, DATA)
     if scene.loss is not None:
-        bars = {"abscissa": scene.loss.step, "widths": np.gradient(scene.loss.step).astype(np.float32)}
-        if len(scene.loss.step) < 2:
-            bars = {}
-        rec.log("loss/training", rr.BarChart(scene.loss.loss, color=LOSS, **bars), static=True)
-        if scene.loss.floor is not None:
-            floor = np.full(len(scene.loss.step), scene.loss.floor)
-            rec.log("loss/zfloor", rr.BarChart(floor, color=DATA, **bars), static=True)
+        above = scene.loss.loss - (scene.loss.floor or 0.0)
+        widths = np.full(len(above), scene.loss.step[0], np.float32)  # the pieces are equal, the first begins at 0
+        bars = rr.BarChart(above, color=LOSS, abscissa=scene.loss.step - widths / 2, widths=0.9 * widths)
+        rec.log("loss", bars, static=True)
 
 
 def _curve(
@@ -161,5 +158,5 @@ def _log_paths(rec: rr.RecordingStream, process: Process) -> None:
     )
     positions = rr.Points3D.columns(positions=at.reshape(-1, 3)).partition([at.shape[1]] * len(at))
     rec.send_columns(f"paths/{side}/now", indexes=clocks(process.story, process.noisings), columns=positions)
-    label = rr.Points3D(aside + [0, 0, HEIGHT + 1], labels=[side], colors=LABEL, radii=0.0, show_labels=True)
+    label = rr.Points3D(aside + np.array([0, 0, HEIGHT + 1]), labels=[side], colors=LABEL, radii=0.0, show_labels=True)
     rec.log(f"paths/{side}/label", label, static=True)

@@ -3,6 +3,7 @@
 import json
 import math
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,22 @@ NUM_SAMPLES = 2000  # drawn at the end, for the picture
 @command("train")
 def main(run_folder: Path, **config: Any) -> float:
     """One training run in its own folder. Returns its last loss, for sweepers."""
-    return train(run_folder, config)["loss"]
+    with ExitStack() as stack:
+        return train(run_folder, config, stack)["loss"]
 
 
-def train(run_folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """Train as `config` says (conf/config.py: Train), leave everything in `run_folder`, return the figures."""
+def train(run_folder: Path, config: dict[str, Any], stack: ExitStack) -> dict[str, Any]:
+    """Train as `config` says (conf/config.py: Train), leave everything in `run_folder`, return the figures.
+
+    A recording, where one is asked for, ends with `stack`; a web page lasts until Ctrl-C.
+    """
     import torch  # here and not above: --help must not wait for it
     from torch.optim.swa_utils import AveragedModel
     from tqdm import tqdm
 
     import checkpoint
     import device as devices
+    import snapshots
     from dataset import Normaliser, make_dataset
     from diffusion import denoiser, training_loss
     from loader import batches, make_loader
@@ -60,6 +66,8 @@ def train(run_folder: Path, config: dict[str, Any]) -> dict[str, Any]:
 
     # ------------------------------------------------------------ the loop
     log = LossLog(run_folder, LOG_EVERY)
+    snapshot = stack.enter_context(snapshots.recorded(run_folder, config, scheduler, normaliser, start, total))
+    snapshot(start, average.module, None)
     clock, cpu = time.perf_counter(), time.process_time()
     bar = tqdm(total=total, initial=start, desc="training", unit="step", disable=None)
     for step, (x_0, label) in zip(range(start, total), batches(loader, start)):
@@ -78,6 +86,7 @@ def train(run_folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         done = step + 1
         if (mean := log.add(done, loss, group["lr"], time.perf_counter() - clock)) is not None:
             bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
+        snapshot(done, average.module, mean)
         bar.update()
         if done % config["checkpoint_every"] == 0 or done == total:
             state = {
@@ -123,7 +132,7 @@ def _resumed(config: dict[str, Any]) -> dict[str, Any] | None:
     if config["resume"] is None:
         return None
     state = checkpoint.load(config["resume"])
-    free = {"resume", "task_name", "device", "threads", "checkpoint_every"}
+    free = {"resume", "task_name", "device", "threads", "checkpoint_every", "record", "viewer"}
     if other := [k for k in config if k not in free and state["config"].get(k) != config[k]]:
         raise ValueError(f"resume={config['resume']} was trained with other options: {', '.join(sorted(other))}")
     return state
