@@ -36,7 +36,7 @@ def of_training(dim: int) -> rrb.Blueprint:
         view = rrb.Spatial3DView(**options, background=NIGHT, line_grid=False)
     curves = [
         rrb.TimeSeriesView(origin="/loss", name="Training loss", plot_legend=rrb.PlotLegend(visible=False)),
-        rrb.TimeSeriesView(origin="/distance", name="Distance to the data (sliced Wasserstein)"),
+        _curve("/distance", "Distance to the data (sliced Wasserstein)", 0.3),
     ]
     side = rrb.Vertical(_words(), *curves, row_shares=[5, 2, 2])
     whole = rrb.Horizontal(view, side, column_shares=[2, 1])
@@ -97,7 +97,7 @@ def _curve(origin: str, name: str, highest: float) -> rrb.TimeSeriesView:
 
 
 def _paths() -> rrb.Spatial3DView:
-    eye = rrb.EyeControls3D(position=[0, -15, 7], look_target=[0, 0, 2.8], eye_up=[0, 0, 1])
+    eye = rrb.EyeControls3D(position=[0, -12.5, 8], look_target=[0, 0, 3.6], eye_up=[0, 0, 1])
     return rrb.Spatial3DView(
         origin="/paths", name="Paths in space-time", background=NIGHT, line_grid=False, eye_controls=eye
     )

@@ -27,7 +27,7 @@ REACH = 3.0  # the score field is drawn from -REACH to REACH
 PER_SIDE = {2: 13, 3: 5}  # arrows along one side of the field
 LEAST_SIGNAL = 0.02  # below this alpha-bar a guess of x_0 divides by almost nothing
 COMPARED = 1000  # points in a distance
-LONGEST_LOSS = 60  # bars
+LONGEST_LOSS = 30  # bars
 
 
 class Process(NamedTuple):
@@ -208,7 +208,7 @@ def loss(folder: Path, law: Law | None, scheduler: NoiseScheduler) -> Loss | Non
 def bayes_floor(law: Law, scheduler: NoiseScheduler, points: int = 1000, moments: int = 100) -> float:
     """The least training loss that any network can reach: E|E[eps | x_t] - eps|^2, averaged over t and dims."""
     total, g = 0.0, generator(0, "bayes floor")
-    times = torch.linspace(0, scheduler.num_timesteps - 1, moments).round().long().unique()
+    times = ((torch.arange(moments) + 0.5) * scheduler.num_timesteps / moments).long().unique()
     for t in times:
         x_0, eps = law.sample(points, g), torch.randn(points, law.dim, generator=g, dtype=torch.float64)
         alpha, sigma = scheduler.alpha_sigma_at(int(t))

@@ -8,9 +8,9 @@ from palette import DATA, GUESS, LABEL, LOSS, RING, SCORE, SCORE_EXACT, noise_co
 from scene import LEAST_SIGNAL, Field, Process, Scene
 from words import about, now
 
-PATHS = 40  # samples whose whole way stands in the space-time picture
-SLABS = 40  # pieces of a way, each in the colour of its noise
-HEIGHT = 6.0  # of the time axis there
+PATHS = 14  # samples whose whole way stands in the space-time picture
+SLABS = 50  # pieces of a way, each in the colour of its noise
+HEIGHT = 8.0  # of the time axis there
 HELD = 0.08  # of the whole length: how long the last picture stays before the loop starts over
 
 
@@ -66,7 +66,7 @@ def log_extras(rec: rr.RecordingStream, scene: Scene) -> None:
     _log_words(rec, scene)
     if scene.dim == 2:
         for process in scene.processes:
-            _log_paths(rec, process)
+            _log_paths(rec, process, scene.data)
 
 
 def _log_field(rec: rr.RecordingStream, field: Field, total: int) -> None:
@@ -138,8 +138,8 @@ def _log_words(rec: rr.RecordingStream, scene: Scene) -> None:
 # ---------------------------------------------------------------- space-time
 
 
-def _log_paths(rec: rr.RecordingStream, process: Process) -> None:
-    """Some samples' whole ways through the plane, noise upwards, and points where they are now."""
+def _log_paths(rec: rr.RecordingStream, process: Process, data: NDArray | None) -> None:
+    """Some samples' whole ways through the plane, noise upwards from the clean data, and points where they are now."""
     side, total = process.side, process.noisings.max()
     states = process.states[:, :PATHS]
     heights = np.broadcast_to(HEIGHT * process.noisings[:, None, None] / total, (*states.shape[:2], 1))
@@ -158,5 +158,10 @@ def _log_paths(rec: rr.RecordingStream, process: Process) -> None:
     )
     positions = rr.Points3D.columns(positions=at.reshape(-1, 3)).partition([at.shape[1]] * len(at))
     rec.send_columns(f"paths/{side}/now", indexes=clocks(process.story, process.noisings), columns=positions)
-    label = rr.Points3D(aside + np.array([0, 0, HEIGHT + 1]), labels=[side], colors=LABEL, radii=0.0, show_labels=True)
+    if data is not None:
+        ground = np.pad(data, ((0, 0), (0, 1))) + aside
+        rec.log(f"paths/{side}/data", rr.Points3D(ground, colors=DATA, radii=rr.Radius.ui_points(1.0)), static=True)
+    label = rr.Points3D(
+        aside + np.array([0, 0, HEIGHT + 0.7]), labels=[side], colors=LABEL, radii=0.0, show_labels=True
+    )
     rec.log(f"paths/{side}/label", label, static=True)

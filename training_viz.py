@@ -45,7 +45,7 @@ def log_setting(rec: rr.RecordingStream, real: NDArray, x_T: NDArray, floor: flo
     rec.send_blueprint(layout.of_training(d))
     if d == 2:  # rerun's 2D views point y down
         rec.log("training", rr.Transform3D(scale=[1, -1, 1]), static=True)
-    red = noise_colours(1) // 2
+    red = (0.7 * noise_colours(1)).astype(np.uint8)
     for name, where, colour, order in (("noise", x_T, red, -20.0), ("data", real, DATA, -10.0)):
         cloud = points(d)(where, colors=colour, radii=rr.Radius.ui_points(1.0), **in_order(d, order))
         rec.log(f"training/{name}", cloud, static=True)
