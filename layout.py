@@ -33,7 +33,8 @@ def of_training(dim: int) -> rrb.Blueprint:
     if dim == 2:
         view = rrb.Spatial2DView(**options, background=NIGHT, visual_bounds=BOUNDS)
     else:
-        view = rrb.Spatial3DView(**options, background=NIGHT, line_grid=False)
+        eye = _eye([3.5, -6.5, 4.5], [0, 0, 0])
+        view = rrb.Spatial3DView(**options, background=NIGHT, line_grid=False, eye_controls=eye)
     curves = [
         rrb.TimeSeriesView(origin="/loss", name="Training loss", plot_legend=rrb.PlotLegend(visible=False)),
         _curve("/distance", "Distance to the data (sliced Wasserstein)", 0.3),
@@ -59,7 +60,7 @@ def _process(process: Process, dim: int, tail: int) -> rrb.View:
     overrides = {f"/{side}/tails": _tails(side, tail), f"/{side}/score/exact": rrb.EntityBehavior(visible=False)}
     options = {"origin": "/", "contents": f"/{side}/**", "name": name, "overrides": overrides, "background": NIGHT}
     if dim == 3:
-        return rrb.Spatial3DView(**options, line_grid=False)
+        return rrb.Spatial3DView(**options, line_grid=False, eye_controls=_eye([3.5, -6.5, 4.5], [0, 0, 0]))
     return rrb.Spatial2DView(**options, visual_bounds=BOUNDS)
 
 
@@ -97,7 +98,9 @@ def _curve(origin: str, name: str, highest: float) -> rrb.TimeSeriesView:
 
 
 def _paths() -> rrb.Spatial3DView:
-    eye = rrb.EyeControls3D(position=[0, -12.5, 8], look_target=[0, 0, 3.6], eye_up=[0, 0, 1])
-    return rrb.Spatial3DView(
-        origin="/paths", name="Paths in space-time", background=NIGHT, line_grid=False, eye_controls=eye
-    )
+    options = {"origin": "/paths", "name": "Paths in space-time", "background": NIGHT, "line_grid": False}
+    return rrb.Spatial3DView(**options, eye_controls=_eye([0, -12.5, 8], [0, 0, 3.6]))
+
+
+def _eye(position: list[float], target: list[float]) -> rrb.EyeControls3D:
+    return rrb.EyeControls3D(position=position, look_target=target, eye_up=[0, 0, 1])

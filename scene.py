@@ -198,11 +198,11 @@ def loss(folder: Path, law: Law | None, scheduler: NoiseScheduler) -> Loss | Non
     if not (folder / LOSS_FILE).exists():
         return None
     columns = read_losses(folder)
-    pieces = [p for p in np.array_split(np.arange(len(columns["step"])), LONGEST_LOSS) if len(p)]
-    value = np.array([columns["loss"][p].mean() for p in pieces])
-    return Loss(
-        np.array([columns["step"][p[-1]] for p in pieces]), value, None if law is None else bayes_floor(law, scheduler)
-    )
+    size = -(-len(columns["loss"]) // LONGEST_LOSS)
+    value = np.array([part.mean() for part in np.split(columns["loss"], range(size, len(columns["loss"]), size))])
+    step = columns["step"][0] * size * np.arange(1, len(value) + 1)
+    floor = None if law is None else bayes_floor(law, scheduler)
+    return Loss(step, value, floor)
 
 
 def bayes_floor(law: Law, scheduler: NoiseScheduler, points: int = 1000, moments: int = 100) -> float:

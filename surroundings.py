@@ -73,11 +73,16 @@ def _log_field(rec: rr.RecordingStream, field: Field, total: int) -> None:
     s, g, d = field.vectors.shape
     archetype = rr.Arrows2D if d == 2 else rr.Arrows3D
     colour = SCORE if field.name == "network" else SCORE_EXACT
-    style = {"radii": rr.Radius.ui_points(1.2), "colors": [colour], **in_order(d, -5.0)}
+    style = {"radii": _arrow(d, 1.2), "colors": [colour], **in_order(d, -5.0)}
     entity = f"reverse/score/{field.name}"
     rec.log(entity, archetype.from_fields(origins=field.origins, **style), static=True)
     vectors = archetype.columns(vectors=field.vectors.reshape(-1, d)).partition([g] * s)
     rec.send_columns(entity, indexes=clocks(total - field.noisings, field.noisings), columns=vectors)
+
+
+def _arrow(d: int, ui_points: float) -> float:
+    """An arrow's radius. In three dimensions only one in the scene's own units gets a head of a fitting size."""
+    return rr.Radius.ui_points(ui_points) if d == 2 else ui_points / 40
 
 
 def _log_guesses(rec: rr.RecordingStream, scene: Scene, reverse: Process) -> None:
@@ -86,7 +91,7 @@ def _log_guesses(rec: rr.RecordingStream, scene: Scene, reverse: Process) -> Non
     s, k, d = where.shape
     known = np.ones(s, bool) if scene.alpha_bar is None else scene.alpha_bar[reverse.noisings] >= LEAST_SIGNAL
     archetype = rr.Arrows2D if d == 2 else rr.Arrows3D
-    style = {"radii": rr.Radius.ui_points(1.6), "colors": [GUESS], **in_order(d, 25.0)}
+    style = {"radii": _arrow(d, 1.6), "colors": [GUESS], **in_order(d, 25.0)}
     rec.log("reverse/guess", archetype.from_fields(**style), static=True)
     arrows = {"origins": where[known].reshape(-1, d), "vectors": (guess - where)[known].reshape(-1, d)}
     columns = archetype.columns(**arrows).partition(np.where(known, k, 0))
