@@ -29,14 +29,14 @@ def main(
     import checkpoint as checkpoints
     import device as devices
     import figures
-    import scene as scenes
-    from dataset import make_dataset
+    import replay
     from diffusion import chosen_steps
     from progress import shown
+    from scene import checked_rows
     from trained import load
 
     films.check_writer(animation)
-    tracked = scenes.checked_rows(track_samples, num_samples)
+    tracked = checked_rows(track_samples, num_samples)
     chosen = devices.choose(device, threads)
     path = Path(checkpoint) if checkpoint else checkpoints.newest()
     trained = load(path, chosen)
@@ -46,18 +46,21 @@ def main(
     num_timesteps = trained.scheduler.num_timesteps
     kept = set(chosen_steps(num_timesteps, viz_steps))
     states = shown(trained.sample(num_samples, seed, chosen), num_timesteps + 1, "sampling")
-    process, guesses = scenes.reverse((state for state in states if state.step in kept), tracked)
+    process, guesses = replay.reverse((state for state in states if state.step in kept), tracked)
     samples = trained.data_units(torch.from_numpy(process.states[-1])).numpy()
 
     # ------------------------------------------------------------ what is left of it
     np.save(run_folder / "samples.npy", samples)
-    real, other = (make_dataset(n_samples=num_samples, seed=seed + i, **trained.config["dataset"]) for i in (1, 2))
+    real, other = replay.real_sets(trained.config["dataset"], num_samples, seed)
     print(f"samples:    {run_folder / 'samples.npy'}")
     print(f"picture:    {figures.save(figures.samples(samples, real.points), run_folder / 'samples.png')}")
     if not (rerun or save_trajectory or animation != "none"):
         return
+    if trained.dims not in ((2,), (3,)):
+        print(f"recording:  none, because it shows points of 2 or 3 coordinates, not of shape {trained.dims}")
+        return
     folder = path if path.is_dir() else path.parent
-    scene = scenes.of_trained(trained, process, guesses, folder, real, other.points, seed)
+    scene = replay.of_trained(trained, process, guesses, folder, real, other, seed)
     films.leave(scene, run_folder, animation, save_trajectory)
     if rerun:
         from rerun_viz import log_scene

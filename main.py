@@ -26,13 +26,14 @@ def main(
 ) -> None:
     """Points turn into noise, step by step: as a recording and, with save_plots, as stills in `run_folder`."""
     import animation as films  # here and not above: --help must not wait for torch
-    import scene as scenes
+    import replay
     from dataset import make_dataset
     from diffusion import chosen_steps
+    from scene import checked_rows
     from schedule import make_scheduler
 
     films.check_writer(animation)
-    tracked = scenes.checked_rows(track_samples, num_samples)
+    tracked = checked_rows(track_samples, num_samples)
     data = make_dataset(n_samples=num_samples, seed=seed, **dataset).points
     scheduler = make_scheduler("linear", num_timesteps, beta_start, beta_end)
     print(f"{num_samples} points of {dataset['name']}, {num_timesteps} noisings")
@@ -43,11 +44,11 @@ def main(
         import figures
 
         moments = chosen_steps(num_timesteps, 5)
-        states = scenes.forward(scheduler, data, moments, seed).states
+        states = replay.forward(scheduler, data, moments, seed).states
         print(figures.save(figures.forward_strip(states, moments, num_timesteps), run_folder / "forward.png"))
         sheet = figures.schedule(scheduler.betas.numpy(), scheduler.alphas_cumprod.numpy())
         print(figures.save(sheet, run_folder / "schedule.png"))
-    scene = scenes.of_forward(scheduler, data, viz_steps, seed)
+    scene = replay.of_forward(scheduler, data, viz_steps, seed)
     films.leave(scene, run_folder, animation, save_trajectory)
     if rerun:
         from rerun_viz import log_scene

@@ -14,17 +14,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dataset import Normaliser, make_dataset
+from dataset import Normaliser
 from diffusion import denoiser
 from metrics import sliced_wasserstein
 from randomness import generator
+from replay import DIRECTIONS, real_sets
 from sampler import last, sample
 from schedule import NoiseScheduler
 
 MOMENTS = 40
 POINTS = 1000
 SOLVER_STEPS = 20  # of DPM-Solver++: enough to see what the network knows
-DIRECTIONS = 32  # of the sliced distance
 NAME = "training.rrd"
 
 # snapshot(done, net, loss): to be called before the first and after every optimizer step
@@ -63,9 +63,9 @@ def _taker(
 ) -> Snapshot:
     import training_viz as viz
 
-    seed, options = config["seed"], config["dataset"]
-    sets = [make_dataset(n_samples=POINTS, seed=seed + i, **options).points for i in (1, 2)]
-    real, other = (normaliser.normalise(torch.from_numpy(points)).numpy() for points in sets)
+    seed = config["seed"]
+    first, second = real_sets(config["dataset"], POINTS, seed)
+    real, other = (normaliser.normalise(torch.from_numpy(points)).numpy() for points in (first.points, second))
     x_T = torch.randn(real.shape, generator=generator(seed, "snapshots"))
     viz.log_setting(rec, real, x_T.numpy(), sliced_wasserstein(real, other, DIRECTIONS), due)
     number, losses = {step: i for i, step in enumerate(due)}, []

@@ -5,10 +5,12 @@ import rerun as rr
 from numpy.typing import NDArray
 
 from palette import DATA, GUESS, LABEL, LOSS, RING, SCORE, SCORE_EXACT, noise_colours
-from scene import LEAST_SIGNAL, Field, Process, Scene
+from scene import Field, Process, Scene
 from words import about, now
 
+LEAST_SIGNAL = 0.02  # below this alpha-bar a guess of x_0 divides by almost nothing
 PATHS = 14  # samples whose whole way stands in the space-time picture
+GROUND = 500  # clean points under them
 SLABS = 50  # pieces of a way, each in the colour of its noise
 HEIGHT = 8.0  # of the time axis there
 HELD = 0.08  # of the whole length: how long the last picture stays before the loop starts over
@@ -164,7 +166,7 @@ def _log_paths(rec: rr.RecordingStream, process: Process, data: NDArray | None) 
     positions = rr.Points3D.columns(positions=at.reshape(-1, 3)).partition([at.shape[1]] * len(at))
     rec.send_columns(f"paths/{side}/now", indexes=clocks(process.story, process.noisings), columns=positions)
     if data is not None:
-        ground = np.pad(data, ((0, 0), (0, 1))) + aside
+        ground = np.pad(data[:GROUND], ((0, 0), (0, 1))) + aside
         rec.log(f"paths/{side}/data", rr.Points3D(ground, colors=DATA, radii=rr.Radius.ui_points(1.0)), static=True)
     label = rr.Points3D(
         aside + np.array([0, 0, HEIGHT + 0.7]), labels=[side], colors=LABEL, radii=0.0, show_labels=True
