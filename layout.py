@@ -27,8 +27,8 @@ def of_scene(scene: Scene, tail: int) -> rrb.Blueprint:
     return rrb.Blueprint(whole, _clock("step", STATES_PER_S * stride), collapse_panels=True)
 
 
-def of_training(dim: int) -> rrb.Blueprint:
-    """The samples large, what the network reached so far beside them; one snapshot after the other, in a loop."""
+def of_training(dim: int, play_state: str) -> rrb.Blueprint:
+    """The samples large, what was reached so far beside them; play_state: "following" a training, or "playing"."""
     options = {"origin": "/", "contents": "/training/**", "name": "What the network makes of the same noise"}
     if dim == 2:
         view = rrb.Spatial2DView(**options, background=NIGHT, visual_bounds=BOUNDS)
@@ -41,7 +41,7 @@ def of_training(dim: int) -> rrb.Blueprint:
     ]
     side = rrb.Vertical(_words(), *curves, row_shares=[5, 2, 2])
     whole = rrb.Horizontal(view, side, column_shares=[2, 1])
-    return rrb.Blueprint(whole, _clock("snapshot", SNAPSHOTS_PER_S), collapse_panels=True)
+    return rrb.Blueprint(whole, _clock("snapshot", SNAPSHOTS_PER_S, play_state), collapse_panels=True)
 
 
 def _words() -> rrb.Container:
@@ -49,8 +49,8 @@ def _words() -> rrb.Container:
     return rrb.Vertical(now, about, row_shares=[2, 3])
 
 
-def _clock(timeline: str, fps: float) -> rrb.TimePanel:
-    return rrb.TimePanel(state="collapsed", timeline=timeline, play_state="playing", loop_mode="all", fps=fps)
+def _clock(timeline: str, fps: float, play_state: str = "playing") -> rrb.TimePanel:
+    return rrb.TimePanel(state="collapsed", timeline=timeline, play_state=play_state, loop_mode="all", fps=fps)
 
 
 def _process(process: Process, dim: int, tail: int) -> rrb.View:

@@ -67,7 +67,8 @@ def _taker(
     first, second = real_sets(config["dataset"], POINTS, seed)
     real, other = (normaliser.normalise(torch.from_numpy(points)).numpy() for points in (first.points, second))
     x_T = torch.randn(real.shape, generator=generator(seed, "snapshots"))
-    viz.log_setting(rec, real, x_T.numpy(), sliced_wasserstein(real, other, DIRECTIONS), due)
+    viz.log_setting(rec, real, x_T.numpy())
+    floor = sliced_wasserstein(real, other, DIRECTIONS)
     number, losses = {step: i for i, step in enumerate(due)}, []
 
     def snapshot(done: int, net: nn.Module, loss: float | None) -> None:
@@ -79,8 +80,10 @@ def _taker(
             if np.isfinite(points).all():  # a network that has learnt nothing may send a point anywhere
                 distance = sliced_wasserstein(points, real, DIRECTIONS)
                 mean = float(np.mean(losses)) if losses else None
-                viz.log_snapshot(rec, viz.Snapshot(number[done], done, points, distance, mean), x_T.numpy())
+                viz.log_snapshot(rec, viz.Snapshot(number[done], done, points, distance, floor, mean), x_T.numpy())
             losses.clear()
+        if done == due[-1]:
+            viz.log_end(rec, number[done], done, x_T.shape[1])
 
     return snapshot
 

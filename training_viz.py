@@ -1,6 +1,5 @@
 """The recording that scrubs through a training: rows are logged as they come, so that a viewer can follow live."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -30,19 +29,20 @@ Coordinates are the network's: each with mean 0 and deviation 1 over the data.
 
 
 class Snapshot(NamedTuple):
-    """The `number`-th samples (N, d), after `done` optimizer steps; their distance; the mean loss since the last."""
+    """The `number`-th samples (N, d), after `done` optimizer steps; distance, its floor, and the mean loss since."""
 
     number: int
     done: int
     points: NDArray
     distance: float
+    floor: float
     loss: float | None
 
 
-def log_setting(rec: rr.RecordingStream, real: NDArray, x_T: NDArray, floor: float, due: Sequence[int]) -> None:
-    """What stays: layout, real points, the noise, the floor of the distance; `due`: the steps of all snapshots."""
+def log_setting(rec: rr.RecordingStream, real: NDArray, x_T: NDArray) -> None:
+    """What stays: real points (N, d), the noise, the words, and a layout that follows the training."""
     d = real.shape[1]
-    rec.send_blueprint(layout.of_training(d))
+    rec.send_blueprint(layout.of_training(d, "following"))
     if d == 2:  # rerun's 2D views point y down
         rec.log("training", rr.Transform3D(scale=[1, -1, 1]), static=True)
     red = (0.7 * noise_colours(1)).astype(np.uint8)
@@ -53,10 +53,14 @@ def log_setting(rec: rr.RecordingStream, real: NDArray, x_T: NDArray, floor: flo
     rec.log("loss/training", rr.SeriesLines(names="loss", colors=LOSS, widths=1.8), static=True)
     rec.log("distance/samples", rr.SeriesLines(names="samples", colors=GENERATED, widths=1.8), static=True)
     rec.log("distance/floor", rr.SeriesLines(names="floor: real to real", colors=DATA, widths=1.8), static=True)
-    late = len(due) - 1 + max(1, round(HELD * len(due)))  # so long is the last picture held
-    for number, done in ((0, due[0]), (len(due) - 1, due[-1]), (late, due[-1])):
-        _at(rec, number, done)
-        rec.log("distance/floor", rr.Scalars(floor))
+
+
+def log_end(rec: rr.RecordingStream, number: int, done: int, dim: int) -> None:
+    """From now on it plays in a loop; a late row holds the last picture before it starts over."""
+    rec.send_blueprint(layout.of_training(dim, "playing"))
+    rec.reset_time()
+    _at(rec, number + max(1, round(HELD * number)), done + max(1, round(HELD * done)))
+    rec.log("late", rr.AnyValues(after="the last picture"))
 
 
 def log_loss(rec: rr.RecordingStream, done: int, loss: float) -> None:
@@ -77,6 +81,7 @@ def log_snapshot(rec: rr.RecordingStream, snapshot: Snapshot, x_T: NDArray) -> N
     strips, ways = rr.LineStrips2D if d == 2 else rr.LineStrips3D, np.stack([x_T[: len(some)], some], 1)
     rec.log("training/ways", strips(ways, colors=TRACKED, radii=rr.Radius.ui_points(0.7), **below))
     rec.log("distance/samples", rr.Scalars(snapshot.distance))
+    rec.log("distance/floor", rr.Scalars(snapshot.floor))
     rec.log("now", rr.TextDocument(_now(snapshot), media_type="text/markdown"))
     if snapshot.loss is not None:  # the clock train_step has its own, finer rows
         rec.reset_time()

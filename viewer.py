@@ -49,6 +49,8 @@ def recording(
         try:
             server = _server(viewer, port, live)
             rec = _stream(app_id, unfinished, server)
+            if live and viewer == "web":
+                print(f"recording: watch it grow at  {server.page}", flush=True)
             yield rec
             rec.flush()
             rec.disconnect()
@@ -176,10 +178,14 @@ class _Server:
             self.stop()
             raise
 
+    @property
+    def page(self) -> str:
+        """The address for a browser."""
+        return f"http://{LOOPBACK}:{self.web_port}?url={self.address.replace('+', '%2B')}"
+
     def wait(self, path: Path) -> None:
         """Tell the address and stay until Ctrl-C or until the server ends."""
-        page = f"http://{LOOPBACK}:{self.web_port}?url={self.address.replace('+', '%2B')}"
-        print(f"recording: {path}, shown at  {page}  (Ctrl-C ends it)", flush=True)
+        print(f"recording: {path}, shown at  {self.page}  (Ctrl-C ends it)", flush=True)
         try:
             self.process.wait()
         except KeyboardInterrupt:
