@@ -50,7 +50,8 @@ def _words() -> rrb.Container:
 
 
 def _clock(timeline: str, fps: float, play_state: str = "playing") -> rrb.TimePanel:
-    return rrb.TimePanel(state="collapsed", timeline=timeline, play_state=play_state, loop_mode="all", fps=fps)
+    loop = "all" if play_state == "playing" else "off"  # who loops cannot follow
+    return rrb.TimePanel(state="collapsed", timeline=timeline, play_state=play_state, loop_mode=loop, fps=fps)
 
 
 def _process(process: Process, dim: int, tail: int) -> rrb.View:
