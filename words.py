@@ -28,7 +28,7 @@ def about(scene: Scene) -> str:
     if len(sides) == 2:
         tries.append("Take the clock `t` instead of `step`: both sides at equal noise. They should look alike.")
     if any(f.name == "exact" for f in scene.fields):
-        tries.append("Open the left panel, show `reverse/score/exact`: the true score. Where do the two differ?")
+        tries.append("Open the left panel, show `reverse/score/exact` (orange): the true score. Where do they differ?")
     if scene.dim == 2:
         tries.append("The tab *Paths in space-time*; drag it around.")
     tries.append("Space stops the clock, arrow keys step it.")
