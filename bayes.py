@@ -48,8 +48,7 @@ def make_probes(law: Law, scheduler: NoiseScheduler, *, num_steps: int, num_poin
         noisy = alpha * law.sample(num_points, g) + sigma * eps
         x_t.append(noisy.float())
         best.append(law.eps(noisy, alpha, sigma).float())
-        # E|best - eps|^2 = sigma-free posterior variance of eps; measured on the same points
-        floor.append((best[-1] - eps).square().mean())
+        floor.append(law.eps_variance(noisy, alpha, sigma).mean())  # |best - eps|^2, but for the chance in eps
     return Probes(timesteps, torch.stack(x_t), torch.stack(best), torch.stack(floor).float())
 
 

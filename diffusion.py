@@ -3,6 +3,7 @@
 `python diffusion.py` prints how the signal drowns.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -83,6 +84,24 @@ def _tensor(data: np.ndarray | Tensor) -> Tensor:
 
 def _like(data: np.ndarray | Tensor, x: Tensor) -> np.ndarray | Tensor:
     return x if isinstance(data, Tensor) else x.numpy()
+
+
+@torch.no_grad()
+def forward_states(
+    scheduler: NoiseScheduler, x_0: Tensor, noisings: Sequence[int], generator: torch.Generator
+) -> Iterator[Tensor]:
+    """The same chain at chosen numbers of noisings only (rising, from 0), so that long ones fit into memory.
+
+    A stride over several steps is exact: alpha-bars divide, and independent Gaussians add up to one.
+    """
+    x, left = x_0, 1.0
+    for n in noisings:
+        alpha_bar = scheduler.alpha_sigma_at(n - 1)[0] ** 2
+        if n > 0:
+            kept, left = alpha_bar / left, alpha_bar
+            noise = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+            x = kept**0.5 * x + (1 - kept) ** 0.5 * noise
+        yield x
 
 
 def chosen_steps(num_timesteps: int, count: int) -> list[int]:

@@ -80,6 +80,20 @@ class Law:
         """
         return (-float(sigma) * self.noised(alpha, sigma).score(x_t)).to(x_t)
 
+    def eps_variance(self, x_t: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
+        """Var(eps | x_t), averaged over dims: (B, d) -> (B,). The squared error that even the best guess makes there.
+
+        1 + sigma^2 times the second derivative of log p, written out for a mixture.
+        """
+        noised, sigma = self.noised(alpha, sigma), float(sigma)
+        c, v = noised.centres, noised.variance
+
+        def spread(part: Tensor, terms: Tensor) -> Tensor:
+            w = terms.softmax(1)
+            return w @ c.square() - (w @ c).square()
+
+        return (1 - sigma**2 / v + (sigma / v) ** 2 * noised._by_chunk(x_t, spread)).mean(1)
+
     # ------------------------------------------------------------ points
 
     def sample(self, num_samples: int, generator: torch.Generator) -> Tensor:

@@ -17,54 +17,65 @@ def main(
     beta_end: float | None,
     seed: int,
     viz_steps: int,
-    track_samples: list[int],
+    track_samples: list[int] | None,
     save_plots: bool,
     compare_schedules: bool,
     rerun: bool,
     viewer: str,
+    port: int | None,
+    animation: str,
+    save_trajectory: bool,
 ) -> None:
     """Points turn into noise, step by step: as a recording and, with save_plots, as stills in `run_folder`."""
     from dataset import make_dataset  # here and not above: --help must not wait for torch
-    from diffusion import DiffusionModel, chosen_steps
+    from scene import checked_rows
+    from schedule import make_scheduler
 
+    tracked = checked_rows(track_samples, num_samples)
     points = make_dataset(n_samples=num_samples, seed=seed, **dataset)
-    data = points.points
-    model = DiffusionModel(num_timesteps, beta_start, beta_end, seed, schedule)
-    trajectory = model.add_noise_trajectory(data)
+    scheduler = make_scheduler(schedule, num_timesteps, beta_start, beta_end)
     print(f"{num_samples} points of {dataset['name']}, {num_timesteps} noisings")
-    if warning := model.scheduler.signal_warning():
+    if warning := scheduler.signal_warning():
         print(warning)
 
     if save_plots:
-        save_stills(run_folder, points, model, trajectory, seed)
+        save_stills(run_folder, points, scheduler, seed)
     if compare_schedules:
-        save_comparison(run_folder, data, num_timesteps, seed)
+        save_comparison(run_folder, points.points, num_timesteps, seed)
+    if not (rerun or save_trajectory or animation != "none"):
+        return
+
+    import animation as films
+    import replay
+
+    films.check_writer(animation)
+    scene = replay.of_forward(scheduler, points.points, viz_steps, seed)
+    films.leave(scene, run_folder, animation, save_trajectory)
     if rerun:
-        from rerun_viz import log_forward_diffusion
+        from rerun_viz import log_scene
         from viewer import recording
 
-        steps = chosen_steps(num_timesteps, viz_steps)[1:]
-        with recording("moonwalk forward", run_folder / "forward.rrd", viewer) as rec:
-            log_forward_diffusion(data, trajectory[[s - 1 for s in steps]], track_samples, steps=steps, rec=rec)
+        with recording("moonwalk forward", run_folder / "forward.rrd", viewer, port=port) as rec:
+            log_scene(scene, tracked, rec=rec)
 
 
-def save_stills(folder: Path, points: Any, model: Any, trajectory: Any, seed: int) -> None:
+def save_stills(folder: Path, points: Any, scheduler: Any, seed: int) -> None:
     """forward.png, schedule.png and statistics.png: the process, its schedule, its statistics against theory."""
     import figures
+    import replay
     from analysis import measured_statistics, theoretical_statistics
     from diffusion import chosen_steps
 
-    data, scheduler = points.points, model.scheduler
-    moments = chosen_steps(scheduler.num_timesteps, 5)
-    states = [data if step == 0 else trajectory[step - 1] for step in moments]
-    print(figures.save(figures.forward_strip(states, moments, scheduler.num_timesteps), folder / "forward.png"))
+    data, num_timesteps = points.points, scheduler.num_timesteps
+    moments = chosen_steps(num_timesteps, 5)
+    states = replay.forward(scheduler, data, moments, seed).states
+    print(figures.save(figures.forward_strip(states, moments, num_timesteps), folder / "forward.png"))
     sheet = figures.schedule(scheduler.betas.numpy(), scheduler.alphas_cumprod.numpy())
     print(figures.save(sheet, folder / "schedule.png"))
-    steps = chosen_steps(scheduler.num_timesteps, 41)[1:]
-    timesteps = [step - 1 for step in steps]
-    measured = measured_statistics(data, trajectory[timesteps])
-    theory = theoretical_statistics(data, points.law, scheduler, timesteps, seed)
-    print(figures.save(figures.forward_statistics(steps, measured, theory), folder / "statistics.png"))
+    steps = chosen_steps(num_timesteps, 41)
+    measured = measured_statistics(data, replay.forward(scheduler, data, steps, seed).states[1:])
+    theory = theoretical_statistics(data, points.law, scheduler, [step - 1 for step in steps[1:]], seed)
+    print(figures.save(figures.forward_statistics(steps[1:], measured, theory), folder / "statistics.png"))
 
 
 def save_comparison(folder: Path, data: Any, num_timesteps: int, seed: int) -> None:

@@ -11,8 +11,6 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.model_selection import StratifiedKFold, cross_val_score
 from threadpoolctl import threadpool_limits
 
 from law import Law
@@ -28,6 +26,9 @@ def classifier_accuracy(a: NDArray, b: NDArray) -> float:
 
     Gradient-boosted trees, 5-fold cross-validation (Lopez-Paz and Oquab 2017, arXiv 1610.06545).
     """
+    from sklearn.ensemble import HistGradientBoostingClassifier  # a second to import, and few need it
+    from sklearn.model_selection import StratifiedKFold, cross_val_score
+
     x, y = np.concatenate([a, b]), np.repeat([0, 1], [len(a), len(b)])
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     with threadpool_limits(1, "openmp"):  # two threads of it wait for each other for seconds on a busy machine

@@ -9,6 +9,14 @@ TRACKED = (0, 200, 220)  # cyan
 DATA = (150, 150, 150)  # grey: real, clean data
 GENERATED = (214, 88, 49)
 
+# in recordings, on a dark ground; alpha darkens there instead of blending, so these are opaque and dark
+RING = (62, 70, 84)
+SCORE = (72, 96, 140)  # blue: the network's
+SCORE_EXACT = (190, 120, 60)
+GUESS = (240, 240, 240)
+LABEL = (200, 200, 200)
+LOSS = (72, 120, 190)
+
 
 def noise_colours(share: ArrayLike) -> NDArray[np.uint8]:
     """RGB for a share of noise from 0 (green) through yellow and orange to 1 (red): shape (*share.shape, 3)."""

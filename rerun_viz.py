@@ -2,6 +2,7 @@
 
 Two clocks run over the same rows. `step` tells the story: forward, the number of noisings so far; in reverse, the
 number of denoisings. `t` counts noisings on both sides, so that the two stand at equal noise.
+What stands around the points is in surroundings.py, where the views are in layout.py, what is computed in scene.py.
 """
 
 import atexit
@@ -11,14 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import rerun as rr
-import rerun.blueprint as rrb
 from numpy.typing import ArrayLike, NDArray
 
+import layout
+import surroundings
 import viewer as viewers
-from palette import DATA, TRACKED, noise_colours
+from palette import TRACKED, noise_colours
+from scene import Process, Scene, checked_points, checked_rows
 
-TAIL = 10  # recorded states over which the path of a tracked sample stays visible
-STATES_PER_S = 16
+TAIL = 3  # recorded states over which the path of a tracked sample stays visible: more of them is a tangle
 BATCH_BYTES = 2 << 20  # rows are sent in pieces of this size: quick, and little memory
 
 
@@ -42,6 +44,7 @@ def log_forward_diffusion(
     track_samples: Sequence[int] = (),
     *,
     steps: Sequence[int] | None = None,
+    alpha_bar: ArrayLike | None = None,
     rec: rr.RecordingStream | None = None,
 ) -> None:
     """Record the forward process: green clean points turn red as noise is added.
@@ -51,6 +54,7 @@ def log_forward_diffusion(
         trajectory: (S, N, d): their states after steps[i] noisings.
         track_samples: rows drawn in cyan with the path they took.
         steps: (S,) rising; by default 1 .. S. The last one counts as pure noise.
+        alpha_bar: (T + 1,), beginning with 1 for the clean data; where given, the schedule is drawn as well.
         rec: the recording; by default the one of `init_rerun`.
 
     Raises:
@@ -59,9 +63,10 @@ def log_forward_diffusion(
     data, trajectory = np.asarray(data), np.asarray(trajectory)
     if trajectory.ndim != 3 or trajectory.shape[1:] != data.shape:
         raise ValueError(f"a trajectory of data {data.shape} has shape (S, *{data.shape}), not {trajectory.shape}")
-    states = np.concatenate([data[None], trajectory])
-    noisings = np.concatenate([[0], np.arange(1, len(states)) if steps is None else np.asarray(steps)])
-    _log_process(_recording(rec), "forward", states, noisings, noisings, track_samples)
+    noisings = np.concatenate([[0], np.arange(1, len(trajectory) + 1) if steps is None else np.asarray(steps)])
+    forward = Process("forward", np.concatenate([data[None], trajectory]), noisings)
+    schedule = None if alpha_bar is None else np.asarray(alpha_bar)
+    log_scene(Scene([forward], data=data, alpha_bar=schedule), track_samples, rec=rec)
 
 
 def log_reverse_diffusion(
@@ -76,133 +81,68 @@ def log_reverse_diffusion(
 
     `data`, where given, is drawn behind in grey: what the samples should come to lie on.
     """
-    rec, noisings = _recording(rec), np.asarray(noisings)
-    if data is not None:
-        data = _checked(np.asarray(data))
-        rec.log(
-            "reverse/data",
-            _points(data.shape[-1])(data, colors=DATA, radii=rr.Radius.ui_points(1.0)),
-            static=True,
-        )
-    _log_process(rec, "reverse", np.asarray(states), noisings[0] - noisings, noisings, track_samples)
+    reverse = Process("reverse", np.asarray(states), np.asarray(noisings))
+    log_scene(Scene([reverse], data=None if data is None else np.asarray(data)), track_samples, rec=rec)
 
 
-def _send_layout(rec: rr.RecordingStream, side: str, d: int, tail: int) -> None:
-    """One large view that plays in a loop; the paths of tracked samples fade after `tail` steps."""
-    view = rrb.Spatial2DView if d == 2 else rrb.Spatial3DView
-    visible = rrb.VisibleTimeRanges(
-        timeline="step",
-        start=rrb.TimeRangeBoundary.cursor_relative(seq=-tail),
-        end=rrb.TimeRangeBoundary.cursor_relative(),
-    )
-    # origin "/", not the side: only so does the flip of the y axis apply
-    scene = view(origin="/", contents=f"/{side}/**", name=f"{side} process", overrides={f"/{side}/tails": visible})
-    panel = rrb.TimePanel(
-        state="collapsed",
-        timeline="step",
-        play_state="playing",
-        loop_mode="all",
-        fps=STATES_PER_S * tail / TAIL,
-    )
-    rec.send_blueprint(rrb.Blueprint(scene, panel, collapse_panels=True))
+def log_scene(scene: Scene, track_samples: Sequence[int] = (), *, rec: rr.RecordingStream | None = None) -> None:
+    """Record everything that a scene holds, with the layout that shows it. Raises ValueError as above."""
+    rec = rec or rr.get_global_data_recording()
+    if rec is None:
+        raise ValueError("there is no recording yet: call init_rerun first, or pass rec")
+    processes = [p._replace(states=checked_points(p.states)) for p in scene.processes]
+    tracked = [checked_rows(track_samples, p.states.shape[1]) for p in processes]  # before anything is sent
+    scene = scene._replace(processes=processes, data=None if scene.data is None else checked_points(scene.data))
+    rec.send_blueprint(layout.of_scene(scene, tail=TAIL))
+    surroundings.log_backgrounds(rec, scene)
+    for process, rows in zip(processes, tracked):
+        _log_points(rec, process)
+        if len(rows):
+            _log_tracked(rec, process, rows)
+    surroundings.log_extras(rec, scene)
 
 
 # ---------------------------------------------------------------- one process
 
 
-def _log_process(
-    rec: rr.RecordingStream,
-    side: str,
-    states: NDArray,
-    story: NDArray,
-    noisings: NDArray,
-    track_samples: Sequence[int],
-) -> None:
-    """states (S, N, d) on both clocks, under the entities SIDE/points, SIDE/tracked and SIDE/tails."""
-    states = _checked(states)
-    tracked = _checked_rows(track_samples, states.shape[1])
-    d = states.shape[-1]
-    if d == 2:  # rerun's 2D views point y down
-        rec.log(side, rr.Transform3D(scale=[1, -1, 1]), static=True)
-    archetype = _points(d)
+def _log_points(rec: rr.RecordingStream, process: Process) -> None:
+    """All states on both clocks, a few at a time, under SIDE/points. One colour for each state."""
+    side, states, noisings, story = process.side, process.states, process.noisings, process.story
+    archetype, d = surroundings.points(states.shape[-1]), states.shape[-1]
     rec.log(f"{side}/points", archetype.from_fields(radii=rr.Radius.ui_points(1.7)), static=True)
     colours = noise_colours(noisings / noisings.max())
     per_batch = max(1, BATCH_BYTES // states[0].nbytes)
     for rows in np.array_split(np.arange(len(states)), -(-len(states) // per_batch)):
         rec.send_columns(
             f"{side}/points",
-            indexes=_clocks(story[rows], noisings[rows]),
+            indexes=surroundings.clocks(story[rows], noisings[rows]),
             columns=[
-                *archetype.columns(positions=states[rows].reshape(-1, d)).partition([states.shape[1]] * len(rows)),
+                # a slice, not states[rows]: that would copy
+                *archetype.columns(positions=states[rows[0] : rows[-1] + 1].reshape(-1, d)).partition(
+                    [states.shape[1]] * len(rows)
+                ),
                 *archetype.columns(colors=colours[rows]),
             ],
         )
-    if len(tracked):
-        _log_tracked(rec, side, states[:, tracked], story, noisings)
-    _send_layout(rec, side, d, tail=TAIL * int(np.diff(story).max()))
 
 
-def _log_tracked(rec: rr.RecordingStream, side: str, paths: NDArray, story: NDArray, noisings: NDArray) -> None:
-    """Cyan points and, for each state after the first, one segment per sample from where it was: paths (S, K, d)."""
+def _log_tracked(rec: rr.RecordingStream, process: Process, rows: NDArray[np.int64]) -> None:
+    """Cyan points and, for each state after the first, one segment per sample from where it was."""
+    side, clocks = process.side, surroundings.clocks(process.story, process.noisings)
+    paths = np.ascontiguousarray(process.states[:, rows])
     s, k, d = paths.shape
-    archetype, strips = _points(d), rr.LineStrips2D if d == 2 else rr.LineStrips3D
-    rec.log(
-        f"{side}/tracked",
-        archetype.from_fields(radii=rr.Radius.ui_points(4.0), colors=[TRACKED], **_on_top(d, 20.0)),
-        static=True,
-    )
-    rec.send_columns(
-        f"{side}/tracked",
-        indexes=_clocks(story, noisings),
-        columns=archetype.columns(positions=np.ascontiguousarray(paths).reshape(-1, d)).partition([k] * s),
-    )
-    rec.log(
-        f"{side}/tails",
-        strips.from_fields(radii=rr.Radius.ui_points(1.0), colors=[TRACKED], **_on_top(d, 10.0)),
-        static=True,
-    )
+    archetype, strips = surroundings.points(d), rr.LineStrips2D if d == 2 else rr.LineStrips3D
+    on_top, below = surroundings.in_order(d, 30.0), surroundings.in_order(d, 20.0)
+    style = archetype.from_fields(radii=rr.Radius.ui_points(4.0), colors=[TRACKED], **on_top)
+    rec.log(f"{side}/tracked", style, static=True)
+    positions = archetype.columns(positions=paths.reshape(-1, d)).partition([k] * s)
+    rec.send_columns(f"{side}/tracked", indexes=clocks, columns=positions)
+
+    style = strips.from_fields(radii=rr.Radius.ui_points(1.0), colors=[TRACKED], **below)
+    rec.log(f"{side}/tails", style, static=True)
     segments = np.stack([paths[:-1], paths[1:]], axis=2).reshape(-1, 2, d)
-    rec.send_columns(
-        f"{side}/tails",
-        indexes=_clocks(story[1:], noisings[1:]),
-        columns=strips.columns(strips=segments).partition([k] * (s - 1)),
-    )
-
-
-def _on_top(d: int, order: float) -> dict[str, float]:
-    return {"draw_order": order} if d == 2 else {}
-
-
-def _clocks(story: NDArray, noisings: NDArray) -> list[rr.TimeColumn]:
-    return [rr.TimeColumn("step", sequence=story), rr.TimeColumn("t", sequence=noisings)]
-
-
-def _points(d: int) -> type[rr.Points2D] | type[rr.Points3D]:
-    return rr.Points2D if d == 2 else rr.Points3D
-
-
-def _checked(points: NDArray) -> NDArray[np.float32]:
-    """Points (..., 2 or 3) as contiguous float32, finite: rerun itself accepts NaN without a word."""
-    points = np.ascontiguousarray(points, dtype=np.float32)
-    if points.ndim < 2 or points.shape[-1] not in (2, 3):
-        raise ValueError(f"points must have 2 or 3 coordinates, got shape {points.shape}")
-    if not np.isfinite(points).all():
-        raise ValueError("the points hold NaN or infinity: nothing was recorded")
-    return points
-
-
-def _checked_rows(rows: Sequence[int], count: int) -> NDArray[np.int64]:
-    rows = np.asarray(rows, dtype=np.int64)
-    if rows.size and not (rows.min() >= 0 and rows.max() < count):
-        raise ValueError(f"track_samples must lie in 0..{count - 1}, got {rows.tolist()}")
-    return rows
-
-
-def _recording(rec: rr.RecordingStream | None) -> rr.RecordingStream:
-    rec = rec or rr.get_global_data_recording()
-    if rec is None:
-        raise ValueError("there is no recording yet: call init_rerun first, or pass rec")
-    return rec
+    clocks = surroundings.clocks(process.story[1:], process.noisings[1:])
+    rec.send_columns(f"{side}/tails", indexes=clocks, columns=strips.columns(strips=segments).partition([k] * (s - 1)))
 
 
 if __name__ == "__main__":

@@ -113,19 +113,25 @@ def sample(
     Raises:
         ValueError: no such sampler, a number of steps that it cannot take, or eta where it has no meaning.
     """
-    if sampler not in SAMPLERS:
-        raise ValueError(f"sampler {sampler!r} is unknown; choose one of {', '.join(SAMPLERS)}")
-    if sampler == "ddpm" and sampling_steps not in (None, scheduler.num_timesteps):
-        raise ValueError(f"sampler=ddpm takes all {scheduler.num_timesteps} steps; for fewer use ddim or dpm")
+    timesteps = [noisings - 1 for noisings in visited(scheduler, sampler, sampling_steps)[:-1]]
     if sampler != "ddim" and eta != 0:
         raise ValueError(f"eta belongs to sampler=ddim, not to {sampler}")
     if sampler == "ddpm":
         return ddpm(denoise, scheduler, x_T, generator=generator)
-    default = min(SAMPLERS[sampler], scheduler.num_timesteps)
-    timesteps = scheduler.timesteps(default if sampling_steps is None else sampling_steps)
     if sampler == "dpm":
         return dpm(denoise, scheduler, x_T, timesteps=timesteps)
     return ddim(denoise, scheduler, x_T, timesteps=timesteps, eta=eta, generator=generator)
+
+
+def visited(scheduler: NoiseScheduler, sampler: str, sampling_steps: int | None = None) -> list[int]:
+    """The `step` of every state that `sample` will yield: numbers of noisings, T first and 0 last."""
+    if sampler not in SAMPLERS:
+        raise ValueError(f"sampler {sampler!r} is unknown; choose one of {', '.join(SAMPLERS)}")
+    T = scheduler.num_timesteps
+    if sampler == "ddpm" and sampling_steps not in (None, T):
+        raise ValueError(f"sampler=ddpm takes all {T} steps; for fewer use ddim or dpm")
+    default = T if sampler == "ddpm" else min(SAMPLERS[sampler], T)
+    return [t + 1 for t in scheduler.timesteps(sampling_steps or default)] + [0]
 
 
 def last(states: Iterator[State]) -> Tensor:

@@ -3,30 +3,36 @@
 import json
 import math
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from conf.entry import command
 
 LOG_EVERY = 10  # optimizer steps in a row of loss.csv
-PROBES = 60  # how often, in a training, the excess over the Bayes floor is measured
-PROBE_STEPS, PROBE_POINTS = 20, 200
+PROBES = 40  # how often, in a training, the excess over the Bayes floor is measured
+PROBE_STEPS, PROBE_POINTS = 20, 100
 
 
 @command("train")
 def main(run_folder: Path, **config: Any) -> float:
     """One training run in its own folder. Returns the last mean loss, for sweepers."""
-    return train(run_folder, config)["loss"]
+    with ExitStack() as stack:
+        return train(run_folder, config, stack)["loss"]
 
 
-def train(run_folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """Train as `config` says (conf/config.py: Train), leave everything in `run_folder`, return the figures."""
+def train(run_folder: Path, config: dict[str, Any], stack: ExitStack) -> dict[str, Any]:
+    """Train as `config` says (conf/config.py: Train), leave everything in `run_folder`, return the figures.
+
+    A recording, where one is asked for, ends with `stack`; a web page lasts until Ctrl-C.
+    """
     import torch  # here and not above: --help must not wait for it
     from torch.optim.swa_utils import AveragedModel
     from tqdm import tqdm
 
     import checkpoint
     import device as devices
+    import snapshots
     from bayes import excess, make_probes
     from dataset import Normaliser, held_out, make_dataset
     from diffusion import denoiser, training_loss
@@ -79,6 +85,8 @@ def train(run_folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         moments = _log_spaced(total, PROBES)
 
     # ------------------------------------------------------------ the loop
+    snapshot = stack.enter_context(snapshots.recorded(run_folder, config, scheduler, normaliser, start, total))
+    snapshot(start, average.module, None)
     clock, cpu = time.perf_counter(), time.process_time()
     bar = tqdm(total=total, initial=start, desc="training", unit="step", disable=None)
     for step, (x_0, label) in zip(range(start, total), batches(loader, start)):
@@ -97,6 +105,7 @@ def train(run_folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         done = step + 1
         if (mean := log.add(done, loss, group["lr"], time.perf_counter() - clock)) is not None:
             bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
+        snapshot(done, average.module, mean)
         bar.update()
         if probes and done in moments:
             excess_log.add(done, excess(trained.denoise(), probes, device).tolist())
@@ -148,7 +157,7 @@ def _resumed(config: dict[str, Any]) -> dict[str, Any] | None:
     if config["resume"] is None:
         return None
     state = checkpoint.load(config["resume"])
-    free = {"resume", "task_name", "device", "threads", "checkpoint_every", "judge_samples"}
+    free = {"resume", "task_name", "device", "threads", "checkpoint_every", "judge_samples", "record", "viewer"}
     if other := [k for k in config if k not in free and state["config"].get(k) != config[k]]:
         raise ValueError(f"resume={config['resume']} was trained with other options: {', '.join(sorted(other))}")
     return state

@@ -1,10 +1,12 @@
 """Where a recording goes: always into a file; then, as `viewer` says, into a window or a web page on this machine."""
 
+import importlib.util
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +16,14 @@ import rerun as rr
 
 VIEWERS = ("auto", "window", "web", "file")
 PATIENCE_S = 20.0
+LOOPBACK = "127.0.0.1"  # whoever shares the network must not see the recording
 
 
 @contextmanager
-def recording(app_id: str, path: str | Path, viewer: str = "auto") -> Iterator[rr.RecordingStream]:
-    """A rerun recording that ends as the file `path` and is then shown.
+def recording(
+    app_id: str, path: str | Path, viewer: str = "auto", *, port: int | None = None, live: bool = False
+) -> Iterator[rr.RecordingStream]:
+    """A rerun recording that ends as the file `path` and is shown.
 
     The file is written under another name and renamed when it is complete: it is whole or does not exist.
 
@@ -26,10 +31,12 @@ def recording(app_id: str, path: str | Path, viewer: str = "auto") -> Iterator[r
         viewer: "window"; "web", served on the loopback interface until Ctrl-C; "file", only written; or "auto", a
             window where there is a display, else a file. Where a window cannot open, the command that opens the
             file is printed.
+        port: of the web page; by default a free one.
+        live: show it while it grows (a web page always does), not only when it is whole.
 
     Raises:
         ValueError: no such viewer.
-        OSError: the file cannot be written, or no port is free.
+        OSError: the file cannot be written, the port is taken, or rerun's program does not fit its library.
     """
     if viewer not in VIEWERS:
         raise ValueError(f"viewer must be one of {', '.join(VIEWERS)}; got {viewer!r}")
@@ -37,32 +44,54 @@ def recording(app_id: str, path: str | Path, viewer: str = "auto") -> Iterator[r
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.touch()  # says in Python's own words when the folder cannot be written to
+    with _ending_politely():
+        server = None
+        try:
+            server = _server(viewer, port, live)
+            rec = _stream(app_id, unfinished, server)
+            if live and viewer == "web":
+                print(f"recording: watch it grow at  {server.page}", flush=True)
+            yield rec
+            rec.flush()
+            rec.disconnect()
+            os.replace(unfinished, path)
+            _show(path, viewer, server)
+        finally:
+            unfinished.unlink(missing_ok=True)
+            if server and viewer == "web":  # a window stays open for the person who looks at it
+                server.stop()
+
+
+def _stream(app_id: str, file: Path, server: "_Server | None") -> rr.RecordingStream:
     rr.set_strict_mode(True)  # otherwise bad data become an empty entity and a warning
     rec = rr.RecordingStream(app_id)
     rec.set_log_time_enabled(False)
-    server = _WebServer() if viewer == "web" else None
+    rec.set_sinks(rr.FileSink(str(file)), *([rr.GrpcSink(server.address)] if server else []))
+    return rec
+
+
+@contextmanager
+def _ending_politely() -> Iterator[None]:
+    """Let SIGTERM end the program as an error does, through every `finally`: no server and no half file stays."""
+    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        live = [rr.GrpcSink(server.address)] if server else []
-        rec.set_sinks(rr.FileSink(str(unfinished)), *live)
-        yield rec
-        rec.flush()
-        rec.disconnect()
-        os.replace(unfinished, path)
-        if server:
-            server.wait(path)
-        else:
-            _show(path, viewer)
+        yield
     finally:
-        unfinished.unlink(missing_ok=True)
-        if server:
-            server.stop()
+        signal.signal(signal.SIGTERM, before)
 
 
-def _show(path: Path, viewer: str) -> None:
-    if viewer == "file" or not _has_display():
+def _show(path: Path, viewer: str, server: "_Server | None") -> None:
+    if viewer == "web":
+        server.wait(path)
+    elif server is not None:
+        print(f"recording: {path}, shown in the rerun viewer")
+    elif viewer == "file" or not _has_display():
         missing = "there is no display; " if viewer == "window" else ""
         print(f"recording: {missing}open it with  rerun {path}")
-    elif not _stays_open([_rerun(), str(path)]):
+    elif not _stays_open([*_program(), "--new", "--bind", LOOPBACK, str(path)]):
         print(f"recording: no window could be opened; try  rerun {path}  or viewer=web")
     else:
         print(f"recording: {path}, shown in the rerun viewer")
@@ -74,74 +103,129 @@ def _has_display() -> bool:
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
-def _rerun() -> str:
-    """The viewer that came with this Python, also where its environment is not activated."""
-    beside = Path(sys.executable).with_name("rerun.exe" if sys.platform == "win32" else "rerun")
-    return str(beside) if beside.exists() else "rerun"
+# ---------------------------------------------------------------- rerun's program
+
+
+def _program() -> list[str]:
+    """The viewer that came with this Python's library, else the one on the PATH.
+
+    Raises:
+        OSError: there is none, or it is of another version, which may misread what this one sends.
+    """
+    spec = importlib.util.find_spec("rerun_cli")
+    name = "rerun.exe" if sys.platform == "win32" else "rerun"
+    beside = Path(spec.origin).with_name(name) if spec and spec.origin else Path(name)
+    program = str(beside) if beside.exists() else name
+    try:
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=PATIENCE_S).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise OSError("rerun's viewer is not installed here; viewer=file always works") from error
+    version = said.split()[1] if len(said.split()) > 1 else "of an unknown version"
+    if version != rr.__version__:
+        raise OSError(
+            f"the rerun viewer is {version}, its library {rr.__version__}: install the same or use viewer=file"
+        )
+    return [program]
+
+
+def _start(command: list[str]) -> subprocess.Popen:
+    """A program in a session and process group of its own: Ctrl-C here does not reach it."""
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, **quiet, start_new_session=True)
 
 
 def _stays_open(command: list[str], seconds: float = 3.0) -> bool:
     """Start a program that outlives this one; False where it ends at once (a display that points nowhere, say)."""
     try:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
-    except OSError:
-        return False
-    try:
-        process.wait(seconds)
+        _start(command).wait(seconds)
     except subprocess.TimeoutExpired:
         return True
     return False
 
 
-class _WebServer:
-    """`rerun --serve-web` on the loopback interface. It runs in a process group of its own, ended as a whole."""
+# ---------------------------------------------------------------- a viewer that is fed while we log
 
-    def __init__(self) -> None:
-        self.port, self.web_port = _free_ports(2)
-        self.address = f"rerun+http://127.0.0.1:{self.port}/proxy"
-        self.process = subprocess.Popen(
-            [_rerun(), "--serve-web", "--bind", "127.0.0.1", "--port", str(self.port),
-             "--web-viewer-port", str(self.web_port)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+
+def _server(viewer: str, port: int | None, live: bool) -> "_Server | None":
+    """The viewer to send to while logging, if any; a window that cannot open is said and done without."""
+    if viewer == "web":
+        web_port = _free_ports(1)[0] if port is None else _checked_free(port)
+        return _Server(["--serve-web", "--web-viewer-port", str(web_port)], web_port)
+    if not live or viewer == "file" or not _has_display():
+        return None
+    try:
+        return _Server([])
+    except OSError as error:
+        print(f"recording: {error}")
+        return None
+
+
+class _Server:
+    """rerun's program, listening on the loopback interface for what we log: a window, or the server of a web page."""
+
+    def __init__(self, options: list[str], web_port: int | None = None) -> None:
+        port = _free_ports(1)[0]
+        self.web_port, self.address = web_port, f"rerun+http://{LOOPBACK}:{port}/proxy"
+        self.process = _start([*_program(), *options, "--bind", LOOPBACK, "--port", str(port)])
+        awaited = [port] if web_port is None else [port, web_port]
         end = time.monotonic() + PATIENCE_S
-        while not (_listens(self.port) and _listens(self.web_port)):
-            if self.process.poll() is not None or time.monotonic() > end:
-                self.stop()
-                raise OSError("the web viewer did not start; viewer=file always works")
-            time.sleep(0.1)
+        try:
+            while not all(_listens(p) for p in awaited):
+                if self.process.poll() is not None or time.monotonic() > end:
+                    raise OSError("the rerun viewer did not start; viewer=file always works")
+                time.sleep(0.1)
+        except BaseException:  # Ctrl-C, too, must leave nobody behind
+            self.stop()
+            raise
+
+    @property
+    def page(self) -> str:
+        """The address for a browser."""
+        return f"http://{LOOPBACK}:{self.web_port}?url={self.address.replace('+', '%2B')}"
 
     def wait(self, path: Path) -> None:
         """Tell the address and stay until Ctrl-C or until the server ends."""
-        page = f"http://127.0.0.1:{self.web_port}?url={self.address.replace('+', '%2B')}"
-        print(f"recording: {path}, shown at  {page}  (Ctrl-C ends it)", flush=True)
+        print(f"recording: {path}, shown at  {self.page}  (Ctrl-C ends it)", flush=True)
         try:
             self.process.wait()
         except KeyboardInterrupt:
             print()
 
     def stop(self) -> None:
+        """End it with everything that it started."""
         if self.process.poll() is not None:
             return
+        self._signal("SIGTERM")
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._signal("SIGKILL")
+            self.process.wait()
+
+    def _signal(self, name: str) -> None:
         if os.name == "posix":
-            os.killpg(self.process.pid, signal.SIGTERM)  # the pip wrapper alone would leave the server behind
+            os.killpg(self.process.pid, getattr(signal, name))
         else:
-            self.process.terminate()
-        self.process.wait()
+            self.process.kill()
 
 
 def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    sockets = [socket.create_server((LOOPBACK, 0)) for _ in range(count)]
     ports = [s.getsockname()[1] for s in sockets]
     for s in sockets:
         s.close()
     return ports
 
 
+def _checked_free(port: int) -> int:
+    try:
+        socket.create_server((LOOPBACK, port)).close()
+    except OSError as error:
+        raise OSError(f"port {port} cannot be used ({error.strerror}): choose another one") from error
+    return port
+
+
 def _listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(0.2)
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+        return probe.connect_ex((LOOPBACK, port)) == 0

@@ -73,7 +73,14 @@ class Recording:
         choices=("auto", "window", "web", "file"),
     )
     viz_steps: int = option(50, "states recorded, evenly chosen, always with the first and the last", low=2)
-    track_samples: list[int] = option([0, 1, 2, 3, 4, 5], "rows drawn in cyan with their paths")
+    track_samples: list[int] | None = option(None, "rows drawn in cyan with their paths; default: the first six")
+    port: int | None = option(None, "port of viewer=web; default: a free one", low=1, high=65535)
+    animation: str = option(
+        "none", "also write the process as a short film; mp4 needs ffmpeg", choices=("none", "gif", "mp4")
+    )
+    save_trajectory: bool = option(
+        False, "also write trajectory.npz, the states recorded, for `python scripts/animate.py trajectory.npz`"
+    )
 
 
 # ---------------------------------------------------------------- groups: dataset=..., model=...
@@ -170,6 +177,12 @@ class Train(Machine, Process):
     judge_samples: int = option(10000, "samples drawn and judged at the end; 0: no judgement", low=0)
     checkpoint_every: int = option(1000, "optimizer steps between checkpoints", low=1)
     task_name: str | None = option(None, "run folder, such as runs/first; default: a new stamped one")
+    record: bool = option(False, "record how samples of the same noise emerge as training goes on: training.rrd")
+    viewer: str | None = option(
+        None,
+        "watch that recording while it grows, in a window or a web page on this machine; implies record",
+        choices=("auto", "window", "web", "file"),
+    )
     resume: str | None = option(None, "a checkpoint or run folder to go on from, with the same options")
 
 

@@ -1,26 +1,39 @@
 """Recordings read back from the file: every number is the trajectory's own."""
 
 import os
+import statistics
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 import rerun as rr
-from conftest import python
+import torch
+from conftest import SMALL, command, python
 from rerun.chunk import RrdReader
 
+import replay
+from dataset import make_dataset
+from diffusion import exact_denoiser, forward_states
 from palette import noise_colours
-from rerun_viz import log_forward_diffusion, log_reverse_diffusion
+from randomness import generator
+from rerun_viz import log_forward_diffusion, log_reverse_diffusion, log_scene
+from sampler import State
+from scene import Loss, Process, Scene
+from schedule import make_scheduler
+from surroundings import LEAST_SIGNAL
 from viewer import recording
 
 
-def column(path, entity, component):
+def column(path, entity, component, clock="step"):
     """(step, values per row) of one component, in order of time."""
     steps, values = [], []
     for chunk in RrdReader(path).stream().filter(content=entity, is_static=False, components=component):
         batch = chunk.to_record_batch()
-        steps += batch.column("step").to_pylist()
+        if clock not in batch.schema.names:
+            continue
+        steps += batch.column(clock).to_pylist()
         values += batch.column(component).to_pylist()
     order = np.argsort(steps)
     return np.array(steps)[order], [np.array(values[i]) for i in order]
@@ -76,6 +89,9 @@ def test_reverse_runs_on_two_clocks(tmp_path):
         (np.zeros((5, 2)), np.full((3, 5, 2), np.nan), [], "NaN"),
         (np.zeros((5, 4)), np.zeros((3, 5, 4)), [], "2 or 3 coordinates"),
         (np.zeros((5, 2)), np.zeros((3, 5, 2)), [5], "0..4"),
+        (np.zeros((5, 2)), np.zeros((3, 5, 2)), [-1], "0..4"),
+        (np.full((5, 2), np.inf), np.zeros((3, 5, 2)), [], "infinity"),
+        (np.zeros((0, 2)), np.zeros((3, 0, 2)), [], "no points"),
     ],
 )
 def test_bad_input_is_named_and_leaves_no_file(data, trajectory, track, words, tmp_path):
@@ -106,3 +122,194 @@ def test_a_display_that_points_nowhere_loses_nothing(tmp_path, monkeypatch, capf
         rec.log("x", rr.Points2D([[0, 0]]))
     assert "rerun" in capfd.readouterr().out
     assert (tmp_path / "a.rrd").stat().st_size > 0
+
+
+# ---------------------------------------------------------------- the whole scene
+
+KEPT = [0, 1, 8, 15, 20]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A scene with everything in it, for the exact denoiser, and its recording."""
+    scheduler, real = make_scheduler("linear", 20), make_dataset("moons", 60, 1, noise=0.05)
+    x = torch.from_numpy(real.points)
+    states = [State(n, x + n, x - 1) for n in reversed(KEPT)]
+    reverse, guesses = replay.reverse(states, np.array([0, 7]))
+    processes = [replay.forward(scheduler, real.points, KEPT, 0), reverse]
+    scene = Scene(
+        processes,
+        data=real.points,
+        alpha_bar=replay.alpha_bar(scheduler),
+        fields=[replay.field("exact", exact_denoiser(real.law, scheduler), scheduler, KEPT, 2)],
+        guesses=guesses,
+        distance=replay.distance(processes, real.points, make_dataset("moons", 60, 2, noise=0.05).points),
+        loss=Loss(np.array([10.0, 20.0]), np.array([0.5, 0.3]), 0.2),
+        normalised=True,
+    )
+    path = tmp_path_factory.mktemp("scene") / "a.rrd"
+    with recording("test", path, "file") as rec:
+        log_scene(scene, [0, 7], rec=rec)
+    return path, scene
+
+
+def test_both_sides_stand_at_equal_noise_on_the_clock_t(whole):
+    path, scene = whole
+    for side, process in zip(("forward", "reverse"), scene.processes):
+        t, positions = column(path, f"/{side}/points", "Points2D:positions", "t")
+        order = np.argsort(process.noisings)
+        assert t.tolist() == KEPT
+        assert np.array_equal(np.stack(positions).astype("f"), process.states[order])
+    steps, _ = column(path, "/reverse/points", "Points2D:positions")
+    assert steps.tolist() == [0, 5, 12, 19, 20]
+
+
+def test_guesses_lead_to_x_0_and_are_blank_without_signal(whole):
+    path, scene = whole
+    t, vectors = column(path, "/reverse/guess", "Arrows2D:vectors", "t")
+    _, origins = column(path, "/reverse/guess", "Arrows2D:origins", "t")
+    where, guess = (array[::-1] for array in scene.guesses)
+    for i, n in enumerate(t):
+        if scene.alpha_bar[n] < LEAST_SIGNAL:
+            assert len(vectors[i]) == 0
+        else:
+            assert np.allclose(origins[i] + vectors[i], guess[i], atol=1e-5) and np.allclose(origins[i], where[i])
+    assert len(vectors[-1]) == 0 and len(vectors[0]) == 2
+
+
+def test_the_score_field_points_uphill(whole):
+    path, scene = whole
+    law, field = make_dataset("moons", 1, 0, noise=0.05).law, scene.fields[0]
+    scheduler = make_scheduler("linear", 20)
+    t, vectors = column(path, "/reverse/score/exact", "Arrows2D:vectors", "t")
+    assert t.tolist() == KEPT[1:]
+    for i, n in enumerate(t):
+        score = law.noised(*scheduler.alpha_sigma_at(n - 1)).score(torch.from_numpy(field.origins)).numpy()
+        cosine = (vectors[i] * score).sum(-1) / np.linalg.norm(vectors[i], axis=-1) / np.linalg.norm(score, axis=-1)
+        assert cosine.min() > 0.999
+        assert np.linalg.norm(vectors[i], axis=-1).max() <= 2 * replay.REACH / (replay.PER_SIDE[2] - 1)
+
+
+def test_the_readout_runs_on_both_clocks_and_holds_the_last_picture(whole):
+    for clock, moments in (("step", [0, 1, 5, 8, 12, 15, 19, 20, 22]), ("t", [*KEPT, 22])):
+        found = {}
+        for chunk in RrdReader(whole[0]).stream().filter(content="/now", is_static=False):
+            batch = chunk.to_record_batch()
+            if clock in batch.schema.names:
+                texts = batch.column("TextDocument:text").to_pylist()
+                found |= dict(zip(batch.column(clock).to_pylist(), [text[0] for text in texts]))
+        assert sorted(found) == moments
+        assert f"{clock} 0 of 20" in found[0] and found[20] == found[22]
+        assert ("noised 20 times" in found[0]) == (clock == "step")
+
+
+def test_three_dimensions_get_a_scene_of_three(tmp_path):
+    states = np.random.default_rng(0).normal(size=(4, 10, 3)).astype("f")
+    with recording("test", tmp_path / "r.rrd", "file") as rec:
+        log_forward_diffusion(states[0], states[1:], [0], rec=rec)
+    _, positions = column(tmp_path / "r.rrd", "/forward/points", "Points3D:positions")
+    assert np.array_equal(np.stack(positions).astype("f"), states)
+    entities = {str(chunk.entity_path) for chunk in RrdReader(tmp_path / "r.rrd").stream()}
+    assert "/forward/data" in entities and not any("paths" in name for name in entities)
+
+
+def test_no_tracked_samples_leave_no_trace(tmp_path):
+    with recording("test", tmp_path / "r.rrd", "file") as rec:
+        log_forward_diffusion(np.zeros((5, 2)), np.zeros((3, 5, 2)), [], rec=rec)
+    entities = {str(chunk.entity_path) for chunk in RrdReader(tmp_path / "r.rrd").stream()}
+    assert "/forward/points" in entities and "/forward/tracked" not in entities
+
+
+def test_strides_over_several_steps_are_the_same_chain():
+    """Mean and covariance over time of the thinned chain against eq. 4: the share of x_0 and of the earlier state."""
+    scheduler, n = make_scheduler("linear", 50), 200_000
+    x_0 = torch.full((n, 1), 2.0, dtype=torch.float64)
+    clean, x_10, x_25 = forward_states(scheduler, x_0, [0, 10, 25], generator(0, "test"))
+    left = replay.alpha_bar(scheduler)
+    assert torch.equal(clean, x_0)
+    for x, k in ((x_10, 10), (x_25, 25)):
+        assert float(x.mean()) == pytest.approx(2 * left[k] ** 0.5, abs=0.01)
+        assert float(x.var()) == pytest.approx(1 - left[k], rel=0.02)
+    covariance = float(((x_10 - x_10.mean()) * (x_25 - x_25.mean())).mean())
+    assert covariance == pytest.approx((left[25] / left[10]) ** 0.5 * (1 - left[10]), rel=0.03)
+
+
+# ---------------------------------------------------------------- what it costs
+
+
+def write_raw(states, path):
+    """The points alone, as rerun's own column call of 2 MiB pieces."""
+    with recording("raw", path, "file") as rec:
+        rows = max(1, (2 << 20) // states[0].nbytes)
+        for first in range(0, len(states), rows):
+            part = states[first : first + rows]
+            columns = rr.Points2D.columns(positions=part.reshape(-1, 2)).partition([states.shape[1]] * len(part))
+            index = rr.TimeColumn("step", sequence=np.arange(first, first + len(part)))
+            rec.send_columns("points", indexes=[index], columns=columns)
+
+
+def write_scene(states, path):
+    with recording("scene", path, "file") as rec:
+        log_scene(Scene([Process("forward", states, np.arange(len(states)))]), range(6), rec=rec)
+
+
+def seconds(write, states, path):
+    began = time.process_time()
+    write(states, path)
+    return time.process_time() - began
+
+
+def test_many_points_cost_little_more_than_their_bytes(tmp_path):
+    states = np.random.default_rng(0).normal(size=(101, 100_000, 2)).astype("f")
+    raw, ours = [], []
+    for _ in range(3):  # in turns: the machine's load falls on both
+        raw.append(seconds(write_raw, states, tmp_path / "raw.rrd"))
+        ours.append(seconds(write_scene, states, tmp_path / "ours.rrd"))
+    print(f"raw {raw}, ours {ours}, ratio {statistics.median(ours) / statistics.median(raw):.2f}")
+    assert (tmp_path / "ours.rrd").stat().st_size <= 1.3 * states.nbytes
+    assert statistics.median(ours) <= 2 * statistics.median(raw) + 0.1
+    assert statistics.median(ours) < 2
+
+
+def test_memory_does_not_grow_with_the_number_of_steps(tmp_path):
+    code = (
+        "import resource, numpy as np; from scene import Process, Scene\n"
+        "from rerun_viz import log_scene; from viewer import recording\n"
+        "states = np.random.default_rng(0).random((STEPS, 50_000, 2), 'f')\n"
+        "def record():\n"
+        "    with recording('test', 'a.rrd', 'file') as rec:\n"
+        "        log_scene(Scene([Process('forward', states, np.arange(len(states)))]), rec=rec)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "record(); print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    grown = [
+        int(python(code.replace("STEPS", str(steps)), tmp_path).stdout.splitlines()[-1]) / 1024 for steps in (50, 300)
+    ]
+    print(f"MiB beyond the trajectory: {grown}")
+    assert grown[1] < grown[0] + 30  # the trajectory itself has grown by 95 MiB
+
+
+def test_the_default_scene_stays_small(tmp_path):
+    states = np.random.default_rng(0).normal(size=(101, 2000, 2)).astype("f")
+    write_scene(states, tmp_path / "a.rrd")
+    assert (tmp_path / "a.rrd").stat().st_size <= 1.3 * states.nbytes
+
+
+# ---------------------------------------------------------------- training
+
+
+def test_a_training_is_recorded_without_changing_it(run, tmp_path):
+    done = command(f"train.py {SMALL} max_steps=300 checkpoint_every=100 record=true task_name=seen", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "rerun seen/training.rrd" in done.stdout
+    weights = [torch.load(folder / "last.pt", weights_only=True)["ema"] for folder in (run, tmp_path / "seen")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+    path = tmp_path / "seen" / "training.rrd"
+    steps, clouds = column(path, "/training/samples", "Points2D:positions", "train_step")
+    assert steps[0] == 0 and steps[1] == 1 and steps[-1] == 300 and len(steps) > 20
+    distance = [value[0] for value in column(path, "/distance/samples", "Scalars:scalars", "train_step")[1]]
+    assert distance[-1] < 0.6 * distance[0]
+    far = [np.linalg.norm(np.asarray(c) - np.asarray(clouds[-1]), axis=1).mean() for c in (clouds[0], clouds[-2])]
+    assert far[1] < 0.5 * far[0]  # the same noise: late pictures resemble each other point by point
+    assert 300 in column(path, "/loss/training", "Scalars:scalars", "train_step")[0]

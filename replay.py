@@ -1,0 +1,142 @@
+"""What is known around the processes of a recording: score fields, guesses, distances, losses. As arrays (scene.py)."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bayes import make_probes
+from dataset import PointSet, make_dataset
+from diffusion import chosen_steps, exact_denoiser, forward_states
+from law import Law
+from loss.log import NAME as LOSS_FILE
+from loss.log import read_losses
+from metrics import sliced_wasserstein
+from randomness import generator
+from sampler import Denoiser, State
+from scene import Distance, Field, Loss, Process, Scene
+from schedule import NoiseScheduler
+from trained import Trained
+
+REACH = 3.0  # the score field is drawn from -REACH to REACH
+PER_SIDE = {2: 13, 3: 5}  # arrows along one side of the field
+COMPARED = 1000  # points in a distance
+DIRECTIONS = 32  # of the sliced distance
+LONGEST_LOSS = 30  # bars
+
+
+def alpha_bar(scheduler: NoiseScheduler) -> NDArray:
+    """(T + 1,), beginning with 1 for the clean data: indexed by the number of noisings."""
+    return np.concatenate([[1.0], scheduler.alphas_cumprod.numpy()])
+
+
+def forward(scheduler: NoiseScheduler, data: NDArray, noisings: Sequence[int], seed: int) -> Process:
+    """The forward chain of data (N, d) at the chosen numbers of noisings, which rise from 0."""
+    states = np.empty((len(noisings), *data.shape), np.float32)
+    chain = forward_states(scheduler, torch.as_tensor(data), noisings, generator(seed, "forward"))
+    for i, x_t in enumerate(chain):
+        states[i] = x_t
+    return Process("forward", states, np.asarray(noisings))
+
+
+def reverse(states: Iterable[State], tracked: NDArray) -> tuple[Process, tuple[NDArray, NDArray]]:
+    """The reverse process out of a sampler's states, and the x_0 guesses of the tracked rows."""
+    noisings, points, guesses = [], [], []
+    for state in states:
+        noisings.append(state.step)
+        points.append(state.x_t.float().cpu().numpy())
+        guesses.append(state.x_0[tracked].float().cpu().numpy())
+    process = Process("reverse", np.stack(points), np.array(noisings))
+    return process, (process.states[:, tracked], np.stack(guesses))
+
+
+def real_sets(dataset: dict[str, Any], count: int, seed: int) -> tuple[PointSet, NDArray]:
+    """Two independent sets of `count` real points (data units). Of a file each gets at most a half, without overlap."""
+    real = make_dataset(n_samples=count, seed=seed + 1, **dataset)
+    if real.law is not None:
+        return real, make_dataset(n_samples=count, seed=seed + 2, **dataset).points
+    points = make_dataset(n_samples=2 * count, seed=seed + 1, **dataset).points
+    half = len(points) // 2
+    return PointSet(points[:half]), points[half : 2 * half]
+
+
+def of_forward(scheduler: NoiseScheduler, data: NDArray, viz_steps: int, seed: int) -> Scene:
+    """The forward process alone, in the data's own coordinates: at most viz_steps states."""
+    process = forward(scheduler, data, chosen_steps(scheduler.num_timesteps, viz_steps), seed)
+    return Scene([process], data=data, alpha_bar=alpha_bar(scheduler))
+
+
+def of_trained(
+    trained: Trained,
+    process: Process,
+    guesses: tuple[NDArray, NDArray],
+    folder: Path,
+    real: PointSet,
+    other: NDArray,
+    seed: int,
+) -> Scene:
+    """Both processes of a trained network, with everything that can be known around them.
+
+    Args:
+        process, guesses: what `reverse` returned.
+        folder: the run folder; its loss.csv is shown where there is one.
+        real, other: what `real_sets` returned; `real` is drawn and noised.
+    """
+    scheduler, noisings = trained.scheduler, process.noisings[::-1].tolist()
+    law = real.law and real.law.scaled(trained.normaliser.mean, trained.normaliser.std)
+    data, held_out = (trained.normaliser.normalise(torch.as_tensor(p)).numpy() for p in (real.points, other))
+    processes = [forward(scheduler, data, noisings, seed), process]
+    device, network = next(trained.net.parameters()).device, trained.denoise()
+    denoisers = {"network": lambda x_t, t: network(x_t.to(device), t.to(device)).cpu()} | (
+        {"exact": exact_denoiser(law, scheduler)} if law else {}
+    )
+    return Scene(
+        processes,
+        data=data,
+        alpha_bar=alpha_bar(scheduler),
+        fields=[field(name, denoise, scheduler, noisings, data.shape[1]) for name, denoise in denoisers.items()],
+        guesses=guesses,
+        distance=distance(processes, held_out, data),
+        loss=loss(folder, law, scheduler),
+        normalised=True,
+    )
+
+
+# ---------------------------------------------------------------- what stands beside the points
+
+
+def field(name: str, denoise: Denoiser, scheduler: NoiseScheduler, noisings: Sequence[int], dim: int) -> Field:
+    """Arrows on a grid that point along the score, -eps / sigma: towards where points are likelier at that noise.
+
+    Scores span orders of magnitude, so the lengths saturate: half a cell at |eps| = 1, never more than a whole one.
+    """
+    side = torch.linspace(-REACH, REACH, PER_SIDE[dim])
+    grid, cell = torch.cartesian_prod(*[side] * dim), float(side[1] - side[0])
+    shown = [n for n in noisings if n > 0]  # clean data has no score that a network could know
+    with torch.no_grad():
+        eps = torch.stack([denoise(grid, torch.tensor(n - 1)) for n in shown])
+    vectors = -eps * cell / (1 + eps.norm(dim=-1, keepdim=True))
+    return Field(name, grid.numpy(), vectors.float().numpy(), np.array(shown))
+
+
+def distance(processes: Sequence[Process], real: NDArray, other: NDArray) -> Distance:
+    """Sliced Wasserstein-1 of every state to `real` points (N, d) that no process began with; `other` is real too."""
+    n = min(COMPARED, len(real), *[p.states.shape[1] for p in processes])
+    real, other = real[:n], other[:n]
+    by_side = {p.side: np.array([sliced_wasserstein(s[:n], real, DIRECTIONS) for s in p.states]) for p in processes}
+    return Distance(by_side, sliced_wasserstein(other, real, DIRECTIONS))
+
+
+def loss(folder: Path, law: Law | None, scheduler: NoiseScheduler) -> Loss | None:
+    """The training loss in a run folder, thinned to means; None where there is no loss.csv."""
+    if not (folder / LOSS_FILE).exists():
+        return None
+    columns = read_losses(folder)
+    size = -(-len(columns["loss"]) // LONGEST_LOSS)
+    value = np.array([part.mean() for part in np.split(columns["loss"], range(size, len(columns["loss"]), size))])
+    step = columns["step"][0] * size * np.arange(1, len(value) + 1)
+    floor = make_probes(law, scheduler, num_steps=50, num_points=100, seed=0).bayes_floor if law else None
+    return Loss(step, value, floor)

@@ -1,0 +1,85 @@
+"""What a recording or an animation is about: plain arrays, computed in replay.py, drawn elsewhere.
+
+Everything is in one coordinate system: for a trained model the normalised one, in which it was trained and in which
+x_T is N(0, I). "Noisings" and the two clocks are explained in schedule.py and rerun_viz.py.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Process(NamedTuple):
+    """states (S, N, d), the i-th of them noised noisings[i] times; side is "forward" or "reverse"."""
+
+    side: str
+    states: NDArray
+    noisings: NDArray
+
+    @property
+    def story(self) -> NDArray:
+        """(S,): how many steps the process has gone."""
+        return np.abs(self.noisings - self.noisings[0])
+
+
+class Field(NamedTuple):
+    """Arrows along a score: origins (G, d), vectors (S, G, d), the i-th set of them for noisings[i]."""
+
+    name: str
+    origins: NDArray
+    vectors: NDArray
+    noisings: NDArray
+
+
+class Loss(NamedTuple):
+    """A training loss (K,), means up to optimizer steps (K,), and the least that is possible, where it is known."""
+
+    step: NDArray
+    loss: NDArray
+    floor: float | None
+
+
+class Distance(NamedTuple):
+    """Distance to the data at each state of each process, by side, and its floor: between two real draws."""
+
+    by_side: dict[str, NDArray]
+    floor: float
+
+
+class Scene(NamedTuple):
+    """One or two processes and whatever is known around them."""
+
+    processes: list[Process]
+    data: NDArray | None = None  # (N, d), clean
+    alpha_bar: NDArray | None = None  # (T + 1,), 1 for the clean data
+    fields: Sequence[Field] = ()
+    guesses: tuple[NDArray, NDArray] | None = None  # of tracked samples: where they are, their x_0; both (S, K, d)
+    distance: Distance | None = None
+    loss: Loss | None = None
+    normalised: bool = False
+
+    @property
+    def dim(self) -> int:
+        return self.processes[0].states.shape[-1]
+
+
+def checked_points(points: NDArray) -> NDArray[np.float32]:
+    """Points (..., 2 or 3) as contiguous float32, finite: rerun itself accepts NaN without a word."""
+    points = np.ascontiguousarray(points, dtype=np.float32)
+    if points.ndim < 2 or points.shape[-1] not in (2, 3):
+        raise ValueError(f"points must have 2 or 3 coordinates, got shape {points.shape}")
+    if 0 in points.shape:
+        raise ValueError(f"there are no points to show: the shape is {points.shape}")
+    if not np.isfinite([points.min(), points.max()]).all():  # NaN, too, comes through both; no copy is made
+        raise ValueError("the points hold NaN or infinity: nothing was recorded")
+    return points
+
+
+def checked_rows(rows: Sequence[int] | None, count: int) -> NDArray[np.int64]:
+    """Tracked rows of `count`; by default the first six."""
+    rows = np.arange(min(6, count)) if rows is None else np.asarray(rows, dtype=np.int64)
+    if rows.size and not (rows.min() >= 0 and rows.max() < count):
+        raise ValueError(f"track_samples must lie in 0..{count - 1}, got {rows.tolist()}")
+    return rows

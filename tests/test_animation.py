@@ -1,0 +1,121 @@
+"""Films: as many pictures as promised, small, readable, and not blank."""
+
+import shutil
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from conftest import command
+from PIL import Image
+
+import animation
+from animation import animate, check_writer, frames, load_scene, save_scene
+from palette import NOISE_STOPS
+from scene import Process, Scene
+
+LIMIT = 1_000_000  # bytes
+
+
+@pytest.fixture
+def scene():
+    rng, noisings = np.random.default_rng(0), np.linspace(0, 1000, 101).astype(int)
+    angle = rng.uniform(0, 2 * np.pi, 2000)
+    data = np.stack([np.cos(angle), np.sin(angle)], 1).astype("f")
+    share = noisings[:, None, None] / 1000
+    states = ((1 - share) * data + share * rng.normal(size=data.shape)).astype("f")
+    return Scene([Process("forward", states, noisings), Process("reverse", states[::-1], noisings[::-1])], data=data)
+
+
+def pictures(path):
+    with Image.open(path) as film:
+        for i in range(film.n_frames):
+            film.seek(i)
+            yield np.asarray(film.convert("RGB")).astype(int), film.info["duration"]
+
+
+def has(picture, colour):
+    return int((np.abs(picture - colour).max(-1) <= 24).sum()) > 100
+
+
+def test_a_film_is_small_and_shows_both_processes(scene, tmp_path):
+    path = animate(scene, tmp_path / "a.gif")
+    assert path.stat().st_size < LIMIT
+    film = list(pictures(path))
+    assert len(film) == animation.FRAMES
+    assert {picture.shape for picture, _ in film} == {(280, 480, 3)}
+    assert film[-1][1] == 1000 * animation.HELD_S and film[0][1] < 100
+    (first, _), (last, _) = film[0], film[-1]
+    green, red, middle = NOISE_STOPS[0], NOISE_STOPS[-1], 240
+    assert has(first[:, :middle], green) and has(first[:, middle:], red)  # forward clean, reverse noise
+    assert has(last[:, :middle], red) and has(last[:, middle:], green)
+    assert not has(first[:, :middle], red)
+    assert all(picture.std() > 10 for picture, _ in film)
+    assert all(np.any(one[0] != other[0]) for one, other in pairwise(film))
+
+
+def test_one_process_of_few_states_in_three_dimensions(tmp_path):
+    states = np.random.default_rng(0).normal(size=(3, 50, 3))
+    path = animate(Scene([Process("forward", states, np.arange(3))]), tmp_path / "a.gif")
+    assert [picture.shape[1] for picture, _ in pictures(path)] == [480] * 3
+
+
+def test_a_trajectory_comes_back_from_its_file(scene, tmp_path):
+    again = load_scene(save_scene(scene, tmp_path / "t.npz"))
+    assert np.array_equal(again.data, scene.data)
+    for one, other in zip(scene.processes, again.processes):
+        assert one.side == other.side
+        assert np.array_equal(one.states, other.states) and np.array_equal(one.noisings, other.noisings)
+
+
+def test_nan_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="NaN"):
+        animate(Scene([Process("forward", np.full((2, 5, 2), np.nan), np.arange(2))]), tmp_path / "a.gif")
+    assert not list(tmp_path.iterdir())
+
+
+def test_mp4_without_ffmpeg_is_refused_in_one_sentence(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda program: None)
+    with pytest.raises(ValueError, match=r"ffmpeg.*animation=gif"):
+        check_writer("mp4")
+
+
+@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
+def test_mp4(scene, tmp_path):
+    path = animate(scene, tmp_path / "a.mp4")
+    assert 10_000 < path.stat().st_size < LIMIT
+    assert path.read_bytes()[4:8] == b"ftyp"
+
+
+def test_the_commands(tmp_path):
+    done = command("main.py num_samples=80 viz_steps=6 --no-rerun --animation gif --save-trajectory", tmp_path)
+    assert done.returncode == 0, done.stderr
+    outputs = tmp_path / "outputs"
+    assert {p.name for p in outputs.iterdir()} == {"forward.gif", "trajectory.npz"}
+    assert len(list(pictures(outputs / "forward.gif"))) == 6
+    done = command("scripts/animate.py outputs/trajectory.npz --out again.gif", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "again.gif").read_bytes() == (outputs / "forward.gif").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("main.py animation=webm", "animation must be one of none, gif, mp4"),
+        ("scripts/animate.py nowhere.npz", "there is no nowhere.npz"),
+        ("scripts/animate.py damaged.npz", "damaged.npz is no trajectory.npz"),
+        ("scripts/animate.py other.npz", "holds neither"),
+    ],
+)
+def test_mistakes(line, words, tmp_path):
+    (tmp_path / "damaged.npz").write_bytes(b"PK\x03\x04 but not really")
+    np.savez(tmp_path / "other.npz", x=np.zeros(3))
+    done = command(line, tmp_path)
+    assert done.returncode == 1 and words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_frames_are_drawn_from_first_to_last(scene):
+    few = scene._replace(
+        processes=[p._replace(states=p.states[::50], noisings=p.noisings[::50]) for p in scene.processes]
+    )
+    assert len(list(frames(few))) == 3

@@ -1,0 +1,199 @@
+"""Where recordings go: loopback only, ended politely, and seen in a real browser."""
+
+import base64
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rerun as rr
+from conftest import QUIET, ROOT, command
+from PIL import Image
+
+import viewer
+from palette import NOISE_STOPS, TRACKED
+
+LINUX = sys.platform.startswith("linux")
+MAIN = [sys.executable, str(ROOT / "main.py"), "viewer=web", "num_samples=300", "num_timesteps=40"]
+
+
+@pytest.fixture
+def page(tmp_path):
+    """`python main.py viewer=web`, once it serves: the process and the address that it printed."""
+    process = subprocess.Popen(
+        MAIN, cwd=tmp_path, env=QUIET, stdout=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    for line in process.stdout:
+        if found := re.search(r"http://127\.0\.0\.1:\d+\S*", line):
+            break
+    else:
+        pytest.fail("no address was printed")
+    yield process, found[0]
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+
+
+def children(pid):
+    return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def listening(pid):
+    """Addresses, as /proc writes them, on which a process listens."""
+    sockets = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
+    lines = [line for name in ("tcp", "tcp6") for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()]
+    rows = [line.split() for line in lines]
+    return [row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]
+
+
+@pytest.mark.skipif(not LINUX, reason="looks into /proc")
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_the_page_is_on_loopback_only_and_leaves_no_orphan(page, ending, tmp_path):
+    process, _ = page
+    (server,) = children(process.pid)
+    addresses = listening(server)
+    assert len(addresses) == 2 and set(addresses) == {"0100007F"}  # 127.0.0.1
+    process.send_signal(ending)
+    assert process.wait(20) == (0 if ending == signal.SIGINT else 128 + signal.SIGTERM)
+    assert not os.path.exists(f"/proc/{server}")
+    assert [p.name for p in (tmp_path / "outputs").iterdir()] == ["forward.rrd"]
+
+
+@pytest.mark.skipif(not LINUX, reason="looks into /proc")
+def test_a_mistake_after_the_server_started_leaves_no_orphan(tmp_path):
+    with pytest.raises(ValueError), viewer.recording("test", tmp_path / "a.rrd", "web") as _:
+        (server,) = children(os.getpid())
+        raise ValueError("a mistake")
+    assert not os.path.exists(f"/proc/{server}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_port_in_use_is_named(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = command(f"main.py viewer=web port={port}", tmp_path)
+    assert done.returncode == 1
+    assert f"port {port} cannot be used" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.rglob("*.rrd"))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the stand-in is a shell script")
+@pytest.mark.parametrize("script", ["echo rerun-cli 0.30.1", "exit 1"])
+def test_a_viewer_of_another_version_is_refused(script, tmp_path, monkeypatch):
+    program = tmp_path / "rerun"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(viewer.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with pytest.raises(OSError, match=rr.__version__), viewer.recording("test", tmp_path / "a.rrd", "web"):
+        pass
+    assert not (tmp_path / "a.rrd").exists()
+    with viewer.recording("test", tmp_path / "a.rrd", "file") as rec:  # as the sentence promises
+        rec.log("x", rr.Points2D([[0, 0]]))
+    assert (tmp_path / "a.rrd").exists()
+
+
+def test_a_live_window_without_a_display_becomes_a_file(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("DISPLAY", ":97")
+    with viewer.recording("test", tmp_path / "a.rrd", "window", live=True) as rec:
+        rec.log("x", rr.Points2D([[0, 0]]))
+    assert "did not start" in capfd.readouterr().out
+    assert (tmp_path / "a.rrd").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
+def test_a_killed_run_leaves_no_half_recording(tmp_path):
+    code = (
+        "import os, numpy as np; from viewer import recording; from rerun_viz import log_forward_diffusion\n"
+        "x = np.zeros((500, 2), 'f')\n"
+        "with recording('test', 'a.rrd', 'file') as rec:\n"
+        "    log_forward_diffusion(x, np.zeros((50, 500, 2), 'f'), [0], rec=rec)\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    env = {**QUIET, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env).returncode == -9
+    assert not (tmp_path / "a.rrd").exists()
+
+
+# ---------------------------------------------------------------- a real browser
+
+
+class Browser:
+    """Chromium without a window, driven over a pipe with the DevTools protocol: nothing to install, no port."""
+
+    FLAGS = "--headless=new --no-sandbox --disable-dev-shm-usage --window-size=1280,800 --remote-debugging-pipe"
+    SOFTWARE_GL = "--use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader"
+
+    def __init__(self, program, profile):
+        theirs, self.write_end = os.pipe()
+        self.read_end, theirs_out = os.pipe()
+        line = f"exec {program} {self.FLAGS} {self.SOFTWARE_GL} --user-data-dir={profile} 3<&{theirs} 4>&{theirs_out}"
+        self.process = subprocess.Popen(  # bash: other shells take descriptors of one digit only
+            ["bash", "-c", line], pass_fds=(theirs, theirs_out), stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        os.close(theirs), os.close(theirs_out)
+        self.count, self.rest = 0, b""
+
+    def call(self, method, session=None, **params):
+        self.count += 1
+        message = {"id": self.count, "method": method, "params": params} | ({"sessionId": session} if session else {})
+        os.write(self.write_end, json.dumps(message).encode() + b"\0")
+        while (answer := self._next()).get("id") != self.count:
+            pass
+        return answer["result"]
+
+    def _next(self):
+        while b"\0" not in self.rest:
+            if not (more := os.read(self.read_end, 1 << 16)):
+                raise OSError("chromium ended")
+            self.rest += more
+        first, _, self.rest = self.rest.partition(b"\0")
+        return json.loads(first)
+
+    def open(self, url):
+        target = self.call("Target.createTarget", url=url)["targetId"]
+        return self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+
+    def picture(self, session, path):
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", session, format="png")["data"]))
+        return np.asarray(Image.open(path).convert("RGB")).astype(int)
+
+    def close(self):
+        os.killpg(self.process.pid, signal.SIGTERM)
+        self.process.wait(20)
+
+
+def pixels_near(picture, colour, within=12):
+    return int((np.abs(picture - np.asarray(colour)).max(-1) <= within).sum())
+
+
+def shows_the_scene(picture):
+    """The dark stage, cyan tracked samples, and points in one of the colours of noise."""
+    between = [np.linspace(a, b, 12) for a, b in pairwise(NOISE_STOPS)]
+    points = max(pixels_near(picture, colour) for colour in np.concatenate(between))
+    stage = pixels_near(picture, (13, 16, 22), within=3) / picture[..., 0].size
+    return stage > 0.15 and pixels_near(picture, TRACKED, within=30) > 50 and points > 200
+
+
+@pytest.mark.skipif(not LINUX or shutil.which("chromium") is None, reason="needs Debian's chromium")
+def test_a_browser_shows_the_scene(page, tmp_path):
+    browser = Browser(shutil.which("chromium"), tmp_path / "profile")
+    try:
+        session, end = browser.open(f"{page[1]}&renderer=webgl"), time.monotonic() + 90
+        while not (seen := shows_the_scene(browser.picture(session, tmp_path / "page.png"))):
+            if time.monotonic() > end:
+                break
+            time.sleep(2)
+    finally:
+        browser.close()
+    assert seen, f"the page does not show the scene: look at {tmp_path / 'page.png'}"

@@ -1,0 +1,100 @@
+"""The recording that scrubs through a training: rows are logged as they come, so that a viewer can follow live."""
+
+from typing import NamedTuple
+
+import numpy as np
+import rerun as rr
+from numpy.typing import NDArray
+
+import layout
+from palette import DATA, GENERATED, LOSS, TRACKED, noise_colours
+from surroundings import HELD, in_order, points
+
+TRACKED_ROWS = 12
+
+ABOUT = """**The same noise**, made into samples again and again while the network learns.
+
+Dark red: the noise. Orange: what the network, with its weights averaged, makes of it. Grey: real data.
+
+Cyan: some of the noise, and how far it is carried.
+
+Coordinates are the network's: each with mean 0 and deviation 1 over the data.
+
+*Try this*
+
+* Take the clock `train_step` instead of `snapshot`: true time. Nearly all happens at its very beginning.
+* When does a sample settle on its moon? Does it change its mind?
+* Space stops the clock, arrow keys step it.
+"""
+
+
+class Snapshot(NamedTuple):
+    """The `number`-th samples (N, d), after `done` optimizer steps; distance, its floor, and the mean loss since."""
+
+    number: int
+    done: int
+    points: NDArray
+    distance: float
+    floor: float
+    loss: float | None
+
+
+def log_setting(rec: rr.RecordingStream, real: NDArray, x_T: NDArray) -> None:
+    """What stays: real points (N, d), the noise, the words, and a layout that follows the training."""
+    d = real.shape[1]
+    rec.send_blueprint(layout.of_training(d, "following"))
+    if d == 2:  # rerun's 2D views point y down
+        rec.log("training", rr.Transform3D(scale=[1, -1, 1]), static=True)
+    red = (0.7 * noise_colours(1)).astype(np.uint8)
+    for name, where, colour, order in (("noise", x_T, red, -20.0), ("data", real, DATA, -10.0)):
+        cloud = points(d)(where, colors=colour, radii=rr.Radius.ui_points(1.0), **in_order(d, order))
+        rec.log(f"training/{name}", cloud, static=True)
+    rec.log("about", rr.TextDocument(ABOUT, media_type="text/markdown"), static=True)
+    rec.log("loss/training", rr.SeriesLines(names="loss", colors=LOSS, widths=1.8), static=True)
+    rec.log("distance/samples", rr.SeriesLines(names="samples", colors=GENERATED, widths=1.8), static=True)
+    rec.log("distance/floor", rr.SeriesLines(names="floor: real to real", colors=DATA, widths=1.8), static=True)
+
+
+def log_end(rec: rr.RecordingStream, number: int, done: int, dim: int) -> None:
+    """From now on it plays in a loop; a late row holds the last picture before it starts over."""
+    rec.send_blueprint(layout.of_training(dim, "playing"))
+    rec.reset_time()
+    _at(rec, number + max(1, round(HELD * number)), done + max(1, round(HELD * done)))
+    rec.log("late", rr.AnyValues(after="the last picture"))
+
+
+def log_loss(rec: rr.RecordingStream, done: int, loss: float) -> None:
+    """The loss after `done` optimizer steps, on the clock train_step."""
+    rec.reset_time()
+    rec.set_time("train_step", sequence=done)
+    rec.log("loss/training", rr.Scalars(loss))
+
+
+def log_snapshot(rec: rr.RecordingStream, snapshot: Snapshot, x_T: NDArray) -> None:
+    """One moment of the training, on both clocks."""
+    number, done, where = snapshot.number, snapshot.done, snapshot.points
+    d, some = where.shape[1], where[:TRACKED_ROWS]
+    _at(rec, number, done)
+    rec.log("training/samples", points(d)(where, colors=GENERATED, radii=rr.Radius.ui_points(1.7)))
+    on_top, below = in_order(d, 30.0), in_order(d, 20.0)
+    rec.log("training/tracked", points(d)(some, colors=TRACKED, radii=rr.Radius.ui_points(4.0), **on_top))
+    strips, ways = rr.LineStrips2D if d == 2 else rr.LineStrips3D, np.stack([x_T[: len(some)], some], 1)
+    rec.log("training/ways", strips(ways, colors=TRACKED, radii=rr.Radius.ui_points(0.7), **below))
+    rec.log("distance/samples", rr.Scalars(snapshot.distance))
+    rec.log("distance/floor", rr.Scalars(snapshot.floor))
+    rec.log("now", rr.TextDocument(_now(snapshot), media_type="text/markdown"))
+    if snapshot.loss is not None:  # the clock train_step has its own, finer rows
+        rec.reset_time()
+        rec.set_time("snapshot", sequence=number)
+        rec.log("loss/training", rr.Scalars(snapshot.loss))
+
+
+def _at(rec: rr.RecordingStream, number: int, done: int) -> None:
+    rec.set_time("snapshot", sequence=number)
+    rec.set_time("train_step", sequence=done)
+
+
+def _now(snapshot: Snapshot) -> str:
+    lines = [f"## {snapshot.done:,} steps", f"* distance to the data {snapshot.distance:.3f}"]
+    lines += [] if snapshot.loss is None else [f"* loss {snapshot.loss:.4f}"]
+    return "\n".join(lines)
