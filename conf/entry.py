@@ -22,8 +22,9 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from conf.config import COMMANDS, GROUPS, plain, register
+from conf.config import COMMANDS, GROUPS, plain
 from conf.flags import to_overrides
+from conf.store import register
 
 # What a person can cause. Anything else is a fault of ours and keeps its traceback.
 EXPECTED = (ValueError, OSError, HydraException, OmegaConfBaseException)

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 from hydra._internal.utils import get_args_parser
 
-from conf.config import COMMANDS, GROUPS, help_text
+from conf.config import COMMANDS, GROUPS
 from conf.flags import HYDRA_FLAGS, HYDRA_FLAGS_WITH_VALUE, to_overrides
+from conf.store import help_text
 
 
 @pytest.mark.parametrize(
