@@ -40,7 +40,7 @@ class MLP(nn.Module):
         (d,) = dims
         self.register_buffer("frequencies", 2.0 ** torch.arange(frequencies), persistent=False)
         self.register_buffer("times", time_embedding(torch.arange(num_timesteps), self.TIME_DIM), persistent=False)
-        self.inputs = nn.Linear(d * (1 + 2 * frequencies), hidden)
+        self.inputs = nn.Linear(d * (1 + 2 * frequencies), hidden, bias=False)
         self.time = nn.Linear(self.TIME_DIM, hidden)
         self.layers = nn.ModuleList(nn.Linear(hidden, hidden, bias=False) for _ in range(layers))
         self.outputs = nn.Linear(hidden, d)
@@ -48,10 +48,11 @@ class MLP(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         angles = (x_t[:, :, None] * self.frequencies).flatten(1)
-        h = self.inputs(torch.cat([x_t, angles.sin(), angles.cos()], 1))
-        h = h + self.time(self.times[t])  # one row serves the whole batch where t has shape ()
+        features = torch.cat([x_t, angles.sin(), angles.cos()], 1)
+        # addmm(a, b, c) is a + b c in one call. Where t has shape (), one row of time serves the whole batch.
+        h = torch.addmm(self.time(self.times[t]), features, self.inputs.weight.T)
         for layer in self.layers:
-            h = torch.addmm(h, F.silu(h), layer.weight.T)  # h + W silu(h), in one call
+            h = torch.addmm(h, F.silu(h), layer.weight.T)
         return self.outputs(F.silu(h))
 
 

@@ -17,7 +17,7 @@ from randomness import generator
 from sampler import Denoiser, State, in_chunks, sample
 from schedule import NoiseScheduler, make_scheduler
 
-ROWS = 2000  # rows per pass through a network for points: what it computes then stays in the cache
+ROWS = 1250  # rows per pass through a network for points: what it computes then stays in the cache
 
 
 @dataclass

@@ -138,8 +138,8 @@ class File:
 @dataclass
 class MLP:
     name: str = option("mlp", "residual multilayer perceptron", choices=("mlp",))
-    hidden: int = option(128, "width", low=1)
-    layers: int = option(2, "residual layers", low=1)
+    hidden: int = option(112, "width", low=1)
+    layers: int = option(3, "residual layers", low=1)
     frequencies: int = option(3, "the input also holds sin and cos of x times 1, 2, 4 ...: how many of them", low=0)
     prediction: str = option("v", "what the network's output means", choices=("eps", "v"))
 
@@ -166,7 +166,7 @@ class Train(Machine, Process):
     dataset: Any = option("moons", "what to learn")
     model: Any = option("mlp", "the network")
     num_samples: int = option(20000, "training points", low=2)
-    num_epochs: int = option(200, "passes over the training points", low=1)
+    num_epochs: int = option(220, "passes over the training points", low=1)
     max_steps: int | None = option(None, "stop after so many optimizer steps instead of num_epochs", low=1)
     batch_size: int = option(1024, "points per optimizer step", low=1)
     lr: float = option(4e-3, "peak learning rate: reached by a linear warm-up, left by a cosine to 0", above=0)

@@ -13,7 +13,7 @@ from trained import Trained, build
 
 CONFIG = {
     "schedule": "linear", "num_timesteps": 1000, "beta_start": None, "beta_end": None,
-    "model": {"name": "mlp", "hidden": 128, "layers": 2, "frequencies": 3, "prediction": "v"},
+    "model": {"name": "mlp", "hidden": 112, "layers": 3, "frequencies": 3, "prediction": "v"},
 }  # fmt: skip
 
 
