@@ -32,9 +32,9 @@ def test_the_exact_denoiser_has_no_excess_and_another_has_its_squared_error():
 
 def test_training_loss_of_the_exact_denoiser_is_the_floor():
     law, g = make_dataset("moons", 1, 0, noise=0.05).law, torch.Generator().manual_seed(0)
-    probes = make_probes(law, SCHEDULER, num_steps=200, num_points=100, seed=0)
+    probes = make_probes(law, SCHEDULER, num_steps=20, num_points=1000, seed=0)
     exact, losses = exact_denoiser(law, SCHEDULER), []
-    for t in range(0, 200, 5):
-        x_0, eps = law.sample(500, g).float(), torch.randn(500, 2, generator=g)
-        losses.append(training_loss(exact, SCHEDULER, x_0, torch.tensor(t), eps).mean())
-    assert float(torch.stack(losses).mean()) == pytest.approx(probes.bayes_floor, rel=0.04)
+    for t in probes.timesteps:
+        x_0, eps = law.sample(4000, g).float(), torch.randn(4000, 2, generator=g)
+        losses.append(training_loss(exact, SCHEDULER, x_0, t, eps).mean())
+    assert float(torch.stack(losses).mean()) == pytest.approx(probes.bayes_floor, rel=0.03)

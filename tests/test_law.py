@@ -98,6 +98,17 @@ def test_posterior_is_bayes_rule():
     torch.testing.assert_close(mean, guess)
 
 
+def test_variance_of_epsilon_is_that_of_the_posterior():
+    law, (alpha, sigma) = law_of("spirals"), SCHEDULER.alpha_sigma_at(150)
+    x_t = law.noised(alpha, sigma).sample(4, generator(0, "test"))
+    for x in x_t:  # x_0 given x_t is a mixture: its variance is that of its parts and that between them
+        p = law.posterior(x, alpha, sigma)
+        mean = p.weights @ p.centres
+        variance = p.variance + p.weights @ (p.centres - mean).square()
+        expected = float((alpha / sigma) ** 2 * variance.mean())
+        assert float(law.eps_variance(x[None], alpha, sigma)) == pytest.approx(expected, rel=1e-9)
+
+
 def test_points_without_noise_are_the_memorising_denoiser():
     points = torch.cartesian_prod(*[torch.arange(5, dtype=torch.float64)] * 2)  # far apart against the noise
     law, t = Law(points), torch.tensor(30)

@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 
 from randomness import generator
-from sampler import ddpm, in_chunks, last
+from sampler import SAMPLERS, ddim, ddpm, in_chunks, last, sample, visited
 from schedule import LinearNoiseScheduler
 
 MEAN, VARIANCE = 0.8, 0.25
@@ -63,3 +63,55 @@ def test_chunks_change_nothing():
     scheduler, x = LinearNoiseScheduler(10), torch.randn(7, 2)
     denoise = gaussian_denoiser(scheduler)
     assert torch.equal(in_chunks(denoise, 3)(x, torch.tensor(4)), denoise(x, torch.tensor(4)))
+
+
+def test_ddim_with_all_its_noise_is_ddpm():
+    scheduler, x_T = LinearNoiseScheduler(30), torch.randn(5, 2, dtype=torch.float64)
+    denoise = gaussian_denoiser(scheduler)
+    one = ddim(denoise, scheduler, x_T, eta=1.0, generator=generator(0, "test"))
+    two = ddpm(denoise, scheduler, x_T, generator=generator(0, "test"))
+    for a, b in zip(one, two, strict=True):
+        assert a.step == b.step
+        torch.testing.assert_close(a.x_t, b.x_t)
+
+
+def flow(scheduler, x_T):
+    """Where the probability flow carries x_T: it keeps each point's place among the deviations of its Gaussian."""
+    alpha, sigma = scheduler.alpha_sigma_at(scheduler.num_timesteps - 1)
+    return MEAN + VARIANCE**0.5 * (x_T - alpha * MEAN) / (alpha**2 * VARIANCE + sigma**2) ** 0.5
+
+
+@pytest.mark.parametrize(("sampler", "order"), [("ddim", 1), ("dpm", 2)])
+def test_deterministic_samplers_follow_the_flow_to_their_order(sampler, order):
+    scheduler, x_T = LinearNoiseScheduler(4000), torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    errors = []
+    for steps in (20, 40):
+        x = last(sample(gaussian_denoiser(scheduler), scheduler, x_T, sampler=sampler, sampling_steps=steps))
+        errors.append(float((x - flow(scheduler, x_T)).abs().max()))
+    # halving the strides divides the error by 2 or by 4; rounding to whole timesteps blurs that a little
+    assert errors[0] / errors[1] > 1.6**order
+    assert errors[1] < 0.1
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("T", [10, 1000])
+def test_the_steps_that_are_visited_are_told_before(sampler, T):
+    scheduler, steps = LinearNoiseScheduler(T), None if sampler == "ddpm" else 7
+    states = sample(gaussian_denoiser(scheduler), scheduler, torch.zeros(1, 2), sampler=sampler, sampling_steps=steps)
+    told = visited(scheduler, sampler, steps)
+    assert [state.step for state in states] == told
+    assert told[0] == T and told[-2:] == [1, 0] and len(set(told)) == len(told)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"sampler": "euler"}, "choose one of ddpm, ddim, dpm"),
+        ({"sampler": "ddpm", "sampling_steps": 5}, "takes all 10 steps"),
+        ({"sampler": "dpm", "sampling_steps": 11}, r"2\.\.10"),
+        ({"sampler": "dpm", "eta": 0.5}, "eta belongs to sampler=ddim"),
+    ],
+)
+def test_impossible_samplers_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        sample(lambda x, t: x, LinearNoiseScheduler(10), torch.zeros(1, 2), **options)
