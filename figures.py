@@ -29,7 +29,7 @@ def scatter(points: NDArray, title: str) -> Figure:
 
 def samples(generated: NDArray, real: NDArray) -> Figure:
     """Generated points (N, d) beside as many real ones, on the same axes."""
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    figure = Figure(figsize=(9, 3.3), layout="constrained")
     left, right = _subplots(figure, 1, 2, d=real.shape[1])[0]
     _points(left, generated, ORANGE, f"generated ({len(generated):,})")
     _points(right, real, GREY, f"real ({len(real):,})")

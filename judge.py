@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from numpy.typing import NDArray
 
-from bayes import Probes, excess, make_probes
+from bayes import Probes, bayes_floor, excess, make_probes
 from dataset import PointSet
 from diffusion import exact_denoiser
 from law import Law
@@ -55,7 +55,7 @@ def judge_model(
     law = data.law.scaled(trained.normaliser.mean, trained.normaliser.std)
     probes = make_probes(law, trained.scheduler, num_steps=PROBE_STEPS, num_points=PROBE_POINTS, seed=seed)
     over = excess(trained.denoise(), probes, device)
-    rows += [_judged_excess(float(over.mean()), probes), _judged_kl(trained, law, seed)]
+    rows += [_judged_excess(float(over.mean()), bayes_floor(law, trained.scheduler)), _judged_kl(trained, law, seed)]
     return Judgement(rows, samples, probes, over.numpy())
 
 
@@ -64,9 +64,9 @@ def real_draws(data: PointSet, seed: int) -> Draw:
     return from_points(data.points, seed) if data.law is None else from_law(data.law, seed)
 
 
-def _judged_excess(over: float, probes: Probes) -> Judged:
-    """The whole error beside the Bayes floor on the same points: their noise cancels in the difference."""
-    floor, share = probes.bayes_floor, over / probes.bayes_floor
+def _judged_excess(over: float, floor: float) -> Judged:
+    """The whole error beside the Bayes floor; their difference is measured by itself, without the noise of either."""
+    share = over / floor
     return Judged(
         "error of epsilon", floor + over, floor, floor, floor,
         n=PROBE_STEPS * PROBE_POINTS, passed=share <= GOOD_EXCESS, verdict=f"{share:.2%} above the Bayes floor",

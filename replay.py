@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bayes import make_probes
+from bayes import bayes_floor
 from dataset import PointSet, make_dataset
 from diffusion import chosen_steps, exact_denoiser, forward_states
 from law import Law
@@ -138,5 +138,5 @@ def loss(folder: Path, law: Law | None, scheduler: NoiseScheduler) -> Loss | Non
     size = -(-len(columns["loss"]) // LONGEST_LOSS)
     value = np.array([part.mean() for part in np.split(columns["loss"], range(size, len(columns["loss"]), size))])
     step = columns["step"][0] * size * np.arange(1, len(value) + 1)
-    floor = make_probes(law, scheduler, num_steps=50, num_points=100, seed=0).bayes_floor if law else None
+    floor = bayes_floor(law, scheduler) if law else None
     return Loss(step, value, floor)

@@ -33,7 +33,7 @@ def train(run_folder: Path, config: dict[str, Any], stack: ExitStack) -> dict[st
     import checkpoint
     import device as devices
     import snapshots
-    from bayes import excess, make_probes
+    from bayes import bayes_floor, excess, make_probes
     from dataset import Normaliser, held_out, make_dataset
     from diffusion import denoiser, training_loss
     from loader import batches, make_loader
@@ -81,7 +81,7 @@ def train(run_folder: Path, config: dict[str, Any], stack: ExitStack) -> dict[st
     if data.law:
         law = data.law.scaled(normaliser.mean, normaliser.std)
         probes = make_probes(law, scheduler, num_steps=PROBE_STEPS, num_points=PROBE_POINTS, seed=seed)
-        excess_log = ExcessLog(run_folder, probes.timesteps.tolist(), probes.bayes_floor)
+        excess_log = ExcessLog(run_folder, probes.timesteps.tolist(), bayes_floor(law, scheduler))
         moments = _log_spaced(total, PROBES)
 
     # ------------------------------------------------------------ the loop
