@@ -106,6 +106,15 @@ class Law:
         noise = torch.randn(num_samples, self.dim, generator=generator, dtype=torch.float64)
         return self.centres[part] + self.variance.sqrt() * noise, part
 
+    def sample_evenly(self, num_samples: int, seed: int) -> Tensor:
+        """Points (num_samples, d) spread like the law, more evenly than chance would: for averages, not as draws.
+
+        A scrambled Sobol sequence (Owen 1998); best where num_samples is a power of 2.
+        """
+        u = torch.quasirandom.SobolEngine(self.dim + 1, scramble=True, seed=seed).draw(num_samples, dtype=torch.float64)
+        part = torch.searchsorted(self.weights.cumsum(0), u[:, 0].contiguous()).clamp(max=len(self.weights) - 1)
+        return self.centres[part] + self.variance.sqrt() * torch.special.ndtri(u[:, 1:].clamp(1e-9, 1 - 1e-9))
+
     # ------------------------------------------------------------ inside
 
     def _positive_variance(self) -> Tensor:

@@ -168,3 +168,14 @@ def test_too_little_noise_for_an_exact_law_is_refused():
     with pytest.raises(ValueError, match="noise=1e-05 is too small"):
         make_dataset("moons", 10, 0, noise=1e-5)
     assert not make_dataset("moons", 10, 0, noise=0.0).law.has_density
+
+
+def test_evenly_spread_points_average_better_than_chance():
+    law = law_of("moons")
+    exact = law.weights @ law.centres
+    errors = [
+        [float((points.mean(0) - exact).abs().max()) for points in (law.sample_evenly(256, s), law.sample(256, generator(s, "test")))]
+        for s in range(10)
+    ]  # fmt: skip
+    even, chance = np.mean(errors, axis=0)
+    assert even < 0.2 * chance
