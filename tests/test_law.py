@@ -173,9 +173,9 @@ def test_too_little_noise_for_an_exact_law_is_refused():
 def test_evenly_spread_points_average_better_than_chance():
     law = law_of("moons")
     exact = law.weights @ law.centres
-    errors = [
-        [float((points.mean(0) - exact).abs().max()) for points in (law.sample_evenly(256, s), law.sample(256, generator(s, "test")))]
-        for s in range(10)
-    ]  # fmt: skip
+    errors = []
+    for seed in range(10):
+        draws = law.sample_evenly(256, seed), law.sample(256, generator(seed, "test"))
+        errors.append([float((points.mean(0) - exact).abs().max()) for points in draws])
     even, chance = np.mean(errors, axis=0)
     assert even < 0.2 * chance
