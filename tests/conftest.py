@@ -6,8 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from matplotlib.image import imread
 
 ROOT = Path(__file__).resolve().parent.parent
+os.environ["OMP_NUM_THREADS"] = "1"  # two test processes with two threads each would only wait for each other
+torch.set_num_threads(1)
 # no display: a recording becomes a file
 QUIET = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "HYDRA_FULL_ERROR")}
 
@@ -21,6 +25,10 @@ def command(line: str, cwd: Path) -> subprocess.CompletedProcess:
 def python(code: str, cwd: Path) -> subprocess.CompletedProcess:
     """Run a few lines of Python in the folder `cwd`, with the repository's modules."""
     return _run(["-c", code], cwd)
+
+
+def not_blank(picture: Path) -> bool:
+    return imread(picture)[..., :3].std() > 0.02
 
 
 def _run(words: list[str], cwd: Path) -> subprocess.CompletedProcess:

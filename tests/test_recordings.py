@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import rerun as rr
 import torch
-from conftest import SMALL, command, python
+from conftest import SMALL, UNJUDGED, command, python
 from rerun.chunk import RrdReader
 
 import replay
@@ -299,7 +299,9 @@ def test_the_default_scene_stays_small(tmp_path):
 
 
 def test_a_training_is_recorded_without_changing_it(run, tmp_path):
-    done = command(f"train.py {SMALL} max_steps=300 checkpoint_every=100 record=true task_name=seen", tmp_path)
+    done = command(
+        f"train.py {SMALL} {UNJUDGED} max_steps=300 checkpoint_every=100 record=true task_name=seen", tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert "rerun seen/training.rrd" in done.stdout
     weights = [torch.load(folder / "last.pt", weights_only=True)["ema"] for folder in (run, tmp_path / "seen")]

@@ -4,7 +4,6 @@ import subprocess
 import sys
 import time
 
-import pytest
 import torch
 from conftest import ROOT
 
@@ -17,25 +16,18 @@ CONFIG = {
 }  # fmt: skip
 
 
-def fastest(run, repeats=5):
-    """CPU seconds of the quickest of several runs: what disturbs only ever adds."""
-    times = []
+def ratio(one, other, clock, repeats=7):
+    """Time of one over time of the other: each the quickest of several, in turn, since what disturbs only adds."""
+    times = [[], []]
     for _ in range(repeats):
-        begin = time.process_time()
-        run()
-        times.append(time.process_time() - begin)
-    return min(times)
+        for run, seconds in zip((one, other), times):
+            begin = clock()
+            run()
+            seconds.append(clock() - begin)
+    return min(times[0]) / min(times[1])
 
 
-@pytest.fixture
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def test_sampling_costs_at_most_twice_its_matrix_products(one_thread):
+def test_sampling_costs_at_most_twice_its_matrix_products():
     net, scheduler = build(CONFIG, (2,))
     trained = Trained(net, scheduler, Normaliser(torch.zeros(2), torch.ones(2)), CONFIG)
     steps, rows = 20, 10_000
@@ -54,20 +46,16 @@ def test_sampling_costs_at_most_twice_its_matrix_products(one_thread):
             for layer, x in zip(layers, inputs):
                 torch.mm(x, layer.weight.T)
 
-    ratio = fastest(sampling) / fastest(products)
-    print(f"sampling / matrix products = {ratio:.2f}")
-    assert ratio < 2
+    measured = ratio(sampling, products, time.process_time)
+    print(f"sampling / matrix products = {measured:.2f}")
+    assert measured < 2
 
 
 def test_main_starts_almost_as_quickly_as_what_it_imports(tmp_path):
-    def wall(*words):
-        times = []
-        for _ in range(3):
-            begin = time.perf_counter()
-            subprocess.run([sys.executable, *words], cwd=tmp_path, check=True, capture_output=True)
-            times.append(time.perf_counter() - begin)
-        return min(times)
+    def run(*words):
+        return lambda: subprocess.run([sys.executable, *words], cwd=tmp_path, check=True, capture_output=True)
 
-    ratio = wall(str(ROOT / "main.py"), "--no-rerun") / wall("-c", "import torch, sklearn.datasets")
-    print(f"main.py / its imports = {ratio:.2f}")
-    assert ratio < 2
+    main, imports = run(str(ROOT / "main.py"), "--no-rerun"), run("-c", "import torch, sklearn.datasets")
+    measured = ratio(main, imports, time.perf_counter, repeats=3)
+    print(f"main.py / its imports = {measured:.2f}")
+    assert measured < 2

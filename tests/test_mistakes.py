@@ -1,0 +1,55 @@
+"""Every mistake that a person can make is answered in one line, with exit code 1, and leaves nothing behind."""
+
+import numpy as np
+import pytest
+from conftest import command
+
+MISTAKES = [
+    ("train.py epochs=3", "unknown option epochs (did you mean num_epochs?)"),
+    ("train.py --model.width 3", "unknown option model.width"),
+    ("train.py lr=fast", "lr: Value 'fast'"),
+    ("train.py lr=-1", "lr must be above 0; got -1.0"),
+    ("train.py lr=nan", "lr must be above 0"),
+    ("train.py num_samples=1e3", "num_samples: Value '1000.0'"),
+    ("train.py model=unit", "model=unit is unknown; choose one of"),
+    ("train.py device=cuda:77", "device=cuda:77 cannot be used here"),
+    ("train.py task_name={file}/x", "not a directory"),
+    ("train.py task_name={full}", "already holds a run"),
+    ("train.py resume={file}", "damaged or no checkpoint"),
+    ("main.py --viewer cinema", "viewer must be one of auto, window, web, file"),
+    ("main.py --beta-start 0.5 --beta-end 0.1", "beta_start <= beta_end"),
+    ("main.py track_samples=[500] --viewer file", "track_samples must lie in 0..499"),
+    ("main.py track_samples=[a]", "track_samples"),
+    ("inference.py", "no checkpoint yet"),
+    ("inference.py checkpoint=nowhere.pt", "no checkpoint at nowhere.pt"),
+    ("inference.py checkpoint={file}", "damaged or no checkpoint"),
+    ("inference.py num_samples=0", "num_samples must be at least 1"),
+    ("inference.py sampling_steps=1", "sampling_steps must be at least 2"),
+    ("evaluate.py", "no checkpoint yet"),
+    ("evaluate.py samples=nowhere.npy", "nowhere.npy"),
+    ("evaluate.py samples={file}", "not a table of numbers"),
+    ("evaluate.py samples=nan.npy", "NaN"),
+    ("evaluate.py samples=three.npy", "shape (N, 2)"),
+    ("evaluate.py samples=few.npy", "at least 100 samples"),
+    ("train.py dataset=file", "dataset.path=FILE"),
+    ("train.py dataset=moon", "dataset=moon is unknown"),
+    ("main.py schedule=cosine beta_end=0.1", "belong to schedule=linear"),
+    ("loss/plot.py", "no run yet"),
+    ("loss/plot.py nowhere", "no loss to plot at nowhere"),
+]
+
+
+@pytest.mark.parametrize(("line", "words"), MISTAKES)
+def test_a_mistake_is_answered_in_one_line(line, words, tmp_path):
+    (tmp_path / "file").write_text("hello")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "loss.csv").write_text("step")
+    np.save(tmp_path / "nan.npy", np.full((200, 2), np.nan))
+    np.save(tmp_path / "three.npy", np.zeros((200, 3)))
+    np.save(tmp_path / "few.npy", np.zeros((20, 2)))
+    before = sorted(p.name for p in tmp_path.rglob("*"))
+    done = command(line.format(file="file", full="full"), tmp_path)
+    assert done.returncode == 1
+    assert words.lower() in done.stderr.lower()
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and p.name not in before]
