@@ -125,7 +125,11 @@ def judged(distance: Distance, value: float, floors: NDArray, n: int) -> Judged:
     scale = (lambda a: a) if distance.two_sided else (lambda a: np.log(np.maximum(a, 1e-12)))
     beyond = scale(value) - scale(median)
     passed = bool((abs(beyond) if distance.two_sided else beyond) <= CLEARLY * np.std(scale(floors), ddof=1))
-    verdict = f"indistinguishable at n = {n:,}" if passed else distance.failed.format(value, median, value - median)
+    within = value <= high and (value >= low or not distance.two_sided)
+    if passed:
+        verdict = f"indistinguishable at n = {n:,}" if within else "a little beyond its floor's band"
+    else:
+        verdict = distance.failed.format(value, median, value - median)
     return Judged(distance.name, value, median, low, high, n, passed, verdict, distance.unit)
 
 
