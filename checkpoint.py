@@ -3,7 +3,6 @@
 import os
 import pickle
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +74,7 @@ def newest(root: str | Path = ".") -> Path:
     Raises:
         FileNotFoundError: there is none.
     """
-    for path in sorted(_candidates(Path(root)), key=lambda p: p.stat().st_mtime, reverse=True):
+    for path in newest_first(NAME, root):
         try:
             load(path)
         except ValueError as error:
@@ -87,6 +86,7 @@ def newest(root: str | Path = ".") -> Path:
     )
 
 
-def _candidates(root: Path) -> Iterator[Path]:
-    for folder in FOLDERS:
-        yield from (root / folder).rglob(NAME)
+def newest_first(name: str, root: str | Path = ".") -> list[Path]:
+    """All files of that name below outputs/ and runs/, the one written last first."""
+    found = [path for folder in FOLDERS for path in (Path(root) / folder).rglob(name)]
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)

@@ -36,7 +36,7 @@ def main(
     scheduler = make_scheduler(schedule, num_timesteps, beta_start, beta_end)
     print(f"{num_samples} points of {dataset['name']}, {num_timesteps} noisings")
     if warning := scheduler.signal_warning():
-        print(warning)
+        print(f"warning: {warning}")
 
     if save_plots:
         save_stills(run_folder, points, scheduler, seed)

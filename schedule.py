@@ -124,7 +124,7 @@ class NoiseScheduler:
         if left**2 <= ENOUGH_SIGNAL_GONE:
             return None
         return (
-            f"warning: x_T keeps {left:.0%} of the signal's amplitude (sqrt(alpha-bar_T) = {left:.2f}), so it is not"
+            f"x_T keeps {left:.0%} of the signal's amplitude (sqrt(alpha-bar_T) = {left:.2f}), so it is not"
             " N(0, I): raise beta_end or num_timesteps, or leave both betas unset"
         )
 

@@ -36,11 +36,11 @@ def startup_check(
     print(
         f"  machine   {device}, {threads} thread{'s' * (threads > 1)}; about {_duration(seconds)} for {total:,} steps"
     )
-    for warning in warnings(x, normaliser, scheduler, batch_size):
+    for warning in warnings(x, scheduler, batch_size):
         print(f"  warning: {warning}")
 
 
-def warnings(x: Tensor, normaliser: Normaliser, scheduler: NoiseScheduler, batch_size: int) -> list[str]:
+def warnings(x: Tensor, scheduler: NoiseScheduler, batch_size: int) -> list[str]:
     """What is off with normalised points x (N, *dims), each with what to change."""
     found = [scheduler.signal_warning()] if scheduler.signal_warning() else []
     constant = (x == 0).all(0).flatten().nonzero()[:, 0].tolist()
@@ -72,13 +72,9 @@ def _seconds_per_step(net: nn.Module, scheduler: NoiseScheduler, prediction: str
 
 
 def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 120
-        else f"{seconds / 60:.0f} min"
-        if seconds < 7200
-        else f"{seconds / 3600:.1f} h"
-    )
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _list(values: Tensor) -> str:

@@ -10,8 +10,7 @@ from typing import Any
 from conf.entry import command
 
 LOG_EVERY = 10  # optimizer steps in a row of loss.csv
-PROBES = 40  # how often, in a training, the excess over the Bayes floor is measured
-PROBE_STEPS, PROBE_POINTS = 20, 100
+PROBE_STEPS, PROBE_POINTS = 20, 100  # with which the excess over the Bayes floor is measured on the way
 
 
 @command("train")
@@ -82,7 +81,7 @@ def train(run_folder: Path, config: dict[str, Any], stack: ExitStack) -> dict[st
         law = data.law.scaled(normaliser.mean, normaliser.std)
         probes = make_probes(law, scheduler, num_steps=PROBE_STEPS, num_points=PROBE_POINTS, seed=seed)
         excess_log = ExcessLog(run_folder, probes.timesteps.tolist(), bayes_floor(law, scheduler))
-        moments = _log_spaced(total, PROBES)
+        moments = set(snapshots.moments(start, total))
 
     # ------------------------------------------------------------ the loop
     snapshot = stack.enter_context(snapshots.recorded(run_folder, config, scheduler, normaliser, start, total))
@@ -143,11 +142,6 @@ def _averaging(decay: float) -> Any:
         torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + int(updates)) / (10 + int(updates))))
 
     return update
-
-
-def _log_spaced(total: int, count: int) -> set[int]:
-    """At most `count` steps from 1 to total, closer together at the beginning, where most happens."""
-    return {round(total ** (i / (count - 1))) for i in range(count)}
 
 
 def _resumed(config: dict[str, Any]) -> dict[str, Any] | None:

@@ -149,7 +149,7 @@ def _stays_open(command: list[str], seconds: float = 3.0) -> bool:
 def _server(viewer: str, port: int | None, live: bool) -> "_Server | None":
     """The viewer to send to while logging, if any; a window that cannot open is said and done without."""
     if viewer == "web":
-        web_port = _free_ports(1)[0] if port is None else _checked_free(port)
+        web_port = _free_port() if port is None else _checked_free(port)
         return _Server(["--serve-web", "--web-viewer-port", str(web_port)], web_port)
     if not live or viewer == "file" or not _has_display():
         return None
@@ -164,7 +164,7 @@ class _Server:
     """rerun's program, listening on the loopback interface for what we log: a window, or the server of a web page."""
 
     def __init__(self, options: list[str], web_port: int | None = None) -> None:
-        port = _free_ports(1)[0]
+        port = _free_port()
         self.web_port, self.address = web_port, f"rerun+http://{LOOPBACK}:{port}/proxy"
         self.process = _start([*_program(), *options, "--bind", LOOPBACK, "--port", str(port)])
         awaited = [port] if web_port is None else [port, web_port]
@@ -209,12 +209,9 @@ class _Server:
             self.process.kill()
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server((LOOPBACK, 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
+def _free_port() -> int:
+    with socket.create_server((LOOPBACK, 0)) as server:
+        return server.getsockname()[1]
 
 
 def _checked_free(port: int) -> int:

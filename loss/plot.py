@@ -7,16 +7,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows loss/
 
 import figures
-from checkpoint import FOLDERS
+from checkpoint import FOLDERS, newest_first
 from loss.log import NAME, read_excess, read_losses
 
 
 def newest_run() -> Path:
     """The folder below outputs/ and runs/ whose loss.csv was written last."""
-    found = [path for folder in FOLDERS for path in Path(folder).rglob(NAME)]
+    found = newest_first(NAME)
     if not found:
         raise FileNotFoundError(f"no run yet below {' or '.join(FOLDERS)}: run `python train.py` first, or name one")
-    return max(found, key=lambda path: path.stat().st_mtime).parent
+    return found[0].parent
 
 
 def main() -> None:
