@@ -113,13 +113,37 @@ def chosen_steps(num_timesteps: int, count: int) -> list[int]:
 
 
 def denoiser(net: nn.Module, scheduler: NoiseScheduler, prediction: str) -> Denoiser:
-    """A network as eps = denoise(x_t, t, label=None), whatever its output means: `prediction` is "eps" or "v"."""
+    """A network as eps = denoise(x_t, t, label=None), whatever its output means: `prediction` is "eps", "v" or "x0"."""
 
     def denoise(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         out = net(x_t, t, label)
-        return out if prediction == "eps" else scheduler.eps_from_v(x_t, t, out)
+        if prediction == "v":
+            return scheduler.eps_from_v(x_t, t, out)
+        return scheduler.eps_from_x0(x_t, t, out) if prediction == "x0" else out
 
     return denoise
+
+
+def guided(denoise: Denoiser, guidance: float) -> Denoiser:
+    """eps = (1 + w) eps_cond - w eps_uncond, w = `guidance` (Ho and Salimans 2022, arXiv 2207.12598, eq. 6); 0: off."""
+
+    def steered(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        eps = denoise(x_t, t, label)
+        if guidance == 0 or label is None:
+            return eps
+        return (1 + guidance) * eps - guidance * denoise(x_t, t, None)
+
+    return steered
+
+
+def within_range(denoise: Denoiser, scheduler: NoiseScheduler) -> Denoiser:
+    """A denoiser of images, whose guess of x_0 is kept within [-1, 1], where all pixels are."""
+
+    def denoise_within(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        x_0 = scheduler.predict_x0(x_t, t, denoise(x_t, t, label))
+        return scheduler.eps_from_x0(x_t, t, x_0.clamp(-1, 1))
+
+    return denoise_within
 
 
 def exact_denoiser(law: Law, scheduler: NoiseScheduler) -> Denoiser:
@@ -138,10 +162,23 @@ def training_loss(
     t: Tensor,
     eps: Tensor,
     label: Tensor | None = None,
+    weight: str = "eps",
 ) -> Tensor:
-    """The squared error of the predicted noise, averaged over dims: shape (B,) (L_simple, eq. 14)."""
+    """The squared error of the predicted noise, averaged over dims, times `loss_weights`: shape (B,) (L_simple, eq. 14)."""
     x_t = scheduler.add_noise(x_0, t, eps)
-    return (denoise(x_t, t, label) - eps).square().flatten(1).mean(1)
+    error = (denoise(x_t, t, label) - eps).square().flatten(1).mean(1)
+    return error if weight == "eps" else error * loss_weights(scheduler, weight).to(error)[t]
+
+
+def loss_weights(scheduler: NoiseScheduler, weight: str) -> Tensor:
+    """What the error of eps counts at every step, (T,): "eps" 1; "v" what makes it the error of v; "min_snr".
+
+    The error of v is that of eps over alpha-bar (Salimans and Ho 2022, appendix D): heavier where noise prevails.
+    min_snr is min(SNR, 5) / SNR (Hang et al. 2023, arXiv 2303.09556, section 3.4): lighter where little is left to do.
+    """
+    alpha_bar = scheduler.alphas_cumprod
+    snr = alpha_bar / (1 - alpha_bar)
+    return {"eps": torch.ones_like(snr), "v": 1 / alpha_bar, "min_snr": snr.clamp(max=5) / snr}[weight]
 
 
 if __name__ == "__main__":

@@ -83,6 +83,11 @@ class NoiseScheduler:
         alpha, sigma = self.alpha_sigma(t, x_t)
         return alpha * v + sigma * x_t
 
+    def eps_from_x0(self, x_t: Tensor, t: Tensor, x_0: Tensor) -> Tensor:
+        """eps from a guess of x_0: eq. 4 solved for eps."""
+        alpha, sigma = self.alpha_sigma(t, x_t)
+        return (x_t - alpha * x_0) / sigma
+
     # ------------------------------------------------------------ reverse
 
     def timesteps(self, count: int | None = None) -> list[int]:

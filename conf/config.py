@@ -41,7 +41,12 @@ class Seeded:
 class Machine(Seeded):
     device: str = option("auto", "auto takes a GPU where there is one; or cpu, cuda, cuda:1, mps ...")
     threads: int | None = option(
-        None, "CPU threads; default: 1 for points (a second one rarely helps a small network)", low=1
+        None, "CPU threads; default: 1 for points (a second one rarely helps a small network), all for images", low=1
+    )
+    precision: str = option(
+        "auto",
+        "numbers inside the network; auto: bf16 for images on a GPU that has it, else fp32",
+        choices=("auto", "fp32", "bf16"),
     )
 
 
@@ -57,11 +62,20 @@ class Process:
 
 @dataclass
 class Sampling:
-    sampler: str = option(
-        "ddpm", "ddpm takes all T steps; ddim and dpm (DPM-Solver++) far fewer", choices=("ddpm", "ddim", "dpm")
+    sampler: str | None = option(
+        None,
+        "ddpm takes all T steps; ddim and dpm (DPM-Solver++) far fewer; default: ddpm for points, ddim for images",
+        choices=("ddpm", "ddim", "dpm"),
     )
-    sampling_steps: int | None = option(None, "network evaluations; default: T for ddpm, 50 for ddim and dpm", low=2)
+    sampling_steps: int | None = option(
+        None, "network evaluations; default: T for ddpm, 50 for ddim and dpm, 25 for images", low=2
+    )
     eta: float = option(0.0, "fresh noise in ddim: 0 none, 1 as much as ddpm", low=0, high=1)
+    guidance: float | None = option(
+        None,
+        "w in eps = (1 + w) eps_cond - w eps_uncond; 0: off; default: 0 for points, 0.5 for images with labels",
+        low=0,
+    )
 
 
 @dataclass
@@ -136,25 +150,93 @@ class File:
 
 
 @dataclass
+class Digits:
+    name: str = option("digits", "scikit-learn's 1,797 digits of 8x8 pixels: no download", choices=("digits",))
+
+
+@dataclass
+class Images:
+    name: str = option("images", "your own images, all of one size, in a folder for each class", choices=("images",))
+    root: str | None = option(None, "their folder (also --data-path)")
+    test_root: str | None = option(
+        None, "unseen images to judge by; default: the folder beside it with _test at its name's end, or a fifth of all"
+    )
+    on_bad_image: str = option(
+        "skip", "what a damaged image does: left out by name, or fatal", choices=("skip", "error")
+    )
+
+
+@dataclass
+class MNIST(Images):
+    name: str = option(
+        "mnist", "handwritten digits, 28x28, as scripts/prepare_mnist.py lays them out", choices=("mnist",)
+    )
+    root: str | None = option("data/MNIST/mnist_images", "their folder (also --data-path)")
+
+
+def prediction() -> Any:
+    return option("v", "what the network's output means", choices=("eps", "v", "x0"))
+
+
+@dataclass
 class MLP:
-    name: str = option("mlp", "residual multilayer perceptron", choices=("mlp",))
+    name: str = option("mlp", "residual multilayer perceptron for points", choices=("mlp",))
     hidden: int = option(112, "width", low=1)
     layers: int = option(3, "residual layers", low=1)
     frequencies: int = option(3, "the input also holds sin and cos of x times 1, 2, 4 ...: how many of them", low=0)
-    prediction: str = option("v", "what the network's output means", choices=("eps", "v"))
+    prediction: str = prediction()
 
 
 @dataclass
 class Linear:
     name: str = option("linear", "one linear map per time step: the best linear denoiser", choices=("linear",))
-    prediction: str = option("v", "what the network's output means", choices=("eps", "v"))
+    prediction: str = prediction()
 
 
-DATASETS = (Moons, Circles, Gaussians, SwissRoll, Spirals, Helix, File)
-MODELS = (MLP, Linear)
+@dataclass
+class UNet:
+    name: str = option("unet", "UNet with attention for images of 28x28 and more", choices=("unet",))
+    channels: list[int] = option([48, 96], "of each resolution; one fewer than they are halvings")
+    blocks: int = option(2, "residual blocks at each resolution", low=1)
+    patch: int = option(2, "squares of so many pixels a side enter as one; more is quicker", low=1)
+    heads: int = option(4, "of attention", low=1)
+    attention_size: int = option(8, "attention at maps of at most so many pixels a side", low=0)
+    conditioning: str = option(
+        "embedding",
+        "labels are added to the time embedding, or are tokens that the pixels look at",
+        choices=("embedding", "cross_attention"),
+    )
+    prediction: str = prediction()
+
+
+@dataclass
+class UNetSmall(UNet):
+    name: str = option("unet_small", "a UNet for 8x8 images: about a minute", choices=("unet_small",))
+    channels: list[int] = option([32, 64], "of each resolution; one fewer than they are halvings")
+    patch: int = option(1, "squares of so many pixels a side enter as one; more is quicker", low=1)
+
+
+DATASETS = (Moons, Circles, Gaussians, SwissRoll, Spirals, Helix, File, Digits, MNIST, Images)
+MODELS = (MLP, Linear, UNet, UNetSmall)
 GROUPS = {
     group: {fields(m)[0].default: m for m in members}
     for group, members in {"dataset": DATASETS, "model": MODELS}.items()
+}
+
+# What a network changes in the training's defaults; an option that the user gives wins over it.
+FOR_IMAGES = {
+    "schedule": "cosine",
+    "conditional": True,
+    "loss_weight": "v",
+    "num_samples": None,
+    "batch_size": 32,
+    "lr": 1.5e-3,
+    "warmup_steps": 200,
+    "judge_samples": 2000,
+}
+PRESETS: dict[str, dict[str, Any]] = {
+    "unet": {**FOR_IMAGES, "num_epochs": 8},
+    "unet_small": {**FOR_IMAGES, "num_epochs": 60},
 }
 
 
@@ -165,16 +247,22 @@ GROUPS = {
 class Train(Machine, Process):
     dataset: Any = option("moons", "what to learn")
     model: Any = option("mlp", "the network")
-    num_samples: int = option(20000, "training points", low=2)
-    num_epochs: int = option(220, "passes over the training points", low=1)
+    num_samples: int | None = option(20000, "points or images to learn from, at most; null: all there are", low=2)
+    num_epochs: int = option(220, "passes over them", low=1)
     max_steps: int | None = option(None, "stop after so many optimizer steps instead of num_epochs", low=1)
-    batch_size: int = option(1024, "points per optimizer step", low=1)
+    batch_size: int = option(1024, "points or images per optimizer step", low=1)
+    conditional: bool = option(False, "learn the labels as well, so that samples can be asked for by label")
+    label_dropout: float = option(0.1, "how often a label is withheld in training; guidance needs it", low=0, below=1)
+    loss_weight: str = option(
+        "eps", "whose error counts evenly over the steps: that of eps or v; or min_snr", choices=("eps", "v", "min_snr")
+    )
     lr: float = option(4e-3, "peak learning rate: reached by a linear warm-up, left by a cosine to 0", above=0)
     warmup_steps: int = option(100, "optimizer steps of warm-up", low=0)
     weight_decay: float = option(0.01, "AdamW's weight decay", low=0)
     ema_decay: float = option(0.999, "decay of the averaged weights that samples are made with", low=0, below=1)
     judge_samples: int = option(10000, "samples drawn and judged at the end; 0: no judgement", low=0)
     checkpoint_every: int = option(1000, "optimizer steps between checkpoints", low=1)
+    ckpt_save_name: str = option("last.pt", "name of the checkpoint in the run folder, ending in .pt or .pth")
     task_name: str | None = option(None, "run folder, such as runs/first; default: a new stamped one")
     record: bool = option(False, "record how samples of the same noise emerge as training goes on: training.rrd")
     viewer: str | None = option(
@@ -182,14 +270,25 @@ class Train(Machine, Process):
         "watch that recording while it grows, in a window or a web page on this machine; implies record",
         choices=("auto", "window", "web", "file"),
     )
+    viz_save: bool = option(False, "save grids of the denoising on the way, and progress.gif of them, in viz/")
+    viz_live: bool = option(False, "show these grids in a window while training; needs a display")
+    viz_interval: int = option(500, "optimizer steps between grids", low=1)
+    viz_num: int = option(8, "images in a grid", low=1)
+    viz_t: int = option(-1, "the step t from which a grid denoises; -1: the last, pure noise", low=-1)
     resume: str | None = option(None, "a checkpoint or run folder to go on from, with the same options")
 
 
 @dataclass
 class Inference(Machine, Sampling, Recording):
     checkpoint: str | None = option(None, "a checkpoint or its run folder; default: the newest readable one")
-    num_samples: int = option(2000, "points to generate", low=1)
+    num_samples: int | None = option(None, "how many to generate; default: 2000 points, 100 images", low=1)
+    labels: Any = option(None, "what to generate: [0,1,2], or all in turn (the default of a conditional model)")
     viz_steps: int = option(100, "states recorded, evenly chosen, always with the first and the last", low=2)
+    animation: str | None = option(
+        None,
+        "also write the process as a short film; mp4 needs ffmpeg; default: none for points, gif for images",
+        choices=("none", "gif", "mp4"),
+    )
 
 
 @dataclass
@@ -206,9 +305,11 @@ class Evaluate(Machine, Sampling):
     dataset: Any = option("moons", "what samples=FILE is held against; a checkpoint knows its own")
     checkpoint: str | None = option(None, "a checkpoint or its run folder; default: the newest readable one")
     samples: str | None = option(None, "judge these points instead (.npy or a table of numbers, data units)")
-    num_samples: int = option(10000, "samples to draw and judge", low=100)
-    sampler: str = option(
-        "dpm", "ddpm takes all T steps; ddim and dpm (DPM-Solver++) far fewer", choices=("ddpm", "ddim", "dpm")
+    num_samples: int | None = option(None, "samples to draw and judge; default: 10000 points, 2000 images", low=100)
+    sampler: str | None = option(
+        None,
+        "ddpm takes all T steps; ddim and dpm (DPM-Solver++) far fewer; default: dpm for points, ddim for images",
+        choices=("ddpm", "ddim", "dpm"),
     )
 
 

@@ -13,6 +13,8 @@ HYDRA_FLAGS_WITH_VALUE = {
     "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
     "--experimental-rerun",
 }  # fmt: skip
+# names that users of other repositories type, and what is meant
+ALIASES = {"data_path": "dataset.root", "root": "dataset.root"}
 NEGATIVE_NUMBER = re.compile(r"-\.?\d")
 
 
@@ -53,6 +55,7 @@ def _quoted(name: str, value: str) -> str:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
+    name = ALIASES.get(name, name)
     try:
         OverridesParser.create().parse_override(f"{name}={value}")
     except HydraException:

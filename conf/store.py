@@ -5,7 +5,7 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from conf.config import COMMANDS, GROUPS, allowed
+from conf.config import COMMANDS, GROUPS, PRESETS, allowed
 
 # ---------------------------------------------------------------- --help
 
@@ -24,14 +24,19 @@ def help_text(name: str) -> str:
                 chosen = " (default)" if choice == _default(command, group) else ""
                 lines += ["", f"{group}={choice}{chosen}: {fields(member)[0].metadata['help']}"]
                 lines += [_described(f, width, f"{group}.") for f in fields(member)[1:]]
+                if preset := PRESETS.get(choice):
+                    lines.append("  and sets " + ", ".join(f"{k}={_value(v)}" for k, v in preset.items()))
     lines += ["", "Several values at once, run one after the other: -m lr=1e-3,4e-3", ""]
     return "\n".join(lines).replace("$", "$$")
 
 
 def _shown(f: Any, prefix: str = "") -> str:
     default = f.default_factory() if callable(f.default_factory) else f.default
-    shown = str(default).lower() if isinstance(default, bool) else "null" if default is None else str(default)
-    return f"{prefix}{f.name}={shown}".replace(" ", "")
+    return f"{prefix}{f.name}={_value(default)}".replace(" ", "")
+
+
+def _value(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
 
 
 def _described(f: Any, width: int, prefix: str = "") -> str:
@@ -51,7 +56,9 @@ def register() -> None:
     store = ConfigStore.instance()
     for group, members in GROUPS.items():
         for choice, member in members.items():
-            store.store(group=group, name=choice, node=member)
+            # in the global package, so that a network can set the training's own options beside its own
+            node = {group: member, **PRESETS.get(choice, {})}
+            store.store(group=group, name=choice, node=node, package="_global_")
     for name, (command, _) in COMMANDS.items():
         groups = [{f.name: f.default} for f in fields(command) if f.name in GROUPS]
         store.store(name=f"{name}_schema", node=command)
