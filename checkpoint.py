@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 NAME = "last.pt"
+ENDINGS = (".pt", ".pth")
 FORMAT = "moonwalk checkpoint 1"
 FOLDERS = ("outputs", "runs")  # where `newest` looks
 
@@ -51,7 +52,7 @@ def load(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if path.is_dir():
-        path = path / NAME
+        path = in_folder(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no checkpoint at {path}; `python train.py` makes one")
     try:
@@ -74,7 +75,9 @@ def newest(root: str | Path = ".") -> Path:
     Raises:
         FileNotFoundError: there is none.
     """
-    for path in newest_first(NAME, root):
+    for path in newest_first("*.pt*", root):
+        if path.suffix not in ENDINGS:
+            continue
         try:
             load(path)
         except ValueError as error:
@@ -86,7 +89,13 @@ def newest(root: str | Path = ".") -> Path:
     )
 
 
-def newest_first(name: str, root: str | Path = ".") -> list[Path]:
-    """All files of that name below outputs/ and runs/, the one written last first."""
-    found = [path for folder in FOLDERS for path in (Path(root) / folder).rglob(name)]
+def in_folder(folder: Path) -> Path:
+    """The checkpoint of a run folder, whatever its ckpt_save_name was: the newest file that ends like one."""
+    found = [path for path in folder.iterdir() if path.suffix in ENDINGS and not path.name.startswith(".")]
+    return max(found, key=lambda path: path.stat().st_mtime, default=folder / NAME)
+
+
+def newest_first(pattern: str, root: str | Path = ".") -> list[Path]:
+    """All files of such a name below outputs/ and runs/, the one written last first."""
+    found = [path for folder in FOLDERS for path in (Path(root) / folder).rglob(pattern)]
     return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)

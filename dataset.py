@@ -1,4 +1,7 @@
-"""Point sets, each with its exact law, and the normaliser. `python dataset.py` draws them all."""
+"""Point sets, each with its exact law; the normaliser; and every data set by its name.
+
+`python dataset.py` draws the moons.
+"""
 
 import math
 from collections.abc import Callable
@@ -11,6 +14,7 @@ import torch
 from sklearn.datasets import make_moons
 from torch import Tensor
 
+from images import IMAGE_DATASETS, ImageSet, held_out_images, make_images
 from law import Law, curve, mixed
 from randomness import generator, integer_seed
 
@@ -24,12 +28,28 @@ def create_moon_dataset(n_samples: int = 500, noise: float = 0.05, seed: int = 0
 class PointSet:
     """Points (N, d) float32, which part of the set each belongs to (N,) int64, and the law they come from.
 
-    A file of points has neither parts nor a known law.
+    A file of points has neither parts nor a known law. Rows are taken as tensors: self[i] is (points,) or
+    (points, labels).
     """
 
     points: np.ndarray
     labels: np.ndarray | None = None
     law: Law | None = None
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def __getitem__(self, i: int | slice | Tensor) -> tuple[Tensor, ...]:
+        rows = torch.from_numpy(self.points)[i]
+        return (rows,) if self.labels is None else (rows, torch.from_numpy(self.labels)[i])
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the labels."""
+        return [] if self.labels is None else [str(i) for i in range(int(self.labels.max()) + 1)]
+
+
+DataSet = PointSet | ImageSet
 
 
 # ---------------------------------------------------------------- laws: one list of parts for each set
@@ -89,21 +109,36 @@ DATASETS: dict[str, Callable[..., list[Law]]] = {
 }
 
 
-# ---------------------------------------------------------------- points
+# ---------------------------------------------------------------- sets by name
 
 
-def make_dataset(name: str, n_samples: int, seed: int, **options: Any) -> PointSet:
+def make_sets(name: str, n_samples: int | None, seed: int, **options: Any) -> tuple[DataSet, DataSet]:
+    """What to learn from and what to judge by: points (make_dataset) or images (images.make_images).
+
+    Raises:
+        ValueError, FileNotFoundError: no such set, or a file or folder that cannot be used.
+    """
+    if name not in IMAGE_DATASETS:
+        return held_out(make_dataset(name, n_samples, seed, **options))
+    return held_out_images(make_images(name, n_samples=n_samples, seed=seed, **options), name, **options)
+
+
+def make_dataset(name: str, n_samples: int | None, seed: int, **options: Any) -> PointSet:
     """n_samples points of the set of that name (a key of DATASETS, or "file"), with its law.
 
     Raises:
         ValueError: no such set, or a file that holds no points.
     """
-    if n_samples < 1:
+    if n_samples is None and name != "file":
+        raise ValueError(f"dataset={name} has no end: say with num_samples how many points to draw")
+    if n_samples is not None and n_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {n_samples}")
     if name == "file":
         return read_points(n_samples=n_samples, seed=seed, **options)
     if name not in DATASETS:
-        raise ValueError(f"dataset {name!r} is unknown; choose one of {', '.join([*DATASETS, 'file'])}")
+        raise ValueError(
+            f"dataset {name!r} is unknown; choose one of {', '.join([*DATASETS, 'file', *IMAGE_DATASETS])}"
+        )
     parts = DATASETS[name](**options)
     law = mixed(parts)
     if name == "moons":
@@ -123,7 +158,7 @@ def held_out(data: PointSet) -> tuple[PointSet, PointSet]:
     return PointSet(data.points[:cut]), PointSet(data.points[cut:])
 
 
-def read_points(path: str | None, n_samples: int, seed: int) -> PointSet:
+def read_points(path: str | None, n_samples: int | None, seed: int) -> PointSet:
     """At most n_samples points, chosen at random, of an .npy file or of a table of numbers in text.
 
     Raises:
@@ -164,6 +199,13 @@ class Normaliser:
         """Measured on x. A dimension that never varies keeps its scale."""
         std = x.std(0, correction=0)
         return cls(x.mean(0), torch.where(std > 0, std, torch.ones_like(std)))
+
+    @classmethod
+    def of(cls, data: DataSet) -> "Normaliser":
+        """For a data set: fitted on points; images lie in [-1, 1] and stay as they are."""
+        if isinstance(data, PointSet):
+            return cls.fit(torch.from_numpy(data.points))
+        return cls(torch.zeros(data.dims), torch.ones(data.dims))
 
     def normalise(self, x: Tensor) -> Tensor:
         return (x - self.mean.to(x)) / self.std.to(x)

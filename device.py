@@ -1,16 +1,17 @@
-"""Which device computes, and with how many CPU threads."""
+"""Which device computes, with how many CPU threads, and in which numbers."""
+
+from collections.abc import Callable
 
 import torch
+from torch import Tensor, nn
 
 
-def choose(device: str, threads: int | None) -> torch.device:
-    """Set the CPU threads and return the device; "auto" takes a GPU where there is one.
+def choose(device: str) -> torch.device:
+    """The device of that name; "auto" takes a GPU where there is one.
 
     Raises:
         ValueError: this machine or this build of torch has no such device.
     """
-    # Points, small networks: a second thread waits in spinning barriers and is far slower on a busy machine.
-    torch.set_num_threads(threads or 1)
     if device == "auto":
         found = torch.accelerator.current_accelerator()
         return found if found is not None and torch.accelerator.is_available() else torch.device("cpu")
@@ -20,3 +21,39 @@ def choose(device: str, threads: int | None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device={device} cannot be used here; try device=cpu") from error
     return chosen
+
+
+def use_threads(threads: int | None, images: bool) -> None:
+    """Set the CPU threads: those asked for; else all cores for images and one for points."""
+    # Points, small networks: a second thread waits in spinning barriers and is far slower on a busy machine.
+    if threads or not images:
+        torch.set_num_threads(threads or 1)
+
+
+def mixed_precision(precision: str, device: torch.device, images: bool) -> bool:
+    """Whether the network runs in bf16: "auto" says so for images on a GPU that has it, never on a CPU.
+
+    Raises:
+        ValueError: bf16 on a CPU without units for it, where it is ten times slower, or on a GPU without.
+    """
+    if device.type == "cuda":
+        able = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_bf16_units()
+    if precision == "bf16" and not able:
+        raise ValueError(f"precision=bf16: this {device.type} has no units for it and would be slower; use fp32")
+    return precision == "bf16" or (precision == "auto" and able and images and device.type == "cuda")
+
+
+def _has_bf16_units() -> bool:
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def in_bf16(net: nn.Module) -> Callable[..., Tensor]:
+    """The same network, whose convolutions and products run in bf16; its weights and its output keep their type."""
+
+    def run(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        with torch.autocast(x_t.device.type, torch.bfloat16):
+            return net(x_t, t, label).to(x_t.dtype)
+
+    return run

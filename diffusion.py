@@ -164,7 +164,7 @@ def training_loss(
     label: Tensor | None = None,
     weight: str = "eps",
 ) -> Tensor:
-    """The squared error of the predicted noise, averaged over dims, times `loss_weights`: shape (B,) (L_simple, eq. 14)."""
+    """The squared error of the predicted noise, averaged over dims (L_simple, eq. 14), times loss_weights: (B,)."""
     x_t = scheduler.add_noise(x_0, t, eps)
     error = (denoise(x_t, t, label) - eps).square().flatten(1).mean(1)
     return error if weight == "eps" else error * loss_weights(scheduler, weight).to(error)[t]

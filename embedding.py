@@ -44,7 +44,7 @@ class TimeEmbedding(nn.Module):
 
 
 def label_or_null(label: Tensor | None, num_labels: int, like: Tensor) -> Tensor:
-    """Labels (B,), or for None the null label `num_labels` in the shape of `like`: the one that guidance steers away from.
+    """Labels (B,), or for None the null label `num_labels`, in the shape of `like`: guidance steers away from it.
 
     Raises:
         ValueError: labels for a network that was built without (num_labels is 0).

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Sampler, TensorDataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from randomness import generator
 
@@ -23,11 +23,10 @@ class ShuffledBatches(Sampler[Tensor]):
         yield from order.split(self.batch_size)
 
 
-def make_loader(x: Tensor, labels: Tensor | None = None, *, batch_size: int, seed: int) -> DataLoader:
-    """A DataLoader over rows of x (N, *dims) and their labels (N,): its batches are (x,) or (x, label)."""
-    dataset = TensorDataset(x) if labels is None else TensorDataset(x, labels)
-    # batch_size=None: the sampler yields whole batches of indices, and TensorDataset takes them in one call.
-    return DataLoader(dataset, sampler=ShuffledBatches(len(x), batch_size, seed), batch_size=None)
+def make_loader(data: Dataset, *, batch_size: int, seed: int) -> DataLoader:
+    """A DataLoader over any data set that takes a tensor of indices: its batches are (x,) or (x, label)."""
+    # batch_size=None: the sampler yields whole batches of indices, and the data set takes them in one call.
+    return DataLoader(data, sampler=ShuffledBatches(len(data), batch_size, seed), batch_size=None)
 
 
 def batches(loader: DataLoader, start: int = 0) -> Iterator[tuple[Tensor, Tensor | None]]:

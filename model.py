@@ -55,7 +55,7 @@ class MLP(nn.Module):
 
 
 class LinearModel(nn.Module):
-    """One affine map per time step and label: x_t (B, d), t (B,) or () -> (B, d). The best linear denoiser, once trained.
+    """One affine map per time step and label: x_t (B, d), t (B,) or () -> (B, d). Trained, the best linear denoiser.
 
     What it makes is the Gaussian with the data's mean and covariance: a lesson in why networks are needed.
     """
@@ -81,13 +81,17 @@ def build_model(name: str, dims: tuple[int, ...], num_timesteps: int, num_labels
     Raises:
         ValueError: no such network, or it does not take such data or options.
     """
-    if name not in MODELS:
-        raise ValueError(f"model {name!r} is unknown; choose one of {', '.join(MODELS)}")
-    of_images = MODELS[name] is UNet
-    if len(dims) != (3 if of_images else 1):
-        use, kind = ("mlp", "images (B, C, H, W)") if of_images else ("unet", "points (B, d)")
-        raise ValueError(f"model={name} is for {kind}; this data has shape (B, {str(dims)[1:-1]}): use model={use}")
+    check_takes(name, images=len(dims) == 3)
     try:
         return MODELS[name](dims, num_timesteps, num_labels, **options)
     except TypeError as error:
         raise ValueError(f"model={name} does not take these options: {error}") from error
+
+
+def check_takes(name: str, images: bool) -> None:
+    """Raises ValueError where the network of that name is unknown, or of images and the data is points, or reversed."""
+    if name not in MODELS:
+        raise ValueError(f"model {name!r} is unknown; choose one of {', '.join(MODELS)}")
+    if (MODELS[name] is UNet) != images:
+        have, use = ("images", "unet") if images else ("points", "mlp")
+        raise ValueError(f"model={name} is not for {have}, which this data set holds: use model={use}")

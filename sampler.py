@@ -144,7 +144,9 @@ def last(states: Iterator[State]) -> Tensor:
 def in_chunks(denoise: Denoiser, rows: int) -> Denoiser:
     """The same denoiser, `rows` rows at a time: the network's intermediate results then stay in the CPU's cache."""
 
-    def chunked(x_t: Tensor, t: Tensor) -> Tensor:
-        return torch.cat([denoise(part, t) for part in x_t.split(rows)])
+    def chunked(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        if label is None:
+            return torch.cat([denoise(part, t) for part in x_t.split(rows)])
+        return torch.cat([denoise(part, t, of) for part, of in zip(x_t.split(rows), label.split(rows))])
 
     return chunked

@@ -1,73 +1,103 @@
 """A look at everything before a training begins: what will be learned, on what, and whether something is off."""
 
-import copy
 import time
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dataset import Normaliser
-from diffusion import denoiser, training_loss
+from dataset import DataSet, Normaliser
+from diffusion import training_loss
+from images import ImageSet
+from randomness import generator
+from sampler import Denoiser
 from schedule import NoiseScheduler
 
 FAR = 8.0  # standard deviations: a point beyond is an outlier that the others' scale suffers from
+LOOKED_AT = 20_000  # rows at most
 
 
 def startup_check(
-    x: Tensor,
+    data: DataSet,
     normaliser: Normaliser,
     scheduler: NoiseScheduler,
     net: nn.Module,
-    prediction: str,
+    denoise: Denoiser,
+    config: dict[str, Any],
     *,
-    batch_size: int,
     total: int,
 ) -> None:
-    """Print a few lines about a training of `total` steps on normalised points x (N, *dims), and what looks wrong."""
-    device = next(net.parameters()).device
-    seconds = total * _seconds_per_step(net, scheduler, prediction, x[:batch_size].to(device))
-    data = normaliser.denormalise(x).flatten(1)
+    """Print a few lines about a training of `net` over `total` steps, and what looks wrong; `denoise` is that net."""
+    device, batch_size = next(net.parameters()).device, config["batch_size"]
+    order = torch.randperm(len(data), generator=generator(config["seed"], "start-up"))[:LOOKED_AT]
+    rows = data[order][0]
+    x = normaliser.normalise(rows)
+    seconds = total * _seconds_per_step(net, denoise, scheduler, x[:batch_size].to(device), config["loss_weight"])
     threads = torch.get_num_threads()
     print("start-up check")
-    print(f"  data      {len(x):,} points; mean {_list(data.mean(0))}, standard deviation {_list(data.std(0))}")
-    print(f"            range {_list(data.min(0).values)} to {_list(data.max(0).values)}")
+    for line in _of_images(data, rows) if isinstance(data, ImageSet) else _of_points(data, rows):
+        print(line)
     left = float(scheduler.sqrt_alphas_cumprod[-1])
     print(f"  schedule  {scheduler.num_timesteps} steps; x_T keeps {left:.2%} of the signal's amplitude")
     print(
         f"  machine   {device}, {threads} thread{'s' * (threads > 1)}; about {_duration(seconds)} for {total:,} steps"
     )
-    for warning in warnings(x, scheduler, batch_size):
+    found = [scheduler.signal_warning()] if scheduler.signal_warning() else []
+    found += [] if isinstance(data, ImageSet) else warnings_of_points(x)
+    if len(data) < batch_size:
+        found.append(f"batch_size={batch_size} is larger than the {len(data)} rows of data: every batch holds them all")
+    for warning in found:
         print(f"  warning: {warning}")
 
 
-def warnings(x: Tensor, scheduler: NoiseScheduler, batch_size: int) -> list[str]:
-    """What is off with normalised points x (N, *dims), each with what to change."""
-    found = [scheduler.signal_warning()] if scheduler.signal_warning() else []
-    constant = (x == 0).all(0).flatten().nonzero()[:, 0].tolist()
+def _of_points(data: DataSet, rows: Tensor) -> list[str]:
+    return [
+        f"  data      {len(data):,} points; mean {_list(rows.mean(0))}, standard deviation {_list(rows.std(0))}",
+        f"            range {_list(rows.min(0).values)} to {_list(rows.max(0).values)}",
+    ]
+
+
+def _of_images(data: ImageSet, rows: Tensor) -> list[str]:
+    channels, height, width = data.dims
+    kind = {1: "grey", 3: "colour"}.get(channels, f"{channels}-channel")
+    lines = [
+        f"  data      {len(data):,} {kind} images of {height}x{width}; pixels of mean {rows.mean():.2f}, standard"
+        f" deviation {rows.std():.2f}, range {rows.min():.2f} to {rows.max():.2f}"
+    ]
+    if data.labels is not None:
+        counts = data.labels.bincount(minlength=len(data.classes))
+        lines.append(f"            {len(data.classes)} labels with {counts.min():,} to {counts.max():,} images each")
+    return lines
+
+
+def warnings_of_points(x: Tensor) -> list[str]:
+    """What is off with normalised points x (N, d), each with what to change."""
+    found = []
+    constant = (x == 0).all(0).nonzero()[:, 0].tolist()
     if constant:
         found.append(f"coordinate {constant} never varies: leave it out")
     if (far := float(x.abs().max())) > FAR:
         found.append(f"a point lies {far:.0f} standard deviations out: remove outliers, they spoil the scale")
-    if len(x) < batch_size:
-        found.append(f"batch_size={batch_size} is larger than the {len(x)} points: every batch holds them all")
-    repeated = 1 - len(x.flatten(1).unique(dim=0)) / len(x)
+    repeated = 1 - len(x.unique(dim=0)) / len(x)
     if repeated > 0.01:
         found.append(f"{repeated:.0%} of the points are repetitions: the model will learn to repeat them")
     return found
 
 
-def _seconds_per_step(net: nn.Module, scheduler: NoiseScheduler, prediction: str, x_0: Tensor) -> float:
-    """Measured on a copy, so that the training itself is not touched."""
-    net = copy.deepcopy(net)
-    optimizer = torch.optim.AdamW(net.parameters(), fused=True)
+def _seconds_per_step(
+    net: nn.Module, denoise: Denoiser, scheduler: NoiseScheduler, x_0: Tensor, loss_weight: str
+) -> float:
+    """Measured with a learning rate of 0, so that the training itself is not touched."""
+    optimizer = torch.optim.AdamW(net.parameters(), lr=0.0, weight_decay=0.0, fused=True)
     t, eps = torch.zeros(len(x_0), dtype=torch.long, device=x_0.device), torch.zeros_like(x_0)
     for i in range(6):
         if i == 2:  # warmed up
             begin = time.perf_counter()
-        loss = training_loss(denoiser(net, scheduler, prediction), scheduler, x_0, t, eps).mean()
+        loss = training_loss(denoise, scheduler, x_0, t, eps, weight=loss_weight).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    optimizer.zero_grad()
     return (time.perf_counter() - begin) / 4
 
 

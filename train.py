@@ -33,28 +33,33 @@ def train(run_folder: Path, config: dict[str, Any], stack: ExitStack) -> dict[st
     import device as devices
     import snapshots
     from bayes import bayes_floor, excess, make_probes
-    from dataset import Normaliser, held_out, make_dataset
+    from dataset import IMAGE_DATASETS, Normaliser, make_sets
     from diffusion import denoiser, training_loss
     from loader import batches, make_loader
     from loss.log import ExcessLog, LossLog
+    from model import check_takes
     from randomness import generator, integer_seed
     from startup import startup_check
     from trained import Trained, build
 
-    seed, device = config["seed"], devices.choose(config["device"], config["threads"])
+    seed, device = config["seed"], devices.choose(config["device"])
+    images = config["dataset"]["name"] in IMAGE_DATASETS
+    check_takes(config["model"]["name"], images)
+    devices.use_threads(config["threads"], images)
+    mixed = devices.mixed_precision(config["precision"], device, images)
     resumed = _resumed(config)
 
-    # ------------------------------------------------------------ data, with mean 0 and standard deviation 1
-    data, unseen = held_out(make_dataset(n_samples=config["num_samples"], seed=seed, **config["dataset"]))
-    normaliser = Normaliser.fit(torch.from_numpy(data.points))
-    x = normaliser.normalise(torch.from_numpy(data.points))
-    loader = make_loader(x, batch_size=config["batch_size"], seed=seed)
+    # ------------------------------------------------------------ data; points get mean 0 and standard deviation 1
+    data, unseen = make_sets(n_samples=config["num_samples"], seed=seed, **config["dataset"])
+    classes = _classes(data, config)
+    normaliser = Normaliser.of(data)
+    loader = make_loader(data, batch_size=config["batch_size"], seed=seed)
     total = config["max_steps"] or config["num_epochs"] * len(loader)
 
     # ------------------------------------------------------------ network, schedule, optimizer
     torch.manual_seed(integer_seed(seed, "weights"))
-    net, scheduler = build(config, tuple(x.shape[1:]))
-    net.to(device)
+    net, scheduler = build(config, tuple(normaliser.mean.shape), len(classes))
+    net.to(device, memory_format=torch.channels_last if images and device.type == "cuda" else torch.preserve_format)
     average = AveragedModel(net, multi_avg_fn=_averaging(config["ema_decay"]))
     optimizer = torch.optim.AdamW(net.parameters(), config["lr"], weight_decay=config["weight_decay"], fused=True)
     start = 0
@@ -63,17 +68,9 @@ def train(run_folder: Path, config: dict[str, Any], stack: ExitStack) -> dict[st
         average.load_state_dict(resumed["ema"])
         optimizer.load_state_dict(resumed["optimizer"])
         start = resumed["step"]
-    denoise = denoiser(net, scheduler, config["model"]["prediction"])
-    trained = Trained(average.module, scheduler, normaliser, config)
-    startup_check(
-        x,
-        normaliser,
-        scheduler,
-        net,
-        config["model"]["prediction"],
-        batch_size=config["batch_size"],
-        total=total - start,
-    )
+    denoise = denoiser(devices.in_bf16(net) if mixed else net, scheduler, config["model"]["prediction"])
+    trained = Trained(average.module, scheduler, normaliser, config, classes, mixed)
+    startup_check(data, normaliser, scheduler, net, denoise, config, total=total - start)
 
     # ------------------------------------------------------------ what is measured on the way
     log, probes = LossLog(run_folder, LOG_EVERY), None
@@ -92,10 +89,12 @@ def train(run_folder: Path, config: dict[str, Any], stack: ExitStack) -> dict[st
         g = generator(seed, "noise", step)
         t = torch.randint(scheduler.num_timesteps, x_0.shape[:1], generator=g).to(device)
         eps = torch.randn(x_0.shape, generator=g).to(device)
+        x_0 = normaliser.normalise(x_0).to(device)
+        label = withheld(label, len(classes), config["label_dropout"], g).to(device) if classes else None
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, total, config["warmup_steps"], config["lr"])
 
-        loss = training_loss(denoise, scheduler, x_0.to(device), t, eps, label).mean()
+        loss = training_loss(denoise, scheduler, x_0, t, eps, label, config["loss_weight"]).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -113,11 +112,12 @@ def train(run_folder: Path, config: dict[str, Any], stack: ExitStack) -> dict[st
                 "step": done,
                 "config": config,
                 "normaliser": vars(normaliser),
+                "classes": classes,
                 "net": net.state_dict(),
                 "ema": average.state_dict(),
                 "optimizer": optimizer.state_dict(),
             }
-            checkpoint.save(run_folder / checkpoint.NAME, state)
+            checkpoint.save(run_folder / config["ckpt_save_name"], state)
     bar.close()
     log.close()
     if probes:
@@ -131,6 +131,21 @@ def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
     if step < warmup:
         return peak * (step + 1) / warmup
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+
+def withheld(label: Any, num_labels: int, dropout: float, generator: Any) -> Any:
+    """Labels (B,), of which a share is replaced by the null label: from these the unconditional epsilon is learnt."""
+    import torch
+
+    hidden = torch.rand(label.shape, generator=generator) < dropout
+    return torch.where(hidden, num_labels, label)
+
+
+def _classes(data: Any, config: dict[str, Any]) -> list[str]:
+    """The names of the labels that are learnt: none, unless the training is conditional."""
+    if config["conditional"] and not data.classes:
+        raise ValueError(f"conditional=true needs labels, and dataset={config['dataset']['name']} has none")
+    return data.classes if config["conditional"] else []
 
 
 def _averaging(decay: float) -> Any:

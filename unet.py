@@ -9,6 +9,7 @@ at most `attention_size` pixels a side.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +54,7 @@ class ResidualBlock(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Attention among the pixels of a map (B, C, H, W) or, with `context_dim`, from them to context tokens; residual."""
+    """Attention among the pixels of a map (B, C, H, W), or with `context_dim` from them to context tokens; residual."""
 
     def __init__(self, channels: int, heads: int, context_dim: int | None = None) -> None:
         super().__init__()
@@ -85,7 +86,7 @@ class Stage(nn.Module):
     ) -> None:
         super().__init__()
         widths = [in_channels] + [out_channels] * blocks
-        self.residual = nn.ModuleList(ResidualBlock(a, b, cond_dim) for a, b in zip(widths, widths[1:]))
+        self.residual = nn.ModuleList(ResidualBlock(a, b, cond_dim) for a, b in pairwise(widths))
         self.attention = nn.ModuleList(AttentionBlock(out_channels, heads) for _ in range(blocks if attention else 0))
         crossed = attention and context_dim is not None
         self.cross = nn.ModuleList(AttentionBlock(out_channels, heads, context_dim) for _ in range(blocks * crossed))
@@ -200,7 +201,7 @@ class UNet(nn.Module):
         self.crossed = crossed
 
         self.stem = nn.Conv2d(dims[0] * patch**2, channels[0], 3, padding=1)
-        steps = list(enumerate(zip(channels, channels[1:])))
+        steps = list(enumerate(pairwise(channels)))
         self.down = nn.ModuleList(DownSamplingBlock(a, b, cond_dim, **stage(i)) for i, (a, b) in steps)
         self.bottleneck = BottleNeck(channels[-1], cond_dim, **stage(len(channels) - 1))
         self.up = nn.ModuleList(UpSamplingBlock(b, a, cond_dim, **stage(i)) for i, (a, b) in reversed(steps))

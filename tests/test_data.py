@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import TensorDataset
 
 from dataset import Normaliser, create_moon_dataset, make_dataset
 from loader import batches, make_loader
@@ -39,7 +40,7 @@ def test_normaliser_there_and_back():
 
 def test_every_epoch_holds_every_row_once_with_its_label():
     x = torch.arange(10.0)[:, None]
-    stream = batches(make_loader(x, torch.arange(10), batch_size=4, seed=0))
+    stream = batches(make_loader(TensorDataset(x, torch.arange(10)), batch_size=4, seed=0))
     epochs = []
     for _ in range(2):
         rows = [next(stream) for _ in range(3)]
@@ -52,7 +53,7 @@ def test_every_epoch_holds_every_row_once_with_its_label():
 
 def test_a_stream_can_begin_anywhere():
     def stream(start):
-        return batches(make_loader(torch.arange(10.0)[:, None], batch_size=4, seed=3), start)
+        return batches(make_loader(TensorDataset(torch.arange(10.0)[:, None]), batch_size=4, seed=3), start)
 
     whole = stream(0)
     rows = [next(whole)[0] for _ in range(9)]
