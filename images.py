@@ -25,7 +25,7 @@ class ImageSet(Dataset):
     pixels: (N, C, H, W) uint8. labels: (N,) int64, indices into `classes`, or None. classes: names of the labels.
 
     Raises:
-        ValueError: pixels or labels of another type or shape.
+        ValueError: pixels of another type or shape.
     """
 
     law = None  # unlike the synthetic point sets, images come from no known law
@@ -33,8 +33,6 @@ class ImageSet(Dataset):
     def __init__(self, pixels: Tensor, labels: Tensor | None = None, classes: list[str] | None = None) -> None:
         if pixels.dtype != torch.uint8 or pixels.ndim != 4:
             raise ValueError(f"pixels must be uint8 (N, C, H, W), not {pixels.dtype} {tuple(pixels.shape)}")
-        if labels is not None and (labels.dtype != torch.int64 or labels.shape != pixels.shape[:1]):
-            raise ValueError(f"labels must be int64 ({len(pixels)},), not {labels.dtype} {tuple(labels.shape)}")
         self.pixels, self.labels, self.classes = pixels, labels, list(classes or [])
 
     def __len__(self) -> int:
@@ -66,21 +64,30 @@ class MNISTDataset(ImageSet):
     (other files, hidden ones, folders in class folders) is left out and counted in a printed line.
 
     on_bad_image: what a damaged image does: "skip" leaves it out and names it in a printed line, "error" stops.
+    n_samples: read that many at most, chosen by the seed, in the order of the folders all the same.
 
     Raises:
         FileNotFoundError: no such folder.
         ValueError: no class folders, an empty one, images of several sizes, grey mixed with colour, or a damaged image.
     """
 
-    def __init__(self, root: str | Path, on_bad_image: str = "skip") -> None:
+    def __init__(
+        self, root: str | Path, on_bad_image: str = "skip", n_samples: int | None = None, seed: int = 0
+    ) -> None:
         if on_bad_image not in ("skip", "error"):
             raise ValueError(f"on_bad_image must be skip or error, not {on_bad_image!r}")
         classes, paths, labels = list_images(root)
-        pixels, good = read_images(paths, on_bad_image)
-        labels = torch.tensor(labels)[good]
-        for label in set(range(len(classes))) - set(labels.tolist()):
-            raise ValueError(f"every image in {Path(root, classes[label])} is damaged; replace them or remove it")
-        super().__init__(pixels, labels, classes)
+        chosen = choose(len(paths), n_samples, seed).sort().values
+        pixels, good = read_images([paths[i] for i in chosen], on_bad_image)
+        labels = torch.tensor(labels)[chosen]
+        if lost := set(labels.tolist()) - set(labels[good].tolist()):
+            raise ValueError(f"every image read from {Path(root, classes[min(lost)])} is damaged; replace them")
+        super().__init__(pixels, labels[good], classes)
+
+
+def choose(total: int, n_samples: int | None, seed: int) -> Tensor:
+    """Indices of n_samples rows out of `total`, or of all, in random order."""
+    return torch.randperm(total, generator=generator(seed, "dataset"))[:n_samples]
 
 
 # ---------------------------------------------------------------- folders
@@ -108,10 +115,15 @@ def list_images(root: str | Path) -> tuple[list[str], list[str], list[int]]:
         paths += inside["images"]
         labels += [label] * len(inside["images"])
         hidden, nested, no_images = hidden + inside["hidden"], nested + inside["folders"], no_images + inside["other"]
-    _report(top["images"] + top["other"], "files outside the class folders")
-    _report(nested, "folders inside class folders")
-    _report(no_images, "files that are no images")
-    _report(hidden, "hidden files or folders")
+    left_out = {
+        "files outside the class folders": top["images"] + top["other"],
+        "folders inside class folders": nested,
+        "files that are no images": no_images,
+        "hidden files or folders": hidden,
+    }
+    for what, strays in left_out.items():
+        if strays:
+            print(f"left out {len(strays)} {what}, such as {strays[0]}")
     return [os.path.basename(folder) for folder in folders], paths, labels
 
 
@@ -129,11 +141,6 @@ def _in_order(folders: list[str]) -> list[str]:
     """Sorted by name, as numbers when all are."""
     names = [os.path.basename(folder) for folder in folders]
     return sorted(folders, key=(lambda f: int(os.path.basename(f))) if all(map(str.isdecimal, names)) else None)
-
-
-def _report(left_out: list[str], what: str) -> None:
-    if left_out:
-        print(f"left out {len(left_out)} {what}, such as {left_out[0]}")
 
 
 def read_images(paths: list[str], on_bad_image: str = "skip") -> tuple[Tensor, Tensor]:
@@ -159,9 +166,7 @@ def read_images(paths: list[str], on_bad_image: str = "skip") -> tuple[Tensor, T
         good.append(i)
     if bad:
         print(f"skipped {len(bad)} damaged images: {', '.join(bad[:5])}{' ...' if len(bad) > 5 else ''}")
-    if not good:
-        raise ValueError(f"every image is damaged, beginning with {paths[0]}")
-    return torch.from_numpy(pixels[: len(good)]), torch.tensor(good)
+    return torch.from_numpy(pixels[: len(good)]), torch.tensor(good, dtype=torch.int64)
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -170,17 +175,15 @@ def read_image(path: str | Path) -> np.ndarray:
     A palette is grey when all its colours in use are. What is transparent becomes white. Of 16 bits the upper 8 stay.
     """
     with Image.open(path) as image:
+        transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
         if image.mode.startswith("I"):
             return (np.asarray(image) >> 8).astype(np.uint8)[None]
-        if image.mode in ("1", "L"):
+        if image.mode in ("1", "L") and not transparent:
             return np.asarray(image.convert("L"))[None]
-        perhaps_grey = image.mode in ("LA", "La", "P", "PA")
-        if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-            white = Image.new("RGBA", image.size, "white")
-            colours = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-        else:
-            colours = image.convert("RGB")
-    pixels = np.asarray(colours).transpose(2, 0, 1)
+        perhaps_grey = image.mode in ("1", "L", "LA", "P", "PA")
+        if transparent:
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+        pixels = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
     return pixels[:1] if perhaps_grey and (pixels == pixels[:1]).all() else pixels
 
 
@@ -195,30 +198,31 @@ def _differing(path: str, shape: tuple[int, ...], other: str, other_shape: tuple
 # ---------------------------------------------------------------- sets by name
 
 
-def digits() -> ImageSet:
+def digits(n_samples: int | None = None, seed: int = 0) -> ImageSet:
     """The 1 797 handwritten digits of 8x8 that scikit-learn carries; its 17 levels k become round(255 k / 16)."""
     levels, labels = load_digits(return_X_y=True)
-    pixels = np.rint(levels * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
-    return ImageSet(torch.from_numpy(pixels), torch.from_numpy(labels).long(), [str(i) for i in range(10)])
+    pixels = torch.from_numpy(np.rint(levels * (255 / 16)).astype(np.uint8)).reshape(-1, 1, 8, 8)
+    whole = ImageSet(pixels, torch.from_numpy(labels).long(), [str(i) for i in range(10)])
+    return whole if n_samples is None else whole.subset(choose(len(whole), n_samples, seed))
 
 
-def mnist(root: str | None = None, test_root: str | None = None, on_bad_image: str = "skip") -> ImageSet:
+def mnist(root: str | None = None, test_root: str | None = None, **options: Any) -> ImageSet:
     """MNIST as scripts/prepare_mnist.py writes it."""
-    return MNISTDataset(root or MNIST_ROOT, on_bad_image)
+    return MNISTDataset(root or MNIST_ROOT, **options)
 
 
-def images(root: str | None = None, test_root: str | None = None, on_bad_image: str = "skip") -> ImageSet:
+def own_images(root: str | None = None, test_root: str | None = None, **options: Any) -> ImageSet:
     """A folder tree of one's own."""
     if not root:
         raise ValueError("dataset=images needs dataset.root=DIR, a folder that holds a folder of images for each class")
-    return MNISTDataset(root, on_bad_image)
+    return MNISTDataset(root, **options)
 
 
-IMAGE_DATASETS: dict[str, Callable[..., ImageSet]] = {"digits": digits, "mnist": mnist, "images": images}
+IMAGE_DATASETS: dict[str, Callable[..., ImageSet]] = {"digits": digits, "mnist": mnist, "images": own_images}
 
 
 def make_images(name: str, *, n_samples: int | None, seed: int, **options: Any) -> ImageSet:
-    """The set of that name (a key of IMAGE_DATASETS); of more than n_samples images, that many chosen by the seed.
+    """At most n_samples images of the set of that name (a key of IMAGE_DATASETS), in random order.
 
     Raises:
         ValueError: no such set, n_samples below 1, or a folder that cannot be used (see MNISTDataset).
@@ -228,37 +232,39 @@ def make_images(name: str, *, n_samples: int | None, seed: int, **options: Any) 
         raise ValueError(f"dataset {name!r} is unknown; choose one of {', '.join(IMAGE_DATASETS)}")
     if n_samples is not None and n_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {n_samples}")
-    data = IMAGE_DATASETS[name](**options)
-    if n_samples is None or n_samples >= len(data):
-        return data
-    chosen = torch.randperm(len(data), generator=generator(seed, "dataset"))[:n_samples]
-    return data.subset(chosen)
+    return shuffled(IMAGE_DATASETS[name](n_samples=n_samples, seed=seed, **options), seed)
+
+
+def shuffled(data: ImageSet, seed: int) -> ImageSet:
+    """In random order, so that the first hundred are not all of the first class."""
+    return data.subset(choose(len(data), None, seed))
 
 
 def held_out_images(
-    data: ImageSet, name: str, root: str | None = None, test_root: str | None = None, on_bad_image: str = "skip"
+    data: ImageSet, name: str, *, root: str | None = None, test_root: str | None = None, on_bad_image: str = "skip"
 ) -> tuple[ImageSet, ImageSet]:
     """What to learn from, and what to judge by; takes the options that made `data`.
 
-    Unseen images are those of test_root, else of the folder `<root>_test` beside root, else a fifth of data itself.
+    The unseen images are those of test_root, else of the folder `<root>_test` beside root, else a fifth of data itself.
 
     Raises:
         ValueError: the two folders differ in classes or sizes, or data holds a single image.
         FileNotFoundError: no such test_root.
     """
-    root = MNIST_ROOT if name == "mnist" and not root else root
+    if name == "mnist":
+        root = root or MNIST_ROOT
     sibling = f"{os.path.abspath(root)}_test" if root else ""
     if not test_root and not os.path.isdir(sibling):
         return split_fifth(data)
-    unseen = MNISTDataset(test_root or sibling, on_bad_image)
-    for what, mine, its in (("classes", data.classes, unseen.classes), ("image sizes", data.dims, unseen.dims)):
-        if mine != its:
-            raise ValueError(f"the {what} of {root} and {test_root or sibling} differ: {mine} and {its}")
+    unseen = shuffled(MNISTDataset(test_root or sibling, on_bad_image), seed=0)
+    for what, mine, theirs in (("classes", data.classes, unseen.classes), ("(C, H, W)", data.dims, unseen.dims)):
+        if mine != theirs:
+            raise ValueError(f"{test_root or sibling} does not fit {root}: its {what} are {theirs}, not {mine}")
     return data, unseen
 
 
 def split_fifth(data: ImageSet) -> tuple[ImageSet, ImageSet]:
-    """Four fifths and one fifth of each class (up to rounding), always the same images."""
+    """Four fifths and one fifth of each class (up to rounding): of each class's images in their order every fifth."""
     if len(data) < 2:
         raise ValueError("one image cannot be split into images to learn from and images to judge by")
     by_class = torch.arange(len(data)) if data.labels is None else data.labels.argsort(stable=True)
