@@ -98,26 +98,30 @@ def write(
     path: Path,
     frames_per_s: int = FRAMES_PER_S,
     extra_colours: NDArray | None = None,
+    colours: int = COLOURS,
 ) -> Path:
     """Write pictures (H, W, 3) as FILE.gif or FILE.mp4, the last one held.
 
     extra_colours (K, 3): what a GIF's palette must hold beside the colours of the first, middle and last picture.
+    colours: of that palette; fewer make a smaller file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".mp4":
         _write_mp4(pictures, path, frames_per_s)
     else:
-        _write_gif(pictures, path, frames_per_s, extra_colours)
+        _write_gif(pictures, path, frames_per_s, extra_colours, colours)
     return path
 
 
-def _write_gif(pictures: list[NDArray[np.uint8]], path: Path, frames_per_s: int, extra: NDArray | None) -> None:
+def _write_gif(
+    pictures: list[NDArray[np.uint8]], path: Path, frames_per_s: int, extra: NDArray | None, colours: int
+) -> None:
     """One palette for all frames and no dithering: noise in the colours is what makes a GIF large."""
     wall = np.concatenate([pictures[0], pictures[len(pictures) // 2], pictures[-1]])
     if extra is not None:
         swatch = np.repeat(extra[None], 40, 0).repeat(wall.shape[1] // len(extra), 1)
         wall = np.concatenate([wall[:, : swatch.shape[1]], swatch])
-    palette = Image.fromarray(wall).quantize(COLOURS)
+    palette = Image.fromarray(wall).quantize(colours)
     images = [Image.fromarray(p).quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
     duration = [round(1000 / frames_per_s)] * len(images)
     duration[-1] = round(1000 * HELD_S)

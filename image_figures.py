@@ -30,7 +30,7 @@ class Sheet:
         lines = title.split("\n")
         left = 14 + LETTER * max((len(line) for name in rows for line in name.split("\n")), default=0)
         top = 16 + LINE * (len(lines) + bool(columns))
-        whole = max(left + width + 14, 28 + round(1.12 * LETTER * max(map(len, lines)))), top + height + 14
+        whole = max(left + width + 14, 28 + round(1.25 * LETTER * max(map(len, lines)))), top + height + 14
         self.figure = Figure(figsize=(whole[0] / DPI, whole[1] / DPI), dpi=DPI)
         self.canvas = FigureCanvasAgg(self.figure)
         box = [left / whole[0], 14 / whole[1], width / whole[0], height / whole[1]]
@@ -89,7 +89,7 @@ def forward_strip(states: NDArray, steps: Sequence[int]) -> Figure:
     return table(states.swapaxes(0, 1), title, columns=[f"step {step}" for step in steps], side=72)
 
 
-def schedules(states: Mapping[str, NDArray], steps: Sequence[int]) -> Figure:
-    """The same image and the same noise under every schedule: states[name] (S, C, H, W) after steps[i] noisings."""
+def schedules(states: Mapping[str, Sequence[NDArray]], steps: Sequence[int]) -> Figure:
+    """The same image and the same noise under every schedule: states[name][i] (C, H, W) after steps[i]."""
     title = "the same image with the same noise, under every schedule"
-    return table(np.stack([*states.values()]), title, list(states), [f"step {step}" for step in steps], side=72)
+    return table(np.array([*states.values()]), title, list(states), [f"step {step}" for step in steps], side=72)

@@ -12,7 +12,7 @@ from scene import Process
 from tiles import arranged
 
 LASTS_S = 4  # at least; few states are shown more slowly
-PIXELS = 60_000  # of all images in a frame: noise does not compress
+PIXELS, FRAMES, COLOURS = 60_000, 40, 20  # noise does not compress: pixels of all images, frames, shades
 TITLES = {"forward": "forward: images to noise", "reverse": "reverse: noise to images"}
 NAMED = " of the label at the left"
 
@@ -26,7 +26,8 @@ def leave(process: Process, labels: NDArray | None, classes: list[str], folder: 
 def animate(process: Process, labels: NDArray | None, classes: list[str], path: Path) -> Path:
     """Write the film of a process of images (S, N, C, H, W) to FILE.gif or FILE.mp4. Raises OSError where it cannot."""
     pictures = list(frames(process, labels, classes))
-    return animation.write(pictures, path, frames_per_s=min(animation.FRAMES_PER_S, -(-len(pictures) // LASTS_S)))
+    frames_per_s = min(animation.FRAMES_PER_S, -(-len(pictures) // LASTS_S))
+    return animation.write(pictures, path, frames_per_s, colours=COLOURS)
 
 
 def frames(process: Process, labels: NDArray | None, classes: list[str]) -> Iterator[NDArray[np.uint8]]:
@@ -36,7 +37,7 @@ def frames(process: Process, labels: NDArray | None, classes: list[str]) -> Iter
     grid = arranged(n, labels, classes)
     side = 36 if len(grid.cells) > 6 else 60
     sheet = None
-    for i in np.linspace(0, s - 1, min(s, animation.FRAMES)).round().astype(int):
+    for i in np.linspace(0, s - 1, min(s, FRAMES)).round().astype(int):
         picture = grid_picture(process.states[i, :n], grid, side)
         what = TITLES[process.side] + (NAMED if grid.names else "")
         title = f"{what}\nnoised {process.noisings[i]} times"

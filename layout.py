@@ -36,12 +36,8 @@ def of_images(scene: Scene, height: int, width: int, margin: int) -> rrb.Bluepri
         names["x_0"] = "Guess of x_0: where the network believes x_t will end"
     gap = 0.03 * max(height, width)
     bounds = rrb.VisualBounds2D(x_range=[-margin - gap, width + gap], y_range=[-gap, height + gap])
-    views = [
-        rrb.Spatial2DView(
-            origin=f"/{process.side}/{entity}", name=name, background=NIGHT, visual_bounds=bounds,
-        )
-        for entity, name in names.items()
-    ]  # fmt: skip
+    style = {"background": NIGHT, "visual_bounds": bounds}
+    views = [rrb.Spatial2DView(origin=f"/{process.side}/{of}", name=name, **style) for of, name in names.items()]
     stage = rrb.Vertical(rrb.Horizontal(*views), rrb.Horizontal(*_curves(scene)), row_shares=[5, 2], name="Process")
     whole = rrb.Horizontal(stage, _words(), column_shares=[4, 1])
     return rrb.Blueprint(whole, _clock("step", float(process.noisings.max()) / IMAGES_LAST_S), collapse_panels=True)

@@ -1,9 +1,12 @@
 """Show the forward process: `python main.py`, `python main.py --num-samples 1000 --save-plots --no-rerun`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from conf.entry import command
+
+IMAGES, STRIPS = 64, 5  # images shown at most, and those of them in forward.png
 
 
 @command("main")
@@ -26,37 +29,77 @@ def main(
     animation: str,
     save_trajectory: bool,
 ) -> None:
-    """Points turn into noise, step by step: as a recording and, with save_plots, as stills in `run_folder`."""
-    from dataset import make_dataset  # here and not above: --help must not wait for torch
-    from scene import checked_rows
+    """Points or images turn into noise, step by step: as a recording and as stills in `run_folder`.
+
+    The stills of points come with save_plots; a strip of images always.
+    """
+    import animation as films  # here and not above: --help must not wait for it
+    from dataset import IMAGE_DATASETS
     from schedule import make_scheduler
 
-    tracked = checked_rows(track_samples, num_samples)
-    points = make_dataset(n_samples=num_samples, seed=seed, **dataset)
-    scheduler = make_scheduler(schedule, num_timesteps, beta_start, beta_end)
-    print(f"{num_samples} points of {dataset['name']}, {num_timesteps} noisings")
-    if warning := scheduler.signal_warning():
-        print(f"warning: {warning}")
-
-    if save_plots:
-        save_stills(run_folder, points, scheduler, seed)
-    if compare_schedules:
-        save_comparison(run_folder, points.points, num_timesteps, seed)
-    if not (rerun or save_trajectory or animation != "none"):
-        return
-
-    import animation as films
-    import replay
-
     films.check_writer(animation)
-    scene = replay.of_forward(scheduler, points.points, viz_steps, seed)
-    films.leave(scene, run_folder, animation, save_trajectory)
+    scheduler = make_scheduler(schedule, num_timesteps, beta_start, beta_end)
+    show = show_images if dataset["name"] in IMAGE_DATASETS else show_points
+    log = show(
+        run_folder, scheduler, dataset, num_samples, viz_steps, seed, save_plots=save_plots, rerun=rerun,
+        compare_schedules=compare_schedules, animation=animation, save_trajectory=save_trajectory,
+        tracked=track_samples,
+    )  # fmt: skip
     if rerun:
-        from rerun_viz import log_scene
         from viewer import recording
 
         with recording("moonwalk forward", run_folder / "forward.rrd", viewer, port=port) as rec:
-            log_scene(scene, tracked, rec=rec)
+            log(rec)
+
+
+def announce(what: str, scheduler: Any) -> None:
+    print(f"{what}, {scheduler.num_timesteps} noisings")
+    if warning := scheduler.signal_warning():
+        print(f"warning: {warning}")
+
+
+# ---------------------------------------------------------------- points
+
+
+def show_points(
+    run_folder: Path,
+    scheduler: Any,
+    dataset: dict[str, Any],
+    num_samples: int,
+    viz_steps: int,
+    seed: int,
+    *,
+    save_plots: bool,
+    compare_schedules: bool,
+    rerun: bool,
+    animation: str,
+    save_trajectory: bool,
+    tracked: list[int] | None,
+) -> Callable[[Any], None] | None:
+    """The pictures that are asked for; returns what records the process."""
+    import animation as films
+    import replay
+    from dataset import make_dataset
+    from scene import checked_rows
+
+    rows = checked_rows(tracked, num_samples)
+    points = make_dataset(n_samples=num_samples, seed=seed, **dataset)
+    announce(f"{num_samples} points of {dataset['name']}", scheduler)
+    if save_plots:
+        save_stills(run_folder, points, scheduler, seed)
+    if compare_schedules:
+        save_comparison(run_folder, points.points, scheduler.num_timesteps, seed)
+    if not (rerun or save_trajectory or animation != "none"):
+        return None
+    scene = replay.of_forward(scheduler, points.points, viz_steps, seed)
+    films.leave(scene, run_folder, animation, save_trajectory)
+
+    def log(rec: Any) -> None:
+        from rerun_viz import log_scene  # rerun takes a second, and may not be wanted
+
+        log_scene(scene, rows, rec=rec)
+
+    return log
 
 
 def save_stills(folder: Path, points: Any, scheduler: Any, seed: int) -> None:
@@ -81,15 +124,75 @@ def save_stills(folder: Path, points: Any, scheduler: Any, seed: int) -> None:
 def save_comparison(folder: Path, data: Any, num_timesteps: int, seed: int) -> None:
     """schedules.png: the same points under every schedule."""
     import figures
-    from diffusion import DiffusionModel, chosen_steps
-    from schedule import SCHEDULES
+    from diffusion import chosen_steps
 
-    moments = chosen_steps(num_timesteps, 6)[1:]
-    betas = dict.fromkeys(SCHEDULES, (None, None)) | {"linear, betas 1e-4 .. 0.02": (1e-4, 0.02)}
-    models = {name: DiffusionModel(num_timesteps, *pair, seed, name.split(",")[0]) for name, pair in betas.items()}
+    moments, models = chosen_steps(num_timesteps, 6)[1:], compared_models(num_timesteps, seed)
     alpha_bars = {name: model.scheduler.alphas_cumprod.numpy() for name, model in models.items()}
     clouds = {name: [model.forward_diffusion(data, step - 1)[0] for step in moments] for name, model in models.items()}
     print(figures.save(figures.schedules(alpha_bars, clouds, moments), folder / "schedules.png"))
+
+
+def compared_models(num_timesteps: int, seed: int) -> dict[str, Any]:
+    """A forward process of every schedule, and of the textbook betas, by name."""
+    from diffusion import DiffusionModel
+    from schedule import SCHEDULES
+
+    betas = dict.fromkeys(SCHEDULES, (None, None)) | {"linear, betas 1e-4 .. 0.02": (1e-4, 0.02)}
+    return {name: DiffusionModel(num_timesteps, *pair, seed, name.split(",")[0]) for name, pair in betas.items()}
+
+
+# ---------------------------------------------------------------- images
+
+
+def show_images(
+    run_folder: Path,
+    scheduler: Any,
+    dataset: dict[str, Any],
+    num_samples: int,
+    viz_steps: int,
+    seed: int,
+    *,
+    save_plots: bool,
+    compare_schedules: bool,
+    animation: str,
+    save_trajectory: bool,
+    tracked: list[int] | None,
+    **_: Any,
+) -> Callable[[Any], None]:
+    """The same of images (IMAGES at most): forward.png, the pictures that are asked for, and what records them."""
+    import figures
+    import image_figures
+    import image_film
+    import replay
+    from diffusion import chosen_steps
+    from images import make_images
+    from tiles import arranged
+
+    if tracked or save_trajectory:
+        raise ValueError("track_samples and save_trajectory belong to points; images have their film and recording")
+    data = make_images(n_samples=min(num_samples, IMAGES), seed=seed, **dataset)
+    images = data[:][0].numpy()
+    announce(f"{len(data)} images of {dataset['name']}", scheduler)
+    moments = chosen_steps(scheduler.num_timesteps, 7)
+    states = replay.forward(scheduler, images[:STRIPS], moments, seed).states
+    print(figures.save(image_figures.forward_strip(states, moments), run_folder / "forward.png"))
+    if save_plots:
+        sheet = figures.schedule(scheduler.betas.numpy(), scheduler.alphas_cumprod.numpy())
+        print(figures.save(sheet, run_folder / "schedule.png"))
+    if compare_schedules:
+        models, image = compared_models(scheduler.num_timesteps, seed), images[:1]
+        noise = models["linear"].forward_diffusion(image, 0)[1]
+        under = {n: [m.forward_diffusion(image, k - 1, noise)[0][0] for k in moments[1:]] for n, m in models.items()}
+        print(figures.save(image_figures.schedules(under, moments[1:]), run_folder / "schedules.png"))
+    scene = replay.of_forward(scheduler, images, viz_steps, seed)
+    image_film.leave(scene.processes[0], None, [], run_folder, animation)
+
+    def log(rec: Any) -> None:
+        from image_viz import log_images
+
+        log_images(scene, arranged(len(images)), rec=rec)
+
+    return log
 
 
 if __name__ == "__main__":

@@ -8,14 +8,14 @@ from numpy.typing import ArrayLike, NDArray
 
 
 class Grid(NamedTuple):
-    """Which image stands where: indices (rows, columns), -1 for none; the name of each row, [] where they have none."""
+    """Which image stands where: indices (rows, columns), -1 for none; the name of each row, [] where none has one."""
 
     cells: NDArray[np.int64]
     names: list[str]
 
 
 def arranged(count: int, labels: ArrayLike | None = None, classes: Sequence[str] = ()) -> Grid:
-    """A grid for `count` images, about as high as wide. With labels (count or more,), every row holds one class only."""
+    """A grid for `count` images, about as high as wide. With labels (>= count,), every row holds one class."""
     blocks = {}
     for i, label in enumerate(np.zeros(count, int) if labels is None else np.asarray(labels)[:count]):
         blocks.setdefault(int(label), []).append(i)

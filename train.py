@@ -32,6 +32,7 @@ def train(run_folder: Path, config: dict[str, Any], stack: ExitStack) -> dict[st
     import checkpoint
     import device as devices
     import snapshots
+    import training_grids
     from bayes import bayes_floor, excess, make_probes
     from dataset import IMAGE_DATASETS, Normaliser, make_sets
     from diffusion import denoiser, training_loss
@@ -45,6 +46,7 @@ def train(run_folder: Path, config: dict[str, Any], stack: ExitStack) -> dict[st
     seed, device = config["seed"], devices.choose(config["device"])
     images = config["dataset"]["name"] in IMAGE_DATASETS
     check_takes(config["model"]["name"], images)
+    training_grids.check(config, images)
     devices.use_threads(config["threads"], images)
     mixed = devices.mixed_precision(config["precision"], device, images)
     resumed = _resumed(config)
@@ -82,6 +84,7 @@ def train(run_folder: Path, config: dict[str, Any], stack: ExitStack) -> dict[st
 
     # ------------------------------------------------------------ the loop
     snapshot = stack.enter_context(snapshots.recorded(run_folder, config, scheduler, normaliser, start, total))
+    grid = stack.enter_context(training_grids.drawn(run_folder, trained, data, len(loader), total))
     snapshot(start, average.module, None)
     clock, cpu = time.perf_counter(), time.process_time()
     bar = tqdm(total=total, initial=start, desc="training", unit="step", disable=None)
@@ -104,6 +107,7 @@ def train(run_folder: Path, config: dict[str, Any], stack: ExitStack) -> dict[st
         if (mean := log.add(done, loss, group["lr"], time.perf_counter() - clock)) is not None:
             bar.set_postfix(loss=f"{mean:.4f}", refresh=False)
         snapshot(done, average.module, mean)
+        grid(done, mean)
         bar.update()
         if probes and done in moments:
             excess_log.add(done, excess(trained.denoise(), probes, device).tolist())
@@ -167,6 +171,7 @@ def _resumed(config: dict[str, Any]) -> dict[str, Any] | None:
         return None
     state = checkpoint.load(config["resume"])
     free = {"resume", "task_name", "device", "threads", "checkpoint_every", "judge_samples", "record", "viewer"}
+    free |= {"ckpt_save_name", *(k for k in config if k.startswith("viz_"))}
     if other := [k for k in config if k not in free and state["config"].get(k) != config[k]]:
         raise ValueError(f"resume={config['resume']} was trained with other options: {', '.join(sorted(other))}")
     return state

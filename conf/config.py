@@ -294,7 +294,7 @@ class Inference(Machine, Sampling, Recording):
 @dataclass
 class Main(Seeded, Process, Recording):
     dataset: Any = option("moons", "what to add noise to")
-    num_samples: int = option(500, "points", low=1)
+    num_samples: int = option(500, "points; of images at most 64 are shown", low=1)
     num_timesteps: int = option(100, "T, the number of noising steps", low=2)
     save_plots: bool = option(False, "also write stills: the process, its schedule, its statistics against theory")
     compare_schedules: bool = option(False, "also write one sheet that compares the schedules")
