@@ -59,7 +59,7 @@ def judge_of(
         ValueError: the images have no labels to learn from.
     """
     check_labels(data)
-    net, path = _untrained(data, seed), Path(folder) / f"judge-{_checksum(data, seed)}.pt"
+    net, path = _untrained(data, seed), Path(folder) / f"{_checksum(data, seed)}.judge"
     try:
         net.load_state_dict(checkpoint.load(path)["judge"])
     except FileNotFoundError:

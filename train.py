@@ -123,7 +123,7 @@ def train(run_folder: Path, config: dict[str, Any], stack: ExitStack) -> dict[st
     if probes:
         excess_log.close()
     figures = {"steps": total - start, "seconds": time.perf_counter() - clock, "cpu_seconds": time.process_time() - cpu}
-    return _report(run_folder, trained, unseen, figures, device)
+    return _report(run_folder, trained, data, unseen, figures, device)
 
 
 def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
@@ -172,7 +172,9 @@ def _resumed(config: dict[str, Any]) -> dict[str, Any] | None:
     return state
 
 
-def _report(run_folder: Path, trained: Any, unseen: Any, result: dict[str, Any], device: Any) -> dict[str, Any]:
+def _report(
+    run_folder: Path, trained: Any, data: Any, unseen: Any, result: dict[str, Any], device: Any
+) -> dict[str, Any]:
     """The judgement of a finished training, its pictures, metrics.json and a summary."""
     import figures
     from judge import judge_model
@@ -193,9 +195,9 @@ def _report(run_folder: Path, trained: Any, unseen: Any, result: dict[str, Any],
     if config["judge_samples"]:
         clock = time.perf_counter()
         print(f"  judgement of {config['judge_samples']:,} samples", flush=True)
-        trained.net.eval()
-        judgement = judge_model(trained, unseen, device, num_samples=config["judge_samples"], seed=config["seed"])
-        options = {"seed": config["seed"], "trained": trained, "history_from": run_folder}
+        seed, trained = config["seed"], trained.ready(device)
+        judgement = judge_model(trained, data, unseen, device, num_samples=config["judge_samples"], seed=seed)
+        options = {"seed": seed, "trained": trained, "history_from": run_folder}
         result = write_report(run_folder, judgement, unseen, **options, **result)
         print(f"  judged in {time.perf_counter() - clock:.1f} s; pictures and metrics.json in the run folder")
     else:
