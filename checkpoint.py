@@ -14,6 +14,12 @@ FORMAT = "moonwalk checkpoint 1"
 FOLDERS = ("outputs", "runs")  # where `newest` looks
 
 
+def check_name(name: str) -> None:
+    """Raises ValueError where `name` is no file name that the newest checkpoint is looked for under."""
+    if Path(name).name != name or Path(name).suffix not in ENDINGS or name.startswith("."):
+        raise ValueError(f"ckpt_save_name must be a file name that ends in {' or '.join(ENDINGS)}, got {name!r}")
+
+
 def save(path: str | Path, state: dict[str, Any]) -> None:
     """Write `state` (tensors, plain containers, numbers, text) to `path`: the old file or the new one, never neither.
 

@@ -44,6 +44,7 @@ def train(run_folder: Path, config: dict[str, Any], stack: ExitStack) -> dict[st
 
     seed, device = config["seed"], devices.choose(config["device"])
     images = config["dataset"]["name"] in IMAGE_DATASETS
+    checkpoint.check_name(config["ckpt_save_name"])
     check_takes(config["model"]["name"], images)
     devices.use_threads(config["threads"], images)
     mixed = devices.mixed_precision(config["precision"], device, images)
@@ -74,7 +75,7 @@ def train(run_folder: Path, config: dict[str, Any], stack: ExitStack) -> dict[st
 
     # ------------------------------------------------------------ what is measured on the way
     log, probes = LossLog(run_folder, LOG_EVERY), None
-    if data.law:
+    if data.law and not classes and config["loss_weight"] == "eps":  # else the floor is not that of this loss
         law = data.law.scaled(normaliser.mean, normaliser.std)
         probes = make_probes(law, scheduler, num_steps=PROBE_STEPS, num_points=PROBE_POINTS, seed=seed)
         excess_log = ExcessLog(run_folder, probes.timesteps.tolist(), bayes_floor(law, scheduler))
@@ -166,7 +167,11 @@ def _resumed(config: dict[str, Any]) -> dict[str, Any] | None:
     if config["resume"] is None:
         return None
     state = checkpoint.load(config["resume"])
+    for group in ("model", "dataset"):
+        if (have := state["config"][group]["name"]) != (want := config[group]["name"]):
+            raise ValueError(f"resume={config['resume']} was trained with {group}={have}, not with {group}={want}")
     free = {"resume", "task_name", "device", "threads", "checkpoint_every", "judge_samples", "record", "viewer"}
+    free |= {"ckpt_save_name", "precision", "viz_save", "viz_live", "viz_interval", "viz_num", "viz_t"}
     if other := [k for k in config if k not in free and state["config"].get(k) != config[k]]:
         raise ValueError(f"resume={config['resume']} was trained with other options: {', '.join(sorted(other))}")
     return state
