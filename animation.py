@@ -50,9 +50,7 @@ def animate(scene: Scene, path: str | Path) -> Path:
     if kind not in ("gif", "mp4"):
         raise ValueError(f"{path} must end in .gif or .mp4")
     check_writer(kind)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    (_write_gif if kind == "gif" else _write_mp4)(list(frames(scene)), path)
-    return path
+    return write(list(frames(scene)), path, extra_colours=noise_colours(np.linspace(0, 1, 24)))
 
 
 def frames(scene: Scene) -> Iterator[NDArray[np.uint8]]:
@@ -95,25 +93,45 @@ def _stage(processes: list[Process], data: NDArray | None) -> tuple[Figure, list
 # ---------------------------------------------------------------- files
 
 
-def _write_gif(pictures: list[NDArray[np.uint8]], path: Path) -> None:
+def write(
+    pictures: list[NDArray[np.uint8]],
+    path: Path,
+    frames_per_s: int = FRAMES_PER_S,
+    extra_colours: NDArray | None = None,
+) -> Path:
+    """Write pictures (H, W, 3) as FILE.gif or FILE.mp4, the last one held.
+
+    extra_colours (K, 3): what a GIF's palette must hold beside the colours of the first, middle and last picture.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".mp4":
+        _write_mp4(pictures, path, frames_per_s)
+    else:
+        _write_gif(pictures, path, frames_per_s, extra_colours)
+    return path
+
+
+def _write_gif(pictures: list[NDArray[np.uint8]], path: Path, frames_per_s: int, extra: NDArray | None) -> None:
     """One palette for all frames and no dithering: noise in the colours is what makes a GIF large."""
     wall = np.concatenate([pictures[0], pictures[len(pictures) // 2], pictures[-1]])
-    swatch = np.repeat(noise_colours(np.linspace(0, 1, 24))[None], 40, 0).repeat(wall.shape[1] // 24, 1)
-    palette = Image.fromarray(np.concatenate([wall[:, : swatch.shape[1]], swatch])).quantize(COLOURS)
+    if extra is not None:
+        swatch = np.repeat(extra[None], 40, 0).repeat(wall.shape[1] // len(extra), 1)
+        wall = np.concatenate([wall[:, : swatch.shape[1]], swatch])
+    palette = Image.fromarray(wall).quantize(COLOURS)
     images = [Image.fromarray(p).quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
-    duration = [round(1000 / FRAMES_PER_S)] * len(images)
+    duration = [round(1000 / frames_per_s)] * len(images)
     duration[-1] = round(1000 * HELD_S)
     images[0].save(path, save_all=True, append_images=images[1:], duration=duration, loop=0, optimize=False)
 
 
-def _write_mp4(pictures: list[NDArray[np.uint8]], path: Path) -> None:
+def _write_mp4(pictures: list[NDArray[np.uint8]], path: Path, frames_per_s: int) -> None:
     height, width = (n - n % 2 for n in pictures[0].shape[:2])  # yuv420p, which every player reads, wants even sizes
-    held = [pictures[-1]] * round(HELD_S * FRAMES_PER_S)
+    held = [pictures[-1]] * round(HELD_S * frames_per_s)
     raw = b"".join(p[:height, :width].tobytes() for p in [*pictures, *held])
     size = f"{width}x{height}"
     done = subprocess.run(
         ["ffmpeg", "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size,
-         "-r", str(FRAMES_PER_S), "-i", "-", "-pix_fmt", "yuv420p", str(path)],
+         "-r", str(frames_per_s), "-i", "-", "-pix_fmt", "yuv420p", str(path)],
         input=raw, capture_output=True,
     )  # fmt: skip
     if done.returncode:

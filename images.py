@@ -292,7 +292,13 @@ def read_samples(path: str | Path) -> np.ndarray:
 
 
 if __name__ == "__main__":
+    import figures
+    import image_figures
+
     data = digits()
     print(f"digits: {len(data)} images of {data.dims}")
     for name, count in zip(data.classes, data.labels.bincount().tolist()):
         print(f"  {name}: {count}")
+    images, labels = data[:200]
+    sheet = image_figures.data(images.numpy(), labels.numpy(), data.classes, "digits: real images of 8x8 pixels")
+    print(figures.save(sheet, "outputs/images.png"))

@@ -1,6 +1,8 @@
 """Replay the learned reverse process: `python inference.py`, `python inference.py --checkpoint runs/first`."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from conf.entry import command
 
@@ -9,70 +11,156 @@ from conf.entry import command
 def main(
     run_folder: Path,
     checkpoint: str | None,
-    num_samples: int,
+    num_samples: int | None,
+    labels: Any,
     seed: int,
     device: str,
     threads: int | None,
-    sampler: str,
+    precision: str,
+    sampler: str | None,
     sampling_steps: int | None,
     eta: float,
+    guidance: float | None,
     viz_steps: int,
-    track_samples: list[int] | None,
     rerun: bool,
     viewer: str,
     port: int | None,
-    animation: str,
-    save_trajectory: bool,
+    **pictures: Any,
 ) -> None:
-    """Sample from a checkpoint; leave samples.npy, samples.png and the recording in `run_folder`."""
-    import numpy as np  # here and not above: --help must not wait for it
-    import torch
+    """Sample from a checkpoint; leave samples.npy, samples.png and the recording in `run_folder`.
 
-    import animation as films
+    pictures: animation, save_trajectory and track_samples, which mean something else for points and for images.
+    """
+    import numpy as np  # here and not above: --help must not wait for it
+
     import checkpoint as checkpoints
     import device as devices
-    import figures
-    import replay
     from diffusion import chosen_steps
     from progress import shown
     from sampler import visited
-    from scene import checked_rows
     from trained import load
 
-    films.check_writer(animation)
-    tracked = checked_rows(track_samples, num_samples)
-    chosen = devices.choose(device, threads)
+    chosen = devices.choose(device)
     path = Path(checkpoint) if checkpoint else checkpoints.newest()
-    trained = load(path, chosen)
+    trained = load(path, chosen, precision)
+    devices.use_threads(threads, trained.of_images)
     print(f"checkpoint: {path}")
 
     # ------------------------------------------------------------ the reverse process, every state of it passing by
-    passed = visited(trained.scheduler, sampler, sampling_steps)
+    num_samples = num_samples or (100 if trained.of_images else 2000)
+    wanted = trained.labels(labels, num_samples)
+    options = trained.sampling(sampler, sampling_steps, guidance)
+    passed = visited(trained.scheduler, options["sampler"], options["sampling_steps"])
     kept = {passed[i] for i in chosen_steps(len(passed) - 1, viz_steps)}
-    options = {"sampler": sampler, "sampling_steps": sampling_steps, "eta": eta}
-    states = shown(trained.sample(num_samples, seed, chosen, **options), "sampling", len(passed))
-    process, guesses = replay.reverse((state for state in states if state.step in kept), tracked)
-    samples = trained.data_units(torch.from_numpy(process.states[-1])).numpy()
+    states = trained.sample(num_samples, seed, chosen, labels=wanted, eta=eta, **options)
+    states = (state for state in shown(states, "sampling", len(passed)) if state.step in kept)
 
     # ------------------------------------------------------------ what is left of it
+    labels = None if wanted is None else wanted.numpy()
+    folder = path if path.is_dir() else path.parent
+    leave = leave_images if trained.of_images else leave_points
+    log = leave(run_folder, trained, states, num_samples, labels, seed=seed, folder=folder, rerun=rerun, **pictures)
+    if labels is not None:
+        np.save(run_folder / "labels.npy", labels)
+    if rerun and log:
+        from viewer import recording
+
+        with recording("moonwalk", run_folder / "reverse.rrd", viewer, port=port) as rec:
+            log(rec)
+
+
+def leave_points(
+    run_folder: Path,
+    trained: Any,
+    states: Iterator[Any],
+    num_samples: int,
+    labels: Any,
+    *,
+    seed: int,
+    folder: Path,
+    rerun: bool,
+    animation: str | None,
+    save_trajectory: bool,
+    track_samples: list[int] | None,
+) -> Callable[[Any], None] | None:
+    """The files of points out of the states of their reverse process; returns what records them.
+
+    folder: that of the checkpoint, with the loss of its training.
+    """
+    import numpy as np
+    import torch
+
+    import animation as films
+    import figures
+    import replay
+    from scene import checked_rows
+
+    animation = animation or "none"
+    films.check_writer(animation)
+    tracked = checked_rows(track_samples, num_samples)
+    process, guesses = replay.reverse(states, tracked)
+    samples = trained.data_units(torch.from_numpy(process.states[-1])).numpy()
     np.save(run_folder / "samples.npy", samples)
     real, other = replay.real_sets(trained.config["dataset"], num_samples, seed)
     print(f"samples:    {run_folder / 'samples.npy'}")
     print(f"picture:    {figures.save(figures.samples(samples, real.points), run_folder / 'samples.png')}")
     if not (rerun or save_trajectory or animation != "none"):
-        return
+        return None
     if trained.dims not in ((2,), (3,)):
         print(f"recording:  none, because it shows points of 2 or 3 coordinates, not of shape {trained.dims}")
-        return
-    folder = path if path.is_dir() else path.parent
+        return None
     scene = replay.of_trained(trained, process, guesses, folder, real, other, seed)
     films.leave(scene, run_folder, animation, save_trajectory)
-    if rerun:
-        from rerun_viz import log_scene
-        from viewer import recording
 
-        with recording("moonwalk", run_folder / "reverse.rrd", viewer, port=port) as rec:
-            log_scene(scene, tracked, rec=rec)
+    def log(rec: Any) -> None:
+        from rerun_viz import log_scene  # rerun takes a second, and may not be wanted
+
+        log_scene(scene, tracked, rec=rec)
+
+    return log
+
+
+def leave_images(
+    run_folder: Path,
+    trained: Any,
+    states: Iterator[Any],
+    num_samples: int,
+    labels: Any,
+    *,
+    folder: Path,
+    animation: str | None,
+    save_trajectory: bool,
+    track_samples: list[int] | None,
+    **_: Any,
+) -> Callable[[Any], None]:
+    """The same of images: samples.npy (N, C, H, W) in [-1, 1], the grid of them and its film."""
+    import numpy as np
+
+    import animation as films
+    import figures
+    import image_figures
+    import image_film
+    import replay
+    from tiles import arranged
+
+    animation = animation or "gif"
+    films.check_writer(animation)
+    if track_samples or save_trajectory:
+        raise ValueError("track_samples and save_trajectory belong to points; images have their film and recording")
+    process, guesses, samples = replay.reverse_of_images(states, min(num_samples, image_figures.SHOWN))
+    np.save(run_folder / "samples.npy", samples)
+    print(f"samples:    {run_folder / 'samples.npy'}")
+    sheet = image_figures.samples(samples, labels, trained.classes)
+    print(f"picture:    {figures.save(sheet, run_folder / 'samples.png')}")
+    image_film.leave(process, labels, trained.classes, run_folder, animation)
+
+    def log(rec: Any) -> None:
+        from image_viz import log_images
+
+        grid = arranged(process.states.shape[1], labels, trained.classes)
+        log_images(replay.of_images(trained, process, guesses, folder), grid, rec=rec)
+
+    return log
 
 
 if __name__ == "__main__":

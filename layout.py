@@ -6,6 +6,7 @@ import rerun.blueprint as rrb
 from scene import Process, Scene
 
 STATES_PER_S = 16
+IMAGES_LAST_S = 8  # a film of images: their states lie at very uneven distances
 SNAPSHOTS_PER_S = 5
 NIGHT = (13, 16, 22)
 BOUNDS = rrb.VisualBounds2D(x_range=[-3.3, 3.3], y_range=[-3.3, 3.3])
@@ -25,6 +26,25 @@ def of_scene(scene: Scene, tail: int) -> rrb.Blueprint:
     stage = rrb.Tabs(stage, _paths(), active_tab=0) if scene.dim == 2 else stage
     whole = rrb.Horizontal(stage, _words(), column_shares=[4, 1])
     return rrb.Blueprint(whole, _clock("step", STATES_PER_S * stride), collapse_panels=True)
+
+
+def of_images(scene: Scene, height: int, width: int, margin: int) -> rrb.Blueprint:
+    """Grids of images (pixels, with `margin` for names at their left) above the curves; the words on the right."""
+    process = scene.processes[0]
+    names = {"x_t": {"forward": "Forward: x_t, images to noise", "reverse": "x_t: from noise to images"}[process.side]}
+    if scene.guesses is not None:
+        names["x_0"] = "Guess of x_0: where the network believes x_t will end"
+    gap = 0.03 * max(height, width)
+    bounds = rrb.VisualBounds2D(x_range=[-margin - gap, width + gap], y_range=[-gap, height + gap])
+    views = [
+        rrb.Spatial2DView(
+            origin=f"/{process.side}/{entity}", name=name, background=NIGHT, visual_bounds=bounds,
+        )
+        for entity, name in names.items()
+    ]  # fmt: skip
+    stage = rrb.Vertical(rrb.Horizontal(*views), rrb.Horizontal(*_curves(scene)), row_shares=[5, 2], name="Process")
+    whole = rrb.Horizontal(stage, _words(), column_shares=[4, 1])
+    return rrb.Blueprint(whole, _clock("step", float(process.noisings.max()) / IMAGES_LAST_S), collapse_panels=True)
 
 
 def of_training(dim: int, play_state: str) -> rrb.Blueprint:

@@ -8,6 +8,7 @@ NOISE_STOPS = np.array([[46, 160, 67], [222, 196, 45], [240, 136, 32], [214, 48,
 TRACKED = (0, 200, 220)  # cyan
 DATA = (150, 150, 150)  # grey: real, clean data
 GENERATED = (214, 88, 49)
+GROUND = (58, 82, 130)  # between images: neither a shade of grey, as noise is, nor black or white
 
 # in recordings, on a dark ground; alpha darkens there instead of blending, so these are opaque and dark
 RING = (62, 70, 84)

@@ -34,7 +34,7 @@ def alpha_bar(scheduler: NoiseScheduler) -> NDArray:
 
 
 def forward(scheduler: NoiseScheduler, data: NDArray, noisings: Sequence[int], seed: int) -> Process:
-    """The forward chain of data (N, d) at the chosen numbers of noisings, which rise from 0."""
+    """The forward chain of data (N, *dims) at the chosen numbers of noisings, which rise from 0."""
     states = np.empty((len(noisings), *data.shape), np.float32)
     chain = forward_states(scheduler, torch.as_tensor(data), noisings, generator(seed, "forward"))
     for i, x_t in enumerate(chain):
@@ -53,6 +53,20 @@ def reverse(states: Iterable[State], tracked: NDArray) -> tuple[Process, tuple[N
     return process, (process.states[:, tracked], np.stack(guesses))
 
 
+def reverse_of_images(states: Iterable[State], count: int) -> tuple[Process, NDArray, NDArray]:
+    """The reverse process of the first `count` images, their x_0 guesses (S, n, C, H, W), and all samples at its end.
+
+    The samples (N, C, H, W) are float32 in [-1, 1], which rounding may have left by a hair.
+    """
+    noisings, x_t, x_0 = [], [], []
+    for state in states:
+        noisings.append(state.step)
+        x_t.append(state.x_t[:count].float().cpu().numpy())
+        x_0.append(state.x_0[:count].float().cpu().numpy())
+    process = Process("reverse", np.stack(x_t), np.array(noisings))
+    return process, np.stack(x_0), state.x_t.float().cpu().clamp(-1, 1).numpy()
+
+
 def real_sets(dataset: dict[str, Any], count: int, seed: int) -> tuple[PointSet, NDArray]:
     """Two independent sets of `count` real points (data units). Of a file each gets at most a half, without overlap."""
     real = make_dataset(n_samples=count, seed=seed + 1, **dataset)
@@ -64,7 +78,7 @@ def real_sets(dataset: dict[str, Any], count: int, seed: int) -> tuple[PointSet,
 
 
 def of_forward(scheduler: NoiseScheduler, data: NDArray, viz_steps: int, seed: int) -> Scene:
-    """The forward process alone, in the data's own coordinates: at most viz_steps states."""
+    """The forward process of data (N, *dims) alone, in its own units: at most viz_steps states."""
     process = forward(scheduler, data, chosen_steps(scheduler.num_timesteps, viz_steps), seed)
     return Scene([process], data=data, alpha_bar=alpha_bar(scheduler))
 
@@ -102,6 +116,16 @@ def of_trained(
         distance=distance(processes, held_out, data),
         loss=loss(folder, law, scheduler),
         normalised=True,
+    )
+
+
+def of_images(trained: Trained, process: Process, guesses: NDArray, folder: Path) -> Scene:
+    """The reverse process of a network of images and what `reverse_of_images` returned beside it."""
+    return Scene(
+        [process],
+        alpha_bar=alpha_bar(trained.scheduler),
+        guesses=(process.states, guesses),
+        loss=loss(folder, None, trained.scheduler),
     )
 
 

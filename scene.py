@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 class Process(NamedTuple):
-    """states (S, N, d), the i-th of them noised noisings[i] times; side is "forward" or "reverse"."""
+    """states (S, N, d), of images (S, N, C, H, W), the i-th noised noisings[i] times; side: "forward" or "reverse"."""
 
     side: str
     states: NDArray
@@ -55,7 +55,7 @@ class Scene(NamedTuple):
     data: NDArray | None = None  # (N, d), clean
     alpha_bar: NDArray | None = None  # (T + 1,), 1 for the clean data
     fields: Sequence[Field] = ()
-    guesses: tuple[NDArray, NDArray] | None = None  # of tracked samples: where they are, their x_0; both (S, K, d)
+    guesses: tuple[NDArray, NDArray] | None = None  # of tracked samples: where they are, their x_0; both (S, K, *dims)
     distance: Distance | None = None
     loss: Loss | None = None
     normalised: bool = False

@@ -64,8 +64,8 @@ def log_extras(rec: rr.RecordingStream, scene: Scene) -> None:
             _log_field(rec, field, int(reverse.noisings[0]))
         if scene.guesses is not None:
             _log_guesses(rec, scene, reverse)
-    _log_curves(rec, scene)
-    _log_words(rec, scene)
+    log_curves(rec, scene)
+    log_words(rec, scene, about(scene))
     if scene.dim == 2:
         for process in scene.processes:
             _log_paths(rec, process, scene.data)
@@ -100,13 +100,14 @@ def _log_guesses(rec: rr.RecordingStream, scene: Scene, reverse: Process) -> Non
     rec.send_columns("reverse/guess", indexes=clocks(reverse.story, reverse.noisings), columns=columns)
 
 
-def _log_curves(rec: rr.RecordingStream, scene: Scene) -> None:
+def log_curves(rec: rr.RecordingStream, scene: Scene) -> None:
+    """What the scene knows of schedule, distance and loss, each under its name."""
     green, red = noise_colours([0, 1])
     if scene.alpha_bar is not None:
-        noisings = scene.processes[0].noisings
-        left = scene.alpha_bar[noisings]
+        first = scene.processes[0]
+        left = scene.alpha_bar[first.noisings]
         for name, values, colour in (("signal", np.sqrt(left), green), ("noise", np.sqrt(1 - left), red)):
-            _curve(rec, f"schedule/{name}", name, values, noisings, noisings, colour)
+            _curve(rec, f"schedule/{name}", name, values, first.story, first.noisings, colour)
     if scene.distance is not None:
         for process in scene.processes:
             colour = red if process.side == "forward" else green
@@ -129,10 +130,13 @@ def _curve(
     rec.send_columns(entity, indexes=clocks(story, noisings), columns=rr.Scalars.columns(scalars=values))
 
 
-def _log_words(rec: rr.RecordingStream, scene: Scene) -> None:
-    """A text for each moment of each clock. The last one comes again, late: until then the last picture is held."""
+def log_words(rec: rr.RecordingStream, scene: Scene, about: str) -> None:
+    """What it is `about`, and a text for each moment of each clock.
+
+    The last one comes again, late: until then the last picture is held.
+    """
     markdown = "text/markdown"
-    rec.log("about", rr.TextDocument(about(scene), media_type=markdown), static=True)
+    rec.log("about", rr.TextDocument(about, media_type=markdown), static=True)
     rec.log("now", rr.TextDocument.from_fields(media_type=markdown), static=True)
     for clock in ("step", "t"):
         moments = sorted({int(m) for p in scene.processes for m in (p.story if clock == "step" else p.noisings)})

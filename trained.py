@@ -83,7 +83,7 @@ class Trained:
         wanted = numbers if asked in (None, "all") else asked
         if not isinstance(wanted, list) or not wanted or any(label not in numbers for label in wanted):
             raise ValueError(f"labels must be all or some of 0..{len(self.classes) - 1}, such as [0,1]; got {asked}")
-        return torch.tensor(wanted).repeat(-(-count // len(wanted)))[:count]
+        return torch.tensor(wanted, dtype=torch.int64).repeat(-(-count // len(wanted)))[:count]
 
     def sample(
         self,

@@ -36,6 +36,25 @@ def about(scene: Scene) -> str:
     return "\n\n".join(sees) + f"\n\n*Try this*\n\n{bullets}\n"
 
 
+def about_images(scene: Scene, named: bool) -> str:
+    """The same for images; `named`: they stand in rows of one label each."""
+    if scene.processes[0].side == "forward":
+        sees = ["**Forward**: each step adds a little noise to every pixel, until nothing of the images is left."]
+        tries = ["When could you still tell the images apart? There the network has its work to do."]
+    else:
+        sees = [
+            "**Left**, x_t: pure noise becomes images, step by step.",
+            "**Right**, the guess of x_0: what the network, seeing only x_t, believes is under the noise.",
+        ]
+        tries = [
+            "Early on the guess is a blurred mean of all that is still possible. When does it make up its mind?",
+            "Take the clock `t` and play: the images drown again.",
+        ]
+    sees += ["Each row was asked for one label, written at its left."] if named else []
+    tries.append("Space stops the clock, arrow keys step it.")
+    return "\n\n".join(sees) + "\n\n*Try this*\n\n" + "\n".join(f"* {line}" for line in tries) + "\n"
+
+
 def now(scene: Scene, clock: str, moment: int) -> str:
     """Where each process stands when `clock` shows `moment`."""
     total = max(int(p.noisings.max()) for p in scene.processes)

@@ -1,0 +1,95 @@
+"""Stills of images: sheets of tiles with names beside the rows and above the columns."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+
+from palette import GROUND
+from tiles import Grid, arranged, pixels, scaled, tiled
+
+DPI = 120  # that of figures.save, so that a tile's pixel becomes a whole number of the picture's
+SHOWN = 400  # images in a grid, at most
+LETTER = 7  # pixels: the mean width of one
+TITLE, LINE = 10, 20  # points; pixels from one line of the title to the next
+GAP = 3
+
+
+class Sheet:
+    """A matplotlib Figure of tiles, drawn pixel by pixel; `turn` changes what it shows, quickly.
+
+    picture: (H, W, 3) as tiles.tiled makes it. rows, columns: their names, or none. title: may have several lines.
+    """
+
+    def __init__(
+        self, picture: NDArray[np.uint8], title: str, rows: Sequence[str] = (), columns: Sequence[str] = ()
+    ) -> None:
+        height, width = picture.shape[:2]
+        lines = title.split("\n")
+        left = 14 + LETTER * max((len(line) for name in rows for line in name.split("\n")), default=0)
+        top = 16 + LINE * (len(lines) + bool(columns))
+        whole = max(left + width + 14, 28 + round(1.12 * LETTER * max(map(len, lines)))), top + height + 14
+        self.figure = Figure(figsize=(whole[0] / DPI, whole[1] / DPI), dpi=DPI)
+        self.canvas = FigureCanvasAgg(self.figure)
+        box = [left / whole[0], 14 / whole[1], width / whole[0], height / whole[1]]
+        ax = self.figure.add_axes(box, frameon=False, xticks=[], yticks=[])
+        self.image = ax.imshow(picture, interpolation="nearest", aspect="auto")
+        self.title = self.figure.text(14 / whole[0], 1 - 10 / whole[1], title, va="top", size=TITLE, linespacing=1.25)
+        for i, name in enumerate(rows):
+            at = (i + 0.5) / len(rows) * (height - GAP) + GAP / 2
+            ax.text(-7, at, name, ha="right", va="center", size=8, linespacing=1.2)
+        for i, name in enumerate(columns):
+            at = (i + 0.5) / len(columns) * (width - GAP) + GAP / 2
+            ax.text(at, -5, name, ha="center", va="bottom", size=8)
+
+    def turn(self, picture: NDArray[np.uint8], title: str) -> NDArray[np.uint8]:
+        """Show another picture of the same shape; returns the pixels of the whole sheet (H, W, 3)."""
+        self.image.set_data(picture)
+        self.title.set_text(title)
+        self.canvas.draw()
+        return np.asarray(self.canvas.buffer_rgba())[..., :3].copy()
+
+
+def grid_picture(images: ArrayLike, grid: Grid, side: int = 44) -> NDArray[np.uint8]:
+    """Images (N, C, H, W) in [-1, 1] at their cells, each about `side` pixels large: (H', W', 3)."""
+    tiles = scaled(pixels(images), side)
+    return tiled(np.broadcast_to(tiles, (*tiles.shape[:-1], 3)), grid.cells, GAP, GROUND)
+
+
+def samples(images: NDArray, labels: NDArray | None, classes: Sequence[str]) -> Figure:
+    """Generated images (N, C, H, W), in rows of one class each where they were asked for by label."""
+    grid = arranged(min(len(images), SHOWN), labels, classes)
+    count = f"{len(images):,} images" if len(images) <= SHOWN else f"the first {SHOWN} of {len(images):,} images"
+    asked = "\nat the left: the label asked for" if grid.names else ""
+    return Sheet(grid_picture(images[:SHOWN], grid), f"{count} made by the network{asked}", grid.names).figure
+
+
+def data(images: NDArray, labels: NDArray | None, classes: Sequence[str], title: str) -> Figure:
+    """Real images (N, C, H, W), in rows of one class each where they have labels."""
+    grid = arranged(len(images), labels, classes)
+    return Sheet(grid_picture(images, grid), title, grid.names).figure
+
+
+def table(images: NDArray, title: str, rows: Sequence[str] = (), columns: Sequence[str] = (), side: int = 56) -> Figure:
+    """Images (R, K, C, H, W) in rows and columns that have names."""
+    return Sheet(table_picture(images, side), title, rows, columns).figure
+
+
+def table_picture(images: NDArray, side: int = 56) -> NDArray[np.uint8]:
+    """The tiles of images (R, K, C, H, W), row by row."""
+    cells = np.arange(images.shape[0] * images.shape[1]).reshape(images.shape[:2])
+    return grid_picture(images.reshape(-1, *images.shape[2:]), Grid(cells, []), side)
+
+
+def forward_strip(states: NDArray, steps: Sequence[int]) -> Figure:
+    """The forward process (S, N, C, H, W) of a few images, a row each, after steps[i] noisings."""
+    title = f"forward process: clean images after 0, pure noise after {steps[-1]} noisings"
+    return table(states.swapaxes(0, 1), title, columns=[f"step {step}" for step in steps], side=72)
+
+
+def schedules(states: Mapping[str, NDArray], steps: Sequence[int]) -> Figure:
+    """The same image and the same noise under every schedule: states[name] (S, C, H, W) after steps[i] noisings."""
+    title = "the same image with the same noise, under every schedule"
+    return table(np.stack([*states.values()]), title, list(states), [f"step {step}" for step in steps], side=72)

@@ -1,0 +1,44 @@
+"""Short films of images: a grid of them turns from noise into pictures, or back."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import animation
+from image_figures import Sheet, grid_picture
+from scene import Process
+from tiles import arranged
+
+LASTS_S = 4  # at least; few states are shown more slowly
+PIXELS = 60_000  # of all images in a frame: noise does not compress
+TITLES = {"forward": "forward: images to noise", "reverse": "reverse: noise to images"}
+NAMED = " of the label at the left"
+
+
+def leave(process: Process, labels: NDArray | None, classes: list[str], folder: Path, kind: str) -> None:
+    """The film of a process in a run folder, where one is asked for: kind is none, gif or mp4."""
+    if kind != "none":
+        print(f"animation:  {animate(process, labels, classes, folder / f'{process.side}.{kind}')}")
+
+
+def animate(process: Process, labels: NDArray | None, classes: list[str], path: Path) -> Path:
+    """Write the film of a process of images (S, N, C, H, W) to FILE.gif or FILE.mp4. Raises OSError where it cannot."""
+    pictures = list(frames(process, labels, classes))
+    return animation.write(pictures, path, frames_per_s=min(animation.FRAMES_PER_S, -(-len(pictures) // LASTS_S)))
+
+
+def frames(process: Process, labels: NDArray | None, classes: list[str]) -> Iterator[NDArray[np.uint8]]:
+    """The pictures (H, W, 3): states evenly chosen, in rows of one class each where there are labels."""
+    s, n, _, h, w = process.states.shape
+    n = min(n, max(16, PIXELS // (h * w)))
+    grid = arranged(n, labels, classes)
+    side = 36 if len(grid.cells) > 6 else 60
+    sheet = None
+    for i in np.linspace(0, s - 1, min(s, animation.FRAMES)).round().astype(int):
+        picture = grid_picture(process.states[i, :n], grid, side)
+        what = TITLES[process.side] + (NAMED if grid.names else "")
+        title = f"{what}\nnoised {process.noisings[i]} times"
+        sheet = sheet or Sheet(picture, title, grid.names)
+        yield sheet.turn(picture, title)
