@@ -68,7 +68,7 @@ def load(path: str | Path) -> dict[str, Any]:
         if damaged is not None:
             raise ValueError(f"the checkpoint {path} is damaged: {damaged} fails its checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, UnicodeDecodeError) as error:
         raise ValueError(f"the checkpoint {path} is damaged or no checkpoint at all") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(f"{path} is no checkpoint of this version of moonwalk ({FORMAT})")
