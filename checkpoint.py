@@ -14,6 +14,12 @@ FORMAT = "moonwalk checkpoint 1"
 FOLDERS = ("outputs", "runs")  # where `newest` looks
 
 
+def check_name(name: str) -> None:
+    """Raises ValueError where `name` is no file name that the newest checkpoint is looked for under."""
+    if Path(name).name != name or Path(name).suffix not in ENDINGS or name.startswith("."):
+        raise ValueError(f"ckpt_save_name must be a file name that ends in {' or '.join(ENDINGS)}, got {name!r}")
+
+
 def save(path: str | Path, state: dict[str, Any]) -> None:
     """Write `state` (tensors, plain containers, numbers, text) to `path`: the old file or the new one, never neither.
 
@@ -62,7 +68,7 @@ def load(path: str | Path) -> dict[str, Any]:
         if damaged is not None:
             raise ValueError(f"the checkpoint {path} is damaged: {damaged} fails its checksum")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+    except (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, UnicodeDecodeError) as error:
         raise ValueError(f"the checkpoint {path} is damaged or no checkpoint at all") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(f"{path} is no checkpoint of this version of moonwalk ({FORMAT})")

@@ -39,14 +39,10 @@ def mixed_precision(precision: str, device: torch.device, images: bool) -> bool:
     if device.type == "cuda":
         able = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        able = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported() and _has_bf16_units()
+        able = device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     if precision == "bf16" and not able:
         raise ValueError(f"precision=bf16: this {device.type} has no units for it and would be slower; use fp32")
     return precision == "bf16" or (precision == "auto" and able and images and device.type == "cuda")
-
-
-def _has_bf16_units() -> bool:
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def in_bf16(net: nn.Module) -> Callable[..., Tensor]:

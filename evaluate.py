@@ -16,37 +16,38 @@ def main(
     seed: int,
     device: str,
     threads: int | None,
-    sampler: str,
+    sampler: str | None,
     sampling_steps: int | None,
     eta: float,
+    guidance: float | None,
+    precision: str,
 ) -> float:
     """Judge a checkpoint or a file of samples; leave table, metrics.json and pictures in `run_folder`.
 
-    Returns the classifier's two-sample accuracy, for sweepers.
+    Returns the first figure of the table, for sweepers: of points the classifier's accuracy, of images the FD.
     """
     import checkpoint as checkpoints  # here and not above: --help must not wait for torch
     import device as devices
-    from dataset import held_out, make_dataset, read_points
-    from judge import Judgement, judge_model, real_draws
-    from metrics import judge
+    from dataset import make_sets
+    from judge import judge_model, judge_samples
     from report import write_report
     from trained import load
 
-    chosen = devices.choose(device, threads)
+    chosen = devices.choose(device)
     if samples:
-        points = read_points(samples, n_samples=num_samples, seed=seed).points
-        _, data = held_out(make_dataset(n_samples=num_samples, seed=seed, **dataset))
-        judgement = Judgement(judge(points, real_draws(data, seed), data.law), points)
-        print(f"{len(points):,} samples of {samples}, held against {dataset['name']}")
+        devices.use_threads(threads, images=False)
+        judgement, data = judge_samples(samples, dataset, num_samples, seed)
+        print(f"{len(judgement.samples):,} samples of {samples}, held against {dataset['name']}")
         result = write_report(run_folder, judgement, data, seed=seed, samples=samples)
     else:
         path = Path(checkpoint) if checkpoint else checkpoints.newest()
-        trained = load(path, chosen)
-        config = trained.config
-        _, data = held_out(make_dataset(n_samples=config["num_samples"], seed=config["seed"], **config["dataset"]))
+        trained = load(path, chosen, precision)
+        devices.use_threads(threads, trained.of_images)
+        config, num_samples = trained.config, num_samples or (2000 if trained.of_images else 10_000)
+        train, data = make_sets(n_samples=config["num_samples"], seed=config["seed"], **config["dataset"])
         options = {"num_samples": num_samples, "sampler": sampler, "sampling_steps": sampling_steps, "eta": eta}
-        print(f"checkpoint {path}, {num_samples:,} samples by {sampler}")
-        judgement = judge_model(trained, data, chosen, seed=seed, **options)
+        print(f"checkpoint {path}, {num_samples:,} samples")
+        judgement = judge_model(trained, train, data, chosen, seed=seed, guidance=guidance, **options)
         folder = path if path.is_dir() else path.parent
         result = write_report(
             run_folder,
@@ -56,10 +57,12 @@ def main(
             trained=trained,
             history_from=folder,
             checkpoint=str(path),
-            **options,
+            eta=eta,
+            num_samples=num_samples,
+            **trained.sampling(sampler, sampling_steps, guidance),
         )
     print(f"  pictures and metrics.json in {run_folder}")
-    return result["figures"]["classifier accuracy"]["value"]
+    return next(iter(result["figures"].values()))["value"]
 
 
 if __name__ == "__main__":

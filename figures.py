@@ -89,7 +89,7 @@ def losses(runs: Mapping[str, Mapping[str, NDArray]], excesses: Mapping[str, Map
             e = excesses[name]
             ax.axhline(e["floor"][0], color=f"C{i}", linestyle=":", label=f"Bayes floor {e['floor'][0]:.4f}")
             over.plot(e["step"], e["excess"], color=f"C{i}", linestyle="--", label="excess (right axis)")
-    ax.set(yscale="log", xlabel="optimizer step", ylabel=r"mean squared error of $\epsilon$", title="training loss")
+    ax.set(yscale="log", xlabel="optimizer step", ylabel="mean squared error", title="training loss")
     ax.yaxis.set_minor_formatter("{x:.3g}")
     ax.yaxis.set_major_formatter("{x:.3g}")
     ax.grid(alpha=0.3, which="both")

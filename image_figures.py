@@ -72,6 +72,16 @@ def data(images: NDArray, labels: NDArray | None, classes: Sequence[str], title:
     return Sheet(grid_picture(images, grid), title, grid.names).figure
 
 
+def beside_real(generated: NDArray, real: NDArray) -> Figure:
+    """Generated images (N, C, H, W) at the left, as many real unseen ones at the right: 10 x 10 of each at most."""
+    count = min(100, len(generated), len(real))
+    grid = arranged(count)
+    left, right = (grid_picture(images[:count], grid) for images in (generated, real))
+    between = np.full((len(left), 24, 3), 255, np.uint8)
+    title = f"left: {count} of {len(generated):,} generated images; right: {count} real ones, never seen in training"
+    return Sheet(np.concatenate([left, between, right], 1), title).figure
+
+
 def table(images: NDArray, title: str, rows: Sequence[str] = (), columns: Sequence[str] = (), side: int = 56) -> Figure:
     """Images (R, K, C, H, W) in rows and columns that have names."""
     return Sheet(table_picture(images, side), title, rows, columns).figure

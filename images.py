@@ -273,6 +273,24 @@ def split_fifth(data: ImageSet) -> tuple[ImageSet, ImageSet]:
     return data.subset(~unseen), data.subset(unseen)
 
 
+def read_samples(path: str | Path) -> np.ndarray:
+    """Generated images from an .npy file, such as `python inference.py` writes: (N, C, H, W) float32 in [-1, 1].
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it holds no such array.
+    """
+    try:
+        samples = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is no .npy file of images") from error
+    if samples.ndim != 4 or samples.dtype.kind != "f":
+        raise ValueError(
+            f"{path} must hold floats of shape (N, C, H, W) in [-1, 1], not {samples.dtype} {samples.shape}"
+        )
+    return samples.astype(np.float32)
+
+
 if __name__ == "__main__":
     import figures
     import image_figures

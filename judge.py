@@ -1,19 +1,23 @@
-"""The judgement of a trained model of points: how far its samples, its epsilon and its density are from the truth."""
+"""The judgement of a trained model: how far its samples, and of points its epsilon and density, are from the truth."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from bayes import Probes, bayes_floor, excess, make_probes
-from dataset import PointSet
+from dataset import IMAGE_DATASETS, DataSet, PointSet, make_sets, read_points
 from diffusion import exact_denoiser
+from image_judge import judge_images
+from images import read_samples
 from law import Law
 from likelihood import kl_from_law
 from metrics import CLEARLY, Draw, Judged, from_law, from_points, judge
 from progress import shown
 from randomness import generator
-from sampler import last
+from sampler import last, visited
 from trained import Trained
 
 PROBE_STEPS, PROBE_POINTS = 50, 400
@@ -23,40 +27,73 @@ GOOD_EXCESS = 0.01  # of the Bayes floor: below it, samples are hard to tell fro
 
 @dataclass
 class Judgement:
-    """The table, the samples judged (data units) and, where the law is known, probes and the excess at each."""
+    """The table, the samples judged (data units) and the labels asked for; with a known law also probes and excess."""
 
     rows: list[Judged]
     samples: NDArray
+    labels: NDArray | None = None
     probes: Probes | None = None
     excess: NDArray | None = None
 
 
 def judge_model(
     trained: Trained,
-    data: PointSet,
+    train: DataSet,
+    unseen: DataSet,
     device: torch.device,
     *,
     num_samples: int,
     seed: int,
-    sampler: str = "dpm",
+    sampler: str | None = None,
     sampling_steps: int | None = None,
     eta: float = 0.0,
+    guidance: float | None = None,
 ) -> Judgement:
     """Sample from the model and hold everything that can be known about it against its floor.
 
-    `data` gives the law; without one (points from a file) its points are the held-out real ones, and neither the
-    density nor the best epsilon is known.
+    Args:
+        train: what it has learnt from; the judge of images learns from it too.
+        unseen: gives the law of points. Without one (points from a file, images) it holds real ones to compare with,
+            and neither the density nor the best epsilon is known.
+        sampler, sampling_steps, eta, guidance: see Trained.sample; but points take dpm by default.
     """
-    states = trained.sample(num_samples, seed, device, sampler=sampler, sampling_steps=sampling_steps, eta=eta)
-    samples = trained.data_units(last(shown(states, "sampling"))).numpy()
-    rows = judge(samples, real_draws(data, seed), data.law)
-    if data.law is None:
-        return Judgement(rows, samples)
-    law = data.law.scaled(trained.normaliser.mean, trained.normaliser.std)
+    labels = _as_frequent(unseen, num_samples, seed) if trained.classes else None
+    settings = trained.sampling(sampler or (None if trained.of_images else "dpm"), sampling_steps, guidance)
+    states = trained.sample(num_samples, seed, device, labels=labels, eta=eta, **settings)
+    total = len(visited(trained.scheduler, settings["sampler"], settings["sampling_steps"]))
+    samples = trained.data_units(last(shown(states, "sampling", total)))
+    if trained.of_images:
+        rows = judge_images(samples, labels, train, unseen, seed=seed, device=device)
+        return Judgement(rows, samples.numpy(), labels)
+    rows = judge(samples.numpy(), real_draws(unseen, seed), unseen.law)
+    if unseen.law is None:
+        return Judgement(rows, samples.numpy(), labels)
+    law = unseen.law.scaled(trained.normaliser.mean, trained.normaliser.std)
     probes = make_probes(law, trained.scheduler, num_steps=PROBE_STEPS, num_points=PROBE_POINTS, seed=seed)
     over = excess(trained.denoise(), probes, device)
     rows += [_judged_excess(float(over.mean()), bayes_floor(law, trained.scheduler)), _judged_kl(trained, law, seed)]
-    return Judgement(rows, samples, probes, over.numpy())
+    return Judgement(rows, samples.numpy(), labels, probes, over.numpy())
+
+
+def judge_samples(path: str, dataset: dict[str, Any], num_samples: int | None, seed: int) -> tuple[Judgement, DataSet]:
+    """Judge a file: points against those of the data set of that name, or images (N, C, H, W) in [-1, 1], .npy.
+
+    Returns the unseen real ones as well. Raises ValueError, FileNotFoundError: a file or a data set of no use.
+    """
+    images = dataset["name"] in IMAGE_DATASETS
+    most = num_samples or (2000 if images else 10_000)
+    train, unseen = make_sets(n_samples=None if images else most, seed=seed, **dataset)
+    if images:
+        samples = read_samples(path)[:most]
+        return Judgement(judge_images(torch.from_numpy(samples), None, train, unseen, seed=seed), samples), unseen
+    points = read_points(path, n_samples=most, seed=seed).points
+    return Judgement(judge(points, real_draws(unseen, seed), unseen.law), points), unseen
+
+
+def _as_frequent(data: DataSet, count: int, seed: int) -> Tensor:
+    """Labels (count,) as frequent as in the data."""
+    labels = torch.as_tensor(data.labels)
+    return labels[torch.randint(len(labels), (count,), generator=generator(seed, "labels"))]
 
 
 def real_draws(data: PointSet, seed: int) -> Draw:

@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import image_figures
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 import figures
-from dataset import PointSet
+from dataset import DataSet, PointSet
 from judge import Judgement, real_draws
 from law import Law
 from loss.log import read_excess
@@ -18,17 +19,37 @@ from trained import Trained
 
 FIELD_SHARES = (0.02, 0.1, 0.3, 0.6)  # of T: the moments at which the score field is drawn
 FIELD_POINTS = 46  # grid points a side
+REAL_IMAGES = 100  # drawn beside as many generated ones
 
 
 def write_report(
-    folder: Path, judgement: Judgement, data: PointSet, *, seed: int, trained: Trained | None = None,
+    folder: Path, judgement: Judgement, data: DataSet, *, seed: int, trained: Trained | None = None,
     history_from: Path | None = None, **figures_so_far: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """samples.png, timesteps.png, field.png and metrics.json into `folder`; the table to the terminal.
 
+    data: the unseen images or the points (with or without their law) that the judgement was made with.
     `history_from` is the run folder whose excess.csv shows how the excess fell; `figures_so_far` go into
     metrics.json as well. Returns what metrics.json holds.
     """
+    if isinstance(data, PointSet):
+        _pictures_of_points(folder, judgement, data, seed, trained, history_from)
+    else:
+        figures.save(
+            image_figures.beside_real(judgement.samples, data[:REAL_IMAGES][0].numpy()), folder / "samples.png"
+        )
+    result = {**figures_so_far, "figures": as_json(judgement.rows)}
+    (folder / "metrics.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(table(judgement.rows))
+    if isinstance(data, PointSet) and data.law is None:
+        print("  the law of these points is not known: floors come from held-out points, and neither the density")
+        print("  nor the best possible epsilon can be told")
+    return result
+
+
+def _pictures_of_points(
+    folder: Path, judgement: Judgement, data: PointSet, seed: int, trained: Trained | None, history_from: Path | None
+) -> None:
     shown = judgement.samples[:5000]
     figures.save(figures.samples(shown, real_draws(data, seed)(len(shown), 0)), folder / "samples.png")
     if judgement.probes:
@@ -38,13 +59,6 @@ def write_report(
         figures.save(sheet, folder / "timesteps.png")
     if trained and data.law and data.law.dim == 2:
         figures.save(figures.score_fields(_fields(trained, data.law)), folder / "field.png")
-    result = {**figures_so_far, "figures": as_json(judgement.rows)}
-    (folder / "metrics.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(table(judgement.rows))
-    if data.law is None:
-        print("  the law of these points is not known: floors come from held-out points, and neither the density")
-        print("  nor the best possible epsilon can be told")
-    return result
 
 
 def _fields(trained: Trained, data_law: Law) -> list[dict[str, NDArray]]:

@@ -14,7 +14,7 @@ from sampler import Denoiser
 from schedule import NoiseScheduler
 
 FAR = 8.0  # standard deviations: a point beyond is an outlier that the others' scale suffers from
-LOOKED_AT = 20_000  # rows at most
+IMAGES_LOOKED_AT = 2000  # of points, all: one outlier matters there
 
 
 def startup_check(
@@ -29,8 +29,8 @@ def startup_check(
 ) -> None:
     """Print a few lines about a training of `net` over `total` steps, and what looks wrong; `denoise` is that net."""
     device, batch_size = next(net.parameters()).device, config["batch_size"]
-    order = torch.randperm(len(data), generator=generator(config["seed"], "start-up"))[:LOOKED_AT]
-    rows = data[order][0]
+    order = torch.randperm(len(data), generator=generator(config["seed"], "start-up"))
+    rows = data[order[:IMAGES_LOOKED_AT] if isinstance(data, ImageSet) else order][0]
     x = normaliser.normalise(rows)
     seconds = total * _seconds_per_step(net, denoise, scheduler, x[:batch_size].to(device), config["loss_weight"])
     threads = torch.get_num_threads()

@@ -15,7 +15,7 @@ class Grid(NamedTuple):
 
 
 def arranged(count: int, labels: ArrayLike | None = None, classes: Sequence[str] = ()) -> Grid:
-    """A grid for `count` images, about as high as wide. With labels (>= count,), every row holds one class."""
+    """A grid for `count` images, about as high as wide. With labels (count,), every row holds one class."""
     blocks = {}
     for i, label in enumerate(np.zeros(count, int) if labels is None else np.asarray(labels)[:count]):
         blocks.setdefault(int(label), []).append(i)

@@ -45,6 +45,7 @@ def train(run_folder: Path, config: dict[str, Any], stack: ExitStack) -> dict[st
 
     seed, device = config["seed"], devices.choose(config["device"])
     images = config["dataset"]["name"] in IMAGE_DATASETS
+    checkpoint.check_name(config["ckpt_save_name"])
     check_takes(config["model"]["name"], images)
     training_grids.check(config, images)
     devices.use_threads(config["threads"], images)
@@ -76,7 +77,7 @@ def train(run_folder: Path, config: dict[str, Any], stack: ExitStack) -> dict[st
 
     # ------------------------------------------------------------ what is measured on the way
     log, probes = LossLog(run_folder, LOG_EVERY), None
-    if data.law:
+    if data.law and not classes and config["loss_weight"] == "eps":  # else the floor is not that of this loss
         law = data.law.scaled(normaliser.mean, normaliser.std)
         probes = make_probes(law, scheduler, num_steps=PROBE_STEPS, num_points=PROBE_POINTS, seed=seed)
         excess_log = ExcessLog(run_folder, probes.timesteps.tolist(), bayes_floor(law, scheduler))
@@ -127,7 +128,7 @@ def train(run_folder: Path, config: dict[str, Any], stack: ExitStack) -> dict[st
     if probes:
         excess_log.close()
     figures = {"steps": total - start, "seconds": time.perf_counter() - clock, "cpu_seconds": time.process_time() - cpu}
-    return _report(run_folder, trained, unseen, figures, device)
+    return _report(run_folder, trained, data, unseen, figures, device)
 
 
 def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
@@ -170,14 +171,19 @@ def _resumed(config: dict[str, Any]) -> dict[str, Any] | None:
     if config["resume"] is None:
         return None
     state = checkpoint.load(config["resume"])
+    for group in ("model", "dataset"):
+        if (have := state["config"][group]["name"]) != (want := config[group]["name"]):
+            raise ValueError(f"resume={config['resume']} was trained with {group}={have}, not with {group}={want}")
     free = {"resume", "task_name", "device", "threads", "checkpoint_every", "judge_samples", "record", "viewer"}
-    free |= {"ckpt_save_name", *(k for k in config if k.startswith("viz_"))}
+    free |= {"ckpt_save_name", "precision", "viz_save", "viz_live", "viz_interval", "viz_num", "viz_t"}
     if other := [k for k in config if k not in free and state["config"].get(k) != config[k]]:
         raise ValueError(f"resume={config['resume']} was trained with other options: {', '.join(sorted(other))}")
     return state
 
 
-def _report(run_folder: Path, trained: Any, unseen: Any, result: dict[str, Any], device: Any) -> dict[str, Any]:
+def _report(
+    run_folder: Path, trained: Any, data: Any, unseen: Any, result: dict[str, Any], device: Any
+) -> dict[str, Any]:
     """The judgement of a finished training, its pictures, metrics.json and a summary."""
     import figures
     from judge import judge_model
@@ -198,9 +204,9 @@ def _report(run_folder: Path, trained: Any, unseen: Any, result: dict[str, Any],
     if config["judge_samples"]:
         clock = time.perf_counter()
         print(f"  judgement of {config['judge_samples']:,} samples", flush=True)
-        trained.net.eval()
-        judgement = judge_model(trained, unseen, device, num_samples=config["judge_samples"], seed=config["seed"])
-        options = {"seed": config["seed"], "trained": trained, "history_from": run_folder}
+        seed, trained = config["seed"], trained.ready(device)
+        judgement = judge_model(trained, data, unseen, device, num_samples=config["judge_samples"], seed=seed)
+        options = {"seed": seed, "trained": trained, "history_from": run_folder}
         result = write_report(run_folder, judgement, unseen, **options, **result)
         print(f"  judged in {time.perf_counter() - clock:.1f} s; pictures and metrics.json in the run folder")
     else:

@@ -67,8 +67,8 @@ class Trained:
             guidance = IMAGE_GUIDANCE if self.of_images and self.classes else 0.0
         return {"sampler": sampler, "sampling_steps": sampling_steps, "guidance": guidance}
 
-    def labels(self, asked: list[int] | str | None, count: int) -> Tensor | None:
-        """The label of each of `count` samples, (count,): those asked for in turn; None or "all": all in turn.
+    def labels(self, asked: list[int | str] | int | str | None, count: int) -> Tensor | None:
+        """Which class each of `count` samples shall be, (count,): those asked for by name, in turn; None, "all": all.
 
         None for an unconditional model.
 
@@ -79,11 +79,14 @@ class Trained:
             return None
         if not self.classes:
             raise ValueError("labels were asked of an unconditional model; train one with conditional=true")
-        numbers = list(range(len(self.classes)))
-        wanted = numbers if asked in (None, "all") else asked
-        if not isinstance(wanted, list) or not wanted or any(label not in numbers for label in wanted):
-            raise ValueError(f"labels must be all or some of 0..{len(self.classes) - 1}, such as [0,1]; got {asked}")
-        return torch.tensor(wanted, dtype=torch.int64).repeat(-(-count // len(wanted)))[:count]
+        names = self.classes if asked in (None, "all") else asked if isinstance(asked, list) else [asked]
+        wanted = [self.classes.index(str(name)) for name in names if str(name) in self.classes]
+        if not wanted or len(wanted) < len(names):
+            known = ", ".join(self.classes if len(self.classes) <= 12 else [*self.classes[:10], "..."])
+            raise ValueError(
+                f"labels must be all, or some of {known}, such as [{','.join(self.classes[:2])}]; got {asked}"
+            )
+        return torch.tensor(wanted).repeat(-(-count // len(wanted)))[:count]
 
     def sample(
         self,

@@ -111,3 +111,19 @@ def test_an_unwritable_folder_leaves_nothing(tmp_path):
     with pytest.raises(OSError, match="nowhere"):
         checkpoint.save(tmp_path / "nowhere" / "last.pt", {})
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["test_001.pth", "best.pt"])
+def test_a_checkpoint_of_any_name_is_found(tmp_path, name):
+    run = tmp_path / "runs" / "first"
+    run.mkdir(parents=True)
+    checkpoint.save(run / name, {"step": 5})
+    (run / "notes.txt").write_text("no checkpoint")
+    assert checkpoint.load(run)["step"] == 5
+    assert checkpoint.newest(tmp_path) == run / name
+
+
+@pytest.mark.parametrize("name", ["a/b.pt", "last", "last.zip", ".pt", ".hidden.pt", "../last.pt"])
+def test_names_that_nobody_would_find_are_refused(name):
+    with pytest.raises(ValueError, match="ckpt_save_name must be a file name"):
+        checkpoint.check_name(name)

@@ -3,9 +3,10 @@
 import dataclasses
 
 import pytest
+from conftest import command
 from hydra._internal.utils import get_args_parser
 
-from conf.config import COMMANDS, GROUPS
+from conf.config import COMMANDS, GROUPS, PRESETS
 from conf.flags import HYDRA_FLAGS, HYDRA_FLAGS_WITH_VALUE, to_overrides
 from conf.store import help_text
 
@@ -28,6 +29,8 @@ from conf.store import help_text
         ("--help", "--help"),
         ("--cfg job --seed 1", "--cfg job seed=1"),
         ("--track-samples [0,1]", "track_samples=[0,1]"),
+        ("--data-path data/mine", "dataset.root=data/mine"),
+        ("root=data/mine", "dataset.root=data/mine"),
         ("task_name=a(b", "task_name='a(b'"),
         ("--task-name a=b", "task_name=true a=b"),
     ],
@@ -44,6 +47,17 @@ def test_hydras_own_flags_are_known():
     actions = get_args_parser()._actions
     assert {s for a in actions for s in a.option_strings} == HYDRA_FLAGS
     assert {s for a in actions if a.nargs is None for s in a.option_strings} == HYDRA_FLAGS_WITH_VALUE
+
+
+def test_a_network_brings_its_defaults_and_the_person_wins(tmp_path):
+    """Whatever stands where in the line."""
+    lines = ("model=unet lr=0.5", "lr=0.5 model=unet", "model=mlp")
+    shown = [command(f"train.py {line} --cfg job", tmp_path).stdout.splitlines() for line in lines]
+    for options in shown[:2]:
+        assert {"lr: 0.5", f"batch_size: {PRESETS['unet']['batch_size']}", "schedule: cosine", "  patch: 2"} <= {
+            *options
+        }
+    assert {"schedule: linear", "lr: 0.004"} <= {*shown[2]}
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from conftest import command
+from PIL import Image
 
 MISTAKES = [
     ("train.py epochs=3", "unknown option epochs (did you mean num_epochs?)"),
@@ -33,6 +34,18 @@ MISTAKES = [
     ("evaluate.py samples=few.npy", "at least 100 samples"),
     ("train.py dataset=file", "dataset.path=FILE"),
     ("train.py dataset=moon", "dataset=moon is unknown"),
+    ("train.py dataset=digits", "model=mlp is not for images, which this data set holds: use model=unet"),
+    ("train.py model=unet", "model=unet is not for points, which this data set holds: use model=mlp"),
+    ("train.py dataset=mnist model=unet", "scripts/prepare_mnist.py"),
+    ("train.py dataset=images model=unet", "needs dataset.root=DIR"),
+    ("train.py dataset=images model=unet root=sizes", "give all images one size"),
+    ("train.py dataset=images model=unet --data-path bare", "holds no images"),
+    ("train.py dataset=digits model=unet_small model.channels=[8,8,8,8,8]", "both sides must be divisible by 16"),
+    ("train.py dataset=digits model=unet_small model.channels=[8,20] model.heads=8", "choose a divisor"),
+    ("train.py dataset=digits model=unet_small model.channels=[31,64]", "divided into groups"),
+    ("train.py ckpt_save_name=a/b.pt", "ckpt_save_name must be a file name"),
+    ("train.py dataset=file dataset.path=three.npy conditional=true", "conditional=true needs labels"),
+    ("evaluate.py samples=three.npy dataset=digits", "shape (N, C, H, W)"),
     ("main.py schedule=cosine beta_end=0.1", "belong to schedule=linear"),
     ("loss/plot.py", "no run yet"),
     ("loss/plot.py nowhere", "no loss to plot at nowhere"),
@@ -47,6 +60,10 @@ def test_a_mistake_is_answered_in_one_line(line, words, tmp_path):
     np.save(tmp_path / "nan.npy", np.full((200, 2), np.nan))
     np.save(tmp_path / "three.npy", np.zeros((200, 3)))
     np.save(tmp_path / "few.npy", np.zeros((20, 2)))
+    for name, side in (("sizes/a", 8), ("sizes/b", 12)):
+        (tmp_path / name).mkdir(parents=True)
+        Image.new("L", (side, side)).save(tmp_path / name / "one.png")
+    (tmp_path / "bare" / "0").mkdir(parents=True)
     before = sorted(p.name for p in tmp_path.rglob("*"))
     done = command(line.format(file="file", full="full"), tmp_path)
     assert done.returncode == 1

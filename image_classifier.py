@@ -1,0 +1,138 @@
+"""The judge of images: a small classifier, trained once on the training images, whose features carry the figures."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import checkpoint
+from progress import shown
+from randomness import generator, integer_seed
+
+if TYPE_CHECKING:
+    from images import ImageSet
+
+RECIPE = 1  # part of a kept judge's name: raise it whenever the network or its training changes
+FEATURES = 64
+BATCH, PEAK_LEARNING_RATE = 128, 4e-3
+EPOCHS, LEAST_SEEN, MOST_SEEN = 4, 60_000, 250_000  # four epochs, yet within these numbers of images
+
+
+class ImageJudge(nn.Module):
+    """A small classifier of images (B, C, H, W) in [-1, 1] of any size: three convolutions, 64 features, K logits."""
+
+    def __init__(self, dims: tuple[int, int, int], num_labels: int) -> None:
+        super().__init__()
+        channels, height, width = dims
+        cells = -(-height // 8) * -(-width // 8)  # each stride halves, rounding up
+        self.body = nn.Sequential(
+            *_convolution(channels, 32, 5), *_convolution(32, 64, 5), *_convolution(64, 64, 3), nn.Flatten(),
+            # Variance 1 for every feature gives distances one unit, whatever the data and the network.
+            nn.Linear(64 * cells, FEATURES, bias=False), nn.BatchNorm1d(FEATURES, affine=False),
+        )  # fmt: skip
+        self.head = nn.Linear(FEATURES, num_labels)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, 64), taken before the last nonlinearity: closer to Gaussian than after it; logits (B, K)."""
+        features = self.body(images)
+        return features, self.head(F.relu(features))
+
+
+def _convolution(inputs: int, outputs: int, size: int) -> list[nn.Module]:
+    convolution = nn.Conv2d(inputs, outputs, size, stride=2, padding=size // 2, bias=False)
+    return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
+def judge_of(
+    data: "ImageSet", *, seed: int = 0, folder: str | Path = "outputs/judges", device: str | torch.device = "cpu"
+) -> ImageJudge:
+    """The judge for these training images: trained the first time, then read from `folder`.
+
+    Its file is named after a checksum of images, labels, seed and recipe, and a damaged file only costs the training.
+
+    Raises:
+        ValueError: the images have no labels to learn from.
+    """
+    check_labels(data)
+    net, path = _untrained(data, seed), Path(folder) / f"{_checksum(data, seed)}.judge"
+    try:
+        net.load_state_dict(checkpoint.load(path)["judge"])
+    except FileNotFoundError:
+        print(f"training a judge of images, once for this data (kept in {folder})")
+    except (ValueError, KeyError, RuntimeError, OSError) as error:
+        print(f"training the judge of images anew: {error}")
+    else:
+        return net.to(device).eval()
+    net = train_judge(data, seed=seed, device=device)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.save(path, {"judge": net.state_dict()})
+    except OSError as error:  # the figures are worth more than the file
+        print(f"the judge of images could not be kept: {error}")
+    return net
+
+
+def train_judge(data: "ImageSet", *, seed: int, device: str | torch.device = "cpu") -> ImageJudge:
+    """A judge trained on all of `data`, with small shifts; the same for the same (data, seed) on the same machine."""
+    net = _untrained(data, seed).to(device).train()
+    order = _order(len(data), seed)
+    optimizer = torch.optim.AdamW(net.parameters(), PEAK_LEARNING_RATE, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LEARNING_RATE, total_steps=len(order))
+    for step, rows in enumerate(shown(order, "training the judge", total=len(order))):
+        images, labels = data[rows]
+        images = _shifted(images, generator(seed, "judge shift", step))
+        loss = F.cross_entropy(net(images.to(device))[1], labels.to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return net.eval()
+
+
+def _untrained(data: "ImageSet", seed: int) -> ImageJudge:
+    with torch.random.fork_rng(devices=[]):  # nobody else's random numbers may depend on whether there is a judge
+        torch.manual_seed(integer_seed(seed, "judge weights"))
+        return ImageJudge(data.dims, data.num_labels)
+
+
+def _order(n: int, seed: int) -> list[Tensor]:
+    """Row numbers for every step, epoch after epoch, in whole batches (batch norm cannot use a single image)."""
+    batch, seen = min(BATCH, n), min(max(EPOCHS * n, LEAST_SEEN), MOST_SEEN)
+    epochs = [torch.randperm(n, generator=generator(seed, "judge order", i)) for i in range(-(-seen // n))]
+    return list(torch.cat(epochs)[: seen // batch * batch].split(batch))
+
+
+def _shifted(images: Tensor, g: torch.Generator) -> Tensor:
+    """The batch moved by up to a fourteenth of its height (2 pixels in 28), but at least by up to 1."""
+    height, width = images.shape[-2:]
+    most = max(1, height // 14)
+    top, left = torch.randint(2 * most + 1, (2,), generator=g).tolist()
+    return F.pad(images, [most] * 4, mode="replicate")[..., top : top + height, left : left + width]
+
+
+def _checksum(data: "ImageSet", seed: int) -> str:
+    digest = hashlib.sha256(repr((RECIPE, seed, tuple(data.dims), data.num_labels)).encode())
+    for part in (data.pixels, data.labels):
+        digest.update(np.ascontiguousarray(part.numpy()))
+    return digest.hexdigest()[:16]
+
+
+def check_labels(data: "ImageSet") -> None:
+    if data.labels is None or data.num_labels < 2:
+        raise ValueError("judging images needs labels: put the images of each class into a folder of their own")
+
+
+@torch.no_grad()
+def looked_at(net: ImageJudge, chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Features (N, 64) in float64 and the labels told (N,), both on the CPU, of images that come in chunks.
+
+    Values outside [-1, 1] are clamped, as they are when the image is saved or shown.
+    """
+    device = next(net.parameters()).device
+    seen = [net(chunk.to(device).clamp(-1, 1)) for chunk in chunks]
+    return torch.cat([f.cpu().double() for f, _ in seen]), torch.cat([logits.argmax(1).cpu() for _, logits in seen])
