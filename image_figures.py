@@ -66,7 +66,7 @@ def samples(images: NDArray, labels: NDArray | None, classes: Sequence[str]) -> 
     return Sheet(grid_picture(images[:SHOWN], grid), f"{count} made by the network{asked}", grid.names).figure
 
 
-def data(images: NDArray, labels: NDArray | None, classes: Sequence[str], title: str) -> Figure:
+def data(images: ArrayLike, labels: ArrayLike | None, classes: Sequence[str], title: str) -> Figure:
     """Real images (N, C, H, W), in rows of one class each where they have labels."""
     grid = arranged(len(images), labels, classes)
     return Sheet(grid_picture(images, grid), title, grid.names).figure

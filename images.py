@@ -296,9 +296,5 @@ if __name__ == "__main__":
     import image_figures
 
     data = digits()
-    print(f"digits: {len(data)} images of {data.dims}")
-    for name, count in zip(data.classes, data.labels.bincount().tolist()):
-        print(f"  {name}: {count}")
-    images, labels = data[:200]
-    sheet = image_figures.data(images.numpy(), labels.numpy(), data.classes, "digits: real images of 8x8 pixels")
-    print(figures.save(sheet, "outputs/images.png"))
+    print(f"digits: {len(data)} images of {data.dims}; of each label {data.labels.bincount().tolist()}")
+    print(figures.save(image_figures.data(*data[:200], data.classes, "digits: real images"), "outputs/images.png"))
