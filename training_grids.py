@@ -27,6 +27,7 @@ FOLDER, FILM = "viz", "progress.gif"
 EVALUATIONS = 10  # of the network for one grid
 GUESSES_AT = (1, 0.8, 0.5, 0.2)  # of the way: where the guesses shown come from
 FRAMES_PER_S = 5
+EVENTS_S = 0.05  # given to the window for each picture
 WHAT = "each column: a real image, noised, and what the network makes of that"
 
 # grid(done, loss): to be called after every optimizer step; loss is the mean of the last steps, where one is due
@@ -137,7 +138,7 @@ def window() -> Callable[[NDArray[np.uint8]], None] | None:
     from matplotlib.backends import BackendFilter, backend_registry
 
     try:
-        figure = plt.figure("moonwalk: denoising", layout="tight")
+        figure = plt.figure("moonwalk: denoising")
         able = plt.get_backend().lower() in map(str.lower, backend_registry.list_builtin(BackendFilter.INTERACTIVE))
     except Exception:  # every toolkit raises what it likes where its display does not answer
         able = False
@@ -152,8 +153,10 @@ def window() -> Callable[[NDArray[np.uint8]], None] | None:
         if not figure.axes:
             height, width = pixels.shape[:2]
             figure.set_size_inches(width / figure.dpi, height / figure.dpi)
-            figure.add_subplot(xticks=[], yticks=[], frameon=False).imshow(pixels)
+            figure.add_axes((0, 0, 1, 1), frameon=False, xticks=[], yticks=[]).imshow(pixels)
+            plt.show(block=False)
         figure.axes[0].images[0].set_data(pixels)
-        plt.pause(0.001)
+        figure.canvas.draw()
+        figure.canvas.start_event_loop(EVENTS_S)  # plt.pause would push the window in front of all others each time
 
     return show

@@ -195,17 +195,17 @@ def test_without_a_display_one_line_says_so(capsys, monkeypatch):
 def test_a_window_shows_the_newest_grid_until_it_is_closed(monkeypatch):
     import matplotlib.pyplot as plt
 
-    paused = []
+    opened = []
     monkeypatch.setattr(plt, "get_backend", lambda: "TkAgg")
-    monkeypatch.setattr(plt, "pause", paused.append)
+    monkeypatch.setattr(plt, "show", lambda block: opened.append(block))
     show = training_grids.window()
     for grey in (10, 20):
         show(np.full((40, 60, 3), grey, np.uint8))
     figure = plt.gcf()
-    assert figure.axes[0].images[0].get_array().max() == 20 and len(paused) == 2
+    assert figure.axes[0].images[0].get_array().max() == 20 and opened == [False]
     plt.close(figure)
     show(np.zeros((40, 60, 3), np.uint8))
-    assert len(paused) == 2
+    assert figure.axes[0].images[0].get_array().max() == 20
 
 
 def test_the_network_and_all_random_numbers_stay_as_they_were():
