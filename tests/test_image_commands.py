@@ -230,9 +230,3 @@ def test_mistakes_are_answered_in_one_line(digits, unconditional, tmp_path):
     for answer, (_, words) in zip(answers, MISTAKES):
         assert words in answer
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-
-
-def test_one_of_them_by_itself(digits, tmp_path):
-    done = command(f"inference.py checkpoint={digits / 'runs/a'} labels=[10]", tmp_path)
-    assert done.returncode == 1 and len(done.stderr.strip().splitlines()) == 1
-    assert not (tmp_path / "outputs").exists() or not list((tmp_path / "outputs").rglob("*.*"))
