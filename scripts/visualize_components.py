@@ -19,7 +19,8 @@ import device as devices
 import figures
 from components import LACKS, Part, random_parts, stretched, trained_parts
 from embedding import frequencies, time_embedding
-from images import MNIST_ROOT, ImageSet, choose, list_images, read_images
+from image_files import list_images, read_images
+from images import MNIST_ROOT, ImageSet, choose
 from trained import load
 
 NETWORKS = ("mhsa", "mhca", "down", "bottleneck", "upsample", "unet")
@@ -75,7 +76,7 @@ def pictures(names: list[str], args: argparse.Namespace) -> Pictures:
 
 
 def mnist_listing(asked: str | None) -> tuple[str, tuple[list[str], list[str], list[int]]] | None:
-    """The folder of MNIST and what lies in it (images.list_images); None, with a word about it, where there is none."""
+    """The folder of MNIST and what lies in it (image_files.list_images); None, with a word about it, where there is none."""
     if asked or os.path.isdir(MNIST_ROOT):
         return asked or MNIST_ROOT, list_images(asked or MNIST_ROOT)
     print(
