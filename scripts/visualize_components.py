@@ -76,7 +76,7 @@ def pictures(names: list[str], args: argparse.Namespace) -> Pictures:
 
 
 def mnist_listing(asked: str | None) -> tuple[str, tuple[list[str], list[str], list[int]]] | None:
-    """The folder of MNIST and what lies in it (image_files.list_images); None, with a word about it, where there is none."""
+    """The folder of MNIST and what lies in it (list_images); None, with a word about it, where there is none."""
     if asked or os.path.isdir(MNIST_ROOT):
         return asked or MNIST_ROOT, list_images(asked or MNIST_ROOT)
     print(
