@@ -16,10 +16,14 @@ def time_embedding(t: Tensor, dim: int, max_period: float = 10_000) -> Tensor:
     """
     if dim < 2 or dim % 2:
         raise ValueError(f"the time embedding needs an even dimension of at least 2, got {dim}")
-    half = torch.arange(dim // 2, device=t.device, dtype=torch.float32)
-    frequencies = torch.exp(-math.log(max_period) * half / (dim // 2))
-    angles = t[..., None].float() * frequencies
+    angles = t[..., None].float() * frequencies(dim, max_period).to(t.device)
     return torch.cat([angles.sin(), angles.cos()], -1)
+
+
+def frequencies(dim: int, max_period: float = 10_000) -> Tensor:
+    """Of the sines and cosines of time_embedding, in radians per step: (dim / 2,), falling from 1."""
+    half = torch.arange(dim // 2, dtype=torch.float32)
+    return torch.exp(-math.log(max_period) * half / (dim // 2))
 
 
 class TimeEmbedding(nn.Module):

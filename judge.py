@@ -10,8 +10,8 @@ from torch import Tensor
 from bayes import Probes, bayes_floor, excess, make_probes
 from dataset import IMAGE_DATASETS, DataSet, PointSet, make_sets, read_points
 from diffusion import exact_denoiser
+from image_files import read_samples
 from image_judge import judge_images
-from images import read_samples
 from law import Law
 from likelihood import kl_from_law
 from metrics import CLEARLY, Draw, Judged, from_law, from_points, judge

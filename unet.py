@@ -23,13 +23,15 @@ CONDITIONING = ("embedding", "cross_attention")
 
 
 def group_norm(channels: int, largest: int = 8) -> nn.GroupNorm:
-    """GroupNorm (Wu and He 2018) with as many groups as divide the channels, at most `largest`.
+    """GroupNorm (Wu and He 2018): as many groups of at least two channels as divide them, at most `largest`.
+
+    A group of one channel would take away what the condition adds to it: the network could not see t.
 
     Raises:
         ValueError: only one group would remain for many channels.
     """
-    groups = next(g for g in range(min(largest, channels), 0, -1) if channels % g == 0)
-    if groups == 1 and channels > 1:
+    groups = next((g for g in range(min(largest, channels // 2), 0, -1) if channels % g == 0), 1)
+    if groups == 1 and channels > 2:
         raise ValueError(f"{channels} channels cannot be divided into groups of equal size: choose a multiple of 8")
     return nn.GroupNorm(groups, channels)
 
@@ -117,7 +119,9 @@ class DownSamplingBlock(nn.Module):
 
     def forward(self, x: Tensor, cond: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if x.shape[-1] % 2 or x.shape[-2] % 2:
-            raise ValueError(f"a map of {x.shape[-2]}x{x.shape[-1]} cannot be halved")
+            height, width = x.shape[-2:]
+            use = f"{height + height % 2}x{width + width % 2}"
+            raise ValueError(f"a map of {height}x{width} cannot be halved: make both sides even, {use}, or halve less")
         skip = self.stage(x, cond, context)
         return self.down(skip), skip
 
@@ -168,7 +172,8 @@ class UNet(nn.Module):
             of label and time ("cross_attention").
 
     Raises:
-        ValueError: a size that cannot be halved so often, channels that do not go into heads or groups.
+        ValueError: a size that cannot be halved so often, channels that do not go into heads or groups, another
+            conditioning, or cross-attention where no map is small enough for it.
     """
 
     def __init__(
@@ -185,10 +190,16 @@ class UNet(nn.Module):
         conditioning: str = "embedding",
     ) -> None:
         super().__init__()
+        if conditioning not in CONDITIONING:
+            raise ValueError(f"conditioning must be one of {', '.join(CONDITIONING)}, not {conditioning!r}")
+        if not channels or min(channels) < 1:
+            raise ValueError(f"channels must be a list of numbers above 0, such as [32,64]; got {list(channels)}")
         self.patch, self.num_labels = patch, num_labels
         sides = _sides(dims, patch, len(channels))
         cond_dim = 2 * channels[0]
         crossed = conditioning == "cross_attention" and num_labels > 0
+        if crossed and sides[-1] > attention_size:  # nothing would ever look at the label
+            raise ValueError(f"cross_attention needs attention: raise attention_size to {sides[-1]} or more")
         tokens = LABEL_TOKENS if crossed else 1
 
         def stage(level: int) -> dict[str, int | bool | None]:

@@ -6,7 +6,8 @@ import torch
 from scipy import stats
 
 from dataset import create_moon_dataset
-from diffusion import DiffusionModel, chosen_steps, denoiser, training_loss
+from diffusion import DiffusionModel, chosen_steps, denoiser, guided, loss_weights, training_loss, within_range
+from schedule import CosineNoiseScheduler, LinearNoiseScheduler
 
 
 def test_calls_as_the_readme_writes_them():
@@ -103,3 +104,131 @@ def test_denoiser_of_a_v_network_turns_its_output_into_eps():
 @pytest.mark.parametrize(("count", "expected"), [(2, [0, 10]), (3, [0, 5, 10]), (50, list(range(11)))])
 def test_chosen_steps_hold_the_first_and_the_last(count, expected):
     assert chosen_steps(10, count) == expected
+
+
+# ---------------------------------------------------------------- what a network may predict
+
+
+@pytest.fixture
+def noised():
+    """A schedule, x_0 within [-1, 1], every step t, eps, and x_t; in float64 and of images."""
+    g, scheduler = torch.Generator().manual_seed(0), CosineNoiseScheduler(60)
+    x_0 = torch.rand(60, 1, 4, 4, generator=g, dtype=torch.float64) * 2 - 1
+    t, eps = torch.arange(60), torch.randn(x_0.shape, generator=g, dtype=torch.float64)
+    return scheduler, x_0, t, eps, scheduler.add_noise(x_0, t, eps)
+
+
+def perfect(prediction, scheduler, x_0, t, eps):
+    """A network that knows the answer."""
+    alpha, sigma = scheduler.alpha_sigma(t, x_0)
+    answer = {"eps": eps, "x0": x_0, "v": alpha * eps - sigma * x_0}[prediction]
+    return lambda x_t, t, label: answer
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
+@pytest.mark.parametrize("weight", ["eps", "v", "min_snr"])
+def test_a_perfect_network_of_any_kind_gives_the_true_noise(prediction, weight, noised):
+    scheduler, x_0, t, eps, x_t = noised
+    denoise = denoiser(perfect(prediction, scheduler, x_0, t, eps), scheduler, prediction)
+    torch.testing.assert_close(denoise(x_t, t), eps, rtol=1e-8, atol=1e-8)
+    loss = training_loss(denoise, scheduler, x_0, t, eps, weight=weight)
+    torch.testing.assert_close(loss, torch.zeros(60, dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+def test_what_a_network_predicts_is_not_mixed_up(noised):
+    scheduler, x_0, t, eps, x_t = noised
+    for prediction, other in [("eps", "x0"), ("x0", "v"), ("v", "eps")]:
+        wrong = denoiser(perfect(prediction, scheduler, x_0, t, eps), scheduler, other)
+        assert not torch.isclose(wrong(x_t, t)[5:55], eps[5:55]).flatten(1).all(1).any()
+
+
+def test_the_label_reaches_the_network(noised):
+    scheduler, x_0, t, eps, x_t = noised
+    seen = []
+    denoise = denoiser(lambda x_t, t, label: seen.append(label) or x_t, scheduler, "eps")
+    training_loss(denoise, scheduler, x_0, t, eps, label=t)
+    denoise(x_t, t)
+    assert seen[0] is t and seen[1] is None
+
+
+# ---------------------------------------------------------------- the weights of the loss
+
+
+@pytest.mark.parametrize("scheduler", [LinearNoiseScheduler(60), CosineNoiseScheduler(60)], ids=["linear", "cosine"])
+def test_the_weight_v_makes_the_error_that_of_v(scheduler):
+    g = torch.Generator().manual_seed(0)
+    x_0, eps, guess = torch.randn(3, 60, 1, 4, 4, generator=g, dtype=torch.float64)
+    t = torch.arange(60)
+    alpha, sigma = scheduler.alpha_sigma(t, x_0)
+    direct = (guess - (alpha * eps - sigma * x_0)).square().flatten(1).mean(1)
+    ours = training_loss(denoiser(lambda *_: guess, scheduler, "v"), scheduler, x_0, t, eps, weight="v")
+    torch.testing.assert_close(ours, direct, rtol=1e-8, atol=1e-10)
+
+
+def test_min_snr_in_closed_form():
+    scheduler = LinearNoiseScheduler(200)
+    weights = loss_weights(scheduler, "min_snr")
+    for t in range(200):
+        a = float(scheduler.alphas_cumprod[t])
+        snr = a / (1 - a)
+        assert float(weights[t]) == pytest.approx(min(snr, 5.0) / snr, rel=1e-12)
+    assert float(weights[0]) < 0.01 and float(weights[-1]) == 1
+
+
+def test_the_plain_weight_is_one_at_every_step(noised):
+    scheduler, x_0, t, eps, _ = noised
+    assert bool((loss_weights(scheduler, "eps") == 1).all())
+    loss = training_loss(lambda x_t, t, label: 0 * x_t, scheduler, x_0, t, eps)
+    torch.testing.assert_close(loss, eps.square().mean((1, 2, 3)))
+
+
+# ---------------------------------------------------------------- guidance, and the range of images
+
+
+def with_or_without(x_t, t, label=None):
+    """A denoiser whose answers with and without a label are told apart."""
+    return 0.3 * x_t if label is None else x_t + label[:, None]
+
+
+@pytest.mark.parametrize("w", [0.0, 0.5, 1.0, 3.0])
+def test_guidance_steps_away_from_the_answer_without_a_label(w):
+    x_t, t, label = torch.randn(4, 2), torch.tensor(3), torch.arange(4)
+    conditional, unconditional = with_or_without(x_t, t, label), with_or_without(x_t, t)
+    steered = guided(with_or_without, w)(x_t, t, label)
+    torch.testing.assert_close(steered, (1 + w) * conditional - w * unconditional)
+    if w == 0:
+        assert torch.equal(steered, conditional)
+    if w == 1:
+        torch.testing.assert_close(steered, 2 * conditional - unconditional)
+
+
+@pytest.mark.parametrize(("w", "labelled", "calls"), [(0.0, True, 1), (2.0, False, 1), (2.0, True, 2)])
+def test_guidance_asks_the_network_no_more_often_than_it_must(w, labelled, calls):
+    x_t, asked = torch.randn(4, 2), []
+
+    def denoise(x_t, t, label=None):
+        asked.append(label)
+        return with_or_without(x_t, t, label)
+
+    out = guided(denoise, w)(x_t, torch.tensor(3), torch.arange(4) if labelled else None)
+    assert len(asked) == calls
+    assert labelled or torch.equal(out, with_or_without(x_t, torch.tensor(3)))
+
+
+def test_guesses_of_images_are_kept_within_their_range(noised):
+    scheduler, x_0, t, _, x_t = noised
+    inner, outer = 0.9 * x_0, 3 * x_0
+
+    def kept(guess):
+        denoise = within_range(lambda x_t, t, label: scheduler.eps_from_x0(x_t, t, guess), scheduler)
+        return scheduler.predict_x0(x_t, t, denoise(x_t, t))
+
+    torch.testing.assert_close(kept(inner), inner, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(kept(outer), outer.clamp(-1, 1), rtol=1e-8, atol=1e-8)
+    assert float(outer.abs().max()) > 2
+
+
+def test_a_guess_within_the_range_leaves_the_noise_as_it_is(noised):
+    scheduler, _, t, eps, x_t = noised
+    out = within_range(lambda x_t, t, label: eps, scheduler)(x_t, t)
+    torch.testing.assert_close(out, eps, rtol=1e-8, atol=1e-8)

@@ -10,7 +10,8 @@ from conftest import ROOT
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from images import ImageSet, MNISTDataset, digits, held_out_images, make_images, read_image
+from image_files import read_image
+from images import ImageSet, MNISTDataset, digits, held_out_images, make_images
 from loader import ShuffledBatches, batches
 
 

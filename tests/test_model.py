@@ -5,38 +5,29 @@ import torch
 
 from dataset import Normaliser, create_moon_dataset
 from diffusion import denoiser, training_loss
-from model import MODELS, build_model, time_embedding
+from model import MODELS, build_model
 from schedule import LinearNoiseScheduler
 
-OPTIONS = {"mlp": {"hidden": 32, "layers": 2, "frequencies": 2}, "linear": {}}
+UNET = {"channels": (8, 16), "patch": 1, "blocks": 1, "heads": 2}
+OPTIONS = {"mlp": {"hidden": 32, "layers": 2, "frequencies": 2}, "linear": {}, "unet": UNET, "unet_small": UNET}
+# data of each network's kind
+DIMS = {name: [(1, 8, 8), (3, 4, 8)] if "unet" in name else [(2,), (3,)] for name in MODELS}
 
 
-def test_time_embedding_is_sin_then_cos():
-    e = time_embedding(torch.tensor([0, 1, 10]), 8)
-    assert e.shape == (3, 8)
-    assert e[0].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
-    torch.testing.assert_close(e[2, :4], torch.sin(10 * torch.tensor([1.0, 0.1, 0.01, 0.001])))
-    assert time_embedding(torch.tensor(3), 8).shape == (8,)
-
-
-@pytest.mark.parametrize("dim", [0, 3, -2])
-def test_time_embedding_needs_an_even_dimension(dim):
-    with pytest.raises(ValueError, match="even"):
-        time_embedding(torch.tensor([0]), dim)
-
-
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("d", [2, 3])
-def test_one_t_for_all_equals_the_same_t_for_each(name, d):
+@pytest.mark.parametrize(("name", "dims"), [(name, dims) for name in MODELS for dims in DIMS[name]])
+@pytest.mark.parametrize("labels", [0, 3])
+def test_one_t_for_all_equals_the_same_t_for_each(name, dims, labels):
     torch.manual_seed(0)
-    net = build_model(name, (d,), 50, **OPTIONS[name])
+    net = build_model(name, dims, 50, labels, **OPTIONS[name])
     for p in net.parameters():
         torch.nn.init.normal_(p, std=0.3)
-    x = torch.randn(6, d)
+    x = torch.randn(6, *dims)
     out = net(x, torch.tensor(20))
-    assert out.shape == (6, d)
-    torch.testing.assert_close(out, net(x, torch.full((6,), 20)))
+    assert out.shape == x.shape
+    torch.testing.assert_close(out, net(x, torch.full((6,), 20)), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(out, net(x, torch.tensor(3)))
+    if labels:
+        assert not torch.allclose(out, net(x, torch.tensor(20), torch.arange(6) % labels))
 
 
 def test_layers_do_not_share_weights():
@@ -48,7 +39,10 @@ def test_layers_do_not_share_weights():
     ("name", "dims", "options", "words"),
     [
         ("mpl", (2,), {}, "choose one of"),
-        ("mlp", (1, 8, 8), {}, "points"),
+        ("mlp", (1, 8, 8), {}, "model=mlp is not for images.*use model=unet"),
+        ("linear", (1, 8, 8), {}, "not for images"),
+        ("unet", (2,), {}, "model=unet is not for points.*use model=mlp"),
+        ("unet_small", (3,), {}, "not for points"),
         ("mlp", (2,), {"width": 3}, "options"),
     ],
 )

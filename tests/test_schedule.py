@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from schedule import LinearNoiseScheduler, NoiseScheduler
+from schedule import (
+    SCHEDULES,
+    CosineNoiseScheduler,
+    LinearNoiseScheduler,
+    NoiseScheduler,
+    SigmoidNoiseScheduler,
+    make_scheduler,
+)
 
 T = 1000
 
@@ -125,3 +132,66 @@ def test_t_outside_is_refused(t):
 
 def test_any_betas_make_a_scheduler():
     assert NoiseScheduler([0.1, 0.2]).alphas_cumprod.tolist() == pytest.approx([0.9, 0.72])
+
+
+# ---------------------------------------------------------------- cosine and sigmoid
+
+
+def test_cosine_alpha_bar_is_eq_17():
+    def f(u):
+        return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    s = CosineNoiseScheduler(T)
+    for t in range(T - 1):  # the last beta is capped
+        assert float(s.alphas_cumprod[t]) == pytest.approx(f((t + 1) / T) / f(0), rel=1e-9)
+    assert float(s.betas[-1]) == 0.999
+
+
+def test_sigmoid_alpha_bar_falls_from_one_to_zero_about_the_middle():
+    s = SigmoidNoiseScheduler(T)
+    # symmetric about the middle: the part that is lost up to t is the part that is left at T - t
+    torch.testing.assert_close(s.alphas_cumprod[: T - 1], 1 - s.alphas_cumprod[: T - 1].flip(0), rtol=1e-6, atol=1e-6)
+    assert float(s.alphas_cumprod[T // 2 - 1]) == pytest.approx(0.5, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("num_timesteps", [2, 10, 1000])
+def test_every_schedule_falls_and_leaves_no_signal(name, num_timesteps):
+    s = make_scheduler(name, num_timesteps)
+    assert s.num_timesteps == num_timesteps
+    assert bool((s.alphas_cumprod.diff() < 0).all()) and bool(((s.betas > 0) & (s.betas < 1)).all())
+    assert s.signal_warning() is None
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_noise_and_clean_data_convert_into_each_other(name):
+    s, g = make_scheduler(name, 100), torch.Generator().manual_seed(0)
+    t, (x_0, eps) = torch.arange(100), torch.randn(2, 100, 1, 2, 2, generator=g, dtype=torch.float64)
+    x_t = s.add_noise(x_0, t, eps)
+    alpha, sigma = s.alpha_sigma(t, x_0)
+    torch.testing.assert_close(alpha**2 + sigma**2, torch.ones(100, 1, 1, 1, dtype=torch.float64))
+    torch.testing.assert_close(s.eps_from_x0(x_t, t, x_0), eps, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(s.predict_x0(x_t, t, s.eps_from_x0(x_t, t, x_0)), x_0, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(s.eps_from_v(x_t, t, alpha * eps - sigma * x_0), eps, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("count", [2, 10, 25, 100])
+def test_chosen_steps_fall_from_the_last_to_the_first(name, count):
+    steps = make_scheduler(name, 100).timesteps(count)
+    assert steps[0] == 99 and steps[-1] == 0 and 2 <= len(steps) <= count
+    assert steps == sorted(set(steps), reverse=True)
+    assert count != 100 or len(steps) == 100
+
+
+@pytest.mark.parametrize("count", [0, 1, 101])
+def test_too_many_or_too_few_chosen_steps_are_refused(count):
+    with pytest.raises(ValueError, match=r"2\.\.100"):
+        LinearNoiseScheduler(100).timesteps(count)
+
+
+def test_schedules_by_name_refuse_what_they_do_not_have():
+    with pytest.raises(ValueError, match="choose one of linear, cosine, sigmoid"):
+        make_scheduler("cosin", 10)
+    with pytest.raises(ValueError, match="schedule=cosine has its own betas"):
+        make_scheduler("cosine", 10, beta_end=0.1)

@@ -1,0 +1,231 @@
+"""Stills of a network's parts: time embedding, attention, feature maps; and of image sets. Every function returns a
+Figure; figures.save writes it."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from figures import BLUE, GREY
+from palette import TRACKED, hex_colour
+from tiles import pixels, tiled
+
+# dark at 0 and brighter the farther from it: bright means large, blue below 0 and orange above
+SIGNED = LinearSegmentedColormap.from_list("signed", ["#bfe1ff", "#2f6db5", "#15171c", "#d65831", "#ffe2b8"])
+PROBABILITY = "attention probability (every row adds up to 1)"
+CYAN, OUTLINED = hex_colour(TRACKED), [withStroke(linewidth=2, foreground="black")]
+SHOWN = "noised image shown to it"
+
+# ---------------------------------------------------------------- time embedding
+
+
+def time_embedding_heatmap(embedding: NDArray, timesteps: Sequence[int]) -> Figure:
+    """Embeddings (K, dim) of K timesteps, one row each."""
+    dim = embedding.shape[1]
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    ax = figure.subplots()
+    cells = ax.imshow(embedding, cmap=SIGNED, vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
+    ax.axvline(dim / 2 - 0.5, color="white", linewidth=1.5)
+    ax.set_yticks(range(len(timesteps)), [f"t = {t}" for t in timesteps])
+    ax.set(xlabel="dimension; in each half the frequency falls from left to right", ylabel="timestep")
+    figure.suptitle(f"sinusoidal time embedding, {dim} dimensions: the brighter, the farther from 0")
+    for at, half in ((0.25, "sin half"), (0.75, "cos half")):
+        ax.text(at, 1.02, half, transform=ax.transAxes, ha="center", va="bottom")
+    figure.colorbar(cells, ax=ax, label="value", ticks=[-1, -0.5, 0, 0.5, 1])
+    return figure
+
+
+def time_embedding_lines(embedding: NDArray, timesteps: Sequence[int], frequencies: NDArray) -> Figure:
+    """The first dimensions of the same embeddings (K, n), all sines, of these frequencies (n,) in radians per step."""
+    periods = 2 * np.pi / frequencies
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    ax = figure.subplots()
+    for i, (values, t) in enumerate(zip(embedding, timesteps)):
+        ax.plot(values, ".-", color=f"C{i}", linewidth=1.2, markersize=4, label=f"t = {t}")
+    ax.set(xlabel="dimension (all of the sin half)", ylabel="value", ylim=(-1.1, 1.1), xlim=(-1, len(periods)))
+    ax.set_title(
+        f"time embedding, first {len(periods)} dimensions: fast to change with t on the left, slow on the right"
+    )
+    at = np.arange(0, len(periods), 9)
+    above = ax.secondary_xaxis("top")
+    above.set_xticks(at, [f"{periods[i]:.0f}" for i in at])
+    above.set_xlabel("period of that dimension, in timesteps")
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    ax.grid(alpha=0.3)
+    return figure
+
+
+# ---------------------------------------------------------------- attention
+
+
+def self_attention(
+    weights: NDArray, causal: NDArray, title: str, image: NDArray | None = None, grid: Sequence[int] = ()
+) -> Figure:
+    """One head's attention weights (N, N), without a mask and with the causal one.
+
+    Where the tokens are the pixels of a map of size `grid` (h, w), below them also: where a few of these look, beside
+    the image (C, H, W) in [-1, 1] that the network was shown.
+    """
+    figure = Figure(figsize=(10, 7.8 if grid else 4.9), layout="constrained")
+    rows = ["AAAABBBB", "00112233"] if grid else ["AAAABBBB"]
+    axes = figure.subplot_mosaic([list(row) for row in rows], height_ratios=[1.75, 1][: len(rows)])
+    future = np.triu(np.ones_like(causal, dtype=bool), 1)
+    highest = max(weights.max(), np.quantile(causal[~future], 0.95))  # the first token has only itself: always 1
+    _matrix(axes["A"], weights, highest, "without a mask: each token may look at all")
+    cells = _matrix(axes["B"], np.where(future, np.nan, causal), highest, "causal mask: at itself and those before it")
+    axes["B"].text(0.96, 0.95, "hidden:\nexactly 0", transform=axes["B"].transAxes, ha="right", va="top", color="0.3")
+    for name in "AB":
+        axes[name].set(xlabel="key: what is looked at", ylabel=f"query: who looks ({_tokens(grid)})")
+    figure.colorbar(cells, ax=[axes["A"], axes["B"]], label=PROBABILITY, extend="max", fraction=0.04)
+    figure.suptitle(title)
+    if grid:
+        _where_they_look([axes[i] for i in "0123"], weights, image, grid)
+    return figure
+
+
+def cross_attention(
+    weights: NDArray, context: Sequence[str], title: str, image: NDArray | None = None, grid: Sequence[int] = ()
+) -> Figure:
+    """One head's attention weights (N, M) from N query tokens to M context tokens, called `context`.
+
+    Where the queries are the pixels of a map of size `grid` (h, w), beside them also: which pixels look at each
+    context token, and the image (C, H, W) in [-1, 1] that the network was shown.
+    """
+    figure = Figure(figsize=(12 if grid else 6.4, 6), layout="constrained")
+    width = -(-(len(context) + 1) // 2)
+    names = [*range(len(context) + 1), *["."] * width][: 2 * width]
+    axes = figure.subplot_mosaic(
+        [["all", "all", *names[:width]], ["all", "all", *names[width:]]] if grid else [["all"]], empty_sentinel="."
+    )
+    cells = _matrix(axes["all"], weights, weights.max(), "from query tokens to context tokens", aspect="auto")
+    axes["all"].set(xlabel="key: what is looked at (context tokens)", ylabel=f"query: who looks ({_tokens(grid)})")
+    axes["all"].set_xticks(range(len(context)), context, rotation=25)
+    figure.colorbar(cells, ax=list(axes.values()), label=PROBABILITY)
+    figure.suptitle(title)
+    if grid:
+        _picture(axes[0], image, SHOWN)
+        for i, name in enumerate(context):
+            _matrix(axes[i + 1], weights[:, i].reshape(grid), weights.max(), f"who looks at {name}")
+            axes[i + 1].set(xlabel="column of the map", ylabel="row of the map")
+    return figure
+
+
+def _where_they_look(axes: Sequence[Axes], weights: NDArray, image: NDArray, grid: Sequence[int]) -> None:
+    """The image with three pixels of the map marked on it, and for each of them a map of what it looks at."""
+    h, w = grid
+    _picture(axes[0], image, SHOWN)
+    chosen = [(h // 4, w // 2), (h // 2, w // 2), (3 * h // 4, w // 2)]
+    looks = [weights[row * w + column].reshape(grid) for row, column in chosen]
+    for i, (ax, at, probabilities) in enumerate(zip(axes[1:], chosen, looks), 1):
+        cells = _matrix(ax, probabilities, np.max(looks), f"where pixel {i} looks")
+        ax.set(xlabel="column of the map", ylabel="row of the map")
+        for place, size in ((ax, np.ones(2)), (axes[0], np.array(image.shape[1:]) / grid)):
+            low = np.array(at) * size - 0.5
+            place.add_patch(Rectangle(low[::-1], *size[::-1], fill=False, edgecolor=CYAN, linewidth=2))
+            middle = (low + size / 2)[::-1]
+            place.text(*middle, i, color=CYAN, ha="center", va="center", fontweight="bold", path_effects=OUTLINED)
+    axes[0].figure.colorbar(cells, ax=axes, label="the same, no mask", fraction=0.04)
+
+
+def _tokens(grid: Sequence[int]) -> str:
+    return f"pixel of the {grid[0]}x{grid[1]} map, row by row" if grid else "position"
+
+
+def _matrix(ax: Axes, weights: NDArray, highest: float | None, title: str, aspect: str = "equal") -> AxesImage:
+    """Probabilities from 0 (dark) to `highest`; NaN is grey."""
+    ax.set_facecolor("0.85")
+    ax.set_title(title, fontsize="medium")
+    ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(8, integer=True))
+    return ax.imshow(weights, cmap="magma", vmin=0, vmax=highest, aspect=aspect, interpolation="nearest")
+
+
+# ---------------------------------------------------------------- maps and images
+
+
+def feature_maps(maps: Sequence[tuple[str, NDArray]], title: str) -> Figure:
+    """Maps (H, W) side by side, each with its name and its own scale; an image (C, H, W) in [-1, 1] stays a picture."""
+    figure = Figure(figsize=(4.3 * len(maps), 3.9), layout="constrained")
+    for ax, (name, values) in zip(figure.subplots(1, len(maps)), maps):
+        if values.ndim == 3:
+            _picture(ax, values, name)
+            continue
+        cells = ax.imshow(values, cmap="viridis", interpolation="nearest")
+        _pixels(ax, name)
+        figure.colorbar(cells, ax=ax, label="activation", fraction=0.046)
+    figure.suptitle(title)
+    return figure
+
+
+def images(rows: Sequence[Sequence[tuple[str, NDArray]]], title: str) -> Figure:
+    """Images (C, H, W) in [-1, 1] in rows, each with its name."""
+    figure = Figure(figsize=(3 * len(rows[0]) + 1, 2.9 * len(rows) + 0.7), layout="constrained")
+    axes = figure.subplots(len(rows), len(rows[0]), squeeze=False)
+    for ax, (name, image) in zip(axes.ravel(), [shown for row in rows for shown in row]):
+        _picture(ax, image, name)
+        ax.set(xlabel="", ylabel="")
+    figure.supxlabel("column of pixels", fontsize="medium")
+    figure.supylabel("row of pixels", fontsize="medium")
+    if len(rows[0][0][1]) == 1:  # of colours, no bar could show the scale
+        figure.colorbar(ScalarMappable(Normalize(-1, 1), "gray"), ax=axes, label="value", fraction=0.04)
+    figure.suptitle(title)
+    return figure
+
+
+def image_grid(images: NDArray, names: Sequence[str], title: str, columns: int = 10) -> Figure:
+    """Images (N, C, H, W) in [-1, 1], each under the name of its label."""
+    cells = np.arange(-(-len(images) // columns) * columns).reshape(-1, columns)
+    (rows, _), (height, width) = cells.shape, images.shape[2:]
+    gap = max(2, height // 3)
+    whole = tiled(pixels(images), np.where(cells < len(images), cells, -1), gap, [255])
+    figure = Figure(figsize=(columns + 1.6, 0.95 * rows + 1.4), layout="constrained")
+    ax = figure.subplots()
+    shown = ax.imshow(whole / 255, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    for i, name in enumerate(names):
+        row, column = divmod(i, columns)
+        x, y = gap + column * (width + gap) + width / 2, row * (height + gap) + gap - 1
+        ax.text(x, y, f"label {name}", ha="center", va="bottom", fontsize="small")
+    for axis, count, side in ((ax.xaxis, columns, width), (ax.yaxis, rows, height)):
+        ends = [gap + i * (side + gap) + end for i in range(count) for end in (0, side - 1)]
+        axis.set_ticks(ends, ["0", str(side - 1)] * count, fontsize="x-small")
+    ax.set(xlabel="column of pixels", ylabel="row of pixels", title=title)
+    ax.spines[:].set_visible(False)
+    if images.shape[1] == 1:
+        figure.colorbar(shown, ax=ax, label="brightness shown (in the data set -1 .. 1)", shrink=0.8)
+    return figure
+
+
+def label_histogram(counts: Mapping[str, int], title: str) -> Figure:
+    """How many images each label has."""
+    figure = Figure(figsize=(max(6, 0.9 * len(counts)), 4.2), layout="constrained")
+    ax = figure.subplots()
+    bars = ax.bar(list(counts), list(counts.values()), color=BLUE)
+    on_white = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    ax.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize="small", bbox=on_white)
+    even = sum(counts.values()) / len(counts)
+    ax.axhline(even, color=GREY, linestyle=":", zorder=0, label=f"equally many of each: {even:,.0f}")
+    ax.set(xlabel="label (name of the folder)", ylabel="number of images", title=title)
+    ax.set_ylim(0, 1.2 * max(counts.values()))
+    ax.legend(frameon=False, loc="upper right")
+    return figure
+
+
+def _picture(ax: Axes, image: NDArray, title: str) -> None:
+    """An image (C, H, W) in [-1, 1], grey or in colour."""
+    ax.imshow((image.transpose(1, 2, 0).clip(-1, 1) + 1) / 2, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    _pixels(ax, title)
+
+
+def _pixels(ax: Axes, title: str) -> None:
+    ax.set_title(title, fontsize="medium")
+    ax.set(xlabel="column of pixels", ylabel="row of pixels")
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))

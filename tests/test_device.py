@@ -1,0 +1,53 @@
+"""Which device, how many threads, which numbers."""
+
+import pytest
+import torch
+
+import device as devices
+from components import stirred
+from unet import UNet
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(params=[False, True], ids=["no units", "units"])
+def units(request, monkeypatch):
+    """A CPU without, then with units for bf16."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: request.param)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    return request.param
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_auto_never_takes_bf16_on_a_cpu(units, images):
+    assert devices.mixed_precision("auto", CPU, images) is False
+    assert devices.mixed_precision("fp32", CPU, images) is False
+
+
+def test_bf16_on_a_cpu_without_units_is_refused(units):
+    if units:
+        assert devices.mixed_precision("bf16", CPU, True) is True
+        return
+    with pytest.raises(ValueError, match=r"precision=bf16: this cpu has no units .* use fp32"):
+        devices.mixed_precision("bf16", CPU, True)
+
+
+def test_in_bf16_the_network_answers_in_its_own_numbers():
+    torch.manual_seed(0)
+    net = stirred(UNet((1, 8, 8), 10, 3, channels=(8, 16), patch=1, blocks=1, heads=2))
+    x, t, label = torch.randn(2, 1, 8, 8), torch.tensor([1, 5]), torch.tensor([0, 2])
+    kinds = []
+    net.stem.register_forward_hook(lambda module, given, out: kinds.append(out.dtype))
+    out, full = devices.in_bf16(net)(x, t, label), net(x, t, label)
+    assert out.dtype == torch.float32
+    assert kinds == [torch.bfloat16, torch.float32]  # and yet it ran in bf16, and only where it was asked to
+    assert all(p.dtype == torch.float32 for p in net.parameters())
+    assert 0 < float((out - full).detach().abs().max()) < 0.1 * float(full.detach().abs().max())
+    assert devices.in_bf16(net)(x, torch.tensor(3)).dtype == torch.float32  # no label, one t for all
+
+
+def test_a_device_that_is_not_there_is_named():
+    assert devices.choose("cpu") == CPU
+    for name in ("cuda:77", "quantum"):
+        with pytest.raises(ValueError, match=f"device={name} cannot be used here; try device=cpu"):
+            devices.choose(name)
