@@ -4,12 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import image_figures
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 import figures
+import image_figures
 from dataset import DataSet, PointSet
 from judge import Judgement, real_draws
 from law import Law
