@@ -1,33 +1,14 @@
 """Every option of every command, once: its default, what it means and what it may be.
 
 The dataclasses are registered in Hydra's ConfigStore, so `python train.py lr=1e-3` checks names and types;
-ranges and choices stand in the fields' metadata and are checked by `plain`. `--help` (store.py) is made from the
-same fields.
+ranges and choices stand in the fields' metadata and are checked by option.plain. `--help` (store.py) is made from the
+same fields. The choices of dataset= and model= are in groups.py.
 """
 
-import math
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-
-def option(
-    default: Any,
-    help: str,
-    *,
-    low: float | None = None,
-    high: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    choices: tuple[str, ...] = (),
-) -> Any:
-    """A dataclass field with its help, its range (`low` and `high` belong to it) or its choices."""
-    metadata = {"help": help, "low": low, "high": high, "above": above, "below": below, "choices": choices}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
+from conf.option import option
 
 # ---------------------------------------------------------------- what several commands share
 
@@ -95,149 +76,6 @@ class Recording:
     save_trajectory: bool = option(
         False, "also write trajectory.npz, the states recorded, for `python scripts/animate.py trajectory.npz`"
     )
-
-
-# ---------------------------------------------------------------- groups: dataset=..., model=...
-
-
-def noise(default: float) -> Any:
-    return option(default, "standard deviation of the Gaussian noise around it", low=0)
-
-
-@dataclass
-class Moons:
-    name: str = option("moons", "two interleaved half circles", choices=("moons",))
-    noise: float = noise(0.05)
-
-
-@dataclass
-class Circles:
-    name: str = option("circles", "a circle inside another", choices=("circles",))
-    noise: float = noise(0.05)
-    factor: float = option(0.5, "radius of the inner circle; the outer one has 1", above=0, below=1)
-
-
-@dataclass
-class Gaussians:
-    name: str = option("gaussians", "equal Gaussians on a circle of radius 1", choices=("gaussians",))
-    noise: float = noise(0.1)
-    modes: int = option(8, "how many", low=1)
-
-
-@dataclass
-class SwissRoll:
-    name: str = option("swiss_roll", "a rolled-up line", choices=("swiss_roll",))
-    noise: float = noise(0.03)
-
-
-@dataclass
-class Spirals:
-    name: str = option("spirals", "arms winding outwards", choices=("spirals",))
-    noise: float = noise(0.03)
-    arms: int = option(2, "how many", low=1)
-
-
-@dataclass
-class Helix:
-    name: str = option("helix", "a screw line in three dimensions", choices=("helix",))
-    noise: float = noise(0.05)
-
-
-@dataclass
-class File:
-    name: str = option("file", "your own points; their law is unknown", choices=("file",))
-    path: str | None = option(None, "an .npy file or a table of numbers, one point a row")
-
-
-@dataclass
-class Digits:
-    name: str = option("digits", "scikit-learn's 1,797 digits of 8x8 pixels: no download", choices=("digits",))
-
-
-@dataclass
-class Images:
-    name: str = option("images", "your own images, all of one size, in a folder for each class", choices=("images",))
-    root: str | None = option(None, "their folder (also --data-path)")
-    test_root: str | None = option(
-        None, "unseen images to judge by; default: the folder beside it with _test at its name's end, or a fifth of all"
-    )
-    on_bad_image: str = option(
-        "skip", "what a damaged image does: left out by name, or fatal", choices=("skip", "error")
-    )
-
-
-@dataclass
-class MNIST(Images):
-    name: str = option(
-        "mnist", "handwritten digits, 28x28, as scripts/prepare_mnist.py lays them out", choices=("mnist",)
-    )
-    root: str | None = option("data/MNIST/mnist_images", "their folder (also --data-path)")
-
-
-def prediction() -> Any:
-    return option("v", "what the network's output means", choices=("eps", "v", "x0"))
-
-
-@dataclass
-class MLP:
-    name: str = option("mlp", "residual multilayer perceptron for points", choices=("mlp",))
-    hidden: int = option(112, "width", low=1)
-    layers: int = option(3, "residual layers", low=1)
-    frequencies: int = option(3, "the input also holds sin and cos of x times 1, 2, 4 ...: how many of them", low=0)
-    prediction: str = prediction()
-
-
-@dataclass
-class Linear:
-    name: str = option("linear", "one linear map per time step: the best linear denoiser", choices=("linear",))
-    prediction: str = prediction()
-
-
-@dataclass
-class UNet:
-    name: str = option("unet", "UNet with attention for images of 28x28 and more", choices=("unet",))
-    channels: list[int] = option([48, 96], "of each resolution; one fewer than they are halvings")
-    blocks: int = option(2, "residual blocks at each resolution", low=1)
-    patch: int = option(2, "squares of so many pixels a side enter as one; more is quicker", low=1)
-    heads: int = option(4, "of attention", low=1)
-    attention_size: int = option(8, "attention at maps of at most so many pixels a side", low=0)
-    conditioning: str = option(
-        "embedding",
-        "labels are added to the time embedding, or are tokens that the pixels look at",
-        choices=("embedding", "cross_attention"),
-    )
-    prediction: str = prediction()
-
-
-@dataclass
-class UNetSmall(UNet):
-    name: str = option("unet_small", "a UNet for 8x8 images: about a minute", choices=("unet_small",))
-    channels: list[int] = option([32, 64], "of each resolution; one fewer than they are halvings")
-    patch: int = option(1, "squares of so many pixels a side enter as one; more is quicker", low=1)
-
-
-DATASETS = (Moons, Circles, Gaussians, SwissRoll, Spirals, Helix, File, Digits, MNIST, Images)
-MODELS = (MLP, Linear, UNet, UNetSmall)
-GROUPS = {
-    group: {fields(m)[0].default: m for m in members}
-    for group, members in {"dataset": DATASETS, "model": MODELS}.items()
-}
-
-# What a network changes in the training's defaults; an option that the user gives wins over it.
-FOR_IMAGES = {
-    "schedule": "cosine",
-    "conditional": True,
-    "loss_weight": "v",
-    "num_samples": None,
-    "batch_size": 32,
-    "lr": 1.5e-3,
-    "warmup_steps": 200,
-    "judge_samples": 2000,
-}
-PRESETS: dict[str, dict[str, Any]] = {
-    "unet": {**FOR_IMAGES, "num_epochs": 8},
-    "unet_small": {**FOR_IMAGES, "num_epochs": 60},
-}
 
 
 # ---------------------------------------------------------------- the commands
@@ -319,47 +157,3 @@ COMMANDS = {
     "evaluate": (Evaluate, "Say how good a checkpoint, or a file of samples, is: every figure beside its floor."),
     "main": (Main, "Show the forward process: clean points turn into noise."),
 }
-
-
-# ---------------------------------------------------------------- from Hydra to plain dictionaries
-
-
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The composed configuration as a plain dictionary of exactly the declared options.
-
-    Raises:
-        ValueError: an option is out of its range or not among its choices; the sentence names both.
-    """
-    options = OmegaConf.to_object(cfg)
-    _check(options)
-    return asdict(options)
-
-
-def _check(options: Any, prefix: str = "") -> None:
-    for f in fields(options):
-        value, name = getattr(options, f.name), prefix + f.name
-        if is_dataclass(value):
-            _check(value, f"{name}.")
-        elif value is not None and not _allows(f.metadata, value):
-            raise ValueError(f"{name} must be {allowed(f.metadata)}; got {value!r}")
-
-
-def _allows(limits: Any, value: Any) -> bool:
-    if limits["choices"]:
-        return value in limits["choices"]
-    if not isinstance(value, int | float):
-        return True
-    return math.isfinite(value) and (
-        (limits["low"] is None or value >= limits["low"])
-        and (limits["high"] is None or value <= limits["high"])
-        and (limits["above"] is None or value > limits["above"])
-        and (limits["below"] is None or value < limits["below"])
-    )
-
-
-def allowed(limits: Any) -> str:
-    """What a value may be, in words: 'at least 1', 'above 0 and below 1', 'one of auto, file'; '' for anything."""
-    if limits["choices"]:
-        return "one of " + ", ".join(limits["choices"])
-    words = {"low": "at least", "above": "above", "high": "at most", "below": "below"}
-    return " and ".join(f"{word} {limits[key]:g}" for key, word in words.items() if limits[key] is not None)

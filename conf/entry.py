@@ -22,8 +22,10 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from conf.config import COMMANDS, GROUPS, plain
+from conf.config import COMMANDS
 from conf.flags import to_overrides
+from conf.groups import GROUPS
+from conf.option import plain
 from conf.store import register
 
 # What a person can cause. Anything else is a fault of ours and keeps its traceback.

@@ -5,7 +5,9 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from conf.config import COMMANDS, GROUPS, PRESETS, allowed
+from conf.config import COMMANDS
+from conf.groups import GROUPS, PRESETS
+from conf.option import allowed
 
 # ---------------------------------------------------------------- --help
 

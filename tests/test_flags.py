@@ -6,8 +6,9 @@ import pytest
 from conftest import command
 from hydra._internal.utils import get_args_parser
 
-from conf.config import COMMANDS, GROUPS, PRESETS
+from conf.config import COMMANDS
 from conf.flags import HYDRA_FLAGS, HYDRA_FLAGS_WITH_VALUE, to_overrides
+from conf.groups import GROUPS, PRESETS
 from conf.store import help_text
 
 
