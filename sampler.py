@@ -131,7 +131,8 @@ def visited(scheduler: NoiseScheduler, sampler: str, sampling_steps: int | None 
     if sampler == "ddpm" and sampling_steps not in (None, T):
         raise ValueError(f"sampler=ddpm takes all {T} steps; for fewer use ddim or dpm")
     default = T if sampler == "ddpm" else min(SAMPLERS[sampler], T)
-    return [t + 1 for t in scheduler.timesteps(sampling_steps or default)] + [0]
+    spacing = "even" if sampler == "ddim" else "log_snr"
+    return [t + 1 for t in scheduler.timesteps(sampling_steps or default, spacing)] + [0]
 
 
 def last(states: Iterator[State]) -> Tensor:

@@ -90,10 +90,10 @@ class NoiseScheduler:
 
     # ------------------------------------------------------------ reverse
 
-    def timesteps(self, count: int | None = None) -> list[int]:
-        """At most `count` distinct steps from T-1 down to 0, evenly spaced in log-SNR; all T by default.
+    def timesteps(self, count: int | None = None, spacing: str = "log_snr") -> list[int]:
+        """At most `count` distinct steps from T-1 down to 0, even in log-SNR, or in t (spacing="even"); all by default.
 
-        Even log-SNR spacing spends the steps where x_t changes (Lu et al. 2022, arXiv 2206.00927, section 3).
+        Solvers of high order want even log-SNR (Lu et al. 2022, arXiv 2206.00927, section 3); DDIM was made for even t.
 
         Raises:
             ValueError: count outside 2 .. T.
@@ -103,6 +103,8 @@ class NoiseScheduler:
             return list(range(last, -1, -1))
         if not 2 <= count <= last + 1:
             raise ValueError(f"the number of sampling steps must lie in 2..{last + 1}, got {count}")
+        if spacing == "even":
+            return torch.linspace(last, 0, count, dtype=torch.float64).round().int().tolist()
         log_snr = (self.sqrt_alphas_cumprod / self.sqrt_one_minus_alphas_cumprod).log()
         wanted = torch.linspace(float(log_snr[last]), float(log_snr[0]), count, dtype=torch.float64)
         nearest = (log_snr[None] - wanted[:, None]).abs().argmin(1)

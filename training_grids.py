@@ -112,10 +112,9 @@ def _painter(trained: Trained, data: ImageSet) -> Callable[[str, float | None], 
 
 
 def timesteps_below(scheduler: NoiseScheduler, viz_t: int) -> list[int]:
-    """At most EVALUATIONS steps from viz_t (-1: T - 1) down to 0, evenly chosen out of those of a sampler."""
+    """At most EVALUATIONS distinct steps from viz_t (-1: T - 1) down to 0, evenly spaced."""
     first = scheduler.num_timesteps - 1 if viz_t == -1 else viz_t
-    below = [first, *(t for t in scheduler.timesteps(min(50, scheduler.num_timesteps)) if t < first)]
-    return [below[i] for i in sorted(set(np.linspace(0, len(below) - 1, EVALUATIONS).round().astype(int).tolist()))]
+    return sorted(set(np.linspace(first, 0, EVALUATIONS).round().astype(int).tolist()), reverse=True)
 
 
 def denoised(trained: Trained, x_t: Tensor, label: Tensor | None, timesteps: Sequence[int]) -> list[State]:

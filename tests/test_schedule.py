@@ -195,3 +195,11 @@ def test_schedules_by_name_refuse_what_they_do_not_have():
         make_scheduler("cosin", 10)
     with pytest.raises(ValueError, match="schedule=cosine has its own betas"):
         make_scheduler("cosine", 10, beta_end=0.1)
+
+
+@pytest.mark.parametrize("count", [2, 7, 25, 1000])
+def test_even_steps_are_all_equally_long_up_to_rounding(count):
+    steps = CosineNoiseScheduler(1000).timesteps(count, "even")
+    assert steps[0] == 999 and steps[-1] == 0 and len(steps) == count
+    strides = {a - b for a, b in zip(steps, steps[1:])}
+    assert max(strides) - min(strides) <= 1
