@@ -1,5 +1,6 @@
 """The schedule and its steps against closed forms, in float64."""
 
+import itertools
 import math
 
 import pytest
@@ -201,5 +202,5 @@ def test_schedules_by_name_refuse_what_they_do_not_have():
 def test_even_steps_are_all_equally_long_up_to_rounding(count):
     steps = CosineNoiseScheduler(1000).timesteps(count, "even")
     assert steps[0] == 999 and steps[-1] == 0 and len(steps) == count
-    strides = {a - b for a, b in zip(steps, steps[1:])}
+    strides = {a - b for a, b in itertools.pairwise(steps)}
     assert max(strides) - min(strides) <= 1
