@@ -207,7 +207,7 @@ class UNet(nn.Module):
             context_dim = cond_dim if crossed else None
             return {"blocks": blocks, "heads": heads, "attention": attention, "context_dim": context_dim}
 
-        self.time = TimeEmbedding(channels[0], cond_dim, num_timesteps)
+        self.time = TimeEmbedding(channels[0] + channels[0] % 2, cond_dim, num_timesteps)
         self.label = nn.Embedding(num_labels + 1, tokens * cond_dim) if num_labels else None
         self.crossed = crossed
 
