@@ -141,6 +141,6 @@ FOR_IMAGES = {
     "judge_samples": 2000,
 }
 PRESETS: dict[str, dict[str, Any]] = {
-    "unet": {**FOR_IMAGES, "num_epochs": 8},
+    "unet": {**FOR_IMAGES, "num_epochs": 6},
     "unet_small": {**FOR_IMAGES, "num_epochs": 60},
 }
