@@ -1,5 +1,7 @@
 """The commands on images, as a person types them: real subprocesses, real files."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -104,6 +106,22 @@ def test_labels_and_sampler_are_as_asked_and_nothing_else_is_made(digits):
         last(trained.sample(6, 0, torch.device("cpu"), guidance=w, **options)).clamp(-1, 1).numpy() for w in (2, 0)
     )
     assert np.array_equal(samples, again) and not np.array_equal(samples, unguided)
+
+
+def test_training_and_evaluate_judge_images_each_figure_beside_its_floor(tmp_path):
+    options = DIGITS.replace("num_samples=400", "num_samples=700")  # a fifth of them must be enough to judge by
+    done = command(f"train.py {options} max_steps=60 judge_samples=100 task_name=runs/a", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Frechet distance" in done.stdout and "label accuracy" in done.stdout
+    done = command("evaluate.py num_samples=100 sampling_steps=8 threads=1 hydra.run.dir=judged", tmp_path)
+    assert done.returncode == 0, done.stderr
+    for folder in ("runs/a", "judged"):
+        figures = json.loads((tmp_path / folder / "metrics.json").read_text())["figures"]
+        assert list(figures) == ["Frechet distance", "recall", "precision", "label accuracy"]
+        distance = figures["Frechet distance"]
+        assert distance["value"] > distance["floor"] > 0 and distance["n"] == 70  # half of the unseen images
+        assert not_blank(tmp_path / folder / "samples.png")
+    assert len([*(tmp_path / "outputs" / "judges").iterdir()]) == 1  # trained once
 
 
 def test_an_unconditional_model_has_no_labels(unconditional):
