@@ -119,6 +119,7 @@ class UNet:
 class UNetSmall(UNet):
     name: str = option("unet_small", "a UNet for 8x8 images: about a minute", choices=("unet_small",))
     channels: list[int] = option([32, 64], "of each resolution; one fewer than they are halvings")
+    blocks: int = option(1, "residual blocks at each resolution", low=1)
     patch: int = option(1, "squares of so many pixels a side enter as one; more is quicker", low=1)
 
 
@@ -142,5 +143,5 @@ FOR_IMAGES = {
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "unet": {**FOR_IMAGES, "num_epochs": 6},
-    "unet_small": {**FOR_IMAGES, "num_epochs": 60},
+    "unet_small": {**FOR_IMAGES, "num_epochs": 25, "judge_samples": 500},
 }
