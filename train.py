@@ -41,7 +41,7 @@ def train(run_folder: Path, config: dict[str, Any], stack: ExitStack) -> dict[st
     from model import check_takes
     from randomness import generator, integer_seed
     from startup import startup_check
-    from trained import Trained, build
+    from trained import Trained, build, take_weights
 
     seed, device = config["seed"], devices.choose(config["device"])
     images = config["dataset"]["name"] in IMAGE_DATASETS
@@ -67,8 +67,8 @@ def train(run_folder: Path, config: dict[str, Any], stack: ExitStack) -> dict[st
     optimizer = torch.optim.AdamW(net.parameters(), config["lr"], weight_decay=config["weight_decay"], fused=True)
     start = 0
     if resumed:
-        net.load_state_dict(resumed["net"])
-        average.load_state_dict(resumed["ema"])
+        take_weights(net, resumed["net"], config["resume"])
+        take_weights(average, resumed["ema"], config["resume"])
         optimizer.load_state_dict(resumed["optimizer"])
         start = resumed["step"]
     denoise = denoiser(devices.in_bf16(net) if mixed else net, scheduler, config["model"]["prediction"])

@@ -145,10 +145,25 @@ def load(path: str | Path, device: torch.device, precision: str = "auto") -> Tra
     try:
         normaliser, classes = Normaliser(**state["normaliser"]), state["classes"]
         net, scheduler = build(state["config"], tuple(normaliser.mean.shape), len(classes))
-        average = AveragedModel(net)
-        average.load_state_dict(state["ema"])
-    except (KeyError, TypeError, RuntimeError) as error:
+        average, weights = AveragedModel(net), state["ema"]
+    except (KeyError, TypeError) as error:
         raise ValueError(f"the checkpoint {path} does not fit its own configuration: {error}") from error
+    take_weights(average, weights, path)
     trained = Trained(average.module, scheduler, normaliser, state["config"], classes)
     trained.mixed = devices.mixed_precision(precision, device, trained.of_images)
     return trained.ready(device)
+
+
+def take_weights(net: nn.Module, weights: dict[str, Tensor], path: str | Path) -> None:
+    """Load the weights out of the checkpoint at `path` into `net`.
+
+    Raises:
+        ValueError: they are those of another network; the sentence names the first that differs.
+    """
+    own = {name: tuple(w.shape) for name, w in net.state_dict().items()}
+    theirs = {name: tuple(w.shape) for name, w in weights.items()}
+    for name in [*own, *theirs]:
+        if own.get(name) != theirs.get(name):
+            have, want = (f"of shape {w[name]}" if name in w else "absent" for w in (theirs, own))
+            raise ValueError(f"the checkpoint {path} holds another network: {name} is {have}, and here {want}")
+    net.load_state_dict(weights)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from conftest import SMALL, UNJUDGED, command
 
+import checkpoint
 from dataset import make_dataset
 from sampler import last
 from trained import load
@@ -64,3 +65,11 @@ def test_an_unconditional_model_has_no_labels(run):
 def test_resuming_another_model_names_the_mismatch(run, workplace):
     done = command(f"train.py dataset=digits model=unet_small {UNJUDGED} resume={run}", workplace)
     assert done.returncode == 1 and "was trained with model=mlp, not with model=unet_small" in done.stderr
+
+
+def test_weights_of_another_network_are_named(run, tmp_path):
+    state = checkpoint.load(run)
+    state["config"]["model"]["hidden"] = 16
+    checkpoint.save(tmp_path / "last.pt", state)
+    with pytest.raises(ValueError, match=r"another network: module.inputs.weight is of shape \(32, 14\), and here of"):
+        load(tmp_path, torch.device("cpu"))

@@ -146,7 +146,7 @@ def test_another_folder_of_images(tmp_path, monkeypatch, capsys):
         ("--checkpoint nowhere.pt", r"no checkpoint at nowhere\.pt"),
         ("--checkpoint {here}/text.pt", r"text\.pt is damaged or no checkpoint"),
         ("--checkpoint {here}/points.pt", r"checkpoint of points"),
-        ("--checkpoint {here}/other.pt", r"does not fit its own configuration"),
+        ("--checkpoint {here}/other.pt", r"holds another network"),
         ("--device quantum", r"device=quantum cannot be used here; try device=cpu"),
     ],
 )
