@@ -22,7 +22,7 @@ from schedule import NoiseScheduler, make_scheduler
 # rows per pass through a network: what it computes then stays in the cache
 ROWS, IMAGE_ROWS = 1250, 100
 # how images are sampled unless a person says otherwise
-IMAGE_SAMPLER, IMAGE_STEPS, IMAGE_GUIDANCE = "ddim", 25, 0.5
+IMAGE_SAMPLER, IMAGE_STEPS, IMAGE_GUIDANCE = "ddim", 25, 0.35
 
 
 @dataclass

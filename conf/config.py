@@ -54,7 +54,7 @@ class Sampling:
     eta: float = option(0.0, "fresh noise in ddim: 0 none, 1 as much as ddpm", low=0, high=1)
     guidance: float | None = option(
         None,
-        "w in eps = (1 + w) eps_cond - w eps_uncond; 0: off; default: 0 for points, 0.5 for images with labels",
+        "w in eps = (1 + w) eps_cond - w eps_uncond; 0: off; default: 0 for points, 0.35 for images with labels",
         low=0,
     )
 
