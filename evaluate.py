@@ -29,7 +29,7 @@ def main(
     import checkpoint as checkpoints  # here and not above: --help must not wait for torch
     import device as devices
     from dataset import make_sets
-    from judge import judge_model, judge_samples
+    from judge import judge_model, judge_samples, judged_by_default
     from report import write_report
     from trained import load
 
@@ -43,7 +43,7 @@ def main(
         path = Path(checkpoint) if checkpoint else checkpoints.newest()
         trained = load(path, chosen, precision)
         devices.use_threads(threads, trained.of_images)
-        config, num_samples = trained.config, num_samples or (2000 if trained.of_images else 10_000)
+        config, num_samples = trained.config, num_samples or judged_by_default(trained.of_images)
         train, data = make_sets(n_samples=config["num_samples"], seed=config["seed"], **config["dataset"])
         options = {"num_samples": num_samples, "sampler": sampler, "sampling_steps": sampling_steps, "eta": eta}
         print(f"checkpoint {path}, {num_samples:,} samples")
@@ -59,7 +59,7 @@ def main(
             checkpoint=str(path),
             eta=eta,
             num_samples=num_samples,
-            **trained.sampling(sampler, sampling_steps, guidance),
+            **judgement.sampling,
         )
     print(f"  pictures and metrics.json in {run_folder}")
     return next(iter(result["figures"].values()))["value"]

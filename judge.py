@@ -1,6 +1,6 @@
 """The judgement of a trained model: how far its samples, and of points its epsilon and density, are from the truth."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,13 +27,17 @@ GOOD_EXCESS = 0.01  # of the Bayes floor: below it, samples are hard to tell fro
 
 @dataclass
 class Judgement:
-    """The table, the samples judged (data units) and the labels asked for; with a known law also probes and excess."""
+    """The table, the samples judged (data units) and the labels asked for; with a known law also probes and excess.
+
+    sampling: how a model was sampled (see Trained.sampling); empty where the samples came from a file.
+    """
 
     rows: list[Judged]
     samples: NDArray
     labels: NDArray | None = None
     probes: Probes | None = None
     excess: NDArray | None = None
+    sampling: dict[str, Any] = field(default_factory=dict)
 
 
 def judge_model(
@@ -64,15 +68,15 @@ def judge_model(
     samples = trained.data_units(last(shown(states, "sampling", total)))
     if trained.of_images:
         rows = judge_images(samples, labels, train, unseen, seed=seed, device=device)
-        return Judgement(rows, samples.numpy(), labels)
+        return Judgement(rows, samples.numpy(), labels, sampling=settings)
     rows = judge(samples.numpy(), real_draws(unseen, seed), unseen.law)
     if unseen.law is None:
-        return Judgement(rows, samples.numpy(), labels)
+        return Judgement(rows, samples.numpy(), labels, sampling=settings)
     law = unseen.law.scaled(trained.normaliser.mean, trained.normaliser.std)
     probes = make_probes(law, trained.scheduler, num_steps=PROBE_STEPS, num_points=PROBE_POINTS, seed=seed)
     over = excess(trained.denoise(), probes, device)
     rows += [_judged_excess(float(over.mean()), bayes_floor(law, trained.scheduler)), _judged_kl(trained, law, seed)]
-    return Judgement(rows, samples.numpy(), labels, probes, over.numpy())
+    return Judgement(rows, samples.numpy(), labels, probes, over.numpy(), settings)
 
 
 def judge_samples(path: str, dataset: dict[str, Any], num_samples: int | None, seed: int) -> tuple[Judgement, DataSet]:
@@ -81,13 +85,18 @@ def judge_samples(path: str, dataset: dict[str, Any], num_samples: int | None, s
     Returns the unseen real ones as well. Raises ValueError, FileNotFoundError: a file or a data set of no use.
     """
     images = dataset["name"] in IMAGE_DATASETS
-    most = num_samples or (2000 if images else 10_000)
+    most = num_samples or judged_by_default(images)
     train, unseen = make_sets(n_samples=None if images else most, seed=seed, **dataset)
     if images:
         samples = read_samples(path)[:most]
         return Judgement(judge_images(torch.from_numpy(samples), None, train, unseen, seed=seed), samples), unseen
     points = read_points(path, n_samples=most, seed=seed).points
     return Judgement(judge(points, real_draws(unseen, seed), unseen.law), points), unseen
+
+
+def judged_by_default(images: bool) -> int:
+    """How many samples are judged where nobody says."""
+    return 2000 if images else 10_000
 
 
 def _as_frequent(data: DataSet, count: int, seed: int) -> Tensor:
