@@ -14,9 +14,13 @@ FORMAT = "moonwalk checkpoint 1"
 FOLDERS = ("outputs", "runs")  # where `newest` looks
 
 
+def _named_like_one(path: Path) -> bool:
+    return path.suffix in ENDINGS and not path.name.startswith(".")
+
+
 def check_name(name: str) -> None:
     """Raises ValueError where `name` is no file name that the newest checkpoint is looked for under."""
-    if Path(name).name != name or Path(name).suffix not in ENDINGS or name.startswith("."):
+    if Path(name).name != name or not _named_like_one(Path(name)):
         raise ValueError(f"ckpt_save_name must be a file name that ends in {' or '.join(ENDINGS)}, got {name!r}")
 
 
@@ -81,9 +85,7 @@ def newest(root: str | Path = ".") -> Path:
     Raises:
         FileNotFoundError: there is none.
     """
-    for path in newest_first("*.pt*", root):
-        if path.suffix not in ENDINGS:
-            continue
+    for path in filter(_named_like_one, newest_first("*.pt*", root)):
         try:
             load(path)
         except ValueError as error:
@@ -97,7 +99,7 @@ def newest(root: str | Path = ".") -> Path:
 
 def in_folder(folder: Path) -> Path:
     """The checkpoint of a run folder, whatever its ckpt_save_name was: the newest file that ends like one."""
-    found = [path for path in folder.iterdir() if path.suffix in ENDINGS and not path.name.startswith(".")]
+    found = filter(_named_like_one, folder.iterdir())
     return max(found, key=lambda path: path.stat().st_mtime, default=folder / NAME)
 
 

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,11 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import checkpoint
+from images import ImageSet
 from progress import shown
 from randomness import generator, integer_seed
-
-if TYPE_CHECKING:
-    from images import ImageSet
 
 RECIPE = 1  # part of a kept judge's name: raise it whenever the network or its training changes
 FEATURES = 64
@@ -49,7 +46,7 @@ def _convolution(inputs: int, outputs: int, size: int) -> list[nn.Module]:
 
 
 def judge_of(
-    data: "ImageSet", *, seed: int = 0, folder: str | Path = "outputs/judges", device: str | torch.device = "cpu"
+    data: ImageSet, *, seed: int = 0, folder: str | Path = "outputs/judges", device: str | torch.device = "cpu"
 ) -> ImageJudge:
     """The judge for these training images: trained the first time, then read from `folder`.
 
@@ -77,7 +74,7 @@ def judge_of(
     return net
 
 
-def train_judge(data: "ImageSet", *, seed: int, device: str | torch.device = "cpu") -> ImageJudge:
+def train_judge(data: ImageSet, *, seed: int, device: str | torch.device = "cpu") -> ImageJudge:
     """A judge trained on all of `data`, with small shifts; the same for the same (data, seed) on the same machine."""
     net = _untrained(data, seed).to(device).train()
     order = _order(len(data), seed)
@@ -94,7 +91,7 @@ def train_judge(data: "ImageSet", *, seed: int, device: str | torch.device = "cp
     return net.eval()
 
 
-def _untrained(data: "ImageSet", seed: int) -> ImageJudge:
+def _untrained(data: ImageSet, seed: int) -> ImageJudge:
     with torch.random.fork_rng(devices=[]):  # nobody else's random numbers may depend on whether there is a judge
         torch.manual_seed(integer_seed(seed, "judge weights"))
         return ImageJudge(data.dims, data.num_labels)
@@ -115,14 +112,14 @@ def _shifted(images: Tensor, g: torch.Generator) -> Tensor:
     return F.pad(images, [most] * 4, mode="replicate")[..., top : top + height, left : left + width]
 
 
-def _checksum(data: "ImageSet", seed: int) -> str:
+def _checksum(data: ImageSet, seed: int) -> str:
     digest = hashlib.sha256(repr((RECIPE, seed, tuple(data.dims), data.num_labels)).encode())
     for part in (data.pixels, data.labels):
         digest.update(np.ascontiguousarray(part.numpy()))
     return digest.hexdigest()[:16]
 
 
-def check_labels(data: "ImageSet") -> None:
+def check_labels(data: ImageSet) -> None:
     if data.labels is None or data.num_labels < 2:
         raise ValueError("judging images needs labels: put the images of each class into a folder of their own")
 

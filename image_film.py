@@ -17,6 +17,12 @@ TITLES = {"forward": "forward: images to noise", "reverse": "reverse: noise to i
 NAMED = " of the label at the left"
 
 
+def check_options(track_samples: list[int] | None, save_trajectory: bool) -> None:
+    """Raises ValueError where options of points are given to images."""
+    if track_samples or save_trajectory:
+        raise ValueError("track_samples and save_trajectory belong to points; images have their film and recording")
+
+
 def leave(process: Process, labels: NDArray | None, classes: list[str], folder: Path, kind: str) -> None:
     """The film of a process in a run folder, where one is asked for: kind is none, gif or mp4."""
     if kind != "none":

@@ -7,7 +7,6 @@ the same number of real images. Its unit is the variance of one feature over the
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,11 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from image_classifier import check_labels, judge_of, looked_at
+from images import ImageSet
 from metrics import CLEARLY, Distance, Judged, judged
 from randomness import generator, integer_seed
-
-if TYPE_CHECKING:
-    from images import ImageSet
 
 CHUNK = 500  # images that the judge looks at together
 LEAST, MOST, MOST_REAL = 50, 2000, 10_000  # samples that are judged, and unseen images that they are held against
@@ -73,8 +70,8 @@ SHARES = {
 def judge_images(
     samples: Tensor,
     asked: Tensor | None,
-    train: "ImageSet",
-    unseen: "ImageSet",
+    train: ImageSet,
+    unseen: ImageSet,
     *,
     seed: int = 0,
     device: str | torch.device = "cpu",

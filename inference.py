@@ -145,8 +145,7 @@ def leave_images(
 
     animation = animation or "gif"
     films.check_writer(animation)
-    if track_samples or save_trajectory:
-        raise ValueError("track_samples and save_trajectory belong to points; images have their film and recording")
+    image_film.check_options(track_samples, save_trajectory)
     process, guesses, samples = replay.reverse_of_images(states, min(num_samples, image_figures.SHOWN))
     np.save(run_folder / "samples.npy", samples)
     print(f"samples:    {run_folder / 'samples.npy'}")

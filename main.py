@@ -58,6 +58,14 @@ def announce(what: str, scheduler: Any) -> None:
         print(f"warning: {warning}")
 
 
+def save_schedule(folder: Path, scheduler: Any) -> None:
+    """schedule.png: what the schedule does, whatever the data."""
+    import figures
+
+    sheet = figures.schedule(scheduler.betas.numpy(), scheduler.alphas_cumprod.numpy())
+    print(figures.save(sheet, folder / "schedule.png"))
+
+
 # ---------------------------------------------------------------- points
 
 
@@ -113,8 +121,7 @@ def save_stills(folder: Path, points: Any, scheduler: Any, seed: int) -> None:
     moments = chosen_steps(num_timesteps, 5)
     states = replay.forward(scheduler, data, moments, seed).states
     print(figures.save(figures.forward_strip(states, moments, num_timesteps), folder / "forward.png"))
-    sheet = figures.schedule(scheduler.betas.numpy(), scheduler.alphas_cumprod.numpy())
-    print(figures.save(sheet, folder / "schedule.png"))
+    save_schedule(folder, scheduler)
     steps = chosen_steps(num_timesteps, 41)
     measured = measured_statistics(data, replay.forward(scheduler, data, steps, seed).states[1:])
     theory = theoretical_statistics(data, points.law, scheduler, [step - 1 for step in steps[1:]], seed)
@@ -168,8 +175,7 @@ def show_images(
     from images import make_images
     from tiles import arranged
 
-    if tracked or save_trajectory:
-        raise ValueError("track_samples and save_trajectory belong to points; images have their film and recording")
+    image_film.check_options(tracked, save_trajectory)
     data = make_images(n_samples=min(num_samples, IMAGES), seed=seed, **dataset)
     images = data[:][0].numpy()
     announce(f"{len(data)} images of {dataset['name']}", scheduler)
@@ -177,8 +183,7 @@ def show_images(
     states = replay.forward(scheduler, images[:STRIPS], moments, seed).states
     print(figures.save(image_figures.forward_strip(states, moments), run_folder / "forward.png"))
     if save_plots:
-        sheet = figures.schedule(scheduler.betas.numpy(), scheduler.alphas_cumprod.numpy())
-        print(figures.save(sheet, run_folder / "schedule.png"))
+        save_schedule(run_folder, scheduler)
     if compare_schedules:
         models, image = compared_models(scheduler.num_timesteps, seed), images[:1]
         noise = models["linear"].forward_diffusion(image, 0)[1]

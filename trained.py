@@ -149,9 +149,8 @@ def load(path: str | Path, device: torch.device, precision: str = "auto") -> Tra
     except (KeyError, TypeError) as error:
         raise ValueError(f"the checkpoint {path} does not fit its own configuration: {error}") from error
     take_weights(average, weights, path)
-    trained = Trained(average.module, scheduler, normaliser, state["config"], classes)
-    trained.mixed = devices.mixed_precision(precision, device, trained.of_images)
-    return trained.ready(device)
+    mixed = devices.mixed_precision(precision, device, images=normaliser.mean.ndim == 3)
+    return Trained(average.module, scheduler, normaliser, state["config"], classes, mixed).ready(device)
 
 
 def take_weights(net: nn.Module, weights: dict[str, Tensor], path: str | Path) -> None:
