@@ -14,9 +14,9 @@ import torch
 from sklearn.datasets import make_moons
 from torch import Tensor
 
-from images import IMAGE_DATASETS, ImageSet, held_out_images, make_images
-from law import Law, curve, mixed
-from randomness import generator, integer_seed
+from images.sets import IMAGE_DATASETS, ImageSet, held_out_images, make_images
+from mixture import GaussianMixture, curve, mixed
+from runtime.randomness import generator, integer_seed
 
 
 def create_moon_dataset(n_samples: int = 500, noise: float = 0.05, seed: int = 0) -> np.ndarray:
@@ -34,7 +34,7 @@ class PointSet:
 
     points: np.ndarray
     labels: np.ndarray | None = None
-    law: Law | None = None
+    mixture: GaussianMixture | None = None
 
     def __len__(self) -> int:
         return len(self.points)
@@ -55,7 +55,7 @@ DataSet = PointSet | ImageSet
 # ---------------------------------------------------------------- laws: one list of parts for each set
 
 
-def moons(noise: float) -> list[Law]:
+def moons(noise: float) -> list[GaussianMixture]:
     """scikit-learn's two moons: the upper half circle, then the lower."""
     return [
         curve(lambda a: np.stack([np.cos(a), np.sin(a)], 1), 0, math.pi, noise, math.pi),
@@ -63,7 +63,7 @@ def moons(noise: float) -> list[Law]:
     ]
 
 
-def circles(noise: float, factor: float) -> list[Law]:
+def circles(noise: float, factor: float) -> list[GaussianMixture]:
     """Two circles around the origin: radius 1, then radius `factor`."""
     return [
         curve(lambda a, r=r: r * np.stack([np.cos(a), np.sin(a)], 1), 0, 2 * math.pi, noise, 2 * math.pi * r)
@@ -71,25 +71,25 @@ def circles(noise: float, factor: float) -> list[Law]:
     ]
 
 
-def gaussians(noise: float, modes: int) -> list[Law]:
+def gaussians(noise: float, modes: int) -> list[GaussianMixture]:
     """Equal Gaussians on a circle of radius 1."""
     angles = 2 * math.pi * torch.arange(modes) / modes
-    return [Law(torch.stack([a.cos(), a.sin()])[None], noise**2) for a in angles]
+    return [GaussianMixture(torch.stack([a.cos(), a.sin()])[None], noise**2) for a in angles]
 
 
-def swiss_roll(noise: float) -> list[Law]:
+def swiss_roll(noise: float) -> list[GaussianMixture]:
     """The rolled-up line of scikit-learn's swiss roll, without its depth, scaled to radius 1."""
     return [curve(lambda a: _arm(a / (4.5 * math.pi), a), 1.5 * math.pi, 4.5 * math.pi, noise, 9.5)]
 
 
-def spirals(noise: float, arms: int) -> list[Law]:
+def spirals(noise: float, arms: int) -> list[GaussianMixture]:
     """Arms that wind outwards from near the centre, one and a half turns, to radius 1."""
     return [
         curve(lambda a, k=k: _arm(a, 3 * math.pi * a + 2 * math.pi * k / arms), 0.1, 1, noise, 8.6) for k in range(arms)
     ]
 
 
-def helix(noise: float) -> list[Law]:
+def helix(noise: float) -> list[GaussianMixture]:
     """A screw line in three dimensions: two turns of radius 1, height 2."""
     turns = 4 * math.pi
     return [curve(lambda a: np.stack([np.cos(a), np.sin(a), 2 * a / turns - 1], 1), 0, turns, noise, turns + 2)]
@@ -99,7 +99,7 @@ def _arm(radius: np.ndarray, angle: np.ndarray) -> np.ndarray:
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
 
 
-DATASETS: dict[str, Callable[..., list[Law]]] = {
+DATASETS: dict[str, Callable[..., list[GaussianMixture]]] = {
     "moons": moons,
     "circles": circles,
     "gaussians": gaussians,
@@ -140,19 +140,19 @@ def make_dataset(name: str, n_samples: int | None, seed: int, **options: Any) ->
             f"dataset {name!r} is unknown; choose one of {', '.join([*DATASETS, 'file', *IMAGE_DATASETS])}"
         )
     parts = DATASETS[name](**options)
-    law = mixed(parts)
+    mixture = mixed(parts)
     if name == "moons":
         points, labels = make_moons(n_samples, random_state=integer_seed(seed, "dataset") % 2**32, **options)
     else:
         part_of_centre = torch.cat([torch.full((len(part.centres),), i) for i, part in enumerate(parts)])
-        points, centre = law.sample_parts(n_samples, generator(seed, "dataset"))
+        points, centre = mixture.sample_parts(n_samples, generator(seed, "dataset"))
         points, labels = points.numpy(), part_of_centre[centre].numpy()
-    return PointSet(points.astype(np.float32), labels.astype(np.int64), law)
+    return PointSet(points.astype(np.float32), labels.astype(np.int64), mixture)
 
 
 def held_out(data: PointSet) -> tuple[PointSet, PointSet]:
     """Split a set without a law: the first four fifths to learn from, the rest to judge by. With a law: it, twice."""
-    if data.law is not None:
+    if data.mixture is not None:
         return data, data
     cut = max(1, len(data.points) * 4 // 5)
     return PointSet(data.points[:cut]), PointSet(data.points[cut:])
@@ -215,6 +215,6 @@ class Normaliser:
 
 
 if __name__ == "__main__":
-    import figures
+    from viz import stills as figures
 
     print(figures.save(figures.scatter(create_moon_dataset(), "two moons"), "outputs/dataset.png"))

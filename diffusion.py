@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from law import Law
-from randomness import generator
+from mixture import GaussianMixture
+from runtime.randomness import generator
 from sampler import Denoiser
 from schedule import NoiseScheduler, make_scheduler
 
@@ -88,14 +88,14 @@ def _like(data: np.ndarray | Tensor, x: Tensor) -> np.ndarray | Tensor:
 
 @torch.no_grad()
 def forward_states(
-    scheduler: NoiseScheduler, x_0: Tensor, noisings: Sequence[int], generator: torch.Generator
+    scheduler: NoiseScheduler, x_0: Tensor, steps: Sequence[int], generator: torch.Generator
 ) -> Iterator[Tensor]:
     """The same chain at chosen numbers of noisings only (rising, from 0), so that long ones fit into memory.
 
     A stride over several steps is exact: alpha-bars divide, and independent Gaussians add up to one.
     """
     x, left = x_0, 1.0
-    for n in noisings:
+    for n in steps:
         alpha_bar = scheduler.alpha_sigma_at(n - 1)[0] ** 2
         if n > 0:
             kept, left = alpha_bar / left, alpha_bar
@@ -146,11 +146,11 @@ def within_range(denoise: Denoiser, scheduler: NoiseScheduler) -> Denoiser:
     return denoise_within
 
 
-def exact_denoiser(law: Law, scheduler: NoiseScheduler) -> Denoiser:
+def exact_denoiser(mixture: GaussianMixture, scheduler: NoiseScheduler) -> Denoiser:
     """The best denoiser there is for data of a known law: E[eps | x_t]. It runs in every sampler."""
 
     def denoise(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        return law.eps(x_t, *scheduler.alpha_sigma_at(int(t)))
+        return mixture.eps(x_t, *scheduler.alpha_sigma_at(int(t)))
 
     return denoise
 

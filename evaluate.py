@@ -26,32 +26,32 @@ def main(
 
     Returns the first figure of the table, for sweepers: of points the classifier's accuracy, of images the FD.
     """
-    import checkpoint as checkpoints  # here and not above: --help must not wait for torch
-    import device as devices
     from dataset import make_sets
-    from judge import judge_model, judge_samples, judged_by_default
-    from report import write_report
-    from trained import load
+    from metrics.evaluation import default_eval_samples, evaluate_file, evaluate_model
+    from metrics.report import write_report
+    from runtime import checkpoint as checkpoints  # here and not above: --help must not wait for torch
+    from runtime import device as devices
+    from runtime.trained import load
 
     chosen = devices.choose(device)
     if samples:
         devices.use_threads(threads, images=False)
-        judgement, data = judge_samples(samples, dataset, num_samples, seed)
-        print(f"{len(judgement.samples):,} samples of {samples}, held against {dataset['name']}")
-        result = write_report(run_folder, judgement, data, seed=seed, samples=samples)
+        evaluation, data = evaluate_file(samples, dataset, num_samples, seed)
+        print(f"{len(evaluation.samples):,} samples of {samples}, held against {dataset['name']}")
+        result = write_report(run_folder, evaluation, data, seed=seed, samples=samples)
     else:
         path = Path(checkpoint) if checkpoint else checkpoints.newest()
         trained = load(path, chosen, precision)
         devices.use_threads(threads, trained.of_images)
-        config, num_samples = trained.config, num_samples or judged_by_default(trained.of_images)
+        config, num_samples = trained.config, num_samples or default_eval_samples(trained.of_images)
         train, data = make_sets(n_samples=config["num_samples"], seed=config["seed"], **config["dataset"])
         options = {"num_samples": num_samples, "sampler": sampler, "sampling_steps": sampling_steps, "eta": eta}
         print(f"checkpoint {path}, {num_samples:,} samples")
-        judgement = judge_model(trained, train, data, chosen, seed=seed, guidance=guidance, **options)
+        evaluation = evaluate_model(trained, train, data, chosen, seed=seed, guidance=guidance, **options)
         folder = path if path.is_dir() else path.parent
         result = write_report(
             run_folder,
-            judgement,
+            evaluation,
             data,
             seed=seed,
             trained=trained,
@@ -59,7 +59,7 @@ def main(
             checkpoint=str(path),
             eta=eta,
             num_samples=num_samples,
-            **judgement.sampling,
+            **evaluation.sampling,
         )
     print(f"  pictures and metrics.json in {run_folder}")
     return next(iter(result["figures"].values()))["value"]

@@ -33,12 +33,12 @@ def main(
     """
     import numpy as np  # here and not above: --help must not wait for it
 
-    import checkpoint as checkpoints
-    import device as devices
     from diffusion import chosen_steps
-    from progress import shown
+    from runtime import checkpoint as checkpoints
+    from runtime import device as devices
+    from runtime.progress import progress_bar
+    from runtime.trained import load
     from sampler import visited
-    from trained import load
 
     chosen = devices.choose(device)
     path = Path(checkpoint) if checkpoint else checkpoints.newest()
@@ -53,17 +53,17 @@ def main(
     passed = visited(trained.scheduler, options["sampler"], options["sampling_steps"])
     kept = {passed[i] for i in chosen_steps(len(passed) - 1, viz_steps)}
     states = trained.sample(num_samples, seed, chosen, labels=wanted, eta=eta, **options)
-    states = (state for state in shown(states, "sampling", len(passed)) if state.step in kept)
+    states = (state for state in progress_bar(states, "sampling", len(passed)) if state.step in kept)
 
     # ------------------------------------------------------------ what is left of it
     labels = None if wanted is None else wanted.numpy()
     folder = path if path.is_dir() else path.parent
-    leave = leave_images if trained.of_images else leave_points
-    log = leave(run_folder, trained, states, num_samples, labels, seed=seed, folder=folder, rerun=rerun, **pictures)
+    save = leave_images if trained.of_images else leave_points
+    log = save(run_folder, trained, states, num_samples, labels, seed=seed, folder=folder, rerun=rerun, **pictures)
     if labels is not None:
         np.save(run_folder / "labels.npy", labels)
     if rerun and log:
-        from viewer import recording
+        from viz.viewer import recording
 
         with recording("moonwalk", run_folder / "reverse.rrd", viewer, port=port) as rec:
             log(rec)
@@ -90,10 +90,10 @@ def leave_points(
     import numpy as np
     import torch
 
-    import animation as films
-    import figures
-    import replay
-    from scene import checked_rows
+    from metrics import replay
+    from metrics.scene import checked_rows
+    from viz import films
+    from viz import stills as figures
 
     animation = animation or "none"
     films.check_writer(animation)
@@ -110,7 +110,7 @@ def leave_points(
         print(f"recording:  none, because it shows points of 2 or 3 coordinates, not of shape {trained.dims}")
         return None
     scene = replay.of_trained(trained, process, guesses, folder, real, other, seed)
-    films.leave(scene, run_folder, animation, save_trajectory)
+    films.save(scene, run_folder, animation, save_trajectory)
 
     def log(rec: Any) -> None:
         from rerun_viz import log_scene  # rerun takes a second, and may not be wanted
@@ -136,12 +136,11 @@ def leave_images(
     """The same of images: samples.npy (N, C, H, W) in [-1, 1], the grid of them and its film."""
     import numpy as np
 
-    import animation as films
-    import figures
-    import image_figures
-    import image_film
-    import replay
-    from tiles import arranged
+    from metrics import replay
+    from viz import films, image_film
+    from viz import image_grids as image_figures
+    from viz import stills as figures
+    from viz.tiles import arranged
 
     animation = animation or "gif"
     films.check_writer(animation)
@@ -151,10 +150,10 @@ def leave_images(
     print(f"samples:    {run_folder / 'samples.npy'}")
     sheet = image_figures.samples(samples, labels, trained.classes)
     print(f"picture:    {figures.save(sheet, run_folder / 'samples.png')}")
-    image_film.leave(process, labels, trained.classes, run_folder, animation)
+    image_film.save(process, labels, trained.classes, run_folder, animation)
 
     def log(rec: Any) -> None:
-        from image_viz import log_images
+        from viz.recording.images import log_images
 
         grid = arranged(process.states.shape[1], labels, trained.classes)
         log_images(replay.of_images(trained, process, guesses, folder), grid, rec=rec)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from randomness import generator
+from runtime.randomness import generator
 
 
 class ShuffledBatches(Sampler[Tensor]):

@@ -33,9 +33,9 @@ def main(
 
     The stills of points come with save_plots; a strip of images always.
     """
-    import animation as films  # here and not above: --help must not wait for it
     from dataset import IMAGE_DATASETS
     from schedule import make_scheduler
+    from viz import films  # here and not above: --help must not wait for it
 
     films.check_writer(animation)
     scheduler = make_scheduler(schedule, num_timesteps, beta_start, beta_end)
@@ -46,7 +46,7 @@ def main(
         tracked=track_samples,
     )  # fmt: skip
     if rerun:
-        from viewer import recording
+        from viz.viewer import recording
 
         with recording("moonwalk forward", run_folder / "forward.rrd", viewer, port=port) as rec:
             log(rec)
@@ -60,7 +60,7 @@ def announce(what: str, scheduler: Any) -> None:
 
 def save_schedule(folder: Path, scheduler: Any) -> None:
     """schedule.png: what the schedule does, whatever the data."""
-    import figures
+    from viz import stills as figures
 
     sheet = figures.schedule(scheduler.betas.numpy(), scheduler.alphas_cumprod.numpy())
     print(figures.save(sheet, folder / "schedule.png"))
@@ -85,10 +85,10 @@ def show_points(
     tracked: list[int] | None,
 ) -> Callable[[Any], None] | None:
     """The pictures that are asked for; returns what records the process."""
-    import animation as films
-    import replay
     from dataset import make_dataset
-    from scene import checked_rows
+    from metrics import replay
+    from metrics.scene import checked_rows
+    from viz import films
 
     rows = checked_rows(tracked, num_samples)
     points = make_dataset(n_samples=num_samples, seed=seed, **dataset)
@@ -100,7 +100,7 @@ def show_points(
     if not (rerun or save_trajectory or animation != "none"):
         return None
     scene = replay.of_forward(scheduler, points.points, viz_steps, seed)
-    films.leave(scene, run_folder, animation, save_trajectory)
+    films.save(scene, run_folder, animation, save_trajectory)
 
     def log(rec: Any) -> None:
         from rerun_viz import log_scene  # rerun takes a second, and may not be wanted
@@ -112,10 +112,10 @@ def show_points(
 
 def save_stills(folder: Path, points: Any, scheduler: Any, seed: int) -> None:
     """forward.png, schedule.png and statistics.png: the process, its schedule, its statistics against theory."""
-    import figures
-    import replay
-    from analysis import measured_statistics, theoretical_statistics
     from diffusion import chosen_steps
+    from metrics import replay
+    from metrics.forward import measured_statistics, theoretical_statistics
+    from viz import stills as figures
 
     data, num_timesteps = points.points, scheduler.num_timesteps
     moments = chosen_steps(num_timesteps, 5)
@@ -124,14 +124,14 @@ def save_stills(folder: Path, points: Any, scheduler: Any, seed: int) -> None:
     save_schedule(folder, scheduler)
     steps = chosen_steps(num_timesteps, 41)
     measured = measured_statistics(data, replay.forward(scheduler, data, steps, seed).states[1:])
-    theory = theoretical_statistics(data, points.law, scheduler, [step - 1 for step in steps[1:]], seed)
+    theory = theoretical_statistics(data, points.mixture, scheduler, [step - 1 for step in steps[1:]], seed)
     print(figures.save(figures.forward_statistics(steps[1:], measured, theory), folder / "statistics.png"))
 
 
 def save_comparison(folder: Path, data: Any, num_timesteps: int, seed: int) -> None:
     """schedules.png: the same points under every schedule."""
-    import figures
     from diffusion import chosen_steps
+    from viz import stills as figures
 
     moments, models = chosen_steps(num_timesteps, 6)[1:], compared_models(num_timesteps, seed)
     alpha_bars = {name: model.scheduler.alphas_cumprod.numpy() for name, model in models.items()}
@@ -167,13 +167,13 @@ def show_images(
     **_: Any,
 ) -> Callable[[Any], None]:
     """The same of images (IMAGES at most): forward.png, the pictures that are asked for, and what records them."""
-    import figures
-    import image_figures
-    import image_film
-    import replay
     from diffusion import chosen_steps
-    from images import make_images
-    from tiles import arranged
+    from images.sets import make_images
+    from metrics import replay
+    from viz import image_film
+    from viz import image_grids as image_figures
+    from viz import stills as figures
+    from viz.tiles import arranged
 
     image_film.check_options(tracked, save_trajectory)
     data = make_images(n_samples=min(num_samples, IMAGES), seed=seed, **dataset)
@@ -190,10 +190,10 @@ def show_images(
         under = {n: [m.forward_diffusion(image, k - 1, noise)[0][0] for k in moments[1:]] for n, m in models.items()}
         print(figures.save(image_figures.schedules(under, moments[1:]), run_folder / "schedules.png"))
     scene = replay.of_forward(scheduler, images, viz_steps, seed)
-    image_film.leave(scene.processes[0], None, [], run_folder, animation)
+    image_film.save(scene.processes[0], None, [], run_folder, animation)
 
     def log(rec: Any) -> None:
-        from image_viz import log_images
+        from viz.recording.images import log_images
 
         log_images(scene, arranged(len(images)), rec=rec)
 

@@ -1,8 +1,8 @@
-"""The exact law of a point set: a Gaussian mixture, which stays one under everything that diffusion does.
+"""The exact distribution of a point set: a Gaussian mixture, which stays one under everything that diffusion does.
 
-Clean data, data after t noisings, data given a noisy point: each is again a `Law`, so density, score, posterior and
-fresh samples come from one class. Synthetic sets give theirs as curves by quadrature (`curve`); a finite data set
-without noise (`Law(points)`) is the one whose ideal denoiser memorises.
+Clean data, data after t + 1 forward steps, data given a noisy point: each is again a `GaussianMixture`, so density,
+score, posterior and fresh samples come from one class. Synthetic sets give theirs as curves by quadrature (`curve`);
+that of a finite set without noise, `GaussianMixture(points)`, has an ideal denoiser that memorises.
 """
 
 import math
@@ -16,7 +16,7 @@ PANEL, NODES, MOST_PANELS = 6, 12, 330  # of a curve: standard deviations a pane
 CHUNK = 1 << 22  # point-centre pairs held at once: 32 MiB in float64
 
 
-class Law:
+class GaussianMixture:
     """A mixture of Gaussians around `centres` (M, d) with one diagonal covariance `variance` (d,), in float64.
 
     Args:
@@ -42,24 +42,24 @@ class Law:
 
     # ------------------------------------------------------------ laws made from this one
 
-    def noised(self, alpha: Tensor | float, sigma: Tensor | float) -> "Law":
+    def noised(self, alpha: Tensor | float, sigma: Tensor | float) -> "GaussianMixture":
         """The law of x_t = alpha * x_0 + sigma * eps, (alpha, sigma) from the scheduler (Ho et al. 2020, eq. 4)."""
         alpha, sigma = float(alpha), float(sigma)
-        return Law(alpha * self.centres, alpha**2 * self.variance + sigma**2, self.weights)
+        return GaussianMixture(alpha * self.centres, alpha**2 * self.variance + sigma**2, self.weights)
 
-    def scaled(self, shift: Tensor, scale: Tensor) -> "Law":
+    def scaled(self, shift: Tensor, scale: Tensor) -> "GaussianMixture":
         """The law of (x - shift) / scale: of normalised data. shift, scale: (d,)."""
         shift, scale = shift.double(), scale.double()
-        return Law((self.centres - shift) / scale, self.variance / scale**2, self.weights)
+        return GaussianMixture((self.centres - shift) / scale, self.variance / scale**2, self.weights)
 
-    def posterior(self, x_t: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> "Law":
+    def posterior(self, x_t: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> "GaussianMixture":
         """The law of x_0 given one noisy point x_t (d,) = alpha * x_0 + sigma * eps: Bayes' rule, centre by centre."""
         alpha, sigma = float(alpha), float(sigma)
         noised = self.noised(alpha, sigma)
         gain = alpha * self.variance / noised.variance  # of a Gaussian observed under Gaussian noise
         centres = self.centres + gain * (x_t.double() - noised.centres)
         weights = noised._log_terms(x_t.double()[None])[0].softmax(0)
-        return Law(centres, self.variance * sigma**2 / noised.variance, weights)
+        return GaussianMixture(centres, self.variance * sigma**2 / noised.variance, weights)
 
     # ------------------------------------------------------------ what it says about points
 
@@ -138,7 +138,9 @@ class Law:
         return torch.cat([f(part, self._log_terms(part)) for part in x.double().split(rows)])
 
 
-def curve(path: Callable[[np.ndarray], np.ndarray], start: float, end: float, noise: float, length: float) -> Law:
+def curve(
+    path: Callable[[np.ndarray], np.ndarray], start: float, end: float, noise: float, length: float
+) -> GaussianMixture:
     """A curve, uniform in its parameter from `start` to `end`, with Gaussian noise around it.
 
     Args:
@@ -156,10 +158,12 @@ def curve(path: Callable[[np.ndarray], np.ndarray], start: float, end: float, no
         raise ValueError(f"noise={noise:g} is too small for an exact law: use 0 or at least {length / 1900:.1g}")
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
     parameter = start + (end - start) * (np.arange(panels)[:, None] + (nodes + 1) / 2).reshape(-1) / panels
-    return Law(torch.from_numpy(path(parameter)), noise**2, torch.from_numpy(np.tile(weights / 2, panels) / panels))
+    return GaussianMixture(
+        torch.from_numpy(path(parameter)), noise**2, torch.from_numpy(np.tile(weights / 2, panels) / panels)
+    )
 
 
-def mixed(laws: list[Law]) -> Law:
+def mixed(mixtures: list[GaussianMixture]) -> GaussianMixture:
     """An equal mixture of laws with one common noise."""
-    weights = torch.cat([law.weights for law in laws]) / len(laws)
-    return Law(torch.cat([law.centres for law in laws]), laws[0].variance, weights)
+    weights = torch.cat([mixture.weights for mixture in mixtures]) / len(mixtures)
+    return GaussianMixture(torch.cat([mixture.centres for mixture in mixtures]), mixtures[0].variance, weights)

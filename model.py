@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from embedding import label_or_null, time_embedding
-from unet import UNet
+from nets.embedding import label_or_null, time_embedding
+from nets.unet import UNet
 
 
 class MLP(nn.Module):

@@ -14,11 +14,10 @@ import numpy as np
 import rerun as rr
 from numpy.typing import ArrayLike, NDArray
 
-import layout
-import surroundings
-import viewer as viewers
-from palette import TRACKED, noise_colours
-from scene import Process, Scene, checked_points, checked_rows
+from metrics.scene import Process, Scene, checked_points, checked_rows
+from viz import viewer as viewers
+from viz.colours import TRACKED, noise_colours
+from viz.recording import layout, surroundings
 
 TAIL = 3  # recorded states over which the path of a tracked sample stays visible: more of them is a tangle
 BATCH_BYTES = 2 << 20  # rows are sent in pieces of this size: quick, and little memory
@@ -63,15 +62,15 @@ def log_forward_diffusion(
     data, trajectory = np.asarray(data), np.asarray(trajectory)
     if trajectory.ndim != 3 or trajectory.shape[1:] != data.shape:
         raise ValueError(f"a trajectory of data {data.shape} has shape (S, *{data.shape}), not {trajectory.shape}")
-    noisings = np.concatenate([[0], np.arange(1, len(trajectory) + 1) if steps is None else np.asarray(steps)])
-    forward = Process("forward", np.concatenate([data[None], trajectory]), noisings)
+    steps = np.concatenate([[0], np.arange(1, len(trajectory) + 1) if steps is None else np.asarray(steps)])
+    forward = Process("forward", np.concatenate([data[None], trajectory]), steps)
     schedule = None if alpha_bar is None else np.asarray(alpha_bar)
     log_scene(Scene([forward], data=data, alpha_bar=schedule), track_samples, rec=rec)
 
 
 def log_reverse_diffusion(
     states: ArrayLike,
-    noisings: Sequence[int],
+    steps: Sequence[int],
     track_samples: Sequence[int] = (),
     *,
     data: ArrayLike | None = None,
@@ -81,7 +80,7 @@ def log_reverse_diffusion(
 
     `data`, where given, is drawn behind in grey: what the samples should come to lie on.
     """
-    reverse = Process("reverse", np.asarray(states), np.asarray(noisings))
+    reverse = Process("reverse", np.asarray(states), np.asarray(steps))
     log_scene(Scene([reverse], data=None if data is None else np.asarray(data)), track_samples, rec=rec)
 
 
@@ -107,15 +106,15 @@ def log_scene(scene: Scene, track_samples: Sequence[int] = (), *, rec: rr.Record
 
 def _log_points(rec: rr.RecordingStream, process: Process) -> None:
     """All states on both clocks, a few at a time, under SIDE/points. One colour for each state."""
-    side, states, noisings, story = process.side, process.states, process.noisings, process.story
+    side, states, steps, story = process.side, process.states, process.steps, process.story
     archetype, d = surroundings.points(states.shape[-1]), states.shape[-1]
     rec.log(f"{side}/points", archetype.from_fields(radii=rr.Radius.ui_points(1.7)), static=True)
-    colours = noise_colours(noisings / noisings.max())
+    colours = noise_colours(steps / steps.max())
     per_batch = max(1, BATCH_BYTES // states[0].nbytes)
     for rows in np.array_split(np.arange(len(states)), -(-len(states) // per_batch)):
         rec.send_columns(
             f"{side}/points",
-            indexes=surroundings.clocks(story[rows], noisings[rows]),
+            indexes=surroundings.clocks(story[rows], steps[rows]),
             columns=[
                 # a slice, not states[rows]: that would copy
                 *archetype.columns(positions=states[rows[0] : rows[-1] + 1].reshape(-1, d)).partition(
@@ -128,7 +127,7 @@ def _log_points(rec: rr.RecordingStream, process: Process) -> None:
 
 def _log_tracked(rec: rr.RecordingStream, process: Process, rows: NDArray[np.int64]) -> None:
     """Cyan points and, for each state after the first, one segment per sample from where it was."""
-    side, clocks = process.side, surroundings.clocks(process.story, process.noisings)
+    side, clocks = process.side, surroundings.clocks(process.story, process.steps)
     paths = np.ascontiguousarray(process.states[:, rows])
     s, k, d = paths.shape
     archetype, strips = surroundings.points(d), rr.LineStrips2D if d == 2 else rr.LineStrips3D
@@ -141,7 +140,7 @@ def _log_tracked(rec: rr.RecordingStream, process: Process, rows: NDArray[np.int
     style = strips.from_fields(radii=rr.Radius.ui_points(1.0), colors=[TRACKED], **below)
     rec.log(f"{side}/tails", style, static=True)
     segments = np.stack([paths[:-1], paths[1:]], axis=2).reshape(-1, 2, d)
-    clocks = surroundings.clocks(process.story[1:], process.noisings[1:])
+    clocks = surroundings.clocks(process.story[1:], process.steps[1:])
     rec.send_columns(f"{side}/tails", indexes=clocks, columns=strips.columns(strips=segments).partition([k] * (s - 1)))
 
 

@@ -113,7 +113,7 @@ def sample(
     Raises:
         ValueError: no such sampler, a number of steps that it cannot take, or eta where it has no meaning.
     """
-    timesteps = [noisings - 1 for noisings in visited(scheduler, sampler, sampling_steps)[:-1]]
+    timesteps = [steps - 1 for steps in visited(scheduler, sampler, sampling_steps)[:-1]]
     if sampler != "ddim" and eta != 0:
         raise ValueError(f"eta belongs to sampler=ddim, not to {sampler}")
     if sampler == "ddpm":

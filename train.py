@@ -29,19 +29,17 @@ def train(run_folder: Path, config: dict[str, Any], stack: ExitStack) -> dict[st
     from torch.optim.swa_utils import AveragedModel
     from tqdm import tqdm
 
-    import checkpoint
-    import device as devices
-    import snapshots
-    import training_grids
-    from bayes import bayes_floor, excess, make_probes
     from dataset import IMAGE_DATASETS, Normaliser, make_sets
     from diffusion import denoiser, training_loss
     from loader import batches, make_loader
     from loss.log import ExcessLog, LossLog
+    from metrics.bayes import bayes_floor, excess, make_probes
     from model import check_takes
-    from randomness import generator, integer_seed
-    from startup import startup_check
-    from trained import Trained, build, take_weights
+    from runtime import checkpoint, snapshots, training_grids
+    from runtime import device as devices
+    from runtime.preflight import startup_check
+    from runtime.randomness import generator, integer_seed
+    from runtime.trained import Trained, build, take_weights
 
     seed, device = config["seed"], devices.choose(config["device"])
     images = config["dataset"]["name"] in IMAGE_DATASETS
@@ -77,10 +75,10 @@ def train(run_folder: Path, config: dict[str, Any], stack: ExitStack) -> dict[st
 
     # ------------------------------------------------------------ what is measured on the way
     log, probes = LossLog(run_folder, LOG_EVERY), None
-    if data.law and not classes and config["loss_weight"] == "eps":  # else the floor is not that of this loss
-        law = data.law.scaled(normaliser.mean, normaliser.std)
-        probes = make_probes(law, scheduler, num_steps=PROBE_STEPS, num_points=PROBE_POINTS, seed=seed)
-        excess_log = ExcessLog(run_folder, probes.timesteps.tolist(), bayes_floor(law, scheduler))
+    if data.mixture and not classes and config["loss_weight"] == "eps":  # else the floor is not that of this loss
+        mixture = data.mixture.scaled(normaliser.mean, normaliser.std)
+        probes = make_probes(mixture, scheduler, num_steps=PROBE_STEPS, num_points=PROBE_POINTS, seed=seed)
+        excess_log = ExcessLog(run_folder, probes.timesteps.tolist(), bayes_floor(mixture, scheduler))
         moments = set(snapshots.moments(start, total))
 
     # ------------------------------------------------------------ the loop
@@ -94,7 +92,7 @@ def train(run_folder: Path, config: dict[str, Any], stack: ExitStack) -> dict[st
         t = torch.randint(scheduler.num_timesteps, x_0.shape[:1], generator=g).to(device)
         eps = torch.randn(x_0.shape, generator=g).to(device)
         x_0 = normaliser.normalise(x_0).to(device)
-        label = withheld(label, len(classes), config["label_dropout"], g).to(device) if classes else None
+        label = drop_labels(label, len(classes), config["label_dropout"], g).to(device) if classes else None
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, total, config["warmup_steps"], config["lr"])
 
@@ -138,7 +136,7 @@ def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-def withheld(label: Any, num_labels: int, dropout: float, generator: Any) -> Any:
+def drop_labels(label: Any, num_labels: int, dropout: float, generator: Any) -> Any:
     """Labels (B,), of which a share is replaced by the null label: from these the unconditional epsilon is learnt."""
     import torch
 
@@ -166,7 +164,7 @@ def _averaging(decay: float) -> Any:
 
 def _resumed(config: dict[str, Any]) -> dict[str, Any] | None:
     """The checkpoint to go on from. Raises ValueError where it was trained with other options."""
-    import checkpoint
+    from runtime import checkpoint
 
     if config["resume"] is None:
         return None
@@ -174,7 +172,7 @@ def _resumed(config: dict[str, Any]) -> dict[str, Any] | None:
     for group in ("model", "dataset"):
         if (have := state["config"][group]["name"]) != (want := config[group]["name"]):
             raise ValueError(f"resume={config['resume']} was trained with {group}={have}, not with {group}={want}")
-    free = {"resume", "task_name", "device", "threads", "checkpoint_every", "judge_samples", "record", "viewer"}
+    free = {"resume", "task_name", "device", "threads", "checkpoint_every", "eval_samples", "record", "viewer"}
     free |= {"ckpt_save_name", "precision", "viz_save", "viz_live", "viz_interval", "viz_num", "viz_t"}
     if other := [k for k in config if k not in free and state["config"].get(k) != config[k]]:
         raise ValueError(f"resume={config['resume']} was trained with other options: {', '.join(sorted(other))}")
@@ -185,10 +183,10 @@ def _report(
     run_folder: Path, trained: Any, data: Any, unseen: Any, result: dict[str, Any], device: Any
 ) -> dict[str, Any]:
     """The judgement of a finished training, its pictures, metrics.json and a summary."""
-    import figures
-    from judge import judge_model
     from loss.log import read_excess, read_losses
-    from report import write_report
+    from metrics.evaluation import evaluate_model
+    from metrics.report import write_report
+    from viz import stills as figures
 
     config, name = trained.config, run_folder.name
     losses, over = read_losses(run_folder), read_excess(run_folder)
@@ -201,13 +199,13 @@ def _report(
     print(f"  network   {config['model']['name']}, {parameters:,} parameters")
     print(f"  training  {result['steps']:,} steps in {result['seconds']:.1f} s ({result['cpu_seconds']:.1f} s of CPU)")
     print(f"  loss      {result['loss']:.4f} (mean over the last 5 % of the steps)")
-    if config["judge_samples"]:
+    if config["eval_samples"]:
         clock = time.perf_counter()
-        print(f"  judgement of {config['judge_samples']:,} samples", flush=True)
+        print(f"  judgement of {config['eval_samples']:,} samples", flush=True)
         seed, trained = config["seed"], trained.ready(device)
-        judgement = judge_model(trained, data, unseen, device, num_samples=config["judge_samples"], seed=seed)
+        evaluation = evaluate_model(trained, data, unseen, device, num_samples=config["eval_samples"], seed=seed)
         options = {"seed": seed, "trained": trained, "history_from": run_folder}
-        result = write_report(run_folder, judgement, unseen, **options, **result)
+        result = write_report(run_folder, evaluation, unseen, **options, **result)
         print(f"  judged in {time.perf_counter() - clock:.1f} s; pictures and metrics.json in the run folder")
     else:
         (run_folder / "metrics.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

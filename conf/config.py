@@ -98,7 +98,7 @@ class Train(Machine, Process):
     warmup_steps: int = option(100, "optimizer steps of warm-up", low=0)
     weight_decay: float = option(0.01, "AdamW's weight decay", low=0)
     ema_decay: float = option(0.999, "decay of the averaged weights that samples are made with", low=0, below=1)
-    judge_samples: int = option(10000, "samples drawn and judged at the end; 0: no judgement", low=0)
+    eval_samples: int = option(10000, "samples drawn and judged at the end; 0: no judgement", low=0)
     checkpoint_every: int = option(1000, "optimizer steps between checkpoints", low=1)
     ckpt_save_name: str = option("last.pt", "name of the checkpoint in the run folder, ending in .pt or .pth")
     task_name: str | None = option(None, "run folder, such as runs/first; default: a new stamped one")

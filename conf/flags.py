@@ -14,7 +14,7 @@ HYDRA_FLAGS_WITH_VALUE = {
     "--experimental-rerun",
 }  # fmt: skip
 # names that users of other repositories type, and what is meant
-ALIASES = {"data_path": "dataset.root", "root": "dataset.root"}
+ALIASES = {"data_path": "dataset.root", "root": "dataset.root", "judge_samples": "eval_samples"}
 NEGATIVE_NUMBER = re.compile(r"-\.?\d")
 
 

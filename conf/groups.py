@@ -139,9 +139,9 @@ FOR_IMAGES = {
     "batch_size": 32,
     "lr": 1.5e-3,
     "warmup_steps": 200,
-    "judge_samples": 2000,
+    "eval_samples": 2000,
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "unet": {**FOR_IMAGES, "num_epochs": 6},
-    "unet_small": {**FOR_IMAGES, "num_epochs": 25, "judge_samples": 500},
+    "unet_small": {**FOR_IMAGES, "num_epochs": 25, "eval_samples": 500},
 }

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from progress import shown
+from runtime.progress import progress_bar
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 
@@ -70,7 +70,7 @@ def read_images(paths: list[str], on_bad_image: str = "skip") -> tuple[Tensor, T
         ValueError: images of several sizes, grey mixed with colour, or (on_bad_image="error") a damaged one.
     """
     pixels, good, bad = np.empty(0), [], []
-    for i, path in enumerate(shown(paths, "reading images")):
+    for i, path in enumerate(progress_bar(paths, "reading images")):
         try:
             image = read_image(path)
         except Exception as error:  # a decoder raises what it likes: OSError, SyntaxError, struct.error ...

@@ -1,4 +1,4 @@
-"""Sets of images in memory, from scikit-learn or from a folder tree. `python images.py` shows the embedded digits."""
+"""Sets of images in memory, from scikit-learn or a folder tree. `python -m images.sets` shows the embedded digits."""
 
 import os
 from collections.abc import Callable
@@ -11,8 +11,8 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from image_files import list_images, read_images
-from randomness import generator
+from images.files import list_images, read_images
+from runtime.randomness import generator
 
 MNIST_ROOT = "data/MNIST/mnist_images"
 
@@ -26,7 +26,7 @@ class ImageSet(Dataset):
         ValueError: pixels of another type or shape.
     """
 
-    law = None  # unlike the synthetic point sets, images come from no known law
+    mixture = None  # unlike the synthetic point sets, images come from no known law
 
     def __init__(self, pixels: Tensor, labels: Tensor | None = None, classes: list[str] | None = None) -> None:
         if pixels.dtype != torch.uint8 or pixels.ndim != 4:
@@ -167,8 +167,8 @@ def split_fifth(data: ImageSet) -> tuple[ImageSet, ImageSet]:
 
 
 if __name__ == "__main__":
-    import figures
-    import image_figures
+    from viz import image_grids as image_figures
+    from viz import stills as figures
 
     data = digits()
     print(f"digits: {len(data)} images of {data.dims}; of each label {data.labels.bincount().tolist()}")

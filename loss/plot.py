@@ -6,9 +6,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows loss/
 
-import figures
-from checkpoint import FOLDERS, newest_first
 from loss.log import NAME, read_excess, read_losses
+from runtime.checkpoint import FOLDERS, newest_first
+from viz import stills as figures
 
 
 def newest_run() -> Path:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from law import Law
-from randomness import generator
+from mixture import GaussianMixture
+from runtime.randomness import generator
 from sampler import Denoiser
 from schedule import NoiseScheduler
 
@@ -30,7 +30,7 @@ class Probes:
     floor: Tensor
 
 
-def bayes_floor(law: Law, scheduler: NoiseScheduler) -> float:
+def bayes_floor(mixture: GaussianMixture, scheduler: NoiseScheduler) -> float:
     """The floor of the training loss, averaged over steps and dims: good to about 0.1 %.
 
     `law` is that of the data the network sees.
@@ -38,12 +38,14 @@ def bayes_floor(law: Law, scheduler: NoiseScheduler) -> float:
     total = 0.0
     for t in range(scheduler.num_timesteps):
         alpha, sigma = scheduler.alpha_sigma_at(t)
-        x_t = law.noised(alpha, sigma).sample_evenly(FLOOR_POINTS, seed=t)
-        total += float(law.eps_variance(x_t, alpha, sigma).mean())
+        x_t = mixture.noised(alpha, sigma).sample_evenly(FLOOR_POINTS, seed=t)
+        total += float(mixture.eps_variance(x_t, alpha, sigma).mean())
     return total / scheduler.num_timesteps
 
 
-def make_probes(law: Law, scheduler: NoiseScheduler, *, num_steps: int, num_points: int, seed: int) -> Probes:
+def make_probes(
+    mixture: GaussianMixture, scheduler: NoiseScheduler, *, num_steps: int, num_points: int, seed: int
+) -> Probes:
     """Probes of a law at `num_steps` evenly spaced steps (the middles of as many bins), fresh points at each.
 
     `law` is that of the data the network sees, after the normaliser.
@@ -54,11 +56,11 @@ def make_probes(law: Law, scheduler: NoiseScheduler, *, num_steps: int, num_poin
     x_t, best, floor = [], [], []
     for t in timesteps.tolist():
         alpha, sigma = scheduler.alpha_sigma_at(t)
-        eps = torch.randn(num_points, law.dim, generator=g, dtype=torch.float64)
-        noisy = alpha * law.sample(num_points, g) + sigma * eps
+        eps = torch.randn(num_points, mixture.dim, generator=g, dtype=torch.float64)
+        noisy = alpha * mixture.sample(num_points, g) + sigma * eps
         x_t.append(noisy.float())
-        best.append(law.eps(noisy, alpha, sigma).float())
-        floor.append(law.eps_variance(noisy, alpha, sigma).mean())  # |best - eps|^2, but for the chance in eps
+        best.append(mixture.eps(noisy, alpha, sigma).float())
+        floor.append(mixture.eps_variance(noisy, alpha, sigma).mean())  # |best - eps|^2, but for the chance in eps
     return Probes(timesteps, torch.stack(x_t), torch.stack(best), torch.stack(floor).float())
 
 

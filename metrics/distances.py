@@ -13,8 +13,8 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 from threadpoolctl import threadpool_limits
 
-from law import Law
-from randomness import generator, integer_seed
+from mixture import GaussianMixture
+from runtime.randomness import generator, integer_seed
 
 Draw = Callable[[int, int], NDArray]  # draw(n, i): the i-th independent set of n real points
 
@@ -56,9 +56,9 @@ def energy_distance(a: NDArray, b: NDArray) -> float:
     return float(np.sqrt(max(2 * cdist(a, b).mean() - cdist(a, a).mean() - cdist(b, b).mean(), 0)))
 
 
-def negative_log_density(law: Law, a: NDArray) -> float:
+def negative_log_density(mixture: GaussianMixture, a: NDArray) -> float:
     """-E[log p(a)] in nats under the exact law. For real points: the law's entropy. Lower is *not* better."""
-    return -float(law.log_density(torch.as_tensor(a)).mean())
+    return -float(mixture.log_density(torch.as_tensor(a)).mean())
 
 
 def _same_size(a: NDArray, b: NDArray) -> None:
@@ -92,17 +92,19 @@ DISTANCES = [
 CLEARLY = 4.0  # standard deviations of the floor beyond which a figure counts as told apart
 
 
-def density_distance(law: Law) -> Distance:
+def density_distance(mixture: GaussianMixture) -> Distance:
     """The mean negative log-density as a row of the table. It does not look at the real points that it is given."""
     failed = "{2:+.3f} nats from real points"
-    return Distance("negative log-density", lambda a, real: negative_log_density(law, a), 20, 10_000, 20, failed, True)
+    return Distance(
+        "negative log-density", lambda a, real: negative_log_density(mixture, a), 20, 10_000, 20, failed, True
+    )
 
 
 # ---------------------------------------------------------------- the judgement
 
 
 @dataclass(frozen=True)
-class Judged:
+class MetricResult:
     """A figure beside its floor: median and 90 % band of the same figure between real draws of the same size n."""
 
     name: str
@@ -116,7 +118,7 @@ class Judged:
     unit: str = ""
 
 
-def judged(distance: Distance, value: float, floors: NDArray, n: int) -> Judged:
+def metric_result(distance: Distance, value: float, floors: NDArray, n: int) -> MetricResult:
     """Hold a value against repeated floors; it passes within CLEARLY standard deviations of their median.
 
     Distances scatter evenly around it in their logarithm; the two-sided figure, which may be negative, as it is.
@@ -130,10 +132,10 @@ def judged(distance: Distance, value: float, floors: NDArray, n: int) -> Judged:
         verdict = f"indistinguishable at n = {n:,}" if within else "a little beyond its floor's band"
     else:
         verdict = distance.failed.format(value, median, value - median)
-    return Judged(distance.name, value, median, low, high, n, passed, verdict, distance.unit)
+    return MetricResult(distance.name, value, median, low, high, n, passed, verdict, distance.unit)
 
 
-def judge(samples: NDArray, draw: Draw, law: Law | None = None) -> list[Judged]:
+def measure(samples: NDArray, draw: Draw, mixture: GaussianMixture | None = None) -> list[MetricResult]:
     """Every distance between the samples (N, d) and real points, each with its floor.
 
     Args:
@@ -144,15 +146,15 @@ def judge(samples: NDArray, draw: Draw, law: Law | None = None) -> list[Judged]:
         ValueError: NaN, the wrong dimension, or too few samples for a distance.
     """
     samples = _checked(samples, dim=draw(1, 0).shape[1])
-    distances = [*DISTANCES, density_distance(law)] if law and law.has_density else DISTANCES
+    distances = [*DISTANCES, density_distance(mixture)] if mixture and mixture.has_density else DISTANCES
     return [_held_against_floor(distance, samples, draw) for distance in distances]
 
 
-def _held_against_floor(distance: Distance, samples: NDArray, draw: Draw) -> Judged:
+def _held_against_floor(distance: Distance, samples: NDArray, draw: Draw) -> MetricResult:
     n = min(len(samples), distance.most, len(draw(distance.most, 0)))
     if n < distance.least:
         raise ValueError(f"{distance.name} needs at least {distance.least} samples and real points, got {n}")
-    return judged(distance, distance.between(samples[:n], draw(n, 0)), floors(distance, draw, n), n)
+    return metric_result(distance, distance.between(samples[:n], draw(n, 0)), floors(distance, draw, n), n)
 
 
 def floors(distance: Distance, draw: Draw, n: int) -> NDArray:
@@ -160,12 +162,12 @@ def floors(distance: Distance, draw: Draw, n: int) -> NDArray:
     return np.array([distance.between(draw(n, 2 * i + 1), draw(n, 2 * i + 2)) for i in range(distance.repeats)])
 
 
-def from_law(law: Law, seed: int) -> Draw:
+def exact_draws(mixture: GaussianMixture, seed: int) -> Draw:
     """Fresh independent draws of a law."""
-    return lambda n, i: law.sample(n, generator(seed, "real draws", i)).float().numpy()
+    return lambda n, i: mixture.sample(n, generator(seed, "real draws", i)).float().numpy()
 
 
-def from_points(points: NDArray, seed: int) -> Draw:
+def rows_of(points: NDArray, seed: int) -> Draw:
     """Random rows of a finite set: draws 2i + 1 and 2i + 2 share none, so that at most half of the set is in each."""
 
     def draw(n: int, i: int) -> NDArray:
@@ -188,7 +190,7 @@ def _checked(samples: NDArray, dim: int) -> NDArray:
 # ---------------------------------------------------------------- what a person reads
 
 
-def table(rows: list[Judged]) -> str:
+def table(rows: list[MetricResult]) -> str:
     """One line for each figure (value, floor with its 90 % band, verdict) and one for all."""
     lines = [f"  {'figure':<24}{'value':>9}   {'floor [90 % band]':<26} verdict"]
     for r in rows:
@@ -201,6 +203,6 @@ def table(rows: list[Judged]) -> str:
     return "\n".join(lines)
 
 
-def as_json(rows: list[Judged]) -> dict[str, dict]:
+def as_json(rows: list[MetricResult]) -> dict[str, dict]:
     """The same for metrics.json."""
     return {r.name: {k: v for k, v in asdict(r).items() if k != "name"} for r in rows}

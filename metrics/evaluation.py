@@ -7,18 +7,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bayes import Probes, bayes_floor, excess, make_probes
 from dataset import IMAGE_DATASETS, DataSet, PointSet, make_sets, read_points
 from diffusion import exact_denoiser
-from image_files import read_samples
-from image_judge import judge_images
-from law import Law
-from likelihood import kl_from_law
-from metrics import CLEARLY, Draw, Judged, from_law, from_points, judge
-from progress import shown
-from randomness import generator
+from images.files import read_samples
+from metrics.bayes import Probes, bayes_floor, excess, make_probes
+from metrics.distances import CLEARLY, Draw, MetricResult, exact_draws, measure, rows_of
+from metrics.image_metrics import evaluate_images
+from metrics.likelihood import kl_from_exact
+from mixture import GaussianMixture
+from runtime.progress import progress_bar
+from runtime.randomness import generator
+from runtime.trained import Trained
 from sampler import last, visited
-from trained import Trained
 
 PROBE_STEPS, PROBE_POINTS = 50, 400
 KL_STEPS, KL_POINTS, KL_POINTS_EXACT = 400, 2000, 300
@@ -26,13 +26,13 @@ GOOD_EXCESS = 0.01  # of the Bayes floor: below it, samples are hard to tell fro
 
 
 @dataclass
-class Judgement:
+class Evaluation:
     """The table, the samples judged (data units) and the labels asked for; with a known law also probes and excess.
 
     sampling: how a model was sampled (see Trained.sampling); empty where the samples came from a file.
     """
 
-    rows: list[Judged]
+    rows: list[MetricResult]
     samples: NDArray
     labels: NDArray | None = None
     probes: Probes | None = None
@@ -40,7 +40,7 @@ class Judgement:
     sampling: dict[str, Any] = field(default_factory=dict)
 
 
-def judge_model(
+def evaluate_model(
     trained: Trained,
     train: DataSet,
     unseen: DataSet,
@@ -52,7 +52,7 @@ def judge_model(
     sampling_steps: int | None = None,
     eta: float = 0.0,
     guidance: float | None = None,
-) -> Judgement:
+) -> Evaluation:
     """Sample from the model and hold everything that can be known about it against its floor.
 
     Args:
@@ -65,36 +65,39 @@ def judge_model(
     settings = trained.sampling(sampler or (None if trained.of_images else "dpm"), sampling_steps, guidance)
     states = trained.sample(num_samples, seed, device, labels=labels, eta=eta, **settings)
     total = len(visited(trained.scheduler, settings["sampler"], settings["sampling_steps"]))
-    samples = trained.data_units(last(shown(states, "sampling", total)))
+    samples = trained.data_units(last(progress_bar(states, "sampling", total)))
     if trained.of_images:
-        rows = judge_images(samples, labels, train, unseen, seed=seed, device=device)
-        return Judgement(rows, samples.numpy(), labels, sampling=settings)
-    rows = judge(samples.numpy(), real_draws(unseen, seed), unseen.law)
-    if unseen.law is None:
-        return Judgement(rows, samples.numpy(), labels, sampling=settings)
-    law = unseen.law.scaled(trained.normaliser.mean, trained.normaliser.std)
-    probes = make_probes(law, trained.scheduler, num_steps=PROBE_STEPS, num_points=PROBE_POINTS, seed=seed)
+        rows = evaluate_images(samples, labels, train, unseen, seed=seed, device=device)
+        return Evaluation(rows, samples.numpy(), labels, sampling=settings)
+    rows = measure(samples.numpy(), real_draws(unseen, seed), unseen.mixture)
+    if unseen.mixture is None:
+        return Evaluation(rows, samples.numpy(), labels, sampling=settings)
+    mixture = unseen.mixture.scaled(trained.normaliser.mean, trained.normaliser.std)
+    probes = make_probes(mixture, trained.scheduler, num_steps=PROBE_STEPS, num_points=PROBE_POINTS, seed=seed)
     over = excess(trained.denoise(), probes, device)
-    rows += [_judged_excess(float(over.mean()), bayes_floor(law, trained.scheduler)), _judged_kl(trained, law, seed)]
-    return Judgement(rows, samples.numpy(), labels, probes, over.numpy(), settings)
+    rows += [
+        _excess_result(float(over.mean()), bayes_floor(mixture, trained.scheduler)),
+        _kl_result(trained, mixture, seed),
+    ]
+    return Evaluation(rows, samples.numpy(), labels, probes, over.numpy(), settings)
 
 
-def judge_samples(path: str, dataset: dict[str, Any], num_samples: int | None, seed: int) -> tuple[Judgement, DataSet]:
+def evaluate_file(path: str, dataset: dict[str, Any], num_samples: int | None, seed: int) -> tuple[Evaluation, DataSet]:
     """Judge a file: points against those of the data set of that name, or images (N, C, H, W) in [-1, 1], .npy.
 
     Returns the unseen real ones as well. Raises ValueError, FileNotFoundError: a file or a data set of no use.
     """
     images = dataset["name"] in IMAGE_DATASETS
-    most = num_samples or judged_by_default(images)
+    most = num_samples or default_eval_samples(images)
     train, unseen = make_sets(n_samples=None if images else most, seed=seed, **dataset)
     if images:
         samples = read_samples(path)[:most]
-        return Judgement(judge_images(torch.from_numpy(samples), None, train, unseen, seed=seed), samples), unseen
+        return Evaluation(evaluate_images(torch.from_numpy(samples), None, train, unseen, seed=seed), samples), unseen
     points = read_points(path, n_samples=most, seed=seed).points
-    return Judgement(judge(points, real_draws(unseen, seed), unseen.law), points), unseen
+    return Evaluation(measure(points, real_draws(unseen, seed), unseen.mixture), points), unseen
 
 
-def judged_by_default(images: bool) -> int:
+def default_eval_samples(images: bool) -> int:
     """How many samples are judged where nobody says."""
     return 2000 if images else 10_000
 
@@ -107,25 +110,25 @@ def _as_frequent(data: DataSet, count: int, seed: int) -> Tensor:
 
 def real_draws(data: PointSet, seed: int) -> Draw:
     """Fresh draws of the law where it is known; else random rows of the held-out points."""
-    return from_points(data.points, seed) if data.law is None else from_law(data.law, seed)
+    return rows_of(data.points, seed) if data.mixture is None else exact_draws(data.mixture, seed)
 
 
-def _judged_excess(over: float, floor: float) -> Judged:
+def _excess_result(over: float, floor: float) -> MetricResult:
     """The whole error beside the Bayes floor; their difference is measured by itself, without the noise of either."""
     share = over / floor
-    return Judged(
+    return MetricResult(
         "error of epsilon", floor + over, floor, floor, floor,
         n=PROBE_STEPS * PROBE_POINTS, passed=share <= GOOD_EXCESS, verdict=f"{share:.2%} above the Bayes floor",
     )  # fmt: skip
 
 
-def _judged_kl(trained: Trained, law: Law, seed: int) -> Judged:
+def _kl_result(trained: Trained, mixture: GaussianMixture, seed: int) -> MetricResult:
     scheduler, g = trained.scheduler, generator(seed, "kl")
     timesteps = scheduler.timesteps(min(KL_STEPS, scheduler.num_timesteps))
-    x = law.noised(*scheduler.alpha_sigma_at(0)).sample(KL_POINTS, g)
-    value, error = kl_from_law(trained.denoise(), scheduler, law, x, timesteps)
-    floor, _ = kl_from_law(exact_denoiser(law, scheduler), scheduler, law, x[:KL_POINTS_EXACT], timesteps)
+    x = mixture.noised(*scheduler.alpha_sigma_at(0)).sample(KL_POINTS, g)
+    value, error = kl_from_exact(trained.denoise(), scheduler, mixture, x, timesteps)
+    floor, _ = kl_from_exact(exact_denoiser(mixture, scheduler), scheduler, mixture, x[:KL_POINTS_EXACT], timesteps)
     passed = value - floor <= CLEARLY * error
     verdict = f"indistinguishable at n = {KL_POINTS:,}" if passed else f"{value:.3f} nats from the law"
-    return Judged("KL from the law", value, floor, floor - 1.645 * error, floor + 1.645 * error,
+    return MetricResult("KL from the law", value, floor, floor - 1.645 * error, floor + 1.645 * error,
                   n=KL_POINTS, passed=passed, verdict=verdict, unit="nats")  # fmt: skip

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 from scipy.special import digamma
 
-from law import Law
-from randomness import generator
+from mixture import GaussianMixture
+from runtime.randomness import generator
 from schedule import NoiseScheduler
 
 THEORY_POINTS = 4000  # draws for the one figure that has no closed form, the KL from N(0, I)
@@ -32,7 +32,7 @@ def measured_statistics(data: NDArray, states: NDArray) -> dict[str, NDArray]:
 
 
 def theoretical_statistics(
-    data: NDArray, law: Law | None, scheduler: NoiseScheduler, timesteps: list[int], seed: int
+    data: NDArray, mixture: GaussianMixture | None, scheduler: NoiseScheduler, timesteps: list[int], seed: int
 ) -> dict[str, NDArray]:
     """The same from equation 4, given the data's own mean and variance; kl from the law (NaN where it is unknown).
 
@@ -45,7 +45,9 @@ def theoretical_statistics(
         "mean": alpha * mean,
         "variance": alpha**2 * variance + sigma**2,
         "snr": ((alpha**2 * variance).sum(1) / (sigma[:, 0] ** 2 * data.shape[1])),
-        "kl": np.array([_exact_kl(law, *scheduler.alpha_sigma_at(t), seed) if law else np.nan for t in timesteps]),
+        "kl": np.array(
+            [_exact_kl(mixture, *scheduler.alpha_sigma_at(t), seed) if mixture else np.nan for t in timesteps]
+        ),
         "snr_floor": 4 / len(data),  # a slope of 0, measured on N points, squares to about 1 / N
         "kl_floor": max(abs(kl_from_normal(state)) for state in noise),
     }
@@ -63,9 +65,9 @@ def kl_from_normal(x: NDArray, k: int = 3) -> float:
     return float(-entropy + 0.5 * (x**2).sum(1).mean() + d / 2 * math.log(2 * math.pi))
 
 
-def _exact_kl(law: Law, alpha: float, sigma: float, seed: int) -> float:
+def _exact_kl(mixture: GaussianMixture, alpha: float, sigma: float, seed: int) -> float:
     """The same for a law noised by (alpha, sigma): its density is known, the mean is over draws."""
-    noised = law.noised(alpha, sigma)
+    noised = mixture.noised(alpha, sigma)
     x = noised.sample(THEORY_POINTS, generator(seed, "theory"))
-    normal = -0.5 * (x.square().sum(1) + law.dim * math.log(2 * math.pi))
+    normal = -0.5 * (x.square().sum(1) + mixture.dim * math.log(2 * math.pi))
     return float((noised.log_density(x) - normal).mean())

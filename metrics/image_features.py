@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import checkpoint
-from images import ImageSet
-from progress import shown
-from randomness import generator, integer_seed
+from images.sets import ImageSet
+from runtime import checkpoint
+from runtime.progress import progress_bar
+from runtime.randomness import generator, integer_seed
 
 RECIPE = 1  # part of a kept judge's name: raise it whenever the network or its training changes
 FEATURES = 64
@@ -20,7 +20,7 @@ BATCH, PEAK_LEARNING_RATE = 128, 4e-3
 EPOCHS, LEAST_SEEN, MOST_SEEN = 4, 60_000, 250_000  # four epochs, yet within these numbers of images
 
 
-class ImageJudge(nn.Module):
+class FeatureClassifier(nn.Module):
     """A small classifier of images (B, C, H, W) in [-1, 1] of any size: three convolutions, 64 features, K logits."""
 
     def __init__(self, dims: tuple[int, int, int], num_labels: int) -> None:
@@ -45,9 +45,9 @@ def _convolution(inputs: int, outputs: int, size: int) -> list[nn.Module]:
     return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
 
 
-def judge_of(
-    data: ImageSet, *, seed: int = 0, folder: str | Path = "outputs/judges", device: str | torch.device = "cpu"
-) -> ImageJudge:
+def feature_classifier(
+    data: ImageSet, *, seed: int = 0, folder: str | Path = "outputs/classifiers", device: str | torch.device = "cpu"
+) -> FeatureClassifier:
     """The judge for these training images: trained the first time, then read from `folder`.
 
     Its file is named after a checksum of images, labels, seed and recipe, and a damaged file only costs the training.
@@ -65,7 +65,7 @@ def judge_of(
         print(f"training the judge of images anew: {error}")
     else:
         return net.to(device).eval()
-    net = train_judge(data, seed=seed, device=device)
+    net = train_classifier(data, seed=seed, device=device)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         checkpoint.save(path, {"judge": net.state_dict()})
@@ -74,13 +74,13 @@ def judge_of(
     return net
 
 
-def train_judge(data: ImageSet, *, seed: int, device: str | torch.device = "cpu") -> ImageJudge:
+def train_classifier(data: ImageSet, *, seed: int, device: str | torch.device = "cpu") -> FeatureClassifier:
     """A judge trained on all of `data`, with small shifts; the same for the same (data, seed) on the same machine."""
     net = _untrained(data, seed).to(device).train()
     order = _order(len(data), seed)
     optimizer = torch.optim.AdamW(net.parameters(), PEAK_LEARNING_RATE, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LEARNING_RATE, total_steps=len(order))
-    for step, rows in enumerate(shown(order, "training the judge", total=len(order))):
+    for step, rows in enumerate(progress_bar(order, "training the judge", total=len(order))):
         images, labels = data[rows]
         images = _shifted(images, generator(seed, "judge shift", step))
         loss = F.cross_entropy(net(images.to(device))[1], labels.to(device))
@@ -91,10 +91,10 @@ def train_judge(data: ImageSet, *, seed: int, device: str | torch.device = "cpu"
     return net.eval()
 
 
-def _untrained(data: ImageSet, seed: int) -> ImageJudge:
+def _untrained(data: ImageSet, seed: int) -> FeatureClassifier:
     with torch.random.fork_rng(devices=[]):  # nobody else's random numbers may depend on whether there is a judge
         torch.manual_seed(integer_seed(seed, "judge weights"))
-        return ImageJudge(data.dims, data.num_labels)
+        return FeatureClassifier(data.dims, data.num_labels)
 
 
 def _order(n: int, seed: int) -> list[Tensor]:
@@ -125,7 +125,7 @@ def check_labels(data: ImageSet) -> None:
 
 
 @torch.no_grad()
-def looked_at(net: ImageJudge, chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+def features_of(net: FeatureClassifier, chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Features (N, 64) in float64 and the labels told (N,), both on the CPU, of images that come in chunks.
 
     Values outside [-1, 1] are clamped, as they are when the image is saved or shown.

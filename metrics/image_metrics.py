@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from image_classifier import check_labels, judge_of, looked_at
-from images import ImageSet
-from metrics import CLEARLY, Distance, Judged, judged
-from randomness import generator, integer_seed
+from images.sets import ImageSet
+from metrics.distances import CLEARLY, Distance, MetricResult, metric_result
+from metrics.image_features import check_labels, feature_classifier, features_of
+from runtime.randomness import generator, integer_seed
 
 CHUNK = 500  # images that the judge looks at together
 LEAST, MOST, MOST_REAL = 50, 2000, 10_000  # samples that are judged, and unseen images that they are held against
@@ -67,7 +67,7 @@ SHARES = {
 }
 
 
-def judge_images(
+def evaluate_images(
     samples: Tensor,
     asked: Tensor | None,
     train: ImageSet,
@@ -75,8 +75,8 @@ def judge_images(
     *,
     seed: int = 0,
     device: str | torch.device = "cpu",
-    folder: str | Path = "outputs/judges",
-) -> list[Judged]:
+    folder: str | Path = "outputs/classifiers",
+) -> list[MetricResult]:
     """Figures of generated images (N, C, H, W), each with its floor; `Judged.n` says how many of them it used.
 
     Args:
@@ -92,17 +92,17 @@ def judge_images(
     for images in (train, unseen):
         check_labels(images)
     n = _checked(samples, asked, train.dims, len(unseen))
-    net = judge_of(train, seed=seed, folder=folder, device=device)
+    net = feature_classifier(train, seed=seed, folder=folder, device=device)
     chosen = _choice(len(unseen), MOST_REAL, seed, "unseen images")
-    real, told = looked_at(net, (unseen[rows][0] for rows in chosen.split(CHUNK)))
+    real, told = features_of(net, (unseen[rows][0] for rows in chosen.split(CHUNK)))
     right = (told == unseen.labels[chosen]).numpy()
     print(f"judge of images: {right.mean():.2%} of {len(right):,} unseen images right")
     chosen = _choice(len(samples), MOST, seed, "judged images")
-    made, told = looked_at(net, (samples[rows] for rows in chosen.split(CHUNK)))
+    made, told = features_of(net, (samples[rows] for rows in chosen.split(CHUNK)))
     rows = _distances(made[:n], real, seed)
     if asked is not None:
         accuracy, floors = float((told == asked.cpu()[chosen]).double().mean()), _accuracies(right, len(told), seed)
-        rows.append(_judged_share("label accuracy", accuracy, floors, len(told)))
+        rows.append(_share_result("label accuracy", accuracy, floors, len(told)))
     return rows
 
 
@@ -111,13 +111,13 @@ def _choice(n: int, most: int, seed: int, purpose: str, index: int = 0) -> Tenso
     return torch.randperm(n, generator=generator(seed, purpose, index))[:most]
 
 
-def _distances(made: Tensor, real: Tensor, seed: int) -> list[Judged]:
+def _distances(made: Tensor, real: Tensor, seed: int) -> list[MetricResult]:
     n = len(made)
     shuffled = [real[_choice(len(real), len(real), seed, "real images", i)] for i in range(REPEATS + 1)]
     floors = np.array([compare(some[:n], some[n:]) for some in shuffled[1:]])
     distance, *shares = compare(made, shuffled[0][n:])
-    rows = [_judged_share(name, *figure, n) for name, *figure in zip(("recall", "precision"), shares, floors.T[1:])]
-    return [judged(FRECHET, distance, floors[:, 0], n), *rows]
+    rows = [_share_result(name, *figure, n) for name, *figure in zip(("recall", "precision"), shares, floors.T[1:])]
+    return [metric_result(FRECHET, distance, floors[:, 0], n), *rows]
 
 
 def _accuracies(right: NDArray, n: int, seed: int) -> NDArray:
@@ -126,7 +126,7 @@ def _accuracies(right: NDArray, n: int, seed: int) -> NDArray:
     return rng.binomial(n, rng.beta(hits + 0.5, len(right) - hits + 0.5, size=4000)) / n  # 0.5: Jeffreys' prior
 
 
-def _judged_share(name: str, value: float, floors: NDArray, n: int) -> Judged:
+def _share_result(name: str, value: float, floors: NDArray, n: int) -> MetricResult:
     """Hold a share, which should be high, against repeated floors; more than real images give is no fault."""
     low, median, high = (float(q) for q in np.quantile(floors, [0.05, 0.5, 0.95]))
     passed = bool(median - value <= CLEARLY * max(np.std(floors, ddof=1), 1 / n))
@@ -135,7 +135,7 @@ def _judged_share(name: str, value: float, floors: NDArray, n: int) -> Judged:
         verdict = f"indistinguishable at n = {n:,}" if low <= value <= high else beyond
     else:
         verdict = SHARES[name].format(value, median)
-    return Judged(name, value, median, low, high, n, passed, verdict)
+    return MetricResult(name, value, median, low, high, n, passed, verdict)
 
 
 def _checked(samples: Tensor, asked: Tensor | None, dims: tuple[int, ...], num_unseen: int) -> int:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from law import Law
+from mixture import GaussianMixture
 from sampler import Denoiser
 from schedule import NoiseScheduler
 
@@ -46,10 +46,10 @@ def _flow(denoise: Denoiser, y: Tensor, t: int, alpha: float) -> tuple[Tensor, T
     return eps.detach().double(), alpha * torch.stack(columns).sum(0).double()
 
 
-def kl_from_law(
-    denoise: Denoiser, scheduler: NoiseScheduler, law: Law, x: Tensor, timesteps: list[int]
+def kl_from_exact(
+    denoise: Denoiser, scheduler: NoiseScheduler, mixture: GaussianMixture, x: Tensor, timesteps: list[int]
 ) -> tuple[float, float]:
     """KL(law || model) in nats at t = 0, and its standard error, from draws x (B, d) of the law there."""
-    exact = law.noised(*scheduler.alpha_sigma_at(0)).log_density(x)
+    exact = mixture.noised(*scheduler.alpha_sigma_at(0)).log_density(x)
     difference = exact - log_likelihood(denoise, scheduler, x, timesteps).cpu()
     return float(difference.mean()), float(difference.std() / math.sqrt(len(x)))

@@ -8,18 +8,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bayes import bayes_floor
 from dataset import PointSet, make_dataset
 from diffusion import chosen_steps, exact_denoiser, forward_states
-from law import Law
 from loss.log import NAME as LOSS_FILE
 from loss.log import read_losses
-from metrics import sliced_wasserstein
-from randomness import generator
+from metrics.bayes import bayes_floor
+from metrics.distances import sliced_wasserstein
+from metrics.scene import Distance, Field, Loss, Process, Scene
+from mixture import GaussianMixture
+from runtime.randomness import generator
+from runtime.trained import Trained
 from sampler import Denoiser, State
-from scene import Distance, Field, Loss, Process, Scene
 from schedule import NoiseScheduler
-from trained import Trained
 
 REACH = 3.0  # the score field is drawn from -REACH to REACH
 PER_SIDE = {2: 13, 3: 5}  # arrows along one side of the field
@@ -33,23 +33,23 @@ def alpha_bar(scheduler: NoiseScheduler) -> NDArray:
     return np.concatenate([[1.0], scheduler.alphas_cumprod.numpy()])
 
 
-def forward(scheduler: NoiseScheduler, data: NDArray, noisings: Sequence[int], seed: int) -> Process:
+def forward(scheduler: NoiseScheduler, data: NDArray, steps: Sequence[int], seed: int) -> Process:
     """The forward chain of data (N, *dims) at the chosen numbers of noisings, which rise from 0."""
-    states = np.empty((len(noisings), *data.shape), np.float32)
-    chain = forward_states(scheduler, torch.as_tensor(data), noisings, generator(seed, "forward"))
+    states = np.empty((len(steps), *data.shape), np.float32)
+    chain = forward_states(scheduler, torch.as_tensor(data), steps, generator(seed, "forward"))
     for i, x_t in enumerate(chain):
         states[i] = x_t
-    return Process("forward", states, np.asarray(noisings))
+    return Process("forward", states, np.asarray(steps))
 
 
 def reverse(states: Iterable[State], tracked: NDArray) -> tuple[Process, tuple[NDArray, NDArray]]:
     """The reverse process out of a sampler's states, and the x_0 guesses of the tracked rows."""
-    noisings, points, guesses = [], [], []
+    steps, points, guesses = [], [], []
     for state in states:
-        noisings.append(state.step)
+        steps.append(state.step)
         points.append(state.x_t.float().cpu().numpy())
         guesses.append(state.x_0[tracked].float().cpu().numpy())
-    process = Process("reverse", np.stack(points), np.array(noisings))
+    process = Process("reverse", np.stack(points), np.array(steps))
     return process, (process.states[:, tracked], np.stack(guesses))
 
 
@@ -58,19 +58,19 @@ def reverse_of_images(states: Iterable[State], count: int) -> tuple[Process, NDA
 
     The samples (N, C, H, W) are float32 in [-1, 1], which rounding may have left by a hair.
     """
-    noisings, x_t, x_0 = [], [], []
+    steps, x_t, x_0 = [], [], []
     for state in states:
-        noisings.append(state.step)
+        steps.append(state.step)
         x_t.append(state.x_t[:count].float().cpu().numpy())
         x_0.append(state.x_0[:count].float().cpu().numpy())
-    process = Process("reverse", np.stack(x_t), np.array(noisings))
+    process = Process("reverse", np.stack(x_t), np.array(steps))
     return process, np.stack(x_0), state.x_t.float().cpu().clamp(-1, 1).numpy()
 
 
 def real_sets(dataset: dict[str, Any], count: int, seed: int) -> tuple[PointSet, NDArray]:
     """Two independent sets of `count` real points (data units). Of a file each gets at most a half, without overlap."""
     real = make_dataset(n_samples=count, seed=seed + 1, **dataset)
-    if real.law is not None:
+    if real.mixture is not None:
         return real, make_dataset(n_samples=count, seed=seed + 2, **dataset).points
     points = make_dataset(n_samples=2 * count, seed=seed + 1, **dataset).points
     half = len(points) // 2
@@ -99,22 +99,22 @@ def of_trained(
         folder: the run folder; its loss.csv is shown where there is one.
         real, other: what `real_sets` returned; `real` is drawn and noised.
     """
-    scheduler, noisings = trained.scheduler, process.noisings[::-1].tolist()
-    law = real.law and real.law.scaled(trained.normaliser.mean, trained.normaliser.std)
+    scheduler, steps = trained.scheduler, process.steps[::-1].tolist()
+    mixture = real.mixture and real.mixture.scaled(trained.normaliser.mean, trained.normaliser.std)
     data, held_out = (trained.normaliser.normalise(torch.as_tensor(p)).numpy() for p in (real.points, other))
-    processes = [forward(scheduler, data, noisings, seed), process]
+    processes = [forward(scheduler, data, steps, seed), process]
     device, network = next(trained.net.parameters()).device, trained.denoise()
     denoisers = {"network": lambda x_t, t: network(x_t.to(device), t.to(device)).cpu()} | (
-        {"exact": exact_denoiser(law, scheduler)} if law else {}
+        {"exact": exact_denoiser(mixture, scheduler)} if mixture else {}
     )
     return Scene(
         processes,
         data=data,
         alpha_bar=alpha_bar(scheduler),
-        fields=[field(name, denoise, scheduler, noisings, data.shape[1]) for name, denoise in denoisers.items()],
+        fields=[field(name, denoise, scheduler, steps, data.shape[1]) for name, denoise in denoisers.items()],
         guesses=guesses,
         distance=distance(processes, held_out, data),
-        loss=loss(folder, law, scheduler),
+        loss=loss(folder, mixture, scheduler),
         normalised=True,
     )
 
@@ -132,14 +132,14 @@ def of_images(trained: Trained, process: Process, guesses: NDArray, folder: Path
 # ---------------------------------------------------------------- what stands beside the points
 
 
-def field(name: str, denoise: Denoiser, scheduler: NoiseScheduler, noisings: Sequence[int], dim: int) -> Field:
+def field(name: str, denoise: Denoiser, scheduler: NoiseScheduler, steps: Sequence[int], dim: int) -> Field:
     """Arrows on a grid that point along the score, -eps / sigma: towards where points are likelier at that noise.
 
     Scores span orders of magnitude, so the lengths saturate: half a cell at |eps| = 1, never more than a whole one.
     """
     side = torch.linspace(-REACH, REACH, PER_SIDE[dim])
     grid, cell = torch.cartesian_prod(*[side] * dim), float(side[1] - side[0])
-    shown = [n for n in noisings if n > 0]  # clean data has no score that a network could know
+    shown = [n for n in steps if n > 0]  # clean data has no score that a network could know
     with torch.no_grad():
         eps = torch.stack([denoise(grid, torch.tensor(n - 1)) for n in shown])
     vectors = -eps * cell / (1 + eps.norm(dim=-1, keepdim=True))
@@ -154,7 +154,7 @@ def distance(processes: Sequence[Process], real: NDArray, other: NDArray) -> Dis
     return Distance(by_side, sliced_wasserstein(other, real, DIRECTIONS))
 
 
-def loss(folder: Path, law: Law | None, scheduler: NoiseScheduler) -> Loss | None:
+def loss(folder: Path, mixture: GaussianMixture | None, scheduler: NoiseScheduler) -> Loss | None:
     """The training loss in a run folder, thinned to means; None where there is no loss.csv."""
     if not (folder / LOSS_FILE).exists():
         return None
@@ -162,5 +162,5 @@ def loss(folder: Path, law: Law | None, scheduler: NoiseScheduler) -> Loss | Non
     size = -(-len(columns["loss"]) // LONGEST_LOSS)
     value = np.array([part.mean() for part in np.split(columns["loss"], range(size, len(columns["loss"]), size))])
     step = columns["step"][0] * size * np.arange(1, len(value) + 1)
-    floor = bayes_floor(law, scheduler) if law else None
+    floor = bayes_floor(mixture, scheduler) if mixture else None
     return Loss(step, value, floor)

@@ -16,12 +16,12 @@ class Process(NamedTuple):
 
     side: str
     states: NDArray
-    noisings: NDArray
+    steps: NDArray
 
     @property
     def story(self) -> NDArray:
         """(S,): how many steps the process has gone."""
-        return np.abs(self.noisings - self.noisings[0])
+        return np.abs(self.steps - self.steps[0])
 
 
 class Field(NamedTuple):
@@ -30,7 +30,7 @@ class Field(NamedTuple):
     name: str
     origins: NDArray
     vectors: NDArray
-    noisings: NDArray
+    steps: NDArray
 
 
 class Loss(NamedTuple):

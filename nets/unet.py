@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attention import MultiHeadCrossAttention, MultiHeadSelfAttention
-from embedding import TimeEmbedding, label_or_null
+from nets.attention import MultiHeadCrossAttention, MultiHeadSelfAttention
+from nets.embedding import TimeEmbedding, label_or_null
 
 LABEL_TOKENS = 4  # learned tokens of a label in cross-attention; one alone would make it a constant
 CONDITIONING = ("embedding", "cross_attention")

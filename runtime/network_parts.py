@@ -8,13 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from attention import MultiHeadCrossAttention, MultiHeadSelfAttention
-from embedding import time_embedding
-from images import make_images
-from randomness import generator, integer_seed
+from images.sets import make_images
+from nets.attention import MultiHeadCrossAttention, MultiHeadSelfAttention
+from nets.embedding import time_embedding
+from nets.unet import LABEL_TOKENS, BottleNeck, DownSamplingBlock, UNet, UpSamplingBlock
+from runtime.randomness import generator, integer_seed
+from runtime.trained import Trained
 from schedule import NoiseScheduler
-from trained import Trained
-from unet import LABEL_TOKENS, BottleNeck, DownSamplingBlock, UNet, UpSamplingBlock
 
 SEED = 0
 SIDE, CHANNELS, COND = 32, 16, 64  # of the blocks with random weights

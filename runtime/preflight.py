@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from dataset import DataSet, Normaliser
 from diffusion import training_loss
-from images import ImageSet
-from randomness import generator
+from images.sets import ImageSet
+from runtime.randomness import generator
 from sampler import Denoiser
 from schedule import NoiseScheduler
 

@@ -8,6 +8,6 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 
 
-def shown(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
+def progress_bar(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
     """The items as they come, with a bar on the terminal that goes away at the end."""
-    yield from tqdm(items, total=total, desc=what, disable=None, leave=False)
+    yield from tqdm(items, total=total, desc=what, disable=None, save=False)

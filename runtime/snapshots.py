@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from dataset import Normaliser
 from diffusion import denoiser
-from metrics import sliced_wasserstein
-from randomness import generator
-from replay import DIRECTIONS, real_sets
+from metrics.distances import sliced_wasserstein
+from metrics.replay import DIRECTIONS, real_sets
+from runtime.randomness import generator
 from sampler import last, sample
 from schedule import NoiseScheduler
 
@@ -46,7 +46,7 @@ def recorded(
         return
     if tuple(normaliser.mean.shape) not in ((2,), (3,)):
         raise ValueError("record=true shows points of 2 or 3 coordinates only; train without it")
-    from viewer import recording  # rerun takes a second, and most trainings do without
+    from viz.viewer import recording  # rerun takes a second, and most trainings do without
 
     with recording("moonwalk training", run_folder / NAME, config["viewer"] or "file", live=True) as rec:
         yield _taker(rec, config, scheduler, normaliser, moments(start, total))
@@ -61,7 +61,7 @@ def moments(start: int, total: int) -> list[int]:
 def _taker(
     rec: Any, config: dict[str, Any], scheduler: NoiseScheduler, normaliser: Normaliser, due: list[int]
 ) -> Snapshot:
-    import training_viz as viz
+    from viz.recording import training as viz
 
     seed = config["seed"]
     first, second = real_sets(config["dataset"], POINTS, seed)

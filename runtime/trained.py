@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-import checkpoint
-import device as devices
 from dataset import Normaliser
 from diffusion import denoiser, guided, within_range
 from model import build_model
-from randomness import generator
+from runtime import checkpoint
+from runtime import device as devices
+from runtime.randomness import generator
 from sampler import Denoiser, State, in_chunks, sample
 from schedule import NoiseScheduler, make_scheduler
 

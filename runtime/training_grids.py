@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-import animation
-from image_figures import Sheet, table_picture
-from images import ImageSet
-from randomness import generator
+from images.sets import ImageSet
+from runtime.randomness import generator
+from runtime.trained import Trained
 from sampler import State, ddim
 from schedule import NoiseScheduler
-from trained import Trained
+from viz import films as animation
+from viz.image_grids import Sheet, table_picture
 
 FOLDER, FILM = "viz", "progress.gif"
 EVALUATIONS = 10  # of the network for one grid

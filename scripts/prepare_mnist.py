@@ -21,7 +21,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
 
-from progress import shown
+from runtime.progress import progress_bar
 
 COUNTS = {"train": 60_000, "t10k": 10_000}
 SHA256 = {  # of the uncompressed files: one set of images is packed in many ways
@@ -42,7 +42,7 @@ def prepare(source: str, out: str | Path) -> None:
     to_do = [part for part in folders if not is_complete(folders[part], COUNTS[part])]
     # All is read and checked before the first image is written.
     names = [name for name in SHA256 if name.split("-")[0] in to_do]
-    arrays = {name: read_idx(checked(name, fetch(source, name))) for name in shown(names, "reading")}
+    arrays = {name: read_idx(checked(name, fetch(source, name))) for name in progress_bar(names, "reading")}
     for part, folder in folders.items():
         if part in to_do:
             write_tree(arrays[f"{part}-images-idx3-ubyte"], arrays[f"{part}-labels-idx1-ubyte"], folder)
@@ -131,7 +131,7 @@ def write_tree(images: np.ndarray, labels: np.ndarray, folder: Path) -> int:
     try:
         for label in set(labels.tolist()):
             (folder / str(label)).mkdir(parents=True, exist_ok=True)
-        for i in shown(missing, f"writing {folder.name}"):
+        for i in progress_bar(missing, f"writing {folder.name}"):
             _write(images[i], folder / wanted[i])
     except OSError as error:
         raise OSError(f"{folder} cannot be written: {error.strerror or error}") from error

@@ -14,14 +14,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 import torch
 from matplotlib.figure import Figure
 
-import component_figures as draw
-import device as devices
-import figures
-from components import LACKS, Part, random_parts, stretched, trained_parts
-from embedding import frequencies, time_embedding
-from image_files import list_images, read_images
-from images import MNIST_ROOT, ImageSet, choose
-from trained import load
+from images.files import list_images, read_images
+from images.sets import MNIST_ROOT, ImageSet, choose
+from nets.embedding import frequencies, time_embedding
+from runtime import device as devices
+from runtime.network_parts import LACKS, Part, random_parts, stretched, trained_parts
+from runtime.trained import load
+from viz import components as draw
+from viz import stills as figures
 
 NETWORKS = ("mhsa", "mhca", "down", "bottleneck", "upsample", "unet")
 PARTS = ("time", *NETWORKS, "mnist")

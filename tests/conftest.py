@@ -19,7 +19,7 @@ QUIET = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DI
 def command(line: str, cwd: Path) -> subprocess.CompletedProcess:
     """Run `python LINE` in the folder `cwd`, the script taken from the repository."""
     script, *words = line.split()
-    return _run([str(ROOT / script), *words], cwd)
+    return _run([script if script == "-m" else str(ROOT / script), *words], cwd)
 
 
 def python(code: str, cwd: Path) -> subprocess.CompletedProcess:
@@ -45,14 +45,14 @@ def _run(words: list[str], cwd: Path) -> subprocess.CompletedProcess:
 
 
 SMALL = "num_samples=2000 batch_size=256 model.hidden=32 num_timesteps=50"
-UNJUDGED = "judge_samples=0"
+NO_EVALUATION = "eval_samples=0"
 
 
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory):
     """A folder in which `python train.py` has been run once, for 300 steps."""
     folder = tmp_path_factory.mktemp("workplace")
-    done = command(f"train.py {SMALL} max_steps=300 checkpoint_every=100 judge_samples=500", folder)
+    done = command(f"train.py {SMALL} max_steps=300 checkpoint_every=100 eval_samples=500", folder)
     assert done.returncode == 0, done.stderr
     (folder / "train.txt").write_text(done.stdout)
     return folder

@@ -8,22 +8,22 @@ import pytest
 from conftest import command
 from PIL import Image
 
-import animation
-from animation import animate, check_writer, frames, load_scene, save_scene
-from palette import NOISE_STOPS
-from scene import Process, Scene
+from metrics.scene import Process, Scene
+from viz import films as animation
+from viz.colours import NOISE_STOPS
+from viz.films import animate, check_writer, frames, load_scene, save_scene
 
 LIMIT = 1_000_000  # bytes
 
 
 @pytest.fixture
 def scene():
-    rng, noisings = np.random.default_rng(0), np.linspace(0, 1000, 101).astype(int)
+    rng, steps = np.random.default_rng(0), np.linspace(0, 1000, 101).astype(int)
     angle = rng.uniform(0, 2 * np.pi, 2000)
     data = np.stack([np.cos(angle), np.sin(angle)], 1).astype("f")
-    share = noisings[:, None, None] / 1000
+    share = steps[:, None, None] / 1000
     states = ((1 - share) * data + share * rng.normal(size=data.shape)).astype("f")
-    return Scene([Process("forward", states, noisings), Process("reverse", states[::-1], noisings[::-1])], data=data)
+    return Scene([Process("forward", states, steps), Process("reverse", states[::-1], steps[::-1])], data=data)
 
 
 def pictures(path):
@@ -64,7 +64,7 @@ def test_a_trajectory_comes_back_from_its_file(scene, tmp_path):
     assert np.array_equal(again.data, scene.data)
     for one, other in zip(scene.processes, again.processes):
         assert one.side == other.side
-        assert np.array_equal(one.states, other.states) and np.array_equal(one.noisings, other.noisings)
+        assert np.array_equal(one.states, other.states) and np.array_equal(one.steps, other.steps)
 
 
 def test_nan_is_refused(tmp_path):
@@ -115,7 +115,5 @@ def test_mistakes(line, words, tmp_path):
 
 
 def test_frames_are_drawn_from_first_to_last(scene):
-    few = scene._replace(
-        processes=[p._replace(states=p.states[::50], noisings=p.noisings[::50]) for p in scene.processes]
-    )
+    few = scene._replace(processes=[p._replace(states=p.states[::50], steps=p.steps[::50]) for p in scene.processes])
     assert len(list(frames(few))) == 3

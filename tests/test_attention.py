@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from attention import MultiHeadCrossAttention, MultiHeadSelfAttention, attention_weights
+from nets.attention import MultiHeadCrossAttention, MultiHeadSelfAttention, attention_weights
 
 DIM, HEADS, N = 24, 4, 7
 

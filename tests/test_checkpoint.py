@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-import checkpoint
+from runtime import checkpoint
 
 
 @pytest.fixture

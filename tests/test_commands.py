@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SMALL, UNJUDGED, command, not_blank, python
+from conftest import NO_EVALUATION, ROOT, SMALL, command, not_blank, python
 
-import checkpoint
 from conf.config import COMMANDS
+from runtime import checkpoint
 
 
 def test_training_leaves_a_whole_run(workplace, run):
@@ -30,7 +30,7 @@ def test_training_leaves_a_whole_run(workplace, run):
 
 
 def test_the_same_seed_gives_the_same_weights_and_samples(workplace, run, tmp_path):
-    again = command(f"train.py {SMALL} {UNJUDGED} max_steps=300 --task-name runs/again", tmp_path)
+    again = command(f"train.py {SMALL} {NO_EVALUATION} max_steps=300 --task-name runs/again", tmp_path)
     assert again.returncode == 0, again.stderr
     one, two = checkpoint.load(run)["ema"], checkpoint.load(tmp_path / "runs/again")["ema"]
     assert all(torch.equal(one[k], two[k]) for k in one)
@@ -43,9 +43,9 @@ def test_the_same_seed_gives_the_same_weights_and_samples(workplace, run, tmp_pa
 
 
 def test_a_resumed_training_ends_as_an_uninterrupted_one(run, tmp_path):
-    line = f"train.py {SMALL} {UNJUDGED} max_steps=300 checkpoint_every=150"
+    line = f"train.py {SMALL} {NO_EVALUATION} max_steps=300 checkpoint_every=150"
     code = (  # a training that ends right after its checkpoint at step 150
-        "import checkpoint, runpy, sys; save = checkpoint.save\n"
+        "from runtime import checkpoint; import runpy, sys; save = checkpoint.save\n"
         "def stop(path, state):\n    save(path, state); sys.exit(7)\n"
         f"checkpoint.save = stop; sys.argv = {[*line.split(), 'task_name=half']}\n"
         f"runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')"
@@ -129,7 +129,7 @@ def test_modules_show_themselves(script, picture, tmp_path):
 
 
 def test_a_sweep_runs_every_job(tmp_path):
-    done = command(f"train.py {SMALL} {UNJUDGED} max_steps=2 -m seed=1,2", tmp_path)
+    done = command(f"train.py {SMALL} {NO_EVALUATION} max_steps=2 -m seed=1,2", tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.rglob("last.pt"))) == 2
 

@@ -7,7 +7,7 @@ from torch.utils.data import TensorDataset
 
 from dataset import Normaliser, create_moon_dataset, make_dataset
 from loader import batches, make_loader
-from randomness import generator, integer_seed
+from runtime.randomness import generator, integer_seed
 
 
 def test_moons_lie_on_their_half_circles():

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-import device as devices
-from components import stirred
-from unet import UNet
+from nets.unet import UNet
+from runtime import device as devices
+from runtime.network_parts import stirred
 
 CPU = torch.device("cpu")
 

@@ -39,8 +39,8 @@ def test_chain_has_the_marginals_of_eq_4():
     for t in (0, 5, 12, 19):
         alpha_bar = float(model.scheduler.alphas_cumprod[t])
         for i in range(2):
-            law = stats.norm(alpha_bar**0.5 * point[i], (1 - alpha_bar) ** 0.5)
-            assert stats.kstest(trajectory[t, :, i], law.cdf).pvalue > 1e-4, (t, i)
+            mixture = stats.norm(alpha_bar**0.5 * point[i], (1 - alpha_bar) ** 0.5)
+            assert stats.kstest(trajectory[t, :, i], mixture.cdf).pvalue > 1e-4, (t, i)
 
 
 def test_chain_is_markov_with_fresh_noise_at_each_step():

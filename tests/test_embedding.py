@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from embedding import TimeEmbedding, frequencies, label_or_null, time_embedding
+from nets.embedding import TimeEmbedding, frequencies, label_or_null, time_embedding
 
 
 def test_time_embedding_is_sin_then_cos():

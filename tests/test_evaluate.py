@@ -3,8 +3,8 @@
 import numpy as np
 from conftest import command, not_blank
 
-import checkpoint
 from dataset import create_moon_dataset
+from runtime import checkpoint
 
 
 def test_evaluate_judges_a_file_of_samples(tmp_path):
@@ -18,7 +18,7 @@ def test_evaluate_judges_a_file_of_samples(tmp_path):
 
 def test_points_of_ones_own_are_judged_by_held_out_ones(tmp_path):
     np.savetxt(tmp_path / "mine.csv", create_moon_dataset(2000), delimiter=",")
-    line = "train.py dataset=file dataset.path=mine.csv max_steps=50 num_timesteps=50 judge_samples=200 task_name=run"
+    line = "train.py dataset=file dataset.path=mine.csv max_steps=50 num_timesteps=50 eval_samples=200 task_name=run"
     done = command(line, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "law of these points is not known" in done.stdout
@@ -27,7 +27,7 @@ def test_points_of_ones_own_are_judged_by_held_out_ones(tmp_path):
 
 
 def test_three_dimensions(tmp_path):
-    line = "train.py dataset=helix max_steps=50 num_timesteps=50 judge_samples=200 task_name=run"
+    line = "train.py dataset=helix max_steps=50 num_timesteps=50 eval_samples=200 task_name=run"
     done = command(line, tmp_path)
     assert done.returncode == 0, done.stderr
     assert not_blank(tmp_path / "run" / "samples.png")

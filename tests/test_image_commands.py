@@ -5,17 +5,17 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SMALL, UNJUDGED, command, not_blank, python
+from conftest import NO_EVALUATION, ROOT, SMALL, command, not_blank, python
 from PIL import Image
 from test_recordings import column
 
-import checkpoint
+from runtime import checkpoint
+from runtime.trained import load
 from sampler import last
-from tiles import arranged, pixels
-from trained import load
+from viz.tiles import arranged, pixels
 
 DIGITS = "dataset=digits model=unet_small model.channels=[16,32] model.blocks=1 num_samples=400 threads=1"
-SHORT = f"{DIGITS} {UNJUDGED} batch_size=16 num_timesteps=100 max_steps=60"  # 20 or so steps an epoch
+SHORT = f"{DIGITS} {NO_EVALUATION} batch_size=16 num_timesteps=100 max_steps=60"  # 20 or so steps an epoch
 
 
 @pytest.fixture(scope="session")
@@ -110,7 +110,7 @@ def test_labels_and_sampler_are_as_asked_and_nothing_else_is_made(digits):
 
 def test_training_and_evaluate_judge_images_each_figure_beside_its_floor(tmp_path):
     options = DIGITS.replace("num_samples=400", "num_samples=700")  # a fifth of them must be enough to judge by
-    done = command(f"train.py {options} max_steps=60 judge_samples=100 task_name=runs/a", tmp_path)
+    done = command(f"train.py {options} max_steps=60 eval_samples=100 task_name=runs/a", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Frechet distance" in done.stdout and "label accuracy" in done.stdout
     done = command("evaluate.py num_samples=100 sampling_steps=8 threads=1 hydra.run.dir=judged", tmp_path)
@@ -133,7 +133,7 @@ def test_an_unconditional_model_has_no_labels(unconditional):
 
 
 def test_labels_of_points(tmp_path):
-    done = command(f"train.py {SMALL} {UNJUDGED} conditional=true max_steps=150 task_name=run", tmp_path)
+    done = command(f"train.py {SMALL} {NO_EVALUATION} conditional=true max_steps=150 task_name=run", tmp_path)
     assert done.returncode == 0, done.stderr
     line = "inference.py checkpoint=run labels=[0] guidance=1 num_samples=200 rerun=false hydra.run.dir=out"
     done = command(line, tmp_path)
@@ -203,7 +203,7 @@ def test_main_shows_images_turning_into_noise(tmp_path):
 
 
 def test_images_shows_itself(tmp_path):
-    done = command("images.py", tmp_path)
+    done = command("-m images.sets", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "outputs/images.png" in done.stdout and not_blank(tmp_path / "outputs" / "images.png")
 

@@ -9,16 +9,16 @@ from PIL import Image
 from rerun.chunk import RrdReader
 from test_recordings import column
 
-import image_figures
-import image_film
-import training_grids
-from animation import HELD_S
-from image_viz import GAP_SHARE, log_images
-from palette import GROUND
-from scene import Loss, Process, Scene
+from metrics.scene import Loss, Process, Scene
+from runtime import training_grids
 from schedule import make_scheduler
-from tiles import arranged, pixels, scaled, tiled
-from viewer import recording
+from viz import image_film
+from viz import image_grids as image_figures
+from viz.colours import GROUND
+from viz.films import HELD_S
+from viz.recording.images import GAP_SHARE, log_images
+from viz.tiles import arranged, pixels, scaled, tiled
+from viz.viewer import recording
 
 NOISINGS = np.array([50, 20, 5, 0])
 
@@ -55,7 +55,7 @@ def test_pixels_are_the_images_bytes():
     assert pixels(np.zeros((5, 3, 4, 6))).shape == (5, 4, 6, 3)
     assert pixels(np.zeros((5, 2, 4, 6))).shape == pixels(np.zeros((5, 7, 4, 6))).shape == (5, 4, 6, 3)
     byte = np.arange(256).reshape(1, 16, 16)
-    assert np.array_equal(pixels(byte / 127.5 - 1)[..., 0], byte[0])  # what images.py makes of bytes comes back
+    assert np.array_equal(pixels(byte / 127.5 - 1)[..., 0], byte[0])  # what images.sets makes of bytes comes back
 
 
 @pytest.mark.parametrize(("images", "words"), [(np.full((1, 4, 4), np.nan), "NaN"), (np.zeros((4, 4)), "C, H, W")])
@@ -210,7 +210,7 @@ def test_a_window_shows_the_newest_grid_until_it_is_closed(monkeypatch):
 
 def test_the_network_and_all_random_numbers_stay_as_they_were():
     from dataset import Normaliser
-    from trained import Trained, build
+    from runtime.trained import Trained, build
 
     config = {
         "schedule": "cosine", "num_timesteps": 20, "beta_start": None, "beta_end": None,

@@ -1,17 +1,13 @@
 """Image sets: bytes in memory, folder trees as people make them, what is held out."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from image_files import read_image
-from images import ImageSet, MNISTDataset, digits, held_out_images, make_images
+from images.files import read_image
+from images.sets import ImageSet, MNISTDataset, digits, held_out_images, make_images
 from loader import ShuffledBatches, batches
 
 
@@ -45,7 +41,7 @@ def test_an_image_set_keeps_bytes_and_gives_floats():
     assert len(data) == 1797
     assert data.dims == (1, 8, 8)
     assert data.num_labels == 10
-    assert data.law is None
+    assert data.mixture is None
     image, label = data[3]
     assert image.dtype == torch.float32
     assert (image.shape, label.shape, label.dtype) == ((1, 8, 8), (), torch.int64)
@@ -134,12 +130,6 @@ def test_mnist_that_was_never_prepared_says_how(tmp_path, monkeypatch):
     hint = "prepare_mnist.py --source FOLDER_OR_URL --out data/MNIST/mnist_images"
     with pytest.raises(FileNotFoundError, match=hint):
         make_images("mnist", n_samples=None, seed=0)
-
-
-def test_the_module_shows_itself(tmp_path):
-    done = subprocess.run([sys.executable, ROOT / "images.py"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "1797 images of (1, 8, 8)" in done.stdout
 
 
 # ---------------------------------------------------------------- held out

@@ -3,19 +3,21 @@
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL, UNJUDGED, command
+from conftest import NO_EVALUATION, SMALL, command
 
-import checkpoint
 from dataset import make_dataset
+from runtime import checkpoint
+from runtime.trained import load
 from sampler import last
-from trained import load
 
 
 @pytest.fixture(scope="module")
 def conditional(tmp_path_factory):
     """A small model of moons that has learnt which moon is which."""
     folder = tmp_path_factory.mktemp("conditional") / "run"
-    done = command(f"train.py {SMALL} {UNJUDGED} conditional=true max_steps=1000 task_name={folder}", folder.parent)
+    done = command(
+        f"train.py {SMALL} {NO_EVALUATION} conditional=true max_steps=1000 task_name={folder}", folder.parent
+    )
     assert done.returncode == 0, done.stderr
     return load(folder, torch.device("cpu"))
 
@@ -63,7 +65,7 @@ def test_an_unconditional_model_has_no_labels(run):
 
 
 def test_resuming_another_model_names_the_mismatch(run, workplace):
-    done = command(f"train.py dataset=digits model=unet_small {UNJUDGED} resume={run}", workplace)
+    done = command(f"train.py dataset=digits model=unet_small {NO_EVALUATION} resume={run}", workplace)
     assert done.returncode == 1 and "was trained with model=mlp, not with model=unet_small" in done.stderr
 
 

@@ -7,32 +7,32 @@ from scipy import stats
 
 from dataset import make_dataset
 from diffusion import exact_denoiser
-from law import Law
-from likelihood import kl_from_law, log_likelihood
-from metrics import (
+from metrics.distances import (
     DISTANCES,
     classifier_accuracy,
     density_distance,
     energy_distance,
+    exact_draws,
     floors,
-    from_law,
-    from_points,
-    judge,
-    judged,
+    measure,
+    metric_result,
     negative_log_density,
+    rows_of,
     sliced_wasserstein,
     wasserstein2,
 )
-from randomness import generator
+from metrics.likelihood import kl_from_exact, log_likelihood
+from mixture import GaussianMixture
+from runtime.randomness import generator
 from sampler import last, sample
 from schedule import LinearNoiseScheduler
 
-LAW = make_dataset("moons", 1, 0, noise=0.05).law
+LAW = make_dataset("moons", 1, 0, noise=0.05).mixture
 N = 10_000
 
 
 def draw(n, i):
-    return from_law(LAW, seed=123)(n, i)
+    return exact_draws(LAW, seed=123)(n, i)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,9 @@ def measured():
 
 
 def flagged(samples, measured, i=0):
-    return [d.name for d, n, f in measured if not judged(d, d.between(samples[:n], draw(n, 1000 + i)), f, n).passed]
+    return [
+        d.name for d, n, f in measured if not metric_result(d, d.between(samples[:n], draw(n, 1000 + i)), f, n).passed
+    ]
 
 
 def test_distances_of_shifted_points_are_the_shift():
@@ -70,16 +72,16 @@ def test_classifier_is_right_by_half_or_always():
 def test_negative_log_density_of_a_gaussian_is_its_entropy():
     x = np.random.default_rng(0).normal(size=(40_000, 2))
     entropy = 1 + np.log(2 * np.pi)
-    assert negative_log_density(Law(torch.zeros(1, 2), 1.0), x) == pytest.approx(entropy, abs=0.025)
+    assert negative_log_density(GaussianMixture(torch.zeros(1, 2), 1.0), x) == pytest.approx(entropy, abs=0.025)
 
 
 def test_real_data_is_flagged_by_none_in_20_seeds(measured):
     for seed in range(20):
-        assert flagged(from_law(LAW, seed=1000 + seed)(N, 0), measured, seed) == []
+        assert flagged(exact_draws(LAW, seed=1000 + seed)(N, 0), measured, seed) == []
 
 
 def wide(g):
-    return make_dataset("moons", 1, 0, noise=0.06).law.sample(N, g)
+    return make_dataset("moons", 1, 0, noise=0.06).mixture.sample(N, g)
 
 
 def one_moon(g):
@@ -109,7 +111,7 @@ def chain_of_the_exact_denoiser(sampler, n):
     shift, scale = torch.tensor([0.5, 0.25]), torch.tensor([0.87, 0.5])
     denoise = exact_denoiser(LAW.scaled(shift, scale), scheduler)
     x = last(sample(denoise, scheduler, torch.randn(n, 2, generator=g), sampler=sampler, generator=g))
-    return judge((x * scale + shift).numpy(), draw, LAW)
+    return measure((x * scale + shift).numpy(), draw, LAW)
 
 
 def test_the_chain_of_the_exact_denoiser_is_indistinguishable_by_every_figure():
@@ -137,9 +139,9 @@ def test_likelihood_of_the_exact_denoiser_is_the_laws_density():
 def test_kl_of_a_shifted_gaussian_is_half_the_squared_shift():
     # the model thinks the data is N(0, 1) in each of two dimensions; it is N(0.3, 1) in the first
     scheduler = LinearNoiseScheduler(1000)
-    law, model = Law(torch.tensor([[0.3, 0.0]]), 1.0), Law(torch.zeros(1, 2), 1.0)
-    x = law.noised(*scheduler.alpha_sigma_at(0)).sample(4000, generator(0, "test"))
-    kl, error = kl_from_law(exact_denoiser(model, scheduler), scheduler, law, x, scheduler.timesteps(400))
+    mixture, model = GaussianMixture(torch.tensor([[0.3, 0.0]]), 1.0), GaussianMixture(torch.zeros(1, 2), 1.0)
+    x = mixture.noised(*scheduler.alpha_sigma_at(0)).sample(4000, generator(0, "test"))
+    kl, error = kl_from_exact(exact_denoiser(model, scheduler), scheduler, mixture, x, scheduler.timesteps(400))
     assert error == pytest.approx(0.3 / 4000**0.5, rel=0.1)
     assert kl == pytest.approx(0.045, abs=5 * error)
 
@@ -154,14 +156,14 @@ def test_kl_of_a_shifted_gaussian_is_half_the_squared_shift():
 )
 def test_bad_samples_are_named(samples, words):
     with pytest.raises(ValueError, match=words):
-        judge(samples, draw, LAW)
+        measure(samples, draw, LAW)
 
 
 def test_held_out_points_stand_in_for_an_unknown_law():
     points = draw(3000, 7)
-    real = from_points(points, seed=0)
+    real = rows_of(points, seed=0)
     a, b = real(5000, 1), real(5000, 2)
     assert len(a) == len(b) == 1500
     assert not {tuple(p) for p in a.tolist()} & {tuple(p) for p in b.tolist()}
-    rows = judge(draw(1500, 8), real)
+    rows = measure(draw(1500, 8), real)
     assert all(row.passed for row in rows) and "negative log-density" not in {row.name for row in rows}

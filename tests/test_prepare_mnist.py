@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import prepare_mnist
 from prepare_mnist import fetch, prepare, read_idx, write_tree
 
-from images import MNIST_ROOT, MNISTDataset, held_out_images
+from images.sets import MNIST_ROOT, MNISTDataset, held_out_images
 
 COUNTS = {"train": 30, "t10k": 20}
 

@@ -10,20 +10,20 @@ import numpy as np
 import pytest
 import rerun as rr
 import torch
-from conftest import SMALL, UNJUDGED, command, python
+from conftest import NO_EVALUATION, SMALL, command, python
 from rerun.chunk import RrdReader
 
-import replay
 from dataset import make_dataset
 from diffusion import exact_denoiser, forward_states
-from palette import noise_colours
-from randomness import generator
+from metrics import replay
+from metrics.scene import Loss, Process, Scene
 from rerun_viz import log_forward_diffusion, log_reverse_diffusion, log_scene
+from runtime.randomness import generator
 from sampler import State
-from scene import Loss, Process, Scene
 from schedule import make_scheduler
-from surroundings import LEAST_SIGNAL
-from viewer import recording
+from viz.colours import noise_colours
+from viz.recording.surroundings import LEAST_SIGNAL
+from viz.viewer import recording
 
 
 def column(path, entity, component, clock="step"):
@@ -141,7 +141,7 @@ def whole(tmp_path_factory):
         processes,
         data=real.points,
         alpha_bar=replay.alpha_bar(scheduler),
-        fields=[replay.field("exact", exact_denoiser(real.law, scheduler), scheduler, KEPT, 2)],
+        fields=[replay.field("exact", exact_denoiser(real.mixture, scheduler), scheduler, KEPT, 2)],
         guesses=guesses,
         distance=replay.distance(processes, real.points, make_dataset("moons", 60, 2, noise=0.05).points),
         loss=Loss(np.array([10.0, 20.0]), np.array([0.5, 0.3]), 0.2),
@@ -157,7 +157,7 @@ def test_both_sides_stand_at_equal_noise_on_the_clock_t(whole):
     path, scene = whole
     for side, process in zip(("forward", "reverse"), scene.processes):
         t, positions = column(path, f"/{side}/points", "Points2D:positions", "t")
-        order = np.argsort(process.noisings)
+        order = np.argsort(process.steps)
         assert t.tolist() == KEPT
         assert np.array_equal(np.stack(positions).astype("f"), process.states[order])
     steps, _ = column(path, "/reverse/points", "Points2D:positions")
@@ -179,12 +179,12 @@ def test_guesses_lead_to_x_0_and_are_blank_without_signal(whole):
 
 def test_the_score_field_points_uphill(whole):
     path, scene = whole
-    law, field = make_dataset("moons", 1, 0, noise=0.05).law, scene.fields[0]
+    mixture, field = make_dataset("moons", 1, 0, noise=0.05).mixture, scene.fields[0]
     scheduler = make_scheduler("linear", 20)
     t, vectors = column(path, "/reverse/score/exact", "Arrows2D:vectors", "t")
     assert t.tolist() == KEPT[1:]
     for i, n in enumerate(t):
-        score = law.noised(*scheduler.alpha_sigma_at(n - 1)).score(torch.from_numpy(field.origins)).numpy()
+        score = mixture.noised(*scheduler.alpha_sigma_at(n - 1)).score(torch.from_numpy(field.origins)).numpy()
         cosine = (vectors[i] * score).sum(-1) / np.linalg.norm(vectors[i], axis=-1) / np.linalg.norm(score, axis=-1)
         assert cosine.min() > 0.999
         assert np.linalg.norm(vectors[i], axis=-1).max() <= 2 * replay.REACH / (replay.PER_SIDE[2] - 1)
@@ -273,8 +273,8 @@ def test_many_points_cost_little_more_than_their_bytes(tmp_path):
 
 def test_memory_does_not_grow_with_the_number_of_steps(tmp_path):
     code = (
-        "import resource, numpy as np; from scene import Process, Scene\n"
-        "from rerun_viz import log_scene; from viewer import recording\n"
+        "import resource, numpy as np; from metrics.scene import Process, Scene\n"
+        "from rerun_viz import log_scene; from viz.viewer import recording\n"
         "states = np.random.default_rng(0).random((STEPS, 50_000, 2), 'f')\n"
         "def record():\n"
         "    with recording('test', 'a.rrd', 'file') as rec:\n"
@@ -300,7 +300,7 @@ def test_the_default_scene_stays_small(tmp_path):
 
 def test_a_training_is_recorded_without_changing_it(run, tmp_path):
     done = command(
-        f"train.py {SMALL} {UNJUDGED} max_steps=300 checkpoint_every=100 record=true task_name=seen", tmp_path
+        f"train.py {SMALL} {NO_EVALUATION} max_steps=300 checkpoint_every=100 record=true task_name=seen", tmp_path
     )
     assert done.returncode == 0, done.stderr
     assert "rerun seen/training.rrd" in done.stdout

@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy import stats
 
-from randomness import generator
+from runtime.randomness import generator
 from sampler import SAMPLERS, ddim, ddpm, in_chunks, last, sample, visited
 from schedule import LinearNoiseScheduler
 

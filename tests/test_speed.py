@@ -8,7 +8,7 @@ import torch
 from conftest import ROOT
 
 from dataset import Normaliser
-from trained import Trained, build
+from runtime.trained import Trained, build
 
 CONFIG = {
     "schedule": "linear", "num_timesteps": 1000, "beta_start": None, "beta_end": None,

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from components import inputs, stirred
-from unet import BottleNeck, DownSamplingBlock, ResidualBlock, Stage, UNet, UpSamplingBlock, group_norm
+from nets.unet import BottleNeck, DownSamplingBlock, ResidualBlock, Stage, UNet, UpSamplingBlock, group_norm
+from runtime.network_parts import inputs, stirred
 
 COND = 12
 T = 50

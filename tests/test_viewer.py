@@ -19,8 +19,8 @@ import rerun as rr
 from conftest import QUIET, ROOT, command
 from PIL import Image
 
-import viewer
-from palette import NOISE_STOPS, TRACKED
+from viz import viewer
+from viz.colours import NOISE_STOPS, TRACKED
 
 LINUX = sys.platform.startswith("linux")
 MAIN = [sys.executable, str(ROOT / "main.py"), "viewer=web", "num_samples=300", "num_timesteps=40"]
@@ -114,7 +114,7 @@ def test_a_live_window_without_a_display_becomes_a_file(tmp_path, monkeypatch, c
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")
 def test_a_killed_run_leaves_no_half_recording(tmp_path):
     code = (
-        "import os, numpy as np; from viewer import recording; from rerun_viz import log_forward_diffusion\n"
+        "import os, numpy as np; from viz.viewer import recording; from rerun_viz import log_forward_diffusion\n"
         "x = np.zeros((500, 2), 'f')\n"
         "with recording('test', 'a.rrd', 'file') as rec:\n"
         "    log_forward_diffusion(x, np.zeros((50, 500, 2), 'f'), [0], rec=rec)\n"

@@ -14,10 +14,10 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import visualize_components
 
-import checkpoint
-from components import stirred
-from images import MNIST_ROOT
-from trained import build
+from images.sets import MNIST_ROOT
+from runtime import checkpoint
+from runtime.network_parts import stirred
+from runtime.trained import build
 
 NETWORKS = [
     *[f"{name}_head{head}.png" for name in ("mhsa", "mhca") for head in (0, 1)],

@@ -14,9 +14,9 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from figures import BLUE, GREY
-from palette import TRACKED, hex_colour
-from tiles import pixels, tiled
+from viz.colours import TRACKED, hex_colour
+from viz.stills import BLUE, GREY
+from viz.tiles import pixels, tiled
 
 # dark at 0 and brighter the farther from it: bright means large, blue below 0 and orange above
 SIGNED = LinearSegmentedColormap.from_list("signed", ["#bfe1ff", "#2f6db5", "#15171c", "#d65831", "#ffe2b8"])

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from palette import DATA, hex_colour, noise_colours
-from scene import Process, Scene, checked_points
+from metrics.scene import Process, Scene, checked_points
+from viz.colours import DATA, hex_colour, noise_colours
 
 WIDTH, DPI = 480, 80  # pixels
 FRAMES, FRAMES_PER_S, HELD_S = 60, 15, 1.5
@@ -29,7 +29,7 @@ def check_writer(animation: str) -> None:
         raise ValueError(f"animation must be one of none, gif, mp4; got {animation!r}")
 
 
-def leave(scene: Scene, folder: Path, animation: str, save_trajectory: bool) -> None:
+def save(scene: Scene, folder: Path, animation: str, save_trajectory: bool) -> None:
     """The film and trajectory.npz in a run folder, where they are asked for."""
     if save_trajectory:
         print(f"trajectory: {save_scene(scene, folder / 'trajectory.npz')}")
@@ -65,8 +65,8 @@ def frames(scene: Scene) -> Iterator[NDArray[np.uint8]]:
         for process, dots, text in zip(processes, scatters, texts):
             i = round(share * (len(process.states) - 1))
             dots.set_offsets(process.states[i, :POINTS, :2])
-            dots.set_color(hex_colour(noise_colours(process.noisings[i] / process.noisings.max())))
-            text.set_text(f"noised {process.noisings[i]} times")
+            dots.set_color(hex_colour(noise_colours(process.steps[i] / process.steps.max())))
+            text.set_text(f"noised {process.steps[i]} times")
         canvas.draw()
         yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
@@ -145,7 +145,7 @@ def _write_mp4(pictures: list[NDArray[np.uint8]], path: Path, frames_per_s: int)
 
 def save_scene(scene: Scene, path: Path) -> Path:
     """trajectory.npz: for each side SIDE (S, N, d) and SIDE_noisings (S,), and the clean data (N, d)."""
-    arrays = {p.side: p.states for p in scene.processes} | {f"{p.side}_noisings": p.noisings for p in scene.processes}
+    arrays = {p.side: p.states for p in scene.processes} | {f"{p.side}_noisings": p.steps for p in scene.processes}
     np.savez(path, **arrays, **({} if scene.data is None else {"data": scene.data}))
     return path
 
@@ -161,6 +161,6 @@ def load_scene(path: str | Path) -> Scene:
             data = arrays.get("data")
     except Exception as error:  # a damaged zip file has many ways to say so
         raise ValueError(f"{path} is no trajectory.npz of moonwalk") from error
-    if not processes or any(len(p.states) != len(p.noisings) or not len(p.states) for p in processes):
+    if not processes or any(len(p.states) != len(p.steps) or not len(p.states) for p in processes):
         raise ValueError(f"{path} is no trajectory.npz of moonwalk: it holds neither a forward nor a reverse process")
     return Scene(processes, data=data)

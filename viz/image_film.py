@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-import animation
-from image_figures import Sheet, grid_picture
-from scene import Process
-from tiles import arranged
+from metrics.scene import Process
+from viz import films as animation
+from viz.image_grids import Sheet, grid_picture
+from viz.tiles import arranged
 
 LASTS_S = 4  # at least; few states are shown more slowly
 PIXELS, FRAMES, COLOURS = 60_000, 40, 20  # noise does not compress: pixels of all images, frames, shades
@@ -23,7 +23,7 @@ def check_options(track_samples: list[int] | None, save_trajectory: bool) -> Non
         raise ValueError("track_samples and save_trajectory belong to points; images have their film and recording")
 
 
-def leave(process: Process, labels: NDArray | None, classes: list[str], folder: Path, kind: str) -> None:
+def save(process: Process, labels: NDArray | None, classes: list[str], folder: Path, kind: str) -> None:
     """The film of a process in a run folder, where one is asked for: kind is none, gif or mp4."""
     if kind != "none":
         print(f"animation:  {animate(process, labels, classes, folder / f'{process.side}.{kind}')}")
@@ -46,6 +46,6 @@ def frames(process: Process, labels: NDArray | None, classes: list[str]) -> Iter
     for i in np.linspace(0, s - 1, min(s, FRAMES)).round().astype(int):
         picture = grid_picture(process.states[i, :n], grid, side)
         what = TITLES[process.side] + (NAMED if grid.names else "")
-        title = f"{what}\nnoised {process.noisings[i]} times"
+        title = f"{what}\nnoised {process.steps[i]} times"
         sheet = sheet or Sheet(picture, title, grid.names)
         yield sheet.turn(picture, title)

@@ -7,8 +7,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
-from palette import GROUND
-from tiles import Grid, arranged, pixels, scaled, tiled
+from viz.colours import GROUND
+from viz.tiles import Grid, arranged, pixels, scaled, tiled
 
 DPI = 120  # that of figures.save, so that a tile's pixel becomes a whole number of the picture's
 SHOWN = 400  # images in a grid, at most

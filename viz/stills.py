@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from palette import DATA, GENERATED, hex_colour, noise_colours
+from viz.colours import DATA, GENERATED, hex_colour, noise_colours
 
 GREY, ORANGE, BLUE = hex_colour(DATA), hex_colour(GENERATED), "#2f6db5"
 

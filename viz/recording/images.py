@@ -7,12 +7,10 @@ import numpy as np
 import rerun as rr
 from numpy.typing import NDArray
 
-import layout
-import surroundings
-import words
-from palette import LABEL
-from scene import Process, Scene
-from tiles import Grid, pixels, tiled
+from metrics.scene import Process, Scene
+from viz.colours import LABEL
+from viz.recording import layout, surroundings, words
+from viz.tiles import Grid, pixels, tiled
 
 GAP_SHARE = 0.12  # of an image's side
 LETTER_SHARE = 0.3  # of an image's side: what is left free for each letter of a name
@@ -55,7 +53,7 @@ def _log_film(rec: rr.RecordingStream, entity: str, process: Process, pictures: 
     style = rr.components.ImageFormat(width, height, color_model=model, channel_datatype=rr.ChannelDatatype.U8)
     rec.log(entity, rr.Image.from_fields(format=style, magnification_filter="nearest"), static=True)
     columns = rr.Image.columns(buffer=[picture.tobytes() for picture in pictures])
-    rec.send_columns(entity, indexes=surroundings.clocks(process.story, process.noisings), columns=columns)
+    rec.send_columns(entity, indexes=surroundings.clocks(process.story, process.steps), columns=columns)
 
 
 def _log_names(rec: rr.RecordingStream, entity: str, names: list[str], height: int, margin: int) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import rerun.blueprint as rrb
 
-from scene import Process, Scene
+from metrics.scene import Process, Scene
 
 STATES_PER_S = 16
 IMAGES_LAST_S = 8  # a film of images: their states lie at very uneven distances
@@ -40,7 +40,7 @@ def of_images(scene: Scene, height: int, width: int, margin: int) -> rrb.Bluepri
     views = [rrb.Spatial2DView(origin=f"/{process.side}/{of}", name=name, **style) for of, name in names.items()]
     stage = rrb.Vertical(rrb.Horizontal(*views), rrb.Horizontal(*_curves(scene)), row_shares=[5, 2], name="Process")
     whole = rrb.Horizontal(stage, _words(), column_shares=[4, 1])
-    return rrb.Blueprint(whole, _clock("step", float(process.noisings.max()) / IMAGES_LAST_S), collapse_panels=True)
+    return rrb.Blueprint(whole, _clock("step", float(process.steps.max()) / IMAGES_LAST_S), collapse_panels=True)
 
 
 def of_training(dim: int, play_state: str) -> rrb.Blueprint:

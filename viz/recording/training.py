@@ -6,9 +6,9 @@ import numpy as np
 import rerun as rr
 from numpy.typing import NDArray
 
-import layout
-from palette import DATA, GENERATED, LOSS, TRACKED, noise_colours
-from surroundings import HELD, in_order, points
+from viz.colours import DATA, GENERATED, LOSS, TRACKED, noise_colours
+from viz.recording import layout
+from viz.recording.surroundings import HELD, in_order, points
 
 TRACKED_ROWS = 12
 

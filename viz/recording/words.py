@@ -2,7 +2,7 @@
 
 import math
 
-from scene import Scene
+from metrics.scene import Scene
 
 COLOURS = "Colour is noise: green is clean, then yellow, orange, red."
 
@@ -57,12 +57,12 @@ def about_images(scene: Scene, named: bool) -> str:
 
 def now(scene: Scene, clock: str, moment: int) -> str:
     """Where each process stands when `clock` shows `moment`."""
-    total = max(int(p.noisings.max()) for p in scene.processes)
+    total = max(int(p.steps.max()) for p in scene.processes)
     lines = [f"## {clock} {moment} of {total}"]
     for process in scene.processes:
-        noisings = total - moment if clock == "step" and process.side == "reverse" else moment
-        lines += [f"**{process.side}**: noised {noisings} times", *_signal(scene, noisings)]
-        at = abs(process.noisings - noisings).argmin()
+        steps = total - moment if clock == "step" and process.side == "reverse" else moment
+        lines += [f"**{process.side}**: noised {steps} times", *_signal(scene, steps)]
+        at = abs(process.steps - steps).argmin()
         if scene.distance is not None:
             lines.append(f"* distance to the data {scene.distance.by_side[process.side][at]:.3f}")
     if scene.distance is not None:
@@ -70,8 +70,8 @@ def now(scene: Scene, clock: str, moment: int) -> str:
     return "\n".join(line if line.startswith("* ") else f"\n{line}\n" for line in lines)
 
 
-def _signal(scene: Scene, noisings: int) -> list[str]:
+def _signal(scene: Scene, steps: int) -> list[str]:
     if scene.alpha_bar is None:
         return []
-    left = float(scene.alpha_bar[noisings])
+    left = float(scene.alpha_bar[steps])
     return [f"* x = {math.sqrt(left):.2f} data + {math.sqrt(1 - left):.2f} noise"]

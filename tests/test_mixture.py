@@ -9,8 +9,8 @@ from scipy import stats
 
 from dataset import DATASETS, make_dataset
 from diffusion import exact_denoiser
-from law import Law, curve, mixed
-from randomness import generator
+from mixture import GaussianMixture, curve, mixed
+from runtime.randomness import generator
 from schedule import LinearNoiseScheduler
 
 OPTIONS = {
@@ -25,29 +25,32 @@ SCHEDULER = LinearNoiseScheduler(1000)
 
 
 def law_of(name):
-    return make_dataset(name, 10, 0, **OPTIONS[name]).law
+    return make_dataset(name, 10, 0, **OPTIONS[name]).mixture
 
 
 @pytest.mark.parametrize("name", DATASETS)
 @pytest.mark.parametrize("t", [None, 0, 300, 999])
 def test_score_is_the_gradient_of_the_log_density(name, t):
-    law = law_of(name)
-    law = law if t is None else law.noised(*SCHEDULER.alpha_sigma_at(t))
-    x = law.sample(50, generator(0, "test")).requires_grad_()
-    (gradient,) = torch.autograd.grad(law.log_density(x).sum(), x)
-    torch.testing.assert_close(law.score(x.detach()), gradient, rtol=1e-9, atol=1e-9)
+    mixture = law_of(name)
+    mixture = mixture if t is None else mixture.noised(*SCHEDULER.alpha_sigma_at(t))
+    x = mixture.sample(50, generator(0, "test")).requires_grad_()
+    (gradient,) = torch.autograd.grad(mixture.log_density(x).sum(), x)
+    torch.testing.assert_close(mixture.score(x.detach()), gradient, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", [n for n in DATASETS if n != "helix"])
 @pytest.mark.parametrize("t", [None, 300])
 def test_density_integrates_to_one(name, t):
-    law = law_of(name)
-    law = law if t is None else law.noised(*SCHEDULER.alpha_sigma_at(t))
-    low, high = law.centres.min(0).values - 8 * law.variance.sqrt(), law.centres.max(0).values + 8 * law.variance.sqrt()
+    mixture = law_of(name)
+    mixture = mixture if t is None else mixture.noised(*SCHEDULER.alpha_sigma_at(t))
+    low, high = (
+        mixture.centres.min(0).values - 8 * mixture.variance.sqrt(),
+        mixture.centres.max(0).values + 8 * mixture.variance.sqrt(),
+    )
     n = 700  # a Gaussian is summed exactly by a grid finer than it is wide
     x, y = (torch.linspace(float(low[i]), float(high[i]), n, dtype=torch.float64) for i in range(2))
     grid = torch.stack(torch.meshgrid(x, y, indexing="ij"), -1).reshape(-1, 2)
-    total = float(law.log_density(grid).exp().sum() * (x[1] - x[0]) * (y[1] - y[0]))
+    total = float(mixture.log_density(grid).exp().sum() * (x[1] - x[0]) * (y[1] - y[0]))
     assert total == pytest.approx(1, abs=1e-5)
 
 
@@ -65,77 +68,80 @@ def test_moons_density_against_brute_force_integration():
 
 
 def test_a_single_gaussian_is_the_textbook_one():
-    law, x = Law(torch.tensor([[1.0, -2.0]]), torch.tensor([0.25, 4.0])), torch.randn(20, 2, dtype=torch.float64)
+    mixture, x = (
+        GaussianMixture(torch.tensor([[1.0, -2.0]]), torch.tensor([0.25, 4.0])),
+        torch.randn(20, 2, dtype=torch.float64),
+    )
     expected = stats.multivariate_normal([1, -2], np.diag([0.25, 4])).logpdf(x.numpy())
-    np.testing.assert_allclose(law.log_density(x), expected, rtol=1e-12)
+    np.testing.assert_allclose(mixture.log_density(x), expected, rtol=1e-12)
 
 
 def test_best_epsilon_against_the_integral_over_clean_data():
     # E[eps | x_t] of two noisy points in one dimension, by summing over a fine grid of x_0
-    law = Law(torch.tensor([[-1.0], [0.5]]), 0.04, torch.tensor([0.3, 0.7]))
+    mixture = GaussianMixture(torch.tensor([[-1.0], [0.5]]), 0.04, torch.tensor([0.3, 0.7]))
     x_0 = torch.linspace(-4, 4, 400_001, dtype=torch.float64)[:, None]
-    prior = law.log_density(x_0).exp()
+    prior = mixture.log_density(x_0).exp()
     for t in (0, 200, 900):
         alpha, sigma = SCHEDULER.alpha_sigma_at(t)
         for x_t in (-1.0, 0.1, 0.7):
             eps = (x_t - alpha * x_0[:, 0]) / sigma
             weight = prior * (-0.5 * eps**2).exp()
             expected = float((weight * eps).sum() / weight.sum())
-            assert float(law.eps(torch.tensor([[x_t]]).double(), alpha, sigma)) == pytest.approx(expected, abs=1e-5)
+            assert float(mixture.eps(torch.tensor([[x_t]]).double(), alpha, sigma)) == pytest.approx(expected, abs=1e-5)
 
 
 def test_posterior_is_bayes_rule():
-    law, (alpha, sigma) = law_of("moons"), SCHEDULER.alpha_sigma_at(250)
+    mixture, (alpha, sigma) = law_of("moons"), SCHEDULER.alpha_sigma_at(250)
     x_t = torch.tensor([0.3, 0.1], dtype=torch.float64)
-    posterior = law.posterior(x_t, alpha, sigma)
-    x_0 = law.sample(5, generator(0, "test"))
+    posterior = mixture.posterior(x_t, alpha, sigma)
+    x_0 = mixture.sample(5, generator(0, "test"))
     likelihood = -0.5 * ((x_t - alpha * x_0) / sigma).square().sum(1) - 2 * math.log(sigma) - math.log(2 * math.pi)
-    evidence = law.noised(alpha, sigma).log_density(x_t[None])
-    torch.testing.assert_close(posterior.log_density(x_0), law.log_density(x_0) + likelihood - evidence)
+    evidence = mixture.noised(alpha, sigma).log_density(x_t[None])
+    torch.testing.assert_close(posterior.log_density(x_0), mixture.log_density(x_0) + likelihood - evidence)
     # its mean is the x_0 guess of the best epsilon
     mean = (posterior.weights[:, None] * posterior.centres).sum(0)
-    guess = (x_t - sigma * law.eps(x_t[None], alpha, sigma)[0]) / alpha
+    guess = (x_t - sigma * mixture.eps(x_t[None], alpha, sigma)[0]) / alpha
     torch.testing.assert_close(mean, guess)
 
 
 def test_variance_of_epsilon_is_that_of_the_posterior():
-    law, (alpha, sigma) = law_of("spirals"), SCHEDULER.alpha_sigma_at(150)
-    x_t = law.noised(alpha, sigma).sample(4, generator(0, "test"))
+    mixture, (alpha, sigma) = law_of("spirals"), SCHEDULER.alpha_sigma_at(150)
+    x_t = mixture.noised(alpha, sigma).sample(4, generator(0, "test"))
     for x in x_t:  # x_0 given x_t is a mixture: its variance is that of its parts and that between them
-        p = law.posterior(x, alpha, sigma)
+        p = mixture.posterior(x, alpha, sigma)
         mean = p.weights @ p.centres
         variance = p.variance + p.weights @ (p.centres - mean).square()
         expected = float((alpha / sigma) ** 2 * variance.mean())
-        assert float(law.eps_variance(x[None], alpha, sigma)) == pytest.approx(expected, rel=1e-9)
+        assert float(mixture.eps_variance(x[None], alpha, sigma)) == pytest.approx(expected, rel=1e-9)
 
 
 def test_points_without_noise_are_the_memorising_denoiser():
     points = torch.cartesian_prod(*[torch.arange(5, dtype=torch.float64)] * 2)  # far apart against the noise
-    law, t = Law(points), torch.tensor(30)
+    mixture, t = GaussianMixture(points), torch.tensor(30)
     x_t = SCHEDULER.add_noise(points, t, torch.randn(points.shape, generator=generator(0, "test"), dtype=torch.float64))
-    x_0 = SCHEDULER.predict_x0(x_t, t, exact_denoiser(law, SCHEDULER)(x_t, t))
+    x_0 = SCHEDULER.predict_x0(x_t, t, exact_denoiser(mixture, SCHEDULER)(x_t, t))
     torch.testing.assert_close(x_0, points, atol=1e-6, rtol=0)
     with pytest.raises(ValueError, match="no density"):
-        law.log_density(points)
+        mixture.log_density(points)
 
 
 def test_scaled_law_is_that_of_scaled_points():
-    law, shift, scale = law_of("moons"), torch.tensor([0.5, 0.2]), torch.tensor([0.9, 0.4])
-    x = law.sample(10, generator(0, "test"))
+    mixture, shift, scale = law_of("moons"), torch.tensor([0.5, 0.2]), torch.tensor([0.9, 0.4])
+    x = mixture.sample(10, generator(0, "test"))
     jacobian = float(scale.double().log().sum())
-    ours = law.scaled(shift, scale).log_density((x - shift) / scale)
-    torch.testing.assert_close(ours, law.log_density(x) + jacobian)
+    ours = mixture.scaled(shift, scale).log_density((x - shift) / scale)
+    torch.testing.assert_close(ours, mixture.log_density(x) + jacobian)
 
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_data_and_law_agree(name):
     # mean log-density of 20 000 points against the law's own entropy: a difference of 5 standard errors has p = 6e-7
-    data, law = make_dataset(name, 20_000, 3, **OPTIONS[name]), law_of(name)
-    own = law.log_density(law.sample(20_000, generator(9, "test")))
-    given = law.log_density(torch.from_numpy(data.points))
+    data, mixture = make_dataset(name, 20_000, 3, **OPTIONS[name]), law_of(name)
+    own = mixture.log_density(mixture.sample(20_000, generator(9, "test")))
+    given = mixture.log_density(torch.from_numpy(data.points))
     error = float((own.var() / len(own) + given.var() / len(given)).sqrt())
     assert abs(float(own.mean() - given.mean())) < 5 * error
-    assert data.points.shape[1] == law.dim and data.labels.min() == 0
+    assert data.points.shape[1] == mixture.dim and data.labels.min() == 0
 
 
 def test_labels_name_the_parts():
@@ -148,10 +154,10 @@ def test_memory_stays_bounded():
     # 100 000 points x 2 000 centres at once would be 1.6 GB; we allow 0.5 GB above what stands before
     import resource
 
-    law = Law(torch.randn(2000, 2, dtype=torch.float64), 0.01)
+    mixture = GaussianMixture(torch.randn(2000, 2, dtype=torch.float64), 0.01)
     x = torch.randn(100_000, 2)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    law.score(x)
+    mixture.score(x)
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024 < 500
 
 
@@ -167,15 +173,15 @@ def test_curve_weights_sum_to_one_and_mixtures_are_equal():
 def test_too_little_noise_for_an_exact_law_is_refused():
     with pytest.raises(ValueError, match="noise=1e-05 is too small"):
         make_dataset("moons", 10, 0, noise=1e-5)
-    assert not make_dataset("moons", 10, 0, noise=0.0).law.has_density
+    assert not make_dataset("moons", 10, 0, noise=0.0).mixture.has_density
 
 
 def test_evenly_spread_points_average_better_than_chance():
-    law = law_of("moons")
-    exact = law.weights @ law.centres
+    mixture = law_of("moons")
+    exact = mixture.weights @ mixture.centres
     errors = []
     for seed in range(10):
-        draws = law.sample_evenly(256, seed), law.sample(256, generator(seed, "test"))
+        draws = mixture.sample_evenly(256, seed), mixture.sample(256, generator(seed, "test"))
         errors.append([float((points.mean(0) - exact).abs().max()) for points in draws])
     even, chance = np.mean(errors, axis=0)
     assert even < 0.2 * chance

@@ -7,10 +7,10 @@ from scipy.linalg import sqrtm
 from scipy.ndimage import gaussian_filter
 from sklearn.datasets import load_digits
 
-import image_classifier
-from image_classifier import ImageJudge, judge_of, looked_at, train_judge
-from image_judge import _accuracies, frechet_distance, judge_images, share_inside
-from randomness import generator
+from metrics import image_features
+from metrics.image_features import FeatureClassifier, feature_classifier, features_of, train_classifier
+from metrics.image_metrics import _accuracies, evaluate_images, frechet_distance, share_inside
+from runtime.randomness import generator
 
 
 class Images:
@@ -43,14 +43,14 @@ FEW = digits().part(slice(200))  # for judges of whom nothing is asked
 def folder(tmp_path_factory):
     """Where the judge of the digits is kept, trained once."""
     folder = tmp_path_factory.mktemp("judges")
-    judge_of(TRAIN, folder=folder)
+    feature_classifier(TRAIN, folder=folder)
     return folder
 
 
 @pytest.fixture
 def brief(monkeypatch):
     """Trainings of a few steps."""
-    monkeypatch.setattr(image_classifier, "LEAST_SEEN", 600)
+    monkeypatch.setattr(image_features, "LEAST_SEEN", 600)
 
 
 # ---------------------------------------------------------------- figures with known values
@@ -116,7 +116,7 @@ N = 120
 
 
 def judged_rows(samples, asked, folder, unseen=None):
-    rows = judge_images(samples, asked, TRAIN, unseen or UNSEEN.part(slice(N, None)), folder=folder)
+    rows = evaluate_images(samples, asked, TRAIN, unseen or UNSEEN.part(slice(N, None)), folder=folder)
     return {row.name: row for row in rows}
 
 
@@ -188,7 +188,7 @@ def test_faults_are_flagged(fault, seen_by, folder):
 def test_sorted_samples_are_not_cut_off(folder):
     # n is half of the unseen images, far fewer than the samples: the first of them would all be zeros and ones
     order = TRAIN.labels.argsort()
-    rows = judge_images(*TRAIN[order], TRAIN, UNSEEN, folder=folder)
+    rows = evaluate_images(*TRAIN[order], TRAIN, UNSEEN, folder=folder)
     assert [row.n for row in rows] == [180, 180, 180, len(TRAIN)]
     assert all(row.passed for row in rows)
 
@@ -215,13 +215,13 @@ def test_values_beyond_the_range_count_as_they_are_shown(folder):
 )
 def test_bad_samples_are_named(samples, asked, words, tmp_path):
     with pytest.raises(ValueError, match=words):
-        judge_images(samples, asked, TRAIN, UNSEEN, folder=tmp_path)
+        evaluate_images(samples, asked, TRAIN, UNSEEN, folder=tmp_path)
 
 
 @pytest.mark.parametrize("labels", [None, torch.zeros(200, dtype=torch.long)])
 def test_images_without_classes_have_no_judge(labels, tmp_path):
     with pytest.raises(ValueError, match="needs labels"):
-        judge_of(Images(FEW.pixels, labels, num_labels=1), folder=tmp_path)
+        feature_classifier(Images(FEW.pixels, labels, num_labels=1), folder=tmp_path)
 
 
 # ---------------------------------------------------------------- the kept judge
@@ -233,17 +233,17 @@ def same(a, b):
 
 def test_training_is_a_function_of_data_and_seed(brief):
     state = torch.random.get_rng_state()
-    first = train_judge(FEW, seed=1)
+    first = train_classifier(FEW, seed=1)
     assert torch.equal(torch.random.get_rng_state(), state)
     torch.rand(3)
-    assert same(first, train_judge(FEW, seed=1)) and not same(first, train_judge(FEW, seed=2))
+    assert same(first, train_classifier(FEW, seed=1)) and not same(first, train_classifier(FEW, seed=2))
 
 
 def test_the_second_call_trains_nothing(brief, tmp_path, monkeypatch, capsys):
-    first = judge_of(FEW, folder=tmp_path / "new" / "folder")
+    first = feature_classifier(FEW, folder=tmp_path / "new" / "folder")
     assert "training a judge" in capsys.readouterr().out
-    monkeypatch.setattr(image_classifier, "train_judge", None)
-    second = judge_of(FEW, folder=tmp_path / "new" / "folder")
+    monkeypatch.setattr(image_features, "train_classifier", None)
+    second = feature_classifier(FEW, folder=tmp_path / "new" / "folder")
     assert same(first, second) and not second.training and capsys.readouterr().out == ""
 
 
@@ -252,13 +252,13 @@ def test_other_data_has_another_judge(brief, tmp_path):
     pixels[3, 0, 4, 4] += 1
     labels[3] = (labels[3] + 1) % 10
     for data, seed in [(FEW, 0), (FEW, 1), (Images(pixels, FEW.labels), 0), (Images(FEW.pixels, labels), 0)]:
-        judge_of(data, seed=seed, folder=tmp_path)
+        feature_classifier(data, seed=seed, folder=tmp_path)
     assert len(list(tmp_path.iterdir())) == 4
 
 
 @pytest.mark.parametrize("place", [0, 30, 0.3, 0.5, 0.9, -22, "cut"])
 def test_a_damaged_file_is_trained_anew(place, brief, tmp_path, capsys):
-    first = judge_of(FEW, folder=tmp_path)
+    first = feature_classifier(FEW, folder=tmp_path)
     (path,) = tmp_path.iterdir()
     content = bytearray(path.read_bytes())
     if place == "cut":
@@ -267,23 +267,23 @@ def test_a_damaged_file_is_trained_anew(place, brief, tmp_path, capsys):
         content[int(place * len(content)) if isinstance(place, float) else place] ^= 0xFF
     path.write_bytes(content)
     capsys.readouterr()
-    assert same(first, judge_of(FEW, folder=tmp_path))
+    assert same(first, feature_classifier(FEW, folder=tmp_path))
     said = capsys.readouterr().out
     assert said.count("\n") == 1 and "anew" in said
-    judge_of(FEW, folder=tmp_path)
+    feature_classifier(FEW, folder=tmp_path)
     assert capsys.readouterr().out == ""
 
 
 def test_a_folder_that_cannot_be_written_costs_only_the_file(brief, tmp_path, capsys):
     (tmp_path / "judges").write_text("a file")
-    assert not judge_of(FEW, folder=tmp_path / "judges").training
+    assert not feature_classifier(FEW, folder=tmp_path / "judges").training
     assert "could not be kept" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("dims", [(1, 8, 8), (3, 28, 28), (3, 64, 48), (4, 9, 33)])
 def test_any_size_has_64_features_of_variance_1(dims):
-    net = ImageJudge(dims, 7).train()
+    net = FeatureClassifier(dims, 7).train()
     images = torch.rand(50, *dims, generator=generator(0, "test")) * 2 - 1
     torch.testing.assert_close(net(images)[0].var(0, correction=0), torch.ones(64), atol=0.05, rtol=0)
-    features, told = looked_at(net.eval(), images.split(20))
+    features, told = features_of(net.eval(), images.split(20))
     assert features.shape == (50, 64) and features.dtype == torch.float64 and told.shape == (50,)
