@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,15 +26,16 @@ def create_moon_dataset(n_samples: int = 500, noise: float = 0.05, seed: int = 0
 
 @dataclass(frozen=True)
 class PointSet:
-    """Points (N, d) float32, which part of the set each belongs to (N,) int64, and the law they come from.
+    """Points (N, d) float32, which part of the set each belongs to (N,) int64, and the distributions they come from.
 
-    A file of points has neither parts nor a known law. Rows are taken as tensors: self[i] is (points,) or
+    mixture: the exact distribution of all points; parts: of those of each label. A file of points has neither. Rows are taken as tensors: self[i] is (points,) or
     (points, labels).
     """
 
     points: np.ndarray
     labels: np.ndarray | None = None
     mixture: GaussianMixture | None = None
+    parts: Sequence[GaussianMixture] = ()
 
     def __len__(self) -> int:
         return len(self.points)
@@ -147,7 +148,7 @@ def make_dataset(name: str, n_samples: int | None, seed: int, **options: Any) ->
         part_of_centre = torch.cat([torch.full((len(part.centres),), i) for i, part in enumerate(parts)])
         points, centre = mixture.sample_parts(n_samples, generator(seed, "dataset"))
         points, labels = points.numpy(), part_of_centre[centre].numpy()
-    return PointSet(points.astype(np.float32), labels.astype(np.int64), mixture)
+    return PointSet(points.astype(np.float32), labels.astype(np.int64), mixture, parts)
 
 
 def held_out(data: PointSet) -> tuple[PointSet, PointSet]:

@@ -1,10 +1,11 @@
-"""The forward process on any array of points, and the objective that a network is trained with.
+"""The forward process on any array of points; what a network may predict; denoisers; the training objective.
 
+A new prediction target is a row in TARGETS, and its name in conf/choices.py.
 `python diffusion.py` prints how the signal drowns.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -12,8 +13,7 @@ from torch import Tensor, nn
 
 from mixture import GaussianMixture
 from runtime.randomness import generator
-from sampler import Denoiser
-from schedule import NoiseScheduler, make_scheduler
+from schedule import CLEAN, NoiseScheduler, make_scheduler, t_of
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 
@@ -62,7 +62,7 @@ class DiffusionModel:
         x = _tensor(data)
         trajectory = x.new_empty((self.scheduler.num_timesteps, *x.shape))
         for t in range(self.scheduler.num_timesteps):
-            x = self.scheduler.add_noise_step(x, torch.tensor(t), self._noise_like(x))
+            x = self.scheduler.add_noise_step(x, t, self._noise_like(x))
             trajectory[t] = x
         return _like(data, trajectory)
 
@@ -90,36 +90,86 @@ def _like(data: np.ndarray | Tensor, x: Tensor) -> np.ndarray | Tensor:
 def forward_states(
     scheduler: NoiseScheduler, x_0: Tensor, steps: Sequence[int], generator: torch.Generator
 ) -> Iterator[Tensor]:
-    """The same chain at chosen numbers of noisings only (rising, from 0), so that long ones fit into memory.
+    """The same chain after chosen numbers of forward steps only (rising, from 0), so that long ones fit into memory.
 
-    A stride over several steps is exact: alpha-bars divide, and independent Gaussians add up to one.
+    Several steps at once are exact: independent Gaussians add up to one (scheduler.stride).
     """
-    x, left = x_0, 1.0
-    for n in steps:
-        alpha_bar = scheduler.alpha_sigma_at(n - 1)[0] ** 2
-        if n > 0:
-            kept, left = alpha_bar / left, alpha_bar
-            noise = torch.randn(x.shape, generator=generator, dtype=x.dtype)
-            x = kept**0.5 * x + (1 - kept) ** 0.5 * noise
+    x, s = x_0, CLEAN
+    for t in map(t_of, steps):
+        if t != s:
+            a, b = scheduler.stride(s, t)
+            x, s = a * x + b * torch.randn(x.shape, generator=generator, dtype=x.dtype), t
         yield x
 
 
-def chosen_steps(num_timesteps: int, count: int) -> list[int]:
-    """At most `count` numbers of noisings from 0 to T, evenly chosen, always with the first and the last."""
-    return np.unique(np.linspace(0, num_timesteps, count).round().astype(int)).tolist()
+# ---------------------------------------------------------------- what a network may predict
 
 
-# ---------------------------------------------------------------- training
+class Prediction(NamedTuple):
+    """What a denoiser believes of x_t = alpha x_0 + sigma eps; both of x_t's shape (B, *dims)."""
+
+    eps: Tensor
+    x_0: Tensor
 
 
-def denoiser(net: nn.Module, scheduler: NoiseScheduler, prediction: str) -> Denoiser:
-    """A network as eps = denoise(x_t, t, label=None), whatever its output means: `prediction` is "eps", "v" or "x0"."""
+class Target(NamedTuple):
+    """What a network's output stands for.
 
-    def denoise(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        out = net(x_t, t, label)
-        if prediction == "v":
-            return scheduler.eps_from_v(x_t, t, out)
-        return scheduler.eps_from_x0(x_t, t, out) if prediction == "x0" else out
+    of: (x_0, eps, alpha, sigma) -> what it should be. prediction: (output, x_t, alpha, sigma) -> Prediction, both
+    parts straight from the output, never one from the other through a division by a tiny alpha or sigma.
+    share: (alpha, sigma) -> what an error of eps is, in units of an error of the target.
+    """
+
+    of: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    prediction: Callable[[Tensor, Tensor, Tensor, Tensor], Prediction]
+    share: Callable[[Tensor, Tensor], Tensor]
+
+
+TARGETS = {
+    "eps": Target(  # Ho et al. 2020: eq. 14, and eq. 15 for x_0
+        of=lambda x_0, eps, alpha, sigma: eps,
+        prediction=lambda eps, x_t, alpha, sigma: Prediction(eps, (x_t - sigma * eps) / alpha),
+        share=lambda alpha, sigma: torch.ones_like(alpha),
+    ),
+    "v": Target(  # the velocity of Salimans and Ho 2022, arXiv 2202.00512, appendix D
+        of=lambda x_0, eps, alpha, sigma: alpha * eps - sigma * x_0,
+        prediction=lambda v, x_t, alpha, sigma: Prediction(sigma * x_t + alpha * v, alpha * x_t - sigma * v),
+        share=lambda alpha, sigma: alpha,
+    ),
+    "x0": Target(
+        of=lambda x_0, eps, alpha, sigma: x_0,
+        prediction=lambda x_0, x_t, alpha, sigma: Prediction((x_t - alpha * x_0) / sigma, x_0),
+        share=lambda alpha, sigma: alpha / sigma,
+    ),
+}
+
+# ---------------------------------------------------------------- denoisers
+
+
+class Denoiser(Protocol):
+    """x_t (B, *dims), t () or (B,), label (B,) or None -> Prediction. A network, a guided one, the exact distribution."""
+
+    def __call__(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction: ...
+
+
+Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+def denoiser(net: Network, scheduler: NoiseScheduler, target: str) -> Denoiser:
+    """A network as a denoiser, whatever its output means: `target` is a key of TARGETS."""
+    prediction = TARGETS[target].prediction
+
+    def denoise(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
+        return prediction(net(x_t, t, label), x_t, *scheduler.alpha_sigma(t, x_t))
+
+    return denoise
+
+
+def exact_denoiser(mixture: GaussianMixture, scheduler: NoiseScheduler) -> Denoiser:
+    """The best denoiser there is for data of a known distribution: E[eps | x_t] and E[x_0 | x_t], one t for all rows."""
+
+    def denoise(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
+        return Prediction(*mixture.denoise(x_t, *scheduler.alpha_sigma_at(int(t))))
 
     return denoise
 
@@ -127,58 +177,74 @@ def denoiser(net: nn.Module, scheduler: NoiseScheduler, prediction: str) -> Deno
 def guided(denoise: Denoiser, guidance: float) -> Denoiser:
     """eps = (1 + w) eps_cond - w eps_uncond, w = `guidance` (Ho and Salimans 2022, arXiv 2207.12598, eq. 6); 0: off."""
 
-    def steered(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        eps = denoise(x_t, t, label)
+    def steered(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
+        cond = denoise(x_t, t, label)
         if guidance == 0 or label is None:
-            return eps
-        return (1 + guidance) * eps - guidance * denoise(x_t, t, None)
+            return cond
+        uncond = denoise(x_t, t, None)
+        return Prediction(*((1 + guidance) * c - guidance * u for c, u in zip(cond, uncond)))
 
     return steered
 
 
 def within_range(denoise: Denoiser, scheduler: NoiseScheduler) -> Denoiser:
-    """A denoiser of images, whose guess of x_0 is kept within [-1, 1], where all pixels are."""
+    """A denoiser of images, whose guess of x_0 is kept within [-1, 1], where all pixels are; eps moves along."""
 
-    def denoise_within(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        x_0 = scheduler.predict_x0(x_t, t, denoise(x_t, t, label))
-        return scheduler.eps_from_x0(x_t, t, x_0.clamp(-1, 1))
+    def denoise_within(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
+        eps, x_0 = denoise(x_t, t, label)
+        (alpha, sigma), inside = scheduler.alpha_sigma(t, x_t), x_0.clamp(-1, 1)
+        return Prediction(eps + alpha / sigma * (x_0 - inside), inside)
 
     return denoise_within
 
 
-def exact_denoiser(mixture: GaussianMixture, scheduler: NoiseScheduler) -> Denoiser:
-    """The best denoiser there is for data of a known law: E[eps | x_t]. It runs in every sampler."""
+def in_chunks(denoise: Denoiser, rows: int) -> Denoiser:
+    """The same denoiser, `rows` rows at a time: the network's intermediate results then stay in the CPU's cache."""
 
-    def denoise(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        return mixture.eps(x_t, *scheduler.alpha_sigma_at(int(t)))
+    def chunked(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
+        parts = x_t.split(rows)
+        labels = [None] * len(parts) if label is None else label.split(rows)
+        return Prediction(*map(torch.cat, zip(*(denoise(x, t, of) for x, of in zip(parts, labels)))))
 
-    return denoise
+    return chunked
+
+
+# ---------------------------------------------------------------- training
 
 
 def training_loss(
-    denoise: Denoiser,
+    net: Network,
     scheduler: NoiseScheduler,
     x_0: Tensor,
     t: Tensor,
     eps: Tensor,
     label: Tensor | None = None,
-    weight: str = "eps",
+    *,
+    target: str = "eps",
+    weights: Tensor | None = None,
 ) -> Tensor:
-    """The squared error of the predicted noise, averaged over dims (L_simple, eq. 14), times loss_weights: (B,)."""
-    x_t = scheduler.add_noise(x_0, t, eps)
-    error = (denoise(x_t, t, label) - eps).square().flatten(1).mean(1)
-    return error if weight == "eps" else error * loss_weights(scheduler, weight).to(error)[t]
+    """The squared error of the network's output, averaged over dims, times weights[t] (see loss_weights): (B,).
 
-
-def loss_weights(scheduler: NoiseScheduler, weight: str) -> Tensor:
-    """What the error of eps counts at every step, (T,): "eps" 1; "v" what makes it the error of v; "min_snr".
-
-    The error of v is that of eps over alpha-bar (Salimans and Ho 2022, appendix D): heavier where noise prevails.
-    min_snr is min(SNR, 5) / SNR (Hang et al. 2023, arXiv 2303.09556, section 3.4): lighter where little is left to do.
+    With target and weight "eps" it is L_simple (eq. 14).
     """
-    alpha_bar = scheduler.alphas_cumprod
-    snr = alpha_bar / (1 - alpha_bar)
-    return {"eps": torch.ones_like(snr), "v": 1 / alpha_bar, "min_snr": snr.clamp(max=5) / snr}[weight]
+    x_t, alpha_sigma = scheduler.add_noise(x_0, t, eps), scheduler.alpha_sigma(t, x_0)
+    error = (net(x_t, t, label) - TARGETS[target].of(x_0, eps, *alpha_sigma)).square().flatten(1).mean(1)
+    return error if weights is None else error * weights.to(error)[t]
+
+
+def loss_weights(scheduler: NoiseScheduler, target: str, weight: str) -> Tensor:
+    """What the squared error of the network's output counts at each step, (T,) float64.
+
+    "target": 1, so that the error of what the network predicts counts evenly. Else the error of eps counts
+    "eps": 1 (Ho et al. 2020, eq. 14), "v": 1 / alpha^2, which makes it the error of v (Salimans and Ho 2022,
+    appendix D), or "min_snr": min(SNR, 5) / SNR (Hang et al. 2023, arXiv 2303.09556, section 3.4).
+    """
+    alpha, sigma = scheduler.alpha, scheduler.sigma
+    if weight == "target":
+        return torch.ones_like(alpha)
+    snr = (alpha / sigma).square()
+    of_eps = {"eps": torch.ones_like(snr), "v": alpha**-2, "min_snr": snr.clamp(max=5) / snr}[weight]
+    return of_eps * TARGETS[target].share(alpha, sigma).square()
 
 
 if __name__ == "__main__":

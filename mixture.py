@@ -73,12 +73,21 @@ class GaussianMixture:
         variance = self._positive_variance()
         return self._by_chunk(x, lambda part, terms: (terms.softmax(1) @ self.centres - part) / variance)
 
-    def eps(self, x_t: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
-        """The best possible guess of the noise, E[eps | x_t] = -sigma * score of x_t's law; in x_t's dtype.
+    def denoise(self, x_t: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
+        """The best possible guesses of noise and data, E[eps | x_t] and E[x_0 | x_t], in x_t's dtype: (B, d) each.
 
-        No denoiser has a smaller squared error (Tweedie's formula: Efron 2011; Ho et al. 2020, section 3.2).
+        No denoiser has a smaller squared error. E[eps | x_t] is -sigma times the score of x_t (Tweedie's formula:
+        Efron 2011; Ho et al. 2020, section 3.2); E[x_0 | x_t] is not computed from it, but from the centres.
         """
-        return (-float(sigma) * self.noised(alpha, sigma).score(x_t)).to(x_t)
+        noised = self.noised(alpha, sigma)
+        centre = noised._by_chunk(x_t, lambda part, terms: terms.softmax(1) @ self.centres)  # E[centre | x_t]
+        minus_score = (x_t.double() - float(alpha) * centre) / noised.variance
+        x_0 = centre + float(alpha) * self.variance * minus_score
+        return (float(sigma) * minus_score).to(x_t), x_0.to(x_t)
+
+    def eps(self, x_t: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
+        """E[eps | x_t] alone."""
+        return self.denoise(x_t, alpha, sigma)[0]
 
     def eps_variance(self, x_t: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
         """Var(eps | x_t), averaged over dims: (B, d) -> (B,). The squared error that even the best guess makes there.

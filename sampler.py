@@ -1,7 +1,7 @@
 """Reverse processes: from noise to data, as generators that yield every state.
 
-A denoiser is any callable `eps = denoise(x_t, t)`: x_t of shape (B, *dims), t of shape () because one step serves
-all rows. A trained network becomes one through `diffusion.denoiser`; the exact law of the data is one as well.
+They run with any denoiser (diffusion.Denoiser) and any process: of the scheduler they ask for alpha and sigma only.
+A new one is a function here, its row in SAMPLERS, and its name in conf/choices.py.
 """
 
 import math
@@ -11,35 +11,46 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from schedule import NoiseScheduler
-
-Denoiser = Callable[[Tensor, Tensor], Tensor]
+from diffusion import Denoiser
+from schedule import CLEAN, NoiseScheduler, step_of
 
 
 class State(NamedTuple):
-    """A moment of the reverse process: after how many noisings, x_t, and the x_0 guessed from it."""
+    """A moment of the reverse process: its t (CLEAN at the end), x_t, and the x_0 guessed from it."""
 
-    step: int
+    t: int
     x_t: Tensor
     x_0: Tensor
+
+    @property
+    def step(self) -> int:
+        """How many forward steps away from clean data it is."""
+        return step_of(self.t)
 
 
 @torch.no_grad()
 def ddpm(
-    denoise: Denoiser, scheduler: NoiseScheduler, x_T: Tensor, *, generator: torch.Generator | None = None
+    denoise: Denoiser,
+    scheduler: NoiseScheduler,
+    x_T: Tensor,
+    *,
+    timesteps: Sequence[int] | None = None,
+    generator: torch.Generator | None = None,
 ) -> Iterator[State]:
-    """Ancestral sampling (Ho et al. 2020, algorithm 2), all T steps.
+    """Ancestral sampling (Ho et al. 2020, algorithm 2) over all T steps or any falling subset of them.
 
-    Yields T + 1 states: step T (x_T itself) first, step 0 (the samples) last.
+    x_s = c_t x_t + c_0 x_0 + std noise, the posterior of eq. 6 and 7 with the guess of x_0 in place of the truth.
+    Yields a state for each step, x_T itself first, and the samples last.
     """
     x = x_T
-    for step in range(scheduler.num_timesteps, 0, -1):
-        t = torch.tensor(step - 1, device=x.device)
-        eps = denoise(x, t)
-        yield State(step, x, scheduler.predict_x0(x, t, eps))
-        noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-        x = scheduler.reverse_step(x, t, eps, noise)
-    yield State(0, x, x)
+    for t, s in _strides(scheduler, timesteps):
+        x_0 = denoise(x, torch.tensor(t, device=x.device)).x_0
+        yield State(t, x, x_0)
+        c_t, c_0, std = scheduler.posterior(t, s)
+        x = c_t * x + c_0 * x_0
+        if std > 0:
+            x = x + std * _noise_like(x, generator)
+    yield State(CLEAN, x, x)
 
 
 @torch.no_grad()
@@ -49,53 +60,100 @@ def ddim(
     x_T: Tensor,
     *,
     timesteps: Sequence[int] | None = None,
-    eta: float = 0.0,
     generator: torch.Generator | None = None,
+    eta: float = 0.0,
 ) -> Iterator[State]:
-    """DDIM (Song, Meng and Ermon 2021, arXiv 2010.02502, eq. 12) over any falling subset of steps.
+    """DDIM (Song, Meng and Ermon 2021, arXiv 2010.02502, eq. 12) over all steps or any falling subset of them.
 
-    eta = 0 is deterministic; eta = 1 over all steps is `ddpm`.
+    x_s = alpha_s x_0 + sqrt(sigma_s^2 - fresh^2) eps + fresh noise, where fresh (eq. 16) is eta times the standard
+    deviation of the posterior: eta = 0 is deterministic, eta = 1 is `ddpm`.
     """
-    timesteps = scheduler.timesteps() if timesteps is None else timesteps
     x = x_T
-    for t, t_next in zip(timesteps, [*timesteps[1:], -1]):
-        eps = denoise(x, torch.tensor(t, device=x.device))
-        x_0 = scheduler.predict_x0(x, torch.tensor(t), eps)
-        yield State(t + 1, x, x_0)
-        (alpha, sigma), (alpha_next, sigma_next) = scheduler.alpha_sigma_at(t), scheduler.alpha_sigma_at(t_next)
-        fresh = eta * sigma_next / sigma * math.sqrt(1 - (alpha / alpha_next) ** 2)  # eq. 16
-        x = alpha_next * x_0 + math.sqrt(sigma_next**2 - fresh**2) * eps
+    for t, s in _strides(scheduler, timesteps):
+        eps, x_0 = denoise(x, torch.tensor(t, device=x.device))
+        yield State(t, x, x_0)
+        (alpha_s, sigma_s), fresh = scheduler.alpha_sigma_at(s), eta * scheduler.posterior(t, s)[2]
+        x = alpha_s * x_0 + math.sqrt(sigma_s**2 - fresh**2) * eps
         if fresh > 0:
-            x = x + fresh * torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
-    yield State(0, x, x)
+            x = x + fresh * _noise_like(x, generator)
+    yield State(CLEAN, x, x)
 
 
 @torch.no_grad()
-def dpm(denoise: Denoiser, scheduler: NoiseScheduler, x_T: Tensor, *, timesteps: Sequence[int]) -> Iterator[State]:
+def dpmpp_2m(
+    denoise: Denoiser,
+    scheduler: NoiseScheduler,
+    x_T: Tensor,
+    *,
+    timesteps: Sequence[int] | None = None,
+    generator: torch.Generator | None = None,
+) -> Iterator[State]:
     """DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, algorithm 2): deterministic, second order, few steps.
 
-    `timesteps` must be distinct and should be evenly spaced in log-SNR (scheduler.timesteps).
+    x_s = sigma_s / sigma_t x_t - alpha_s (exp(-h) - 1) D with h the stride in log-SNR and D = x_0 + (x_0 - x_0_last)
+    h / (2 h_last), the guess extrapolated to the middle of the stride. `timesteps` should be even in log-SNR.
     """
-    x, x_0_before, h_before = x_T, None, None
-    for t, t_next in zip(timesteps, [*timesteps[1:], -1]):
-        eps = denoise(x, torch.tensor(t, device=x.device))
-        x_0 = scheduler.predict_x0(x, torch.tensor(t), eps)
-        yield State(t + 1, x, x_0)
-        (alpha, sigma), (alpha_next, sigma_next) = scheduler.alpha_sigma_at(t), scheduler.alpha_sigma_at(t_next)
-        if t_next < 0:  # infinite log-SNR: the guess itself
+    x, x_0_last, h_last = x_T, None, math.inf
+    for t, s in _strides(scheduler, timesteps):
+        x_0 = denoise(x, torch.tensor(t, device=x.device)).x_0
+        yield State(t, x, x_0)
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = scheduler.alpha_sigma_at(t), scheduler.alpha_sigma_at(s)
+        if s == CLEAN:  # infinite log-SNR: the guess itself
             x = x_0
             break
-        h = math.log(alpha_next / sigma_next) - math.log(alpha / sigma)
-        towards = x_0
-        if x_0_before is not None:  # extrapolated to the middle of the stride
-            towards = x_0 + (x_0 - x_0_before) * (h / h_before / 2)
-        x = sigma_next / sigma * x - alpha_next * math.expm1(-h) * towards
-        x_0_before, h_before = x_0, h
-    yield State(0, x, x)
+        h = math.log(alpha_s / sigma_s) - math.log(alpha_t / sigma_t)
+        D = x_0 if x_0_last is None else x_0 + (x_0 - x_0_last) * (h / h_last / 2)
+        x = sigma_s / sigma_t * x - alpha_s * math.expm1(-h) * D
+        x_0_last, h_last = x_0, h
+    yield State(CLEAN, x, x)
 
 
-# how many network evaluations each takes by default; None: one for each of the T steps
-SAMPLERS = {"ddpm": None, "ddim": 50, "dpm": 50}
+def _strides(scheduler: NoiseScheduler, timesteps: Sequence[int] | None) -> Iterator[tuple[int, int]]:
+    """(t, the next t) down to CLEAN, over these timesteps or all."""
+    timesteps = scheduler.timesteps() if timesteps is None else timesteps
+    return zip(timesteps, [*timesteps[1:], CLEAN])
+
+
+def _noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
+
+
+# ---------------------------------------------------------------- by name
+
+
+class Sampler(NamedTuple):
+    """evaluations: of the network, by default (None: one for each of the T steps); spacing: see scheduler.timesteps;
+    takes: the options of `sample` that mean something to it."""
+
+    run: Callable[..., Iterator[State]]
+    evaluations: int | None
+    spacing: str
+    takes: tuple[str, ...] = ()
+
+
+SAMPLERS = {
+    "ddpm": Sampler(ddpm, None, "even"),
+    "ddim": Sampler(ddim, 50, "even", takes=("eta",)),
+    "dpmpp_2m": Sampler(dpmpp_2m, 50, "log_snr"),
+}
+ALIASES = {"dpm": "dpmpp_2m"}
+
+
+def sampler_of(name: str) -> Sampler:
+    """The row of that name or alias. Raises ValueError where there is none."""
+    if ALIASES.get(name, name) not in SAMPLERS:
+        raise ValueError(f"sampler {name!r} is unknown; choose one of {', '.join(SAMPLERS)}")
+    return SAMPLERS[ALIASES.get(name, name)]
+
+
+def timesteps_of(scheduler: NoiseScheduler, sampler: str, sampling_steps: int | None = None) -> list[int]:
+    """The falling steps t at which `sample` evaluates the denoiser; it yields a state for each, and one more at the end.
+
+    Raises:
+        ValueError: no such sampler, or a number of steps outside 2 .. T.
+    """
+    row, T = sampler_of(sampler), scheduler.num_timesteps
+    return scheduler.timesteps(sampling_steps or min(row.evaluations or T, T), row.spacing)
 
 
 def sample(
@@ -113,41 +171,19 @@ def sample(
     Raises:
         ValueError: no such sampler, a number of steps that it cannot take, or eta where it has no meaning.
     """
-    timesteps = [steps - 1 for steps in visited(scheduler, sampler, sampling_steps)[:-1]]
-    if sampler != "ddim" and eta != 0:
-        raise ValueError(f"eta belongs to sampler=ddim, not to {sampler}")
-    if sampler == "ddpm":
-        return ddpm(denoise, scheduler, x_T, generator=generator)
-    if sampler == "dpm":
-        return dpm(denoise, scheduler, x_T, timesteps=timesteps)
-    return ddim(denoise, scheduler, x_T, timesteps=timesteps, eta=eta, generator=generator)
-
-
-def visited(scheduler: NoiseScheduler, sampler: str, sampling_steps: int | None = None) -> list[int]:
-    """The `step` of every state that `sample` will yield: numbers of noisings, T first and 0 last."""
-    if sampler not in SAMPLERS:
-        raise ValueError(f"sampler {sampler!r} is unknown; choose one of {', '.join(SAMPLERS)}")
-    T = scheduler.num_timesteps
-    if sampler == "ddpm" and sampling_steps not in (None, T):
-        raise ValueError(f"sampler=ddpm takes all {T} steps; for fewer use ddim or dpm")
-    default = T if sampler == "ddpm" else min(SAMPLERS[sampler], T)
-    spacing = "even" if sampler == "ddim" else "log_snr"
-    return [t + 1 for t in scheduler.timesteps(sampling_steps or default, spacing)] + [0]
+    row, timesteps = sampler_of(sampler), timesteps_of(scheduler, sampler, sampling_steps)
+    if eta != 0 and "eta" not in row.takes:
+        takers = ", ".join(name for name, other in SAMPLERS.items() if "eta" in other.takes)
+        raise ValueError(f"eta belongs to sampler={takers}, not to {sampler}")
+    options = {"eta": eta} if "eta" in row.takes else {}
+    return row.run(denoise, scheduler, x_T, timesteps=timesteps, generator=generator, **options)
 
 
 def last(states: Iterator[State]) -> Tensor:
     """The samples at the end of a reverse process."""
+    state = None
     for state in states:  # noqa: B007 (the loop is run for its last value)
         pass
+    if state is None:
+        raise ValueError("the reverse process has no states")
     return state.x_t
-
-
-def in_chunks(denoise: Denoiser, rows: int) -> Denoiser:
-    """The same denoiser, `rows` rows at a time: the network's intermediate results then stay in the CPU's cache."""
-
-    def chunked(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        if label is None:
-            return torch.cat([denoise(part, t) for part in x_t.split(rows)])
-        return torch.cat([denoise(part, t, of) for part, of in zip(x_t.split(rows), label.split(rows))])
-
-    return chunked

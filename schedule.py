@@ -1,31 +1,159 @@
-"""Noise schedules: alpha-bar and everything derived from it.
+"""Noise schedules: the (alpha, sigma) of every process x_t = alpha x_0 + sigma eps, and everything derived from them.
 
 Notation, here and everywhere: `t` is a 0-based integer step, 0 .. T-1, and `alphas_cumprod[t]` is the paper's
-alpha-bar at t + 1; clean data is *before* step 0. In pictures and recordings the timeline `step` counts noisings:
-0 is clean data, k is the state after k noisings (t = k - 1).
+alpha-bar at t + 1; clean data is *before* step 0. On the recordings' clock `step` counts forward steps: 0 is clean
+data, k the state after k of them. `step_of` and `t_of` are the only places where one becomes the other.
 
 Equation numbers are those of Ho et al. 2020, "Denoising Diffusion Probabilistic Models" (arXiv 2006.11239).
 """
 
 import math
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 LARGEST_BETA = 0.999  # a beta of 1 would forget x_{t-1} completely, and eq. 11 would divide by zero
 ENOUGH_SIGNAL_GONE = 0.01  # alpha-bar at the last step above this: x_T is visibly not N(0, I)
+CLEAN = -1  # the t of clean data
+
+
+def step_of(t: int) -> int:
+    """How many forward steps lead to x_t: 1 at t = 0, and 0 at CLEAN."""
+    return t + 1
+
+
+def t_of(step: int) -> int:
+    """The t of the state after `step` forward steps: CLEAN after none."""
+    return step - 1
 
 
 class NoiseScheduler:
-    """A variance-preserving schedule, given by its betas.
+    """A process, given by alpha and sigma at each step: x_t = alpha[t] x_0 + sigma[t] eps.
 
-    All arrays have shape (T,), float64: `betas`, `alphas`, `alphas_cumprod`, `alphas_cumprod_prev`,
-    `sqrt_alphas_cumprod`, `sqrt_one_minus_alphas_cumprod`, `posterior_variance`.
+    `alpha` and `sigma` have shape (T,), float64; alpha / sigma must fall. Samplers ask for nothing else.
     Methods take x of shape (B, *dims) and t of shape (B,), or () when one step serves all rows; they compute
     the coefficients in float64 and return x's dtype.
     """
 
-    def __init__(self, betas: Tensor) -> None:
+    def __init__(self, alpha: Tensor, sigma: Tensor) -> None:
+        self.alpha, self.sigma = alpha.double(), sigma.double()
+        if not bool((self.log_snr.diff() < 0).all()):
+            raise ValueError("alpha / sigma must fall from step to step")
+        self._like: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
+
+    @property
+    def num_timesteps(self) -> int:
+        return len(self.alpha)
+
+    @property
+    def log_snr(self) -> Tensor:
+        """log(alpha / sigma), half the logarithm of the signal-to-noise ratio: (T,), falling."""
+        return (self.alpha / self.sigma).log()
+
+    def check_t(self, t: int | Sequence[int] | np.ndarray | Tensor) -> Tensor:
+        """`t` as an integer tensor. Raises ValueError where it is outside 0 .. T-1."""
+        t = torch.as_tensor(t)
+        if t.is_floating_point() or t.is_complex() or t.dtype == torch.bool:
+            raise ValueError(f"t must be an integer step, got {t.dtype}")
+        if t.numel() and not (int(t.min()) >= 0 and int(t.max()) < self.num_timesteps):
+            raise ValueError(f"t must lie in 0..{self.num_timesteps - 1}, got {int(t.min())}..{int(t.max())}")
+        return t
+
+    def alpha_sigma(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """(alpha, sigma) at t, shaped to multiply `like`."""
+        key = like.dtype, like.device
+        if key not in self._like:  # converted once, not at each of a thousand steps
+            self._like[key] = self.alpha.to(like), self.sigma.to(like)
+        alpha, sigma = self._like[key]
+        return _shaped(alpha[t], like), _shaped(sigma[t], like)
+
+    def alpha_sigma_at(self, t: int) -> tuple[float, float]:
+        """(alpha, sigma) at one step as numbers; (1, 0) at CLEAN."""
+        return (1.0, 0.0) if t == CLEAN else (float(self.alpha[t]), float(self.sigma[t]))
+
+    # ------------------------------------------------------------ forward
+
+    def add_noise(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """x_t from x_0 in one stride (eq. 4)."""
+        alpha, sigma = self.alpha_sigma(t, x_0)
+        return alpha * x_0 + sigma * eps
+
+    def add_noise_step(self, x_prev: Tensor, t: int | Tensor, eps: Tensor) -> Tensor:
+        """x_t from x_{t-1}, one step t for all rows: the Markov chain (eq. 2)."""
+        a, b = self.stride(int(t) - 1, int(t))
+        return a * x_prev + b * eps
+
+    def stride(self, s: int, t: int) -> tuple[float, float]:
+        """(a, b) of x_t = a x_s + b eps, s < t: any number of steps of the chain at once.
+
+        a = alpha_t / alpha_s, b^2 = sigma_t^2 - a^2 sigma_s^2 (Kingma et al. 2021, arXiv 2107.00630, appendix A).
+        """
+        (alpha_s, sigma_s), (alpha_t, sigma_t) = self.alpha_sigma_at(s), self.alpha_sigma_at(t)
+        a = alpha_t / alpha_s
+        return a, math.sqrt(max(sigma_t**2 - (a * sigma_s) ** 2, 0.0))
+
+    # ------------------------------------------------------------ reverse
+
+    def posterior(self, t: int, s: int) -> tuple[float, float, float]:
+        """(c_t, c_0, std) of x_s given x_t and x_0, s < t: c_t x_t + c_0 x_0 + std noise (eq. 6 and 7, any stride)."""
+        (alpha_s, sigma_s), (_, sigma_t), (a, b) = self.alpha_sigma_at(s), self.alpha_sigma_at(t), self.stride(s, t)
+        return a * (sigma_s / sigma_t) ** 2, alpha_s * (b / sigma_t) ** 2, b * sigma_s / sigma_t
+
+    def timesteps(self, count: int | None = None, spacing: str = "log_snr") -> list[int]:
+        """Exactly `count` distinct steps from T-1 down to 0 (all by default), even in log-SNR or in t ("even").
+
+        Solvers of high order want even log-SNR (Lu et al. 2022, arXiv 2206.00927, section 3); DDIM was made for even t.
+        Where a schedule has fewer steps than wanted in a stretch of log-SNR, the nearest free ones are taken.
+
+        Raises:
+            ValueError: count outside 2 .. T.
+        """
+        last, log_snr = self.num_timesteps - 1, self.log_snr.numpy()
+        if count is None or count == last + 1:
+            return list(range(last, -1, -1))
+        if not 2 <= count <= last + 1:
+            raise ValueError(f"the number of sampling steps must lie in 2..{last + 1}, got {count}")
+        if spacing == "even":
+            return evenly(last, 0, count)
+        order, wanted = np.arange(count), np.linspace(log_snr[0], log_snr[-1], count)
+        nearest = np.abs(log_snr[None] - wanted[:, None]).argmin(1)
+        rising = np.maximum.accumulate(nearest - order) + order  # each above the one before it,
+        return np.minimum(rising, last + 1 - count + order)[::-1].tolist()  # with room for those after it
+
+    def signal_warning(self) -> str | None:
+        """One line where x_T still shows the data, so that sampling from N(0, I) is biased; else None."""
+        left = float(self.alpha[-1])
+        if left**2 <= ENOUGH_SIGNAL_GONE:
+            return None
+        return (
+            f"x_T keeps {left:.0%} of the signal's amplitude (sqrt(alpha-bar_T) = {left:.2f}), so it is not"
+            " N(0, I): raise beta_end or num_timesteps, or leave both betas unset"
+        )
+
+
+def _shaped(coefficient: Tensor, like: Tensor) -> Tensor:
+    """(B,) as (B, 1, ...) with the dimensions of `like`; () stays."""
+    return coefficient.reshape(coefficient.shape + (1,) * (like.ndim - 1)) if coefficient.ndim else coefficient
+
+
+def evenly(first: int, last: int, count: int) -> list[int]:
+    """At most `count` distinct integers from `first` to `last`, evenly chosen, always with both ends."""
+    return np.linspace(first, last, min(count, abs(last - first) + 1)).round().astype(int).tolist()
+
+
+# ---------------------------------------------------------------- variance-preserving schedules
+
+
+class VariancePreserving(NoiseScheduler):
+    """A schedule given by its betas: alpha = sqrt(alpha-bar), sigma = sqrt(1 - alpha-bar).
+
+    All arrays have shape (T,), float64: `betas`, `alphas`, `alphas_cumprod`, `alphas_cumprod_prev`,
+    `sqrt_alphas_cumprod`, `sqrt_one_minus_alphas_cumprod`, `posterior_variance`.
+    """
+
+    def __init__(self, betas: Tensor | Sequence[float]) -> None:
         betas = torch.as_tensor(betas, dtype=torch.float64)
         if betas.ndim != 1 or len(betas) < 1 or not bool(((betas > 0) & (betas < 1)).all()):
             raise ValueError("betas must be a list of numbers above 0 and below 1")
@@ -37,106 +165,19 @@ class NoiseScheduler:
         self.sqrt_one_minus_alphas_cumprod = (1 - self.alphas_cumprod).sqrt()
         # eq. 7: the variance of x_{t-1} given x_t and x_0 (0 at the first step)
         self.posterior_variance = betas * (1 - self.alphas_cumprod_prev) / (1 - self.alphas_cumprod)
-
-    @property
-    def num_timesteps(self) -> int:
-        return len(self.betas)
-
-    def check_t(self, t: int | Tensor) -> Tensor:
-        """`t` as an integer tensor. Raises ValueError where it is outside 0 .. T-1."""
-        t = torch.as_tensor(t)
-        if t.is_floating_point() or t.is_complex() or t.dtype == torch.bool:
-            raise ValueError(f"t must be an integer step, got {t.dtype}")
-        if t.numel() and not (int(t.min()) >= 0 and int(t.max()) < self.num_timesteps):
-            raise ValueError(f"t must lie in 0..{self.num_timesteps - 1}, got {int(t.min())}..{int(t.max())}")
-        return t
-
-    def alpha_sigma(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """(sqrt(alpha-bar), sqrt(1 - alpha-bar)) at t, shaped to multiply `like`."""
-        return self._at(self.sqrt_alphas_cumprod, t, like), self._at(self.sqrt_one_minus_alphas_cumprod, t, like)
-
-    def _at(self, values: Tensor, t: Tensor, like: Tensor) -> Tensor:
-        taken = values.to(like)[t]
-        return taken.reshape(taken.shape + (1,) * (like.ndim - 1)) if taken.ndim else taken
-
-    # ------------------------------------------------------------ forward
-
-    def add_noise(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """x_t from x_0 in one stride (eq. 4)."""
-        alpha, sigma = self.alpha_sigma(t, x_0)
-        return alpha * x_0 + sigma * eps
-
-    def add_noise_step(self, x_prev: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """x_t from x_{t-1}: one step of the Markov chain (eq. 2)."""
-        beta = self._at(self.betas, t, x_prev)
-        return (1 - beta).sqrt() * x_prev + beta.sqrt() * eps
-
-    # ------------------------------------------------------------ what a network may predict
-
-    def predict_x0(self, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """x_0 from x_t and its noise: eq. 4 solved for x_0 (eq. 15)."""
-        alpha, sigma = self.alpha_sigma(t, x_t)
-        return (x_t - sigma * eps) / alpha
-
-    def eps_from_v(self, x_t: Tensor, t: Tensor, v: Tensor) -> Tensor:
-        """eps from the velocity v = alpha * eps - sigma * x_0 (Salimans and Ho 2022, arXiv 2202.00512, appendix D)."""
-        alpha, sigma = self.alpha_sigma(t, x_t)
-        return alpha * v + sigma * x_t
-
-    def eps_from_x0(self, x_t: Tensor, t: Tensor, x_0: Tensor) -> Tensor:
-        """eps from a guess of x_0: eq. 4 solved for eps."""
-        alpha, sigma = self.alpha_sigma(t, x_t)
-        return (x_t - alpha * x_0) / sigma
-
-    # ------------------------------------------------------------ reverse
-
-    def timesteps(self, count: int | None = None, spacing: str = "log_snr") -> list[int]:
-        """At most `count` distinct steps from T-1 down to 0, even in log-SNR, or in t (spacing="even"); all by default.
-
-        Solvers of high order want even log-SNR (Lu et al. 2022, arXiv 2206.00927, section 3); DDIM was made for even t.
-
-        Raises:
-            ValueError: count outside 2 .. T.
-        """
-        last = self.num_timesteps - 1
-        if count is None or count == last + 1:
-            return list(range(last, -1, -1))
-        if not 2 <= count <= last + 1:
-            raise ValueError(f"the number of sampling steps must lie in 2..{last + 1}, got {count}")
-        if spacing == "even":
-            return torch.linspace(last, 0, count, dtype=torch.float64).round().int().tolist()
-        log_snr = (self.sqrt_alphas_cumprod / self.sqrt_one_minus_alphas_cumprod).log()
-        wanted = torch.linspace(float(log_snr[last]), float(log_snr[0]), count, dtype=torch.float64)
-        nearest = (log_snr[None] - wanted[:, None]).abs().argmin(1)
-        return sorted(set(nearest.tolist()), reverse=True)
-
-    def alpha_sigma_at(self, t: int) -> tuple[float, float]:
-        """(sqrt(alpha-bar), sqrt(1 - alpha-bar)) at one step as numbers; (1, 0) at t = -1, the clean data."""
-        if t < 0:
-            return 1.0, 0.0
-        return float(self.sqrt_alphas_cumprod[t]), float(self.sqrt_one_minus_alphas_cumprod[t])
+        super().__init__(self.sqrt_alphas_cumprod, self.sqrt_one_minus_alphas_cumprod)
 
     def posterior_mean(self, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """The mean of x_{t-1} given x_t and the noise in it (eq. 11)."""
-        beta, sigma = self._at(self.betas, t, x_t), self._at(self.sqrt_one_minus_alphas_cumprod, t, x_t)
+        beta, (_, sigma) = _shaped(self.betas.to(x_t)[t], x_t), self.alpha_sigma(t, x_t)
         return (x_t - beta / sigma * eps) / (1 - beta).sqrt()
 
     def reverse_step(self, x_t: Tensor, t: Tensor, eps: Tensor, noise: Tensor) -> Tensor:
         """x_{t-1} from x_t: eq. 11 plus noise of the posterior variance (eq. 7), which is 0 at t = 0."""
-        return self.posterior_mean(x_t, t, eps) + self._at(self.posterior_variance, t, x_t).sqrt() * noise
-
-    def signal_warning(self) -> str | None:
-        """One line where x_T still shows the data, so that sampling from N(0, I) is biased; else None."""
-        left = float(self.sqrt_alphas_cumprod[-1])
-        if left**2 <= ENOUGH_SIGNAL_GONE:
-            return None
-        return (
-            f"x_T keeps {left:.0%} of the signal's amplitude (sqrt(alpha-bar_T) = {left:.2f}), so it is not"
-            " N(0, I): raise beta_end or num_timesteps, or leave both betas unset"
-        )
+        return self.posterior_mean(x_t, t, eps) + _shaped(self.posterior_variance.to(x_t)[t], x_t).sqrt() * noise
 
 
-class LinearNoiseScheduler(NoiseScheduler):
+class LinearNoiseScheduler(VariancePreserving):
     """Betas that grow linearly (Ho et al., section 4).
 
     By default from 0.1 / T to 20 / T, the VP-SDE's beta_min and beta_max (Song et al. 2021, arXiv 2011.13456,
@@ -159,7 +200,7 @@ class LinearNoiseScheduler(NoiseScheduler):
         super().__init__(torch.linspace(start, end, num_timesteps, dtype=torch.float64))
 
 
-class CosineNoiseScheduler(NoiseScheduler):
+class CosineNoiseScheduler(VariancePreserving):
     """alpha-bar follows a squared cosine (Nichol and Dhariwal 2021, arXiv 2102.09672, eq. 17): gentler at both ends."""
 
     def __init__(self, num_timesteps: int = 1000) -> None:
@@ -167,7 +208,7 @@ class CosineNoiseScheduler(NoiseScheduler):
         super().__init__(_betas_of(((u + 0.008) / 1.008 * math.pi / 2).cos().square()))
 
 
-class SigmoidNoiseScheduler(NoiseScheduler):
+class SigmoidNoiseScheduler(VariancePreserving):
     """alpha-bar follows a sigmoid from -3 to 3 (Jabri et al. 2022, arXiv 2212.11972, algorithm 1, tau = 1)."""
 
     def __init__(self, num_timesteps: int = 1000) -> None:
@@ -181,12 +222,16 @@ def _betas_of(alpha_bar: Tensor) -> Tensor:
     return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(1e-9, LARGEST_BETA)
 
 
-SCHEDULES = {"linear": LinearNoiseScheduler, "cosine": CosineNoiseScheduler, "sigmoid": SigmoidNoiseScheduler}
+SCHEDULES: dict[str, Callable[..., VariancePreserving]] = {
+    "linear": LinearNoiseScheduler,
+    "cosine": CosineNoiseScheduler,
+    "sigmoid": SigmoidNoiseScheduler,
+}
 
 
 def make_scheduler(
     schedule: str, num_timesteps: int, beta_start: float | None = None, beta_end: float | None = None
-) -> NoiseScheduler:
+) -> VariancePreserving:
     """The schedule of that name. Raises ValueError for another name, and for betas where the schedule has its own."""
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule {schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}")

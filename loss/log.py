@@ -1,50 +1,32 @@
 """loss.csv and excess.csv: written as a training goes on, read back for pictures."""
 
 import csv
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.moments import Moment
+
 NAME, EXCESS_NAME = "loss.csv", "excess.csv"
 COLUMNS = ("step", "loss", "lr", "seconds")
 
 
 class LossLog:
-    """Writes the mean loss of every `every` optimizer steps as a row: step (the last of them), loss, lr, seconds."""
+    """Writes each mean loss as a row: step (the last of those it is the mean of), loss, lr, seconds."""
 
-    def __init__(self, folder: Path, every: int) -> None:
+    def __init__(self, folder: Path) -> None:
         self.file = (folder / NAME).open("w", newline="", encoding="utf-8")
         self.rows = csv.writer(self.file)
         self.rows.writerow(COLUMNS)
-        self.every, self.pending = every, []
 
-    def add(self, step: int, loss, lr: float, seconds: float) -> float | None:
-        """Note the loss (a scalar tensor) of one step; returns the mean where a row was completed.
-
-        Raises:
-            ValueError: the mean is not finite any more.
-        """
-        self.pending.append(loss.detach())
-        self.last = step, lr, seconds
-        return self._write() if len(self.pending) == self.every else None
-
-    def _write(self) -> float:
-        step, lr, seconds = self.last
-        mean = float(sum(self.pending)) / len(self.pending)  # the only moment that waits for a GPU
-        self.pending.clear()
-        if not math.isfinite(mean):
-            raise ValueError(f"the loss is {mean} after {step} steps: lower lr")
-        self.rows.writerow([step, f"{mean:.6g}", f"{lr:.4g}", f"{seconds:.3f}"])
-        self.file.flush()
-        return mean
+    def after(self, moment: Moment) -> None:
+        if moment.loss is not None:
+            self.rows.writerow([moment.done, f"{moment.loss:.6g}", f"{moment.lr:.4g}", f"{moment.seconds:.3f}"])
+            self.file.flush()
 
     def close(self) -> None:
-        """Write what is left, as a shorter row."""
-        if self.pending:
-            self._write()
         self.file.close()
 
 
@@ -81,7 +63,7 @@ class ExcessLog:
 
 
 def read_excess(folder: str | Path) -> dict[str, NDArray] | None:
-    """ "step", "excess", "floor" (S,), "timesteps" (K,), "by_t" (S, K) of a run; None where its law is not known."""
+    """ "step", "excess", "floor" (S,), "timesteps" (K,), "by_t" (S, K) of a run; None where no exact distribution is known."""
     path = Path(folder) / EXCESS_NAME
     if not path.exists():
         return None

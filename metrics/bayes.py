@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from diffusion import Denoiser
 from mixture import GaussianMixture
 from runtime.randomness import generator
-from sampler import Denoiser
 from schedule import NoiseScheduler
 
 FLOOR_POINTS = 64  # at each step
@@ -68,4 +68,4 @@ def make_probes(
 def excess(denoise: Denoiser, probes: Probes, device: torch.device) -> Tensor:
     """E|eps_hat - E[eps | x_t]|^2 at each of the probes' steps: shape (K,)."""
     pairs = zip(probes.timesteps, probes.x_t.to(device), probes.best.to(device))
-    return torch.stack([(denoise(x, t.to(device)) - best).square().mean() for t, x, best in pairs]).cpu()
+    return torch.stack([(denoise(x, t.to(device)).eps - best).square().mean() for t, x, best in pairs]).cpu()

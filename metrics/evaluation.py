@@ -1,8 +1,9 @@
-"""The judgement of a trained model: how far its samples, and of points its epsilon and density, are from the truth."""
+"""The evaluation of a model: how far its samples, and of points its epsilon and density, are from the truth."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from dataset import IMAGE_DATASETS, DataSet, PointSet, make_sets, read_points
 from diffusion import exact_denoiser
 from images.files import read_samples
-from metrics.bayes import Probes, bayes_floor, excess, make_probes
+from metrics.bayes import bayes_floor, excess, make_probes
 from metrics.distances import CLEARLY, Draw, MetricResult, exact_draws, measure, rows_of
 from metrics.image_metrics import evaluate_images
 from metrics.likelihood import kl_from_exact
@@ -18,16 +19,25 @@ from mixture import GaussianMixture
 from runtime.progress import progress_bar
 from runtime.randomness import generator
 from runtime.trained import Trained
-from sampler import last, visited
+from sampler import last, timesteps_of
 
 PROBE_STEPS, PROBE_POINTS = 50, 400
 KL_STEPS, KL_POINTS, KL_POINTS_EXACT = 400, 2000, 300
 GOOD_EXCESS = 0.01  # of the Bayes floor: below it, samples are hard to tell from real ones
 
 
-@dataclass
+@dataclass(frozen=True)
+class LossByStep:
+    """The error of epsilon at a few steps of the process: its Bayes floor and the excess over it; all (K,)."""
+
+    timesteps: NDArray
+    floor: NDArray
+    excess: NDArray
+
+
+@dataclass(frozen=True)
 class Evaluation:
-    """The table, the samples judged (data units) and the labels asked for; with a known law also probes and excess.
+    """The table, the samples (data units) and the labels asked for; of a known distribution also the loss by step.
 
     sampling: how a model was sampled (see Trained.sampling); empty where the samples came from a file.
     """
@@ -35,71 +45,64 @@ class Evaluation:
     rows: list[MetricResult]
     samples: NDArray
     labels: NDArray | None = None
-    probes: Probes | None = None
-    excess: NDArray | None = None
+    by_step: LossByStep | None = None
     sampling: dict[str, Any] = field(default_factory=dict)
 
 
 def evaluate_model(
-    trained: Trained,
-    train: DataSet,
-    unseen: DataSet,
-    device: torch.device,
-    *,
-    num_samples: int,
-    seed: int,
-    sampler: str | None = None,
-    sampling_steps: int | None = None,
-    eta: float = 0.0,
-    guidance: float | None = None,
+    trained: Trained, train: DataSet, unseen: DataSet, *, num_samples: int, seed: int, sampling: dict[str, Any]
 ) -> Evaluation:
     """Sample from the model and hold everything that can be known about it against its floor.
 
     Args:
-        train: what it has learnt from; the judge of images learns from it too.
-        unseen: gives the law of points. Without one (points from a file, images) it holds real ones to compare with,
-            and neither the density nor the best epsilon is known.
-        sampler, sampling_steps, eta, guidance: see Trained.sample; but points take dpm by default.
+        train: what it has learnt from; the feature classifier of images learns from it too.
+        unseen: gives the exact distribution of points. Without one (points from a file, images) it holds real ones
+            to compare with, and neither the density nor the best epsilon is known.
+        sampling: see Trained.sampling.
     """
     labels = _as_frequent(unseen, num_samples, seed) if trained.classes else None
-    settings = trained.sampling(sampler or (None if trained.of_images else "dpm"), sampling_steps, guidance)
-    states = trained.sample(num_samples, seed, device, labels=labels, eta=eta, **settings)
-    total = len(visited(trained.scheduler, settings["sampler"], settings["sampling_steps"]))
-    samples = trained.data_units(last(progress_bar(states, "sampling", total)))
-    if trained.of_images:
-        rows = evaluate_images(samples, labels, train, unseen, seed=seed, device=device)
-        return Evaluation(rows, samples.numpy(), labels, sampling=settings)
+    states = trained.sample(num_samples, seed, labels=labels, **sampling)
+    evaluations = len(timesteps_of(trained.scheduler, sampling["sampler"], sampling["sampling_steps"]))
+    samples = trained.data_units(last(progress_bar(states, "sampling", evaluations + 1)))
+    asked = None if labels is None else labels.numpy()
+    if not isinstance(unseen, PointSet):
+        rows = evaluate_images(samples, labels, train, unseen, seed=seed, device=trained.device)
+        return Evaluation(rows, samples.numpy(), asked, sampling=sampling)
     rows = measure(samples.numpy(), real_draws(unseen, seed), unseen.mixture)
-    if unseen.mixture is None:
-        return Evaluation(rows, samples.numpy(), labels, sampling=settings)
-    mixture = unseen.mixture.scaled(trained.normaliser.mean, trained.normaliser.std)
-    probes = make_probes(mixture, trained.scheduler, num_steps=PROBE_STEPS, num_points=PROBE_POINTS, seed=seed)
-    over = excess(trained.denoise(), probes, device)
-    rows += [
-        _excess_result(float(over.mean()), bayes_floor(mixture, trained.scheduler)),
-        _kl_result(trained, mixture, seed),
-    ]
-    return Evaluation(rows, samples.numpy(), labels, probes, over.numpy(), settings)
+    found = Evaluation(rows, samples.numpy(), asked, sampling=sampling)
+    return found if unseen.mixture is None else _with_exact(found, trained, unseen, seed)
 
 
-def evaluate_file(path: str, dataset: dict[str, Any], num_samples: int | None, seed: int) -> tuple[Evaluation, DataSet]:
-    """Judge a file: points against those of the data set of that name, or images (N, C, H, W) in [-1, 1], .npy.
+def _with_exact(found: Evaluation, trained: Trained, unseen: PointSet, seed: int) -> Evaluation:
+    """The same, and how far the network's epsilon and density are from the exact ones: of each label if it knows any."""
+    conditions = _conditions(trained, unseen)
+    by_step = [_loss_by_step(trained, mixture, label, seed) for label, mixture in conditions]
+    mean = LossByStep(by_step[0].timesteps, *(np.mean([getattr(b, k) for b in by_step], 0) for k in ("floor", "excess")))
+    floor = float(np.mean([bayes_floor(mixture, trained.scheduler) for _, mixture in conditions]))
+    rows = [*found.rows, _excess_result(float(mean.excess.mean()), floor), _kl_result(trained, conditions, seed)]
+    return replace(found, rows=rows, by_step=mean)
+
+
+def _conditions(trained: Trained, unseen: PointSet) -> list[tuple[int | None, GaussianMixture]]:
+    """The exact distribution, in the network's units, under each condition that the network knows."""
+    assert unseen.mixture is not None
+    of_label: list[tuple[int | None, GaussianMixture]] = [*enumerate(unseen.parts)] if trained.classes else []
+    scale = trained.normaliser.mean, trained.normaliser.std
+    return [(label, mixture.scaled(*scale)) for label, mixture in of_label or [(None, unseen.mixture)]]
+
+
+def evaluate_file(path: str, dataset: dict[str, Any], num_samples: int, seed: int) -> tuple[Evaluation, DataSet]:
+    """Evaluate a file: points against those of the data set of that name, or images (N, C, H, W) in [-1, 1], .npy.
 
     Returns the unseen real ones as well. Raises ValueError, FileNotFoundError: a file or a data set of no use.
     """
     images = dataset["name"] in IMAGE_DATASETS
-    most = num_samples or default_eval_samples(images)
-    train, unseen = make_sets(n_samples=None if images else most, seed=seed, **dataset)
+    train, unseen = make_sets(n_samples=None if images else num_samples, seed=seed, **dataset)
     if images:
-        samples = read_samples(path)[:most]
+        samples = read_samples(path)[:num_samples]
         return Evaluation(evaluate_images(torch.from_numpy(samples), None, train, unseen, seed=seed), samples), unseen
-    points = read_points(path, n_samples=most, seed=seed).points
+    points = read_points(path, n_samples=num_samples, seed=seed).points
     return Evaluation(measure(points, real_draws(unseen, seed), unseen.mixture), points), unseen
-
-
-def default_eval_samples(images: bool) -> int:
-    """How many samples are judged where nobody says."""
-    return 2000 if images else 10_000
 
 
 def _as_frequent(data: DataSet, count: int, seed: int) -> Tensor:
@@ -113,6 +116,15 @@ def real_draws(data: PointSet, seed: int) -> Draw:
     return rows_of(data.points, seed) if data.mixture is None else exact_draws(data.mixture, seed)
 
 
+# ---------------------------------------------------------------- against the exact distribution
+
+
+def _loss_by_step(trained: Trained, mixture: GaussianMixture, label: int | None, seed: int) -> LossByStep:
+    probes = make_probes(mixture, trained.scheduler, num_steps=PROBE_STEPS, num_points=PROBE_POINTS, seed=seed)
+    over = excess(trained.denoise_as(label), probes, trained.device)
+    return LossByStep(probes.timesteps.numpy(), probes.floor.numpy(), over.numpy())
+
+
 def _excess_result(over: float, floor: float) -> MetricResult:
     """The whole error beside the Bayes floor; their difference is measured by itself, without the noise of either."""
     share = over / floor
@@ -122,13 +134,20 @@ def _excess_result(over: float, floor: float) -> MetricResult:
     )  # fmt: skip
 
 
-def _kl_result(trained: Trained, mixture: GaussianMixture, seed: int) -> MetricResult:
+def _kl_result(trained: Trained, conditions: list[tuple[int | None, GaussianMixture]], seed: int) -> MetricResult:
+    """KL(exact || model), the mean over the conditions; its floor is that of the exact denoiser under the same ODE."""
     scheduler, g = trained.scheduler, generator(seed, "kl")
     timesteps = scheduler.timesteps(min(KL_STEPS, scheduler.num_timesteps))
-    x = mixture.noised(*scheduler.alpha_sigma_at(0)).sample(KL_POINTS, g)
-    value, error = kl_from_exact(trained.denoise(), scheduler, mixture, x, timesteps)
-    floor, _ = kl_from_exact(exact_denoiser(mixture, scheduler), scheduler, mixture, x[:KL_POINTS_EXACT], timesteps)
+    values, errors, floors = [], [], []
+    for label, mixture in conditions:
+        x = mixture.noised(*scheduler.alpha_sigma_at(0)).sample(-(-KL_POINTS // len(conditions)), g)
+        value, error = kl_from_exact(trained.denoise_as(label), scheduler, mixture, x, timesteps, trained.device)
+        some = x[: -(-KL_POINTS_EXACT // len(conditions))]
+        floors.append(kl_from_exact(exact_denoiser(mixture, scheduler), scheduler, mixture, some, timesteps)[0])
+        values.append(value)
+        errors.append(error)
+    value, floor, error = float(np.mean(values)), float(np.mean(floors)), float(np.linalg.norm(errors) / len(errors))
     passed = value - floor <= CLEARLY * error
-    verdict = f"indistinguishable at n = {KL_POINTS:,}" if passed else f"{value:.3f} nats from the law"
-    return MetricResult("KL from the law", value, floor, floor - 1.645 * error, floor + 1.645 * error,
-                  n=KL_POINTS, passed=passed, verdict=verdict, unit="nats")  # fmt: skip
+    verdict = f"indistinguishable at n = {KL_POINTS:,}" if passed else f"{value:.3f} nats from the exact distribution"
+    return MetricResult("KL from exact", value, floor, floor - 1.645 * error, floor + 1.645 * error,
+                        n=KL_POINTS, passed=passed, verdict=verdict, unit="nats")  # fmt: skip

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
+from diffusion import Denoiser
 from mixture import GaussianMixture
-from sampler import Denoiser
 from schedule import NoiseScheduler
 
 
@@ -23,7 +23,7 @@ def log_likelihood(denoise: Denoiser, scheduler: NoiseScheduler, x: Tensor, time
     nodes = timesteps[::-1]
     d = x.shape[1]
     alpha, sigma = scheduler.alpha_sigma_at(nodes[0])
-    y, log_p = x.double() / alpha, torch.full((len(x),), -d * math.log(alpha), dtype=torch.float64)
+    y, log_p = x.double() / alpha, torch.full((len(x),), -d * math.log(alpha), dtype=torch.float64, device=x.device)
     slope, divergence = _flow(denoise, y, nodes[0], alpha)
     for t in nodes[1:]:
         alpha_next, sigma_next = scheduler.alpha_sigma_at(t)
@@ -41,15 +41,21 @@ def _flow(denoise: Denoiser, y: Tensor, t: int, alpha: float) -> tuple[Tensor, T
     """eps at y and its divergence with respect to y."""
     x = (alpha * y).float().requires_grad_()
     with torch.enable_grad():
-        eps = denoise(x, torch.tensor(t, device=x.device))
+        eps = denoise(x, torch.tensor(t, device=x.device)).eps
         columns = [torch.autograd.grad(eps[:, i].sum(), x, retain_graph=True)[0][:, i] for i in range(x.shape[1])]
     return eps.detach().double(), alpha * torch.stack(columns).sum(0).double()
 
 
 def kl_from_exact(
-    denoise: Denoiser, scheduler: NoiseScheduler, mixture: GaussianMixture, x: Tensor, timesteps: list[int]
+    denoise: Denoiser,
+    scheduler: NoiseScheduler,
+    mixture: GaussianMixture,
+    x: Tensor,
+    timesteps: list[int],
+    device: torch.device | str = "cpu",
 ) -> tuple[float, float]:
-    """KL(law || model) in nats at t = 0, and its standard error, from draws x (B, d) of the law there."""
+    """KL(exact || model) in nats at t = 0, and its standard error, from draws x (B, d) of the exact
+    distribution there; `device` is that of the denoiser."""
     exact = mixture.noised(*scheduler.alpha_sigma_at(0)).log_density(x)
-    difference = exact - log_likelihood(denoise, scheduler, x, timesteps).cpu()
+    difference = exact - log_likelihood(denoise, scheduler, x.to(device), timesteps).cpu()
     return float(difference.mean()), float(difference.std() / math.sqrt(len(x)))

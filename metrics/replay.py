@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from dataset import PointSet, make_dataset
-from diffusion import chosen_steps, exact_denoiser, forward_states
+from diffusion import Denoiser, exact_denoiser, forward_states
 from loss.log import NAME as LOSS_FILE
 from loss.log import read_losses
 from metrics.bayes import bayes_floor
@@ -18,8 +18,8 @@ from metrics.scene import Distance, Field, Loss, Process, Scene
 from mixture import GaussianMixture
 from runtime.randomness import generator
 from runtime.trained import Trained
-from sampler import Denoiser, State
-from schedule import NoiseScheduler
+from sampler import State
+from schedule import NoiseScheduler, evenly, t_of
 
 REACH = 3.0  # the score field is drawn from -REACH to REACH
 PER_SIDE = {2: 13, 3: 5}  # arrows along one side of the field
@@ -29,12 +29,12 @@ LONGEST_LOSS = 30  # bars
 
 
 def alpha_bar(scheduler: NoiseScheduler) -> NDArray:
-    """(T + 1,), beginning with 1 for the clean data: indexed by the number of noisings."""
-    return np.concatenate([[1.0], scheduler.alphas_cumprod.numpy()])
+    """alpha-bar after 0 .. T forward steps: (T + 1,), beginning with 1 for the clean data."""
+    return np.concatenate([[1.0], scheduler.alpha.square().numpy()])
 
 
 def forward(scheduler: NoiseScheduler, data: NDArray, steps: Sequence[int], seed: int) -> Process:
-    """The forward chain of data (N, *dims) at the chosen numbers of noisings, which rise from 0."""
+    """The forward chain of data (N, *dims) after the chosen numbers of forward steps, which rise from 0."""
     states = np.empty((len(steps), *data.shape), np.float32)
     chain = forward_states(scheduler, torch.as_tensor(data), steps, generator(seed, "forward"))
     for i, x_t in enumerate(chain):
@@ -79,7 +79,7 @@ def real_sets(dataset: dict[str, Any], count: int, seed: int) -> tuple[PointSet,
 
 def of_forward(scheduler: NoiseScheduler, data: NDArray, viz_steps: int, seed: int) -> Scene:
     """The forward process of data (N, *dims) alone, in its own units: at most viz_steps states."""
-    process = forward(scheduler, data, chosen_steps(scheduler.num_timesteps, viz_steps), seed)
+    process = forward(scheduler, data, evenly(0, scheduler.num_timesteps, viz_steps), seed)
     return Scene([process], data=data, alpha_bar=alpha_bar(scheduler))
 
 
@@ -103,15 +103,14 @@ def of_trained(
     mixture = real.mixture and real.mixture.scaled(trained.normaliser.mean, trained.normaliser.std)
     data, held_out = (trained.normaliser.normalise(torch.as_tensor(p)).numpy() for p in (real.points, other))
     processes = [forward(scheduler, data, steps, seed), process]
-    device, network = next(trained.net.parameters()).device, trained.denoise()
-    denoisers = {"network": lambda x_t, t: network(x_t.to(device), t.to(device)).cpu()} | (
-        {"exact": exact_denoiser(mixture, scheduler)} if mixture else {}
-    )
+    denoisers = {"network": trained.denoise()} | ({"exact": exact_denoiser(mixture, scheduler)} if mixture else {})
     return Scene(
         processes,
         data=data,
         alpha_bar=alpha_bar(scheduler),
-        fields=[field(name, denoise, scheduler, steps, data.shape[1]) for name, denoise in denoisers.items()],
+        fields=[
+            field(name, denoise, scheduler, steps, data.shape[1], trained.device) for name, denoise in denoisers.items()
+        ],
         guesses=guesses,
         distance=distance(processes, held_out, data),
         loss=loss(folder, mixture, scheduler),
@@ -132,18 +131,25 @@ def of_images(trained: Trained, process: Process, guesses: NDArray, folder: Path
 # ---------------------------------------------------------------- what stands beside the points
 
 
-def field(name: str, denoise: Denoiser, scheduler: NoiseScheduler, steps: Sequence[int], dim: int) -> Field:
+def field(
+    name: str,
+    denoise: Denoiser,
+    scheduler: NoiseScheduler,
+    steps: Sequence[int],
+    dim: int,
+    device: torch.device | str = "cpu",
+) -> Field:
     """Arrows on a grid that point along the score, -eps / sigma: towards where points are likelier at that noise.
 
     Scores span orders of magnitude, so the lengths saturate: half a cell at |eps| = 1, never more than a whole one.
     """
     side = torch.linspace(-REACH, REACH, PER_SIDE[dim])
-    grid, cell = torch.cartesian_prod(*[side] * dim), float(side[1] - side[0])
+    grid, cell = torch.cartesian_prod(*[side] * dim).to(device), float(side[1] - side[0])
     shown = [n for n in steps if n > 0]  # clean data has no score that a network could know
     with torch.no_grad():
-        eps = torch.stack([denoise(grid, torch.tensor(n - 1)) for n in shown])
+        eps = torch.stack([denoise(grid, torch.tensor(t_of(n), device=device)).eps for n in shown]).cpu()
     vectors = -eps * cell / (1 + eps.norm(dim=-1, keepdim=True))
-    return Field(name, grid.numpy(), vectors.float().numpy(), np.array(shown))
+    return Field(name, grid.cpu().numpy(), vectors.float().numpy(), np.array(shown))
 
 
 def distance(processes: Sequence[Process], real: NDArray, other: NDArray) -> Distance:

@@ -164,14 +164,14 @@ def example(trained: Trained, device: torch.device) -> tuple[Tensor, Tensor | No
     except (OSError, ValueError) as error:
         print(f"a sample stands for an image of the data set, which cannot be read here: {error}")
         label = trained.labels(None, 1)
-        *_, last = trained.sample(1, SEED, device, labels=label)
+        *_, last = trained.sample(1, SEED, labels=label)
         x_0 = last.x_t
     return x_0.to(device), label.to(device) if trained.classes else None
 
 
 def half_noised(scheduler: NoiseScheduler) -> Tensor:
     """The step at which the variance of x_t is half signal and half noise, ()."""
-    return (scheduler.alphas_cumprod - 0.5).abs().argmin()
+    return (scheduler.alpha.square() - 0.5).abs().argmin()
 
 
 def noised(scheduler: NoiseScheduler, x_0: Tensor, t: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ def _whole(trained: Trained, x_0: Tensor, label: Tensor | None) -> Part:
     t = torch.tensor([min(UNET_T, last), last // 4, last // 2, 3 * last // 4], device=device)
     x_t = noised(trained.scheduler, x_0.expand(4, -1, -1, -1), t)
     label = None if label is None else label.expand(4)
-    guesses = trained.scheduler.predict_x0(x_t, t, trained.denoise()(x_t, t, label))
+    guesses = trained.denoise()(x_t, t, label).x_0
     origin = f"trained weights, {_asked(trained, label)}the output is {trained.config['model']['prediction']}"
     return Part(trained.net, (x_t, t, label), origin, guesses=guesses.cpu())
 

@@ -1,53 +1,56 @@
 """A look at everything before a training begins: what will be learned, on what, and whether something is off."""
 
 import time
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from dataset import DataSet, Normaliser
-from diffusion import training_loss
+from dataset import DataSet
 from images.sets import ImageSet
 from runtime.randomness import generator
-from sampler import Denoiser
-from schedule import NoiseScheduler
+from runtime.trained import Trained
 
 FAR = 8.0  # standard deviations: a point beyond is an outlier that the others' scale suffers from
 IMAGES_LOOKED_AT = 2000  # of points, all: one outlier matters there
+TOO_MUCH = 0.5  # of the loss's weight on one step
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # of (x_0, t, eps): (B,)
 
 
-def startup_check(
-    data: DataSet,
-    normaliser: Normaliser,
-    scheduler: NoiseScheduler,
-    net: nn.Module,
-    denoise: Denoiser,
-    config: dict[str, Any],
-    *,
-    total: int,
-) -> None:
-    """Print a few lines about a training of `net` over `total` steps, and what looks wrong; `denoise` is that net."""
-    device, batch_size = next(net.parameters()).device, config["batch_size"]
-    order = torch.randperm(len(data), generator=generator(config["seed"], "start-up"))
+def preflight(data: DataSet, trained: Trained, net: nn.Module, loss: Loss, weights: Tensor, *, total: int) -> None:
+    """Print a few lines about a training of `net` over `total` steps, and what looks wrong.
+
+    weights: what the loss counts at each step of the process (T,).
+    """
+    device, scheduler, batch_size = trained.device, trained.scheduler, trained.config["batch_size"]
+    order = torch.randperm(len(data), generator=generator(trained.config["seed"], "start-up"))
     rows = data[order[:IMAGES_LOOKED_AT] if isinstance(data, ImageSet) else order][0]
-    x = normaliser.normalise(rows)
-    seconds = total * _seconds_per_step(net, denoise, scheduler, x[:batch_size].to(device), config["loss_weight"])
+    x = trained.normaliser.normalise(rows)
+    seconds = total * _seconds_per_step(net, loss, x[:batch_size].to(device))
     threads = torch.get_num_threads()
     print("start-up check")
     for line in _of_images(data, rows) if isinstance(data, ImageSet) else _of_points(data, rows):
         print(line)
-    left = float(scheduler.sqrt_alphas_cumprod[-1])
+    left = float(scheduler.alpha[-1])
     print(f"  schedule  {scheduler.num_timesteps} steps; x_T keeps {left:.2%} of the signal's amplitude")
     print(
         f"  machine   {device}, {threads} thread{'s' * (threads > 1)}; about {_duration(seconds)} for {total:,} steps"
     )
-    found = [scheduler.signal_warning()] if scheduler.signal_warning() else []
-    found += [] if isinstance(data, ImageSet) else warnings_of_points(x)
+    found = [] if isinstance(data, ImageSet) else warnings_of_points(x)
     if len(data) < batch_size:
         found.append(f"batch_size={batch_size} is larger than the {len(data)} rows of data: every batch holds them all")
-    for warning in found:
-        print(f"  warning: {warning}")
+    for warning in (scheduler.signal_warning(), weight_warning(weights), *found):
+        if warning:
+            print(f"  warning: {warning}")
+
+
+def weight_warning(weights: Tensor) -> str | None:
+    """One line where a single step of the process holds most of the loss's weights (T,); else None."""
+    share, t = (weights / weights.sum()).max(0)
+    if len(weights) < 4 or share < TOO_MUCH:
+        return None
+    return f"{share:.1%} of the loss's weight lies on t = {int(t)}: take loss_weight=target or another model.prediction"
 
 
 def _of_points(data: DataSet, rows: Tensor) -> list[str]:
@@ -84,18 +87,16 @@ def warnings_of_points(x: Tensor) -> list[str]:
     return found
 
 
-def _seconds_per_step(
-    net: nn.Module, denoise: Denoiser, scheduler: NoiseScheduler, x_0: Tensor, loss_weight: str
-) -> float:
+def _seconds_per_step(net: nn.Module, loss: Loss, x_0: Tensor) -> float:
     """Measured with a learning rate of 0, so that the training itself is not touched."""
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.0, weight_decay=0.0, fused=True)
     t, eps = torch.zeros(len(x_0), dtype=torch.long, device=x_0.device), torch.zeros_like(x_0)
+    begin = 0.0
     for i in range(6):
         if i == 2:  # warmed up
             begin = time.perf_counter()
-        loss = training_loss(denoise, scheduler, x_0, t, eps, weight=loss_weight).mean()
         optimizer.zero_grad()
-        loss.backward()
+        loss(x_0, t, eps).mean().backward()
         optimizer.step()
     optimizer.zero_grad()
     return (time.perf_counter() - begin) / 4

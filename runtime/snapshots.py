@@ -1,97 +1,85 @@
 """A clock for training: samples of the same noise, made by the network at chosen moments of its training.
 
-The moments are spaced evenly in the logarithm of the optimizer step, because a network learns most in its first steps.
 Two clocks: `snapshot` counts the moments, so that it plays evenly; `train_step` is the optimizer step.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from dataset import Normaliser
-from diffusion import denoiser
 from metrics.distances import sliced_wasserstein
 from metrics.replay import DIRECTIONS, real_sets
+from runtime.moments import Moment, moments
 from runtime.randomness import generator
+from runtime.trained import Trained
 from sampler import last, sample
-from schedule import NoiseScheduler
 
-MOMENTS = 40
 POINTS = 1000
 SOLVER_STEPS = 20  # of DPM-Solver++: enough to see what the network knows
 NAME = "training.rrd"
 
-# snapshot(done, net, loss): to be called before the first and after every optimizer step
-Snapshot = Callable[[int, nn.Module, float | None], None]
 
+class Snapshots:
+    """Records samples of the network as it then is: before the first step, and at `moments` on the way.
 
-@contextmanager
-def recorded(
-    run_folder: Path, config: dict[str, Any], scheduler: NoiseScheduler, normaliser: Normaliser, start: int, total: int
-) -> Iterator[Snapshot]:
-    """What a training from step `start` to `total` calls on its way; without record or viewer it does nothing.
+    The recording ends with `stack`; a web page lasts until Ctrl-C.
 
     Raises:
         ValueError: the data has not 2 or 3 coordinates.
         OSError: see viewer.recording.
     """
-    if not (config["record"] or config["viewer"]):
-        yield lambda done, net, loss: None
-        return
-    if tuple(normaliser.mean.shape) not in ((2,), (3,)):
-        raise ValueError("record=true shows points of 2 or 3 coordinates only; train without it")
-    from viz.viewer import recording  # rerun takes a second, and most trainings do without
 
-    with recording("moonwalk training", run_folder / NAME, config["viewer"] or "file", live=True) as rec:
-        yield _taker(rec, config, scheduler, normaliser, moments(start, total))
+    def __init__(
+        self, folder: Path, trained: Trained, start: int, total: int, viewer: str | None, stack: ExitStack
+    ) -> None:
+        if trained.dims not in ((2,), (3,)):
+            raise ValueError("record=true shows points of 2 or 3 coordinates only; train without it")
+        from viz.recording import training  # rerun takes a second to import, and most trainings do without
+        from viz.viewer import recording
 
+        rec = stack.enter_context(recording("moonwalk training", folder / NAME, viewer or "file", live=True))
+        self.viz, self.rec, self.trained, self.start = training, rec, trained, start
+        self.number = {step: i for i, step in enumerate(moments(start, total))}
+        seed, normalise = trained.config["seed"], trained.normaliser.normalise
+        first, second = real_sets(trained.config["dataset"], POINTS, seed)
+        self.real, other = (normalise(torch.from_numpy(points)).numpy() for points in (first.points, second))
+        self.x_T = torch.randn(self.real.shape, generator=generator(seed, "snapshots"))
+        self.floor = sliced_wasserstein(self.real, other, DIRECTIONS)
+        self.losses: list[float] = []
+        training.log_setting(rec, self.real, self.x_T.numpy())
+        self._take(start)
 
-def moments(start: int, total: int) -> list[int]:
-    """start, 1, 2, ... total: at most MOMENTS + 1 optimizer steps, evenly spaced in their logarithm."""
-    even = np.geomspace(1, total, MOMENTS).round().astype(int).tolist()
-    return sorted({start, *(m for m in even if m > start)})
+    def after(self, moment: Moment) -> None:
+        if moment.loss is not None:
+            self.viz.log_loss(self.rec, moment.done, moment.loss)
+            self.losses.append(moment.loss)
+        if moment.done in self.number:
+            self._take(moment.done)
 
+    def _take(self, done: int) -> None:
+        points = samples(self.trained, self.x_T)
+        if np.isfinite(points).all():  # a network that has learnt nothing may send a point anywhere
+            distance = sliced_wasserstein(points, self.real, DIRECTIONS)
+            mean = float(np.mean(self.losses)) if self.losses else None
+            snapshot = self.viz.Snapshot(self.number[done], done, points, distance, self.floor, mean)
+            self.viz.log_snapshot(self.rec, snapshot, self.x_T.numpy())
+        self.losses.clear()
+        if done == max(self.number):
+            self.viz.log_end(self.rec, self.number[done], done, self.x_T.shape[1])
 
-def _taker(
-    rec: Any, config: dict[str, Any], scheduler: NoiseScheduler, normaliser: Normaliser, due: list[int]
-) -> Snapshot:
-    from viz.recording import training as viz
-
-    seed = config["seed"]
-    first, second = real_sets(config["dataset"], POINTS, seed)
-    real, other = (normaliser.normalise(torch.from_numpy(points)).numpy() for points in (first.points, second))
-    x_T = torch.randn(real.shape, generator=generator(seed, "snapshots"))
-    viz.log_setting(rec, real, x_T.numpy())
-    floor = sliced_wasserstein(real, other, DIRECTIONS)
-    number, losses = {step: i for i, step in enumerate(due)}, []
-
-    def snapshot(done: int, net: nn.Module, loss: float | None) -> None:
-        if loss is not None:
-            viz.log_loss(rec, done, loss)
-            losses.append(loss)
-        if done in number:
-            points = samples(net, scheduler, config["model"]["prediction"], x_T)
-            if np.isfinite(points).all():  # a network that has learnt nothing may send a point anywhere
-                distance = sliced_wasserstein(points, real, DIRECTIONS)
-                mean = float(np.mean(losses)) if losses else None
-                viz.log_snapshot(rec, viz.Snapshot(number[done], done, points, distance, floor, mean), x_T.numpy())
-            losses.clear()
-        if done == due[-1]:
-            viz.log_end(rec, number[done], done, x_T.shape[1])
-
-    return snapshot
+    def close(self) -> None:
+        pass
 
 
-def samples(net: nn.Module, scheduler: NoiseScheduler, prediction: str, x_T: Tensor) -> NDArray:
+def samples(trained: Trained, x_T: Tensor) -> NDArray:
     """What the network makes of the noise x_T (N, d), in normalised units. Leaves the network as it was."""
-    device, training = next(net.parameters()).device, net.training
-    denoise, steps = denoiser(net.eval(), scheduler, prediction), min(SOLVER_STEPS, scheduler.num_timesteps)
-    x_0 = last(sample(denoise, scheduler, x_T.to(device), sampler="dpm", sampling_steps=steps))
-    net.train(training)
+    steps, training = min(SOLVER_STEPS, trained.scheduler.num_timesteps), trained.net.training
+    trained.net.eval()
+    x_T = x_T.to(trained.device)
+    x_0 = last(sample(trained.denoise(), trained.scheduler, x_T, sampler="dpmpp_2m", sampling_steps=steps))
+    trained.net.train(training)
     return x_0.float().cpu().numpy()

@@ -1,6 +1,6 @@
 """A trained model, taken out of its checkpoint: network, scheduler and normaliser, ready to make samples."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,18 +11,16 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from dataset import Normaliser
-from diffusion import denoiser, guided, within_range
+from diffusion import Denoiser, denoiser, guided, in_chunks, within_range
 from model import build_model
 from runtime import checkpoint
 from runtime import device as devices
 from runtime.randomness import generator
-from sampler import Denoiser, State, in_chunks, sample
-from schedule import NoiseScheduler, make_scheduler
+from sampler import State, sample, sampler_of
+from schedule import VariancePreserving, make_scheduler
 
 # rows per pass through a network: what it computes then stays in the cache
 ROWS, IMAGE_ROWS = 1250, 100
-# how images are sampled unless a person says otherwise
-IMAGE_SAMPLER, IMAGE_STEPS, IMAGE_GUIDANCE = "ddim", 25, 0.35
 
 
 @dataclass
@@ -34,7 +32,7 @@ class Trained:
     """
 
     net: nn.Module
-    scheduler: NoiseScheduler
+    scheduler: VariancePreserving
     normaliser: Normaliser
     config: dict[str, Any]
     classes: list[str] = field(default_factory=list)
@@ -48,24 +46,40 @@ class Trained:
     def of_images(self) -> bool:
         return len(self.dims) == 3
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.net.parameters()).device
+
     def denoise(self, guidance: float = 0.0) -> Denoiser:
-        """eps = denoise(x_t, t, label=None), in the normalised units that the network was trained in."""
+        """The network as a denoiser, in the normalised units that it was trained in."""
         net = devices.in_bf16(self.net) if self.mixed else self.net
         denoise = guided(denoiser(net, self.scheduler, self.config["model"]["prediction"]), guidance)
         if not self.of_images:
             return in_chunks(denoise, ROWS)
         return in_chunks(within_range(denoise, self.scheduler), IMAGE_ROWS)
 
+    def denoise_as(self, label: int | None) -> Denoiser:
+        """The same under one condition for all rows; None: unconditional."""
+        denoise = self.denoise()
+        return lambda x_t, t, _=None: denoise(x_t, t, None if label is None else x_t.new_full(x_t.shape[:1], label).long())
+
     def sampling(
-        self, sampler: str | None = None, sampling_steps: int | None = None, guidance: float | None = None
+        self,
+        defaults: Mapping[str, Any],
+        *,
+        sampler: str | None = None,
+        sampling_steps: int | None = None,
+        eta: float = 0.0,
+        guidance: float | None = None,
     ) -> dict[str, Any]:
-        """The three with the defaults of points or of images in place of None."""
-        sampler = sampler or (IMAGE_SAMPLER if self.of_images else "ddpm")
-        if self.of_images and sampler != "ddpm":
-            sampling_steps = sampling_steps or min(IMAGE_STEPS, self.scheduler.num_timesteps)
+        """The options of `sample`, those of `defaults` (a row of conf.choices.SAMPLING) in place of None."""
+        sampler = sampler or str(defaults["sampler"])
+        evaluations = sampler_of(sampler).evaluations
+        if sampling_steps is None and evaluations:
+            sampling_steps = min(defaults["sampling_steps"] or evaluations, self.scheduler.num_timesteps)
         if guidance is None:
-            guidance = IMAGE_GUIDANCE if self.of_images and self.classes else 0.0
-        return {"sampler": sampler, "sampling_steps": sampling_steps, "guidance": guidance}
+            guidance = defaults["guidance"] if self.classes else 0.0
+        return {"sampler": sampler, "sampling_steps": sampling_steps, "eta": eta, "guidance": guidance}
 
     def labels(self, asked: list[int | str] | int | str | None, count: int) -> Tensor | None:
         """Which class each of `count` samples shall be, (count,): those asked for by name, in turn; None, "all": all.
@@ -92,30 +106,28 @@ class Trained:
         self,
         num_samples: int,
         seed: int,
-        device: torch.device,
         *,
         labels: Tensor | None = None,
-        sampler: str | None = None,
+        sampler: str = "ddpm",
         sampling_steps: int | None = None,
         eta: float = 0.0,
-        guidance: float | None = None,
+        guidance: float = 0.0,
     ) -> Iterator[State]:
         """A reverse process from fresh noise (sampler.sample), state by state, in normalised units.
 
-        labels: what each sample shall be (num_samples,). None options: see `sampling`.
+        labels: the condition of each sample (num_samples,).
 
         Raises:
             ValueError: see sampler.sample; guidance of an unconditional model, which has nothing to guide it.
         """
-        options = self.sampling(sampler, sampling_steps, guidance)
-        denoise = self.denoise(options.pop("guidance"))
         if guidance and not self.classes:
             raise ValueError("guidance needs labels, and this model is unconditional; train one with conditional=true")
+        denoise, g = self.denoise(guidance), generator(seed, "sampling", device=self.device)
         if labels is not None:
-            denoise = partial(denoise, label=labels.to(device))
-        g = generator(seed, "sampling", device=device)
-        x_T = torch.randn(num_samples, *self.dims, generator=g, device=device)
-        return sample(denoise, self.scheduler, x_T, generator=g, eta=eta, **options)
+            denoise = partial(denoise, label=labels.to(self.device))
+        x_T = torch.randn(num_samples, *self.dims, generator=g, device=self.device)
+        options = {"sampler": sampler, "sampling_steps": sampling_steps, "eta": eta}
+        return sample(denoise, self.scheduler, x_T, generator=g, **options)
 
     def data_units(self, x: Tensor) -> Tensor:
         """Samples as the data was given: float32 on the CPU."""
@@ -128,7 +140,7 @@ class Trained:
         return self
 
 
-def build(config: dict[str, Any], dims: tuple[int, ...], num_labels: int = 0) -> tuple[nn.Module, NoiseScheduler]:
+def build(config: dict[str, Any], dims: tuple[int, ...], num_labels: int = 0) -> tuple[nn.Module, VariancePreserving]:
     """The untrained network and the scheduler that a training configuration asks for."""
     scheduler = make_scheduler(**{k: config[k] for k in ("schedule", "num_timesteps", "beta_start", "beta_end")})
     options = {k: v for k, v in config["model"].items() if k != "prediction"}

@@ -3,11 +3,9 @@
 A column is one real image, noised to step t and taken back in a few deterministic steps (DDIM) by the averaged network.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 from images.sets import ImageSet
+from runtime.moments import Moment
 from runtime.randomness import generator
 from runtime.trained import Trained
 from sampler import State, ddim
-from schedule import NoiseScheduler
+from schedule import evenly, step_of
 from viz import films as animation
 from viz.image_grids import Sheet, table_picture
 
@@ -30,73 +29,65 @@ FRAMES_PER_S = 5
 EVENTS_S = 0.05  # given to the window for each picture
 WHAT = "each column: a real image, noised, and what the network makes of that"
 
-# grid(done, loss): to be called after every optimizer step; loss is the mean of the last steps, where one is due
-Grid = Callable[[int, float | None], None]
 
-
-def check(config: dict[str, Any], images: bool) -> None:
-    """Raises ValueError where no grids can be drawn as `config` asks; before anything long begins."""
-    if not (config["viz_save"] or config["viz_live"]):
-        return
+def check(viz_t: int, num_timesteps: int, images: bool) -> None:
+    """Raises ValueError where no grids can be drawn; before anything long begins."""
     if not images:
         raise ValueError("viz_save and viz_live draw grids of images; to watch points being learnt take record=true")
-    if config["viz_t"] >= config["num_timesteps"]:
-        last = config["num_timesteps"] - 1
-        raise ValueError(f"viz_t must be -1, the last step, or lie in 0..{last}; got {config['viz_t']}")
+    if viz_t >= num_timesteps:
+        raise ValueError(f"viz_t must be -1, the last step, or lie in 0..{num_timesteps - 1}; got {viz_t}")
 
 
-@contextmanager
-def drawn(run_folder: Path, trained: Trained, data: ImageSet, steps_per_epoch: int, total: int) -> Iterator[Grid]:
-    """What a training of `total` steps calls on its way; without viz_save or viz_live it does nothing.
+class Grids:
+    """Draws a grid every viz_interval optimizer steps and at the end of each epoch, as trained.config asks for it.
 
-    With viz_save it ends in FOLDER/FILM, made of all grids that were saved, also where the training is broken off.
+    With viz_save they are kept in FOLDER, and FOLDER/FILM is made of them at the end; with viz_live a window shows
+    them.
     """
-    config, saved = trained.config, []
-    if not (config["viz_save"] or config["viz_live"]):
-        yield lambda done, loss: None
-        return
-    picture = _painter(trained, data)
-    show = window() if config["viz_live"] else None
-    last_loss = None
 
-    def grid(done: int, loss: float | None) -> None:
-        nonlocal last_loss
-        last_loss = loss or last_loss
-        epoch = -(-done // steps_per_epoch)
-        due = [f"it{done}"] if done % config["viz_interval"] == 0 else []
-        due += ["end"] if done % steps_per_epoch == 0 or done == total else []
+    def __init__(self, run_folder: Path, trained: Trained, data: ImageSet, total: int) -> None:
+        o = trained.config
+        self.folder, self.total, self.steps_per_epoch = run_folder / FOLDER, total, -(-len(data) // o["batch_size"])
+        self.save, self.every, self.show = o["viz_save"], o["viz_interval"], window() if o["viz_live"] else None
+        self.picture = _painter(trained, data, o["viz_num"], o["viz_t"])
+        self.saved: list[Path] = []
+        self.loss: float | None = None
+
+    def after(self, moment: Moment) -> None:
+        done, self.loss = moment.done, self.loss if moment.loss is None else moment.loss
+        epoch = -(-done // self.steps_per_epoch)
+        due = [f"it{done}"] if done % self.every == 0 else []
+        due += ["end"] if done % self.steps_per_epoch == 0 or done == self.total else []
         for name in due:
-            pixels = picture(f"{'end of ' * (name == 'end')}epoch {epoch}, step {done:,}", last_loss)
-            if config["viz_save"]:
-                saved.append(run_folder / FOLDER / f"denoise_progress_ep{epoch}_{name}.png")
-                saved[-1].parent.mkdir(exist_ok=True)
-                Image.fromarray(pixels).save(saved[-1])
-            if show:
-                show(pixels)
+            pixels = self.picture(f"{'end of ' * (name == 'end')}epoch {epoch}, step {done:,}", self.loss)
+            if self.save:
+                self.folder.mkdir(exist_ok=True)
+                self.saved.append(self.folder / f"denoise_progress_ep{epoch}_{name}.png")
+                Image.fromarray(pixels).save(self.saved[-1])
+            if self.show:
+                self.show(pixels)
 
-    try:
-        yield grid
-    finally:
-        if saved:
-            pictures = [np.asarray(Image.open(path)) for path in saved]
-            print(f"progress:   {animation.write(pictures, run_folder / FOLDER / FILM, FRAMES_PER_S)}")
+    def close(self) -> None:
+        if self.saved:
+            pictures = [np.asarray(Image.open(path)) for path in self.saved]
+            print(f"progress:   {animation.write(pictures, self.folder / FILM, FRAMES_PER_S)}")
 
 
 # ---------------------------------------------------------------- one grid
 
 
-def _painter(trained: Trained, data: ImageSet) -> Callable[[str, float | None], NDArray[np.uint8]]:
+def _painter(trained: Trained, data: ImageSet, num: int, viz_t: int) -> Callable[[str, float | None], NDArray[np.uint8]]:
     """A function of when it is and of the loss that draws the grid (H, W, 3) of the network as it then is."""
-    config, scheduler = trained.config, trained.scheduler
-    x_0, *label = data[: config["viz_num"]]
-    timesteps = timesteps_below(scheduler, config["viz_t"])
-    eps = torch.randn(x_0.shape, generator=generator(config["seed"], "grids"))
+    scheduler = trained.scheduler
+    x_0, *labels = data[:num]
+    timesteps = evenly(scheduler.num_timesteps - 1 if viz_t == -1 else viz_t, 0, EVALUATIONS)
+    eps = torch.randn(x_0.shape, generator=generator(trained.config["seed"], "grids"))
     x_t = scheduler.add_noise(x_0, torch.tensor(timesteps[0]), eps)
-    label = label[0] if trained.classes else None
-    names = [trained.classes[i] for i in label.tolist()] if trained.classes else []
+    label = labels[0] if trained.classes else None
+    names = [] if label is None else [trained.classes[i] for i in label.tolist()]
     shown = sorted({int(np.abs(np.array(timesteps) - share * timesteps[0]).argmin()) for share in GUESSES_AT})
-    rows = ["real image", f"x_t: noised {timesteps[0] + 1} times"]
-    rows += [f"guess of x_0\nat {timesteps[i] + 1} noisings" for i in shown] + ["result"]
+    rows = ["real image", f"x_t: after {step_of(timesteps[0])} steps"]
+    rows += [f"guess of x_0\nat step {step_of(timesteps[i])}" for i in shown] + ["result"]
     sheet = None
 
     def picture(when: str, loss: float | None) -> NDArray[np.uint8]:
@@ -111,16 +102,9 @@ def _painter(trained: Trained, data: ImageSet) -> Callable[[str, float | None], 
     return picture
 
 
-def timesteps_below(scheduler: NoiseScheduler, viz_t: int) -> list[int]:
-    """At most EVALUATIONS distinct steps from viz_t (-1: T - 1) down to 0, evenly spaced."""
-    first = scheduler.num_timesteps - 1 if viz_t == -1 else viz_t
-    return sorted(set(np.linspace(first, 0, EVALUATIONS).round().astype(int).tolist()), reverse=True)
-
-
 def denoised(trained: Trained, x_t: Tensor, label: Tensor | None, timesteps: Sequence[int]) -> list[State]:
     """The states of a DDIM from x_t at timesteps[0]. Leaves the network, and all random numbers, as they were."""
-    net, training = trained.net, trained.net.training
-    device = next(net.parameters()).device
+    net, training, device = trained.net, trained.net.training, trained.device
     net.eval()
     denoise = partial(trained.denoise(), label=None if label is None else label.to(device))
     states = list(ddim(denoise, trained.scheduler, x_t.to(device), timesteps=timesteps))
