@@ -178,7 +178,12 @@ def loss_weights(scheduler: NoiseScheduler, weight: str) -> Tensor:
     """
     alpha_bar = scheduler.alphas_cumprod
     snr = alpha_bar / (1 - alpha_bar)
-    return {"eps": torch.ones_like(snr), "v": 1 / alpha_bar, "min_snr": snr.clamp(max=5) / snr}[weight]
+    return {
+        "eps": torch.ones_like(snr),
+        "v": 1 / alpha_bar,
+        "target": 1 / alpha_bar,
+        "min_snr": snr.clamp(max=5) / snr,
+    }[weight]
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def dpm(denoise: Denoiser, scheduler: NoiseScheduler, x_T: Tensor, *, timesteps:
 
 
 # how many network evaluations each takes by default; None: one for each of the T steps
-SAMPLERS = {"ddpm": None, "ddim": 50, "dpm": 50}
+SAMPLERS = {"ddpm": None, "ddim": 50, "dpmpp_2m": 50}
 
 
 def sample(
@@ -118,7 +118,7 @@ def sample(
         raise ValueError(f"eta belongs to sampler=ddim, not to {sampler}")
     if sampler == "ddpm":
         return ddpm(denoise, scheduler, x_T, generator=generator)
-    if sampler == "dpm":
+    if sampler == "dpmpp_2m":
         return dpm(denoise, scheduler, x_T, timesteps=timesteps)
     return ddim(denoise, scheduler, x_T, timesteps=timesteps, eta=eta, generator=generator)
 

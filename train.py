@@ -4,18 +4,22 @@ import json
 import math
 import time
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from conf.config import Train
 from conf.entry import command
+from conf.option import fixed_options
 
 LOG_EVERY = 10  # optimizer steps in a row of loss.csv
 PROBE_STEPS, PROBE_POINTS = 20, 100  # with which the excess over the Bayes floor is measured on the way
 
 
 @command("train")
-def main(run_folder: Path, **config: Any) -> float:
+def main(options: Train, run_folder: Path) -> float:
     """One training run in its own folder. Returns the last mean loss, for sweepers."""
+    config = asdict(options)
     with ExitStack() as stack:
         return train(run_folder, config, stack)["loss"]
 
@@ -172,9 +176,7 @@ def _resumed(config: dict[str, Any]) -> dict[str, Any] | None:
     for group in ("model", "dataset"):
         if (have := state["config"][group]["name"]) != (want := config[group]["name"]):
             raise ValueError(f"resume={config['resume']} was trained with {group}={have}, not with {group}={want}")
-    free = {"resume", "task_name", "device", "threads", "checkpoint_every", "eval_samples", "record", "viewer"}
-    free |= {"ckpt_save_name", "precision", "viz_save", "viz_live", "viz_interval", "viz_num", "viz_t"}
-    if other := [k for k in config if k not in free and state["config"].get(k) != config[k]]:
+    if other := [k for k in fixed_options(Train) if state["config"].get(k) != config[k]]:
         raise ValueError(f"resume={config['resume']} was trained with other options: {', '.join(sorted(other))}")
     return state
 

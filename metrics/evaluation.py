@@ -62,7 +62,7 @@ def evaluate_model(
         sampler, sampling_steps, eta, guidance: see Trained.sample; but points take dpm by default.
     """
     labels = _as_frequent(unseen, num_samples, seed) if trained.classes else None
-    settings = trained.sampling(sampler or (None if trained.of_images else "dpm"), sampling_steps, guidance)
+    settings = trained.sampling(sampler or (None if trained.of_images else "dpmpp_2m"), sampling_steps, guidance)
     states = trained.sample(num_samples, seed, device, labels=labels, eta=eta, **settings)
     total = len(visited(trained.scheduler, settings["sampler"], settings["sampling_steps"]))
     samples = trained.data_units(last(progress_bar(states, "sampling", total)))

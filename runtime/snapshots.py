@@ -92,6 +92,6 @@ def samples(net: nn.Module, scheduler: NoiseScheduler, prediction: str, x_T: Ten
     """What the network makes of the noise x_T (N, d), in normalised units. Leaves the network as it was."""
     device, training = next(net.parameters()).device, net.training
     denoise, steps = denoiser(net.eval(), scheduler, prediction), min(SOLVER_STEPS, scheduler.num_timesteps)
-    x_0 = last(sample(denoise, scheduler, x_T.to(device), sampler="dpm", sampling_steps=steps))
+    x_0 = last(sample(denoise, scheduler, x_T.to(device), sampler="dpmpp_2m", sampling_steps=steps))
     net.train(training)
     return x_0.float().cpu().numpy()
