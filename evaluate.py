@@ -1,13 +1,19 @@
 """Say how good a model is: `python evaluate.py`, `python evaluate.py --samples points.npy --dataset moons`."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from conf.config import Evaluate
 from conf.entry import command
 
 
 @command("evaluate")
-def main(
+def main(options: Evaluate, run_folder: Path) -> Any:
+    return run(run_folder=run_folder, **asdict(options))
+
+
+def run(
     run_folder: Path,
     dataset: dict[str, Any],
     checkpoint: str | None,

@@ -1,14 +1,20 @@
 """Replay the learned reverse process: `python inference.py`, `python inference.py --checkpoint runs/first`."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from conf.config import Inference
 from conf.entry import command
 
 
 @command("inference")
-def main(
+def main(options: Inference, run_folder: Path) -> Any:
+    return run(run_folder=run_folder, **asdict(options))
+
+
+def run(
     run_folder: Path,
     checkpoint: str | None,
     num_samples: int | None,

@@ -1,16 +1,24 @@
 """Show the forward process: `python main.py`, `python main.py --num-samples 1000 --save-plots --no-rerun`."""
 
+import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from conf.config import Main
 from conf.entry import command
+from conf.flags import TRAIN_DDPM_MODEL
 
 IMAGES, STRIPS = 64, 5  # images shown at most, and those of them in forward.png
 
 
 @command("main")
-def main(
+def main(options: Main, run_folder: Path) -> Any:
+    return run(run_folder=run_folder, **asdict(options))
+
+
+def run(
     run_folder: Path,
     dataset: dict[str, Any],
     num_samples: int,
@@ -201,4 +209,12 @@ def show_images(
 
 
 if __name__ == "__main__":
-    main()
+    if TRAIN_DDPM_MODEL in sys.argv:
+        import train  # not above: nothing else here needs a training
+
+        print(
+            f"{TRAIN_DDPM_MODEL}: the same as python train.py dataset=mnist model=unet, which is where training lives"
+        )
+        train.main()
+    else:
+        main()

@@ -41,6 +41,7 @@ LOG_EVERY = 10  # optimizer steps in a row of loss.csv
 @command("train")
 def main(options: Train, run_folder: Path) -> float:
     """One training run in its own folder. Returns the last mean loss, for sweepers."""
+    config = asdict(options)
     with ExitStack() as stack:
         return train(options, run_folder, stack)["loss"]
 

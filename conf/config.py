@@ -1,13 +1,24 @@
 """Every option of every command, once: its default, what it means and what it may be.
 
-The dataclasses are registered in Hydra's ConfigStore, so `python train.py lr=1e-3` checks names and types;
-ranges and choices stand in the fields' metadata and are checked by option.plain. `--help` (store.py) is made from the
-same fields. The choices of dataset= and model= are in groups.py.
+The dataclasses are registered in Hydra's ConfigStore (store.py), so `python train.py lr=1e-3` checks names and types;
+ranges and choices stand in the fields' metadata and are checked by option.check. `--help` (help.py) is made from the
+same fields: the docstring of a class is the heading of its options there, that of a command what it is for.
+The choices of dataset= and model= have their own options in groups.py.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
+from conf.choices import (
+    LOSS_WEIGHTS,
+    SAMPLER_ALIASES,
+    SAMPLERS,
+    SAMPLING_DEFAULTS,
+    SCHEDULES,
+    default_by_kind,
+    default_steps,
+    meanings,
+)
 from conf.option import option
 
 # ---------------------------------------------------------------- what several commands share
@@ -15,145 +26,233 @@ from conf.option import option
 
 @dataclass
 class Seeded:
-    seed: int = option(0, "same seed, same machine: same result to the last bit", low=0)
+    """machine"""
+
+    seed: int = option(0, "the same seed on the same machine gives the same result to the last bit", low=0)
 
 
 @dataclass
 class Machine(Seeded):
-    device: str = option("auto", "auto takes a GPU where there is one; or cpu, cuda, cuda:1, mps ...")
+    """machine"""
+
+    device: str = option("auto", "auto: a GPU if there is one; or cpu, cuda, cuda:1, mps ...", may_change=True)
     threads: int | None = option(
-        None, "CPU threads; default: 1 for points (a second one rarely helps a small network), all for images", low=1
+        None,
+        "CPU threads; default: 1 for points (a second one rarely helps a small network), all cores for images",
+        low=1,
+        may_change=True,
     )
     precision: str = option(
         "auto",
-        "numbers inside the network; auto: bf16 for images on a GPU that has it, else fp32",
+        "number format inside the network; auto: bf16 for images on a GPU that supports it, else fp32",
         choices=("auto", "fp32", "bf16"),
+        may_change=True,
     )
 
 
 @dataclass
 class Process:
-    schedule: str = option("linear", "how alpha-bar falls", choices=("linear", "cosine", "sigmoid"))
-    num_timesteps: int = option(1000, "T, the number of noising steps", low=2)
-    beta_start: float | None = option(None, "variance of the first step's noise; default 0.1 / T", above=0, below=1)
-    beta_end: float | None = option(
-        None, "variance of the last step's noise; default 20 / T, which leaves no signal", above=0, below=1
+    """forward process"""
+
+    schedule: str = option("linear", f"noise schedule; {meanings(SCHEDULES)}", choices=SCHEDULES)
+    num_timesteps: int = option(1000, "T, the number of forward steps", low=2)
+    beta_start: float | None = option(
+        None, "noise variance of the first step, for schedule=linear; default: 0.1 / T", above=0, below=1
     )
+    beta_end: float | None = option(
+        None,
+        "noise variance of the last step, for schedule=linear; default: 20 / T, which leaves no signal",
+        above=0,
+        below=1,
+    )
+
+
+def sampler_of(command: str) -> Any:
+    known = meanings({name: sampler.meaning for name, sampler in SAMPLERS.items()})
+    text = f"reverse process; {known}; {default_by_kind(command, 'sampler')}"
+    return option(None, text, choices=SAMPLERS, aliases=SAMPLER_ALIASES)
 
 
 @dataclass
 class Sampling:
-    sampler: str | None = option(
-        None,
-        "ddpm takes all T steps; ddim and dpm (DPM-Solver++) far fewer; default: ddpm for points, ddim for images",
-        choices=("ddpm", "ddim", "dpm"),
-    )
-    sampling_steps: int | None = option(
-        None, "network evaluations; default: T for ddpm, 50 for ddim and dpm, 25 for images", low=2
-    )
-    eta: float = option(0.0, "fresh noise in ddim: 0 none, 1 as much as ddpm", low=0, high=1)
+    """sampling"""
+
+    checkpoint: str | None = option(None, "a checkpoint or its run folder; default: the newest one")
+    num_samples: int | None = option(None, f"samples to generate; {default_by_kind('inference', 'num_samples')}", low=1)
+    sampler: str | None = sampler_of("inference")
+    sampling_steps: int | None = option(None, f"network evaluations; {default_steps('inference')}", low=2)
+    eta: float = option(0.0, "fresh noise in ddim: 0 for none, 1 for as much as in ddpm", low=0, high=1)
     guidance: float | None = option(
         None,
-        "w in eps = (1 + w) eps_cond - w eps_uncond; 0: off; default: 0 for points, 0.35 for images with labels",
+        "classifier-free guidance of a conditional model: w in eps = (1 + w) eps_cond - w eps_uncond, 0 for none;"
+        f" {default_by_kind('inference', 'guidance')}",
         low=0,
     )
 
 
 @dataclass
+class Labels:
+    """sampling"""
+
+    labels: Any = option(None, "labels to generate, such as [0,1,2]; default: all of a conditional model's, in turn")
+
+
+@dataclass
 class Recording:
+    """recording"""
+
     rerun: bool = option(True, "make a rerun recording (--no-rerun: none)")
     viewer: str = option(
         "auto",
-        "where it goes: a window, a web page on this machine, a file; auto: a window where there is a display",
+        "where the recording goes: a window, a web page on this machine or a file; auto: a window if there is a"
+        " display, else a file",
         choices=("auto", "window", "web", "file"),
     )
-    viz_steps: int = option(50, "states recorded, evenly chosen, always with the first and the last", low=2)
-    track_samples: list[int] | None = option(None, "rows drawn in cyan with their paths; default: the first six")
-    port: int | None = option(None, "port of viewer=web; default: a free one", low=1, high=65535)
-    animation: str = option(
-        "none", "also write the process as a short film; mp4 needs ffmpeg", choices=("none", "gif", "mp4")
+    viz_steps: int = option(50, "number of states recorded, evenly spaced, the first and the last included", low=2)
+    track_samples: list[int] | None = option(
+        None, "points highlighted in cyan with their paths, such as [0,10,20]; default: the first six"
+    )
+    port: int | None = option(None, "port for viewer=web; default: a free one", low=1, high=65535)
+    animation: str | None = option(
+        "none", "also save the process as a short film; mp4 needs ffmpeg", choices=("none", "gif", "mp4")
     )
     save_trajectory: bool = option(
-        False, "also write trajectory.npz, the states recorded, for `python scripts/animate.py trajectory.npz`"
+        False, "also save the recorded states as trajectory.npz, for `python scripts/animate.py trajectory.npz`"
     )
 
 
-# ---------------------------------------------------------------- the commands
+# ---------------------------------------------------------------- train.py
 
 
 @dataclass
-class Train(Machine, Process):
+class Data:
+    """data"""
+
     dataset: Any = option("moons", "what to learn")
-    model: Any = option("mlp", "the network")
     num_samples: int | None = option(20000, "points or images to learn from, at most; null: all there are", low=2)
-    num_epochs: int = option(220, "passes over them", low=1)
-    max_steps: int | None = option(None, "stop after so many optimizer steps instead of num_epochs", low=1)
+
+
+@dataclass
+class Network:
+    """network"""
+
+    model: Any = option("mlp", "the network")
+
+
+@dataclass
+class Training:
+    """training"""
+
+    num_epochs: int = option(220, "passes over the data", low=1)
+    max_steps: int | None = option(None, "stop after this many optimizer steps instead of num_epochs", low=1)
     batch_size: int = option(1024, "points or images per optimizer step", low=1)
-    conditional: bool = option(False, "learn the labels as well, so that samples can be asked for by label")
-    label_dropout: float = option(0.1, "how often a label is withheld in training; guidance needs it", low=0, below=1)
-    loss_weight: str = option(
-        "eps", "whose error counts evenly over the steps: that of eps or v; or min_snr", choices=("eps", "v", "min_snr")
-    )
-    lr: float = option(4e-3, "peak learning rate: reached by a linear warm-up, left by a cosine to 0", above=0)
+    lr: float = option(4e-3, "peak learning rate, after a linear warm-up and before a cosine decay to 0", above=0)
     warmup_steps: int = option(100, "optimizer steps of warm-up", low=0)
-    weight_decay: float = option(0.01, "AdamW's weight decay", low=0)
-    ema_decay: float = option(0.999, "decay of the averaged weights that samples are made with", low=0, below=1)
-    eval_samples: int = option(10000, "samples drawn and judged at the end; 0: no judgement", low=0)
-    checkpoint_every: int = option(1000, "optimizer steps between checkpoints", low=1)
-    ckpt_save_name: str = option("last.pt", "name of the checkpoint in the run folder, ending in .pt or .pth")
-    task_name: str | None = option(None, "run folder, such as runs/first; default: a new stamped one")
-    record: bool = option(False, "record how samples of the same noise emerge as training goes on: training.rrd")
+    weight_decay: float = option(0.01, "weight decay of AdamW", low=0)
+    ema_decay: float = option(0.999, "decay of the moving average of weights used for sampling", low=0, below=1)
+    loss_weight: str = option("eps", f"weight of each step in the loss; {meanings(LOSS_WEIGHTS)}", choices=LOSS_WEIGHTS)
+    conditional: bool = option(False, "also learn the labels, so that samples can be requested by label")
+    label_dropout: float = option(0.1, "fraction of labels dropped in training, which guidance needs", low=0, below=1)
+
+
+@dataclass
+class Evaluation:
+    """evaluation"""
+
+    eval_samples: int = option(
+        SAMPLING_DEFAULTS["evaluate"]["points"].num_samples,
+        "samples to evaluate at the end of the training; 0: no evaluation",
+        low=0,
+        may_change=True,
+    )
+
+
+@dataclass
+class Run:
+    """run folder"""
+
+    task_name: str | None = option(
+        None, "run folder, such as runs/first; default: a new one named after the time", may_change=True
+    )
+    ckpt_save_name: str = option(
+        "last.pt", "file name of the checkpoint in the run folder, ending in .pt or .pth", may_change=True
+    )
+    checkpoint_every: int = option(1000, "optimizer steps between checkpoints", low=1, may_change=True)
+    resume: str | None = option(
+        None, "a checkpoint or run folder to continue from, with the same options", may_change=True
+    )
+
+
+@dataclass
+class Watching:
+    """recording"""
+
+    record: bool = option(
+        False, "record how samples from the same noise change during training: training.rrd", may_change=True
+    )
     viewer: str | None = option(
         None,
-        "watch that recording while it grows, in a window or a web page on this machine; implies record",
+        "watch this recording live, in a window or a web page on this machine; implies record",
         choices=("auto", "window", "web", "file"),
+        may_change=True,
     )
-    viz_save: bool = option(False, "save grids of the denoising on the way, and progress.gif of them, in viz/")
-    viz_live: bool = option(False, "show these grids in a window while training; needs a display")
-    viz_interval: int = option(500, "optimizer steps between grids", low=1)
-    viz_num: int = option(8, "images in a grid", low=1)
-    viz_t: int = option(-1, "the step t from which a grid denoises; -1: the last, pure noise", low=-1)
-    resume: str | None = option(None, "a checkpoint or run folder to go on from, with the same options")
+    viz_save: bool = option(
+        False, "save image grids of the denoising during training, and progress.gif, in viz/", may_change=True
+    )
+    viz_live: bool = option(False, "show these grids in a window while training; needs a display", may_change=True)
+    viz_interval: int = option(500, "optimizer steps between grids", low=1, may_change=True)
+    viz_num: int = option(8, "images in a grid", low=1, may_change=True)
+    viz_t: int = option(
+        -1, "the step t from which a grid is denoised; -1: the last, pure noise", low=-1, may_change=True
+    )
+
+
+# ---------------------------------------------------------------- the commands: fields of the last base come first
 
 
 @dataclass
-class Inference(Machine, Sampling, Recording):
-    checkpoint: str | None = option(None, "a checkpoint or its run folder; default: the newest readable one")
-    num_samples: int | None = option(None, "how many to generate; default: 2000 points, 100 images", low=1)
-    labels: Any = option(None, "what to generate: [0,1,2], or all in turn (the default of a conditional model)")
-    viz_steps: int = option(100, "states recorded, evenly chosen, always with the first and the last", low=2)
+class Train(Machine, Watching, Run, Evaluation, Training, Process, Network, Data):
+    """Train a denoising network, then sample with it and evaluate the samples."""
+
+
+@dataclass
+class Inference(Machine, Recording, Labels, Sampling):
+    """Sample from a checkpoint and show the learned reverse process."""
+
+    viz_steps: int = option(100, "number of states recorded, evenly spaced, the first and the last included", low=2)
     animation: str | None = option(
         None,
-        "also write the process as a short film; mp4 needs ffmpeg; default: none for points, gif for images",
+        "also save the process as a short film; mp4 needs ffmpeg; default: none for points, gif for images",
         choices=("none", "gif", "mp4"),
     )
 
 
 @dataclass
-class Main(Seeded, Process, Recording):
+class Main(Seeded, Recording, Process, Data):
+    """Show the forward process: how clean points or images turn into noise.
+
+    --train-ddpm-model, as in older guides, trains instead: see `python train.py --help`.
+    """
+
     dataset: Any = option("moons", "what to add noise to")
-    num_samples: int = option(500, "points; of images at most 64 are shown", low=1)
-    num_timesteps: int = option(100, "T, the number of noising steps", low=2)
-    save_plots: bool = option(False, "also write stills: the process, its schedule, its statistics against theory")
-    compare_schedules: bool = option(False, "also write one sheet that compares the schedules")
+    num_samples: int | None = option(500, "points or images to show; of images, at most 64", low=1)
+    num_timesteps: int = option(100, "T, the number of forward steps", low=2)
+    save_plots: bool = option(False, "also save pictures of the process, its schedule, its statistics against theory")
+    compare_schedules: bool = option(False, "also save one picture that compares the schedules")
 
 
 @dataclass
 class Evaluate(Machine, Sampling):
-    dataset: Any = option("moons", "what samples=FILE is held against; a checkpoint knows its own")
-    checkpoint: str | None = option(None, "a checkpoint or its run folder; default: the newest readable one")
-    samples: str | None = option(None, "judge these points instead (.npy or a table of numbers, data units)")
-    num_samples: int | None = option(None, "samples to draw and judge; default: 10000 points, 2000 images", low=100)
-    sampler: str | None = option(
-        None,
-        "ddpm takes all T steps; ddim and dpm (DPM-Solver++) far fewer; default: dpm for points, ddim for images",
-        choices=("ddpm", "ddim", "dpm"),
+    """Measure how good a checkpoint or a file of samples is: every metric beside its floor."""
+
+    samples: str | None = option(
+        None, "evaluate the points or images of this file instead (.npy or a table of numbers, in data units)"
     )
+    dataset: Any = option("moons", "what samples=FILE is compared with; a checkpoint knows its own")
+    num_samples: int | None = option(
+        None, f"samples to evaluate; {default_by_kind('evaluate', 'num_samples')}", low=100
+    )
+    sampler: str | None = sampler_of("evaluate")
 
 
-COMMANDS = {
-    "train": (Train, "Train an epsilon-network, then sample with it."),
-    "inference": (Inference, "Replay the learned reverse process of a checkpoint."),
-    "evaluate": (Evaluate, "Say how good a checkpoint, or a file of samples, is: every figure beside its floor."),
-    "main": (Main, "Show the forward process: clean points turn into noise."),
-}
+COMMANDS = {"train": Train, "inference": Inference, "evaluate": Evaluate, "main": Main}

@@ -1,5 +1,11 @@
-"""The door that every command enters by: flags, Hydra, a plain dictionary, and one sentence when something is wrong."""
+"""The door that every command enters by: flags, Hydra, checked options, and one sentence when something is wrong.
 
+Each command imports it before anything else, because importing it answers `--help` (first.py).
+"""
+
+from conf.first import answer_help  # answers --help, and sets the environment, before what follows is imported
+
+# isort: split
 import difflib
 import functools
 import os
@@ -12,7 +18,7 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException, HydraException
+from hydra.errors import CompactHydraException, HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
@@ -25,58 +31,85 @@ from omegaconf.errors import (
 from conf.config import COMMANDS
 from conf.flags import to_overrides
 from conf.groups import GROUPS
-from conf.option import plain
+from conf.help import groups_of
+from conf.option import check
 from conf.store import register
 
 # What a person can cause. Anything else is a fault of ours and keeps its traceback.
 EXPECTED = (ValueError, OSError, HydraException, OmegaConfBaseException)
+# Words that users of other repositories type, and the options that they may mean: the first that the command has.
+MEANT = {
+    "learning_rate": ("lr",),
+    "epochs": ("num_epochs",),
+    "batch": ("batch_size",),
+    "steps": ("max_steps", "sampling_steps", "num_timesteps"),
+    "timesteps": ("num_timesteps", "sampling_steps"),
+    "samples": ("num_samples",),
+    "eval_samples": ("num_samples",),
+    "cfg_scale": ("guidance",),
+    "arch": ("model",),
+    "data": ("dataset",),
+}
 
 
-def command(name: str) -> Callable[[Callable[..., Any]], Callable[[], None]]:
-    """Make `main(run_folder=..., **options)` the command `name` of conf/config.py.
+def command(name: str) -> Callable[[Callable[[Any, Path], object]], Callable[[], None]]:
+    """Make `main(options, run_folder)` the command `name` of conf/config.py; options: that dataclass, checked.
 
     With HYDRA_FULL_ERROR=1 in the environment errors keep their traceback.
     """
 
-    def decorate(main: Callable[..., Any]) -> Callable[[], None]:
-        full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
-
-        def stop(error: Exception) -> None:
-            if full_error:
-                raise error
-            sys.exit(sentence(name, error))
-
+    def decorate(main: Callable[[Any, Path], object]) -> Callable[[], None]:
         @functools.wraps(main)
-        def job(cfg: DictConfig) -> Any:
+        def job(cfg: DictConfig) -> object:
             run_folder = _short(HydraConfig.get().runtime.output_dir)
             try:
-                return main(run_folder=run_folder, **plain(cfg))
+                return main(checked(cfg), run_folder)
             except EXPECTED as error:
                 if os.listdir(run_folder) == [".hydra"]:  # it failed before it began
                     shutil.rmtree(run_folder)
                 if HydraConfig.get().mode is RunMode.RUN:
-                    stop(error)
+                    raise
                 raise CompactHydraException(sentence(name, error)) from error  # a sweep goes on
 
         def launch() -> None:
-            register()
-            OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
-            OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, replace=True)
-            sys.argv[1:] = to_overrides(sys.argv[1:])
-            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its own errors on, and we make one sentence of them
+            answer_help(name, sys.argv[1:])
+            full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
             try:
-                hydra.main(version_base="1.3", config_path=None, config_name=name)(job)()
+                _run(name, job)
             except KeyboardInterrupt:
                 sys.exit(130)
             except BrokenPipeError:  # `| head` has seen enough
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 sys.exit(1)
             except EXPECTED as error:
-                stop(error)
+                if full_error:
+                    raise
+                sys.exit(sentence(name, error))
 
         return launch
 
     return decorate
+
+
+def _run(name: str, job: Callable[[DictConfig], object]) -> None:
+    """`job` with the options of the command line, as Hydra composes them."""
+    register()
+    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+    OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, replace=True)
+    sys.argv[1:] = to_overrides(sys.argv[1:])
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its own errors on, and we make one sentence of them
+    hydra.main(version_base="1.3", config_path=None, config_name=name)(job)()
+
+
+def checked(cfg: DictConfig) -> Any:
+    """The composed configuration as the dataclass of its command; dataset and model are dataclasses in it.
+
+    Raises:
+        ValueError: an option is out of its range or not among its choices.
+    """
+    options = OmegaConf.to_object(cfg)
+    check(options)
+    return options
 
 
 def _short(folder: str) -> Path:
@@ -109,14 +142,14 @@ def sentence(name: str, error: BaseException) -> str:
         return _first_line(error).split("resolving interpolation: ")[-1]
     help = f"`python {name}.py --help` lists what is allowed"
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
-        return f"unknown option {cause.full_key}{_nearest(name, cause.full_key)}; {help}"
+        return f"unknown option {cause.full_key}{_advice(name, str(cause.full_key))}; {help}"
     if isinstance(cause, OmegaConfBaseException):
         return f"{cause.full_key}: {_first_line(cause)}; {help}"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot use {error.filename}: {error.strerror}"
-    if available := getattr(error, "options", None):  # Hydra's MissingConfigException: an unknown group choice
-        group, _, choice = (error.missing_cfg_file or "").partition("/")
-        return f"{group}={choice} is unknown; choose one of {', '.join(available)}"
+    if isinstance(error, MissingConfigException) and error.options:
+        group, _, choice = str(error.missing_cfg_file).partition("/")
+        return f"{group}={choice} is unknown; choose one of {', '.join(error.options)}"
     if isinstance(error, HydraException) and type(error) is not CompactHydraException:
         return f"{_first_line(error)}; {help}"
     return " ".join(str(error).split())
@@ -126,9 +159,26 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[0].rstrip(".")
 
 
-def _nearest(name: str, key: str) -> str:
-    """' (did you mean lr?)' where an option of a similar name exists."""
-    known = [f.name for f in fields(COMMANDS[name][0])]
-    known += [f"{group}.{f.name}" for group, members in GROUPS.items() for m in members.values() for f in fields(m)]
-    close = difflib.get_close_matches(key, known, n=1)
+def _advice(name: str, key: str) -> str:
+    """' (did you mean lr?)', or which data set, network or command has such an option; '' where none is similar."""
+    command = COMMANDS[name]
+    own = [f.name for f in fields(command)]
+    parts = {  # the options of every data set and network, by "dataset=moons" and so on
+        f"{group}={choice}": [f"{group}.{f.name}" for f in fields(member)]
+        for group in groups_of(command)
+        for choice, member in GROUPS[group].items()
+    }
+    if having := [choice for choice, options in parts.items() if key in options]:
+        return f": it belongs to {_listed(having)}"
+    for meant in MEANT.get(key, ()):
+        if meant in own:
+            return f" (did you mean {meant}?)"
+    if having := [f"{other}.py" for other in COMMANDS if key in {f.name for f in fields(COMMANDS[other])}]:
+        return f": it belongs to {_listed(having)}"
+    close = difflib.get_close_matches(key, own + [option for options in parts.values() for option in options], n=1)
     return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _listed(names: list[str]) -> str:
+    """'a, b and c'"""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

@@ -3,11 +3,12 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
+from conf.choices import SAMPLING_DEFAULTS, TARGETS, meanings
 from conf.option import option
 
 
 def noise(default: float) -> Any:
-    return option(default, "standard deviation of the Gaussian noise around it", low=0)
+    return option(default, "standard deviation of the Gaussian noise around the curve", low=0)
 
 
 @dataclass
@@ -18,16 +19,16 @@ class Moons:
 
 @dataclass
 class Circles:
-    name: str = option("circles", "a circle inside another", choices=("circles",))
+    name: str = option("circles", "one circle inside another", choices=("circles",))
     noise: float = noise(0.05)
     factor: float = option(0.5, "radius of the inner circle; the outer one has 1", above=0, below=1)
 
 
 @dataclass
 class Gaussians:
-    name: str = option("gaussians", "equal Gaussians on a circle of radius 1", choices=("gaussians",))
-    noise: float = noise(0.1)
-    modes: int = option(8, "how many", low=1)
+    name: str = option("gaussians", "Gaussians of equal weight on a circle of radius 1", choices=("gaussians",))
+    noise: float = option(0.1, "standard deviation of each Gaussian", low=0)
+    modes: int = option(8, "number of Gaussians", low=1)
 
 
 @dataclass
@@ -38,37 +39,37 @@ class SwissRoll:
 
 @dataclass
 class Spirals:
-    name: str = option("spirals", "arms winding outwards", choices=("spirals",))
+    name: str = option("spirals", "arms that wind outwards", choices=("spirals",))
     noise: float = noise(0.03)
-    arms: int = option(2, "how many", low=1)
+    arms: int = option(2, "number of arms", low=1)
 
 
 @dataclass
 class Helix:
-    name: str = option("helix", "a screw line in three dimensions", choices=("helix",))
+    name: str = option("helix", "a helix in three dimensions", choices=("helix",))
     noise: float = noise(0.05)
 
 
 @dataclass
 class File:
-    name: str = option("file", "your own points; their law is unknown", choices=("file",))
-    path: str | None = option(None, "an .npy file or a table of numbers, one point a row")
+    name: str = option("file", "your own points, whose exact distribution is unknown", choices=("file",))
+    path: str | None = option(None, "an .npy file or a table of numbers, one point per row (also --data-path)")
 
 
 @dataclass
 class Digits:
-    name: str = option("digits", "scikit-learn's 1,797 digits of 8x8 pixels: no download", choices=("digits",))
+    name: str = option("digits", "the 1,797 digits of scikit-learn, 8x8 pixels, no download", choices=("digits",))
 
 
 @dataclass
 class Images:
-    name: str = option("images", "your own images, all of one size, in a folder for each class", choices=("images",))
-    root: str | None = option(None, "their folder (also --data-path)")
+    name: str = option("images", "your own images, all of one size, one folder per class", choices=("images",))
+    root: str | None = option(None, "folder of the images (also --data-path)")
     test_root: str | None = option(
-        None, "unseen images to judge by; default: the folder beside it with _test at its name's end, or a fifth of all"
+        None, "held-out images for the evaluation; default: the folder <root>_test if there is one, else a fifth of all"
     )
     on_bad_image: str = option(
-        "skip", "what a damaged image does: left out by name, or fatal", choices=("skip", "error")
+        "skip", "what to do with a damaged image: skip it with a warning, or stop", choices=("skip", "error")
     )
 
 
@@ -77,39 +78,39 @@ class MNIST(Images):
     name: str = option(
         "mnist", "handwritten digits, 28x28, as scripts/prepare_mnist.py lays them out", choices=("mnist",)
     )
-    root: str | None = option("data/MNIST/mnist_images", "their folder (also --data-path)")
+    root: str | None = option("data/MNIST/mnist_images", "folder of the images (also --data-path)")
 
 
 def prediction() -> Any:
-    return option("v", "what the network's output means", choices=("eps", "v", "x0"))
+    return option("v", f"what the network predicts; {meanings(TARGETS)}", choices=TARGETS)
 
 
 @dataclass
 class MLP:
-    name: str = option("mlp", "residual multilayer perceptron for points", choices=("mlp",))
-    hidden: int = option(112, "width", low=1)
-    layers: int = option(3, "residual layers", low=1)
-    frequencies: int = option(3, "the input also holds sin and cos of x times 1, 2, 4 ...: how many of them", low=0)
+    name: str = option("mlp", "residual multilayer perceptron, for points", choices=("mlp",))
+    hidden: int = option(112, "width of the layers", low=1)
+    layers: int = option(3, "number of residual layers", low=1)
+    frequencies: int = option(3, "how many of sin and cos of x times 1, 2, 4 ... are added to the input", low=0)
     prediction: str = prediction()
 
 
 @dataclass
 class Linear:
-    name: str = option("linear", "one linear map per time step: the best linear denoiser", choices=("linear",))
+    name: str = option("linear", "one affine map per step, for points: the best linear denoiser", choices=("linear",))
     prediction: str = prediction()
 
 
 @dataclass
 class UNet:
-    name: str = option("unet", "UNet with attention for images of 28x28 and more", choices=("unet",))
-    channels: list[int] = option([48, 96], "of each resolution; one fewer than they are halvings")
+    name: str = option("unet", "UNet with attention, for images of 28x28 and more", choices=("unet",))
+    channels: list[int] = option([48, 96], "channels at each resolution, which halves from one to the next")
     blocks: int = option(2, "residual blocks at each resolution", low=1)
-    patch: int = option(2, "squares of so many pixels a side enter as one; more is quicker", low=1)
-    heads: int = option(4, "of attention", low=1)
-    attention_size: int = option(8, "attention at maps of at most so many pixels a side", low=0)
+    patch: int = option(2, "side in pixels of the squares that enter as one; a larger one is faster", low=1)
+    heads: int = option(4, "attention heads", low=1)
+    attention_size: int = option(8, "largest side in pixels of the maps with attention", low=0)
     conditioning: str = option(
         "embedding",
-        "labels are added to the time embedding, or are tokens that the pixels look at",
+        "labels are added to the time embedding, or are tokens that the pixels attend to",
         choices=("embedding", "cross_attention"),
     )
     prediction: str = prediction()
@@ -117,16 +118,16 @@ class UNet:
 
 @dataclass
 class UNetSmall(UNet):
-    name: str = option("unet_small", "a UNet for 8x8 images: about a minute", choices=("unet_small",))
-    channels: list[int] = option([32, 64], "of each resolution; one fewer than they are halvings")
+    name: str = option("unet_small", "a small UNet, for images of 8x8: trains in a minute", choices=("unet_small",))
+    channels: list[int] = option([32, 64], "channels at each resolution, which halves from one to the next")
     blocks: int = option(1, "residual blocks at each resolution", low=1)
-    patch: int = option(1, "squares of so many pixels a side enter as one; more is quicker", low=1)
+    patch: int = option(1, "side in pixels of the squares that enter as one; a larger one is faster", low=1)
 
 
 DATASETS = (Moons, Circles, Gaussians, SwissRoll, Spirals, Helix, File, Digits, MNIST, Images)
 MODELS = (MLP, Linear, UNet, UNetSmall)
-GROUPS = {
-    group: {fields(m)[0].default: m for m in members}
+GROUPS: dict[str, dict[str, type]] = {
+    group: {str(fields(m)[0].default): m for m in members}
     for group, members in {"dataset": DATASETS, "model": MODELS}.items()
 }
 
@@ -134,12 +135,12 @@ GROUPS = {
 FOR_IMAGES = {
     "schedule": "cosine",
     "conditional": True,
-    "loss_weight": "v",
+    "loss_weight": "target",
     "num_samples": None,
     "batch_size": 32,
     "lr": 1.5e-3,
     "warmup_steps": 200,
-    "eval_samples": 2000,
+    "eval_samples": SAMPLING_DEFAULTS["evaluate"]["images"].num_samples,
 }
 PRESETS: dict[str, dict[str, Any]] = {
     "unet": {**FOR_IMAGES, "num_epochs": 6},

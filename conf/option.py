@@ -1,10 +1,9 @@
-"""What an option is: a dataclass field with its help and its limits; and the check of what a person gave."""
+"""What an option is: a dataclass field with its help and its limits; and the check of what a user gave."""
 
 import math
-from dataclasses import asdict, field, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import field, fields, is_dataclass
 from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
 
 
 def option(
@@ -15,39 +14,47 @@ def option(
     high: float | None = None,
     above: float | None = None,
     below: float | None = None,
-    choices: tuple[str, ...] = (),
+    choices: Mapping[str, object] | tuple[str, ...] = (),
+    aliases: Mapping[str, str] | None = None,
+    may_change: bool = False,
 ) -> Any:
-    """A dataclass field with its help, its range (`low` and `high` belong to it) or its choices."""
-    metadata = {"help": help, "low": low, "high": high, "above": above, "below": below, "choices": choices}
+    """A dataclass field with its help, its range (`low` and `high` belong to it) or its choices.
+
+    aliases: other names of choices. may_change: a training may be resumed with another value.
+    """
+    limits = {"low": low, "high": high, "above": above, "below": below, "choices": tuple(choices)}
+    metadata = {"help": help, "aliases": aliases or {}, "may_change": may_change, **limits}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
-# ---------------------------------------------------------------- from Hydra to plain dictionaries
+def fixed_options(command: type) -> set[str]:
+    """The options of a command that must stay as they were where a training is resumed."""
+    return {f.name for f in fields(command) if not f.metadata["may_change"]}
 
 
-def plain(cfg: DictConfig) -> dict[str, Any]:
-    """The composed configuration as a plain dictionary of exactly the declared options.
+# ---------------------------------------------------------------- the check
+
+
+def check(options: Any, prefix: str = "") -> None:
+    """Replace aliases of choices by what they stand for, and hold every value against its limits.
 
     Raises:
         ValueError: an option is out of its range or not among its choices; the sentence names both.
     """
-    options = OmegaConf.to_object(cfg)
-    _check(options)
-    return asdict(options)
-
-
-def _check(options: Any, prefix: str = "") -> None:
     for f in fields(options):
         value, name = getattr(options, f.name), prefix + f.name
         if is_dataclass(value):
-            _check(value, f"{name}.")
+            check(value, f"{name}.")
+            continue
+        if isinstance(value, str) and value in f.metadata["aliases"]:
+            setattr(options, f.name, f.metadata["aliases"][value])
         elif value is not None and not _allows(f.metadata, value):
             raise ValueError(f"{name} must be {allowed(f.metadata)}; got {value!r}")
 
 
-def _allows(limits: Any, value: Any) -> bool:
+def _allows(limits: Mapping[str, Any], value: object) -> bool:
     if limits["choices"]:
         return value in limits["choices"]
     if not isinstance(value, int | float):
@@ -60,7 +67,7 @@ def _allows(limits: Any, value: Any) -> bool:
     )
 
 
-def allowed(limits: Any) -> str:
+def allowed(limits: Mapping[str, Any]) -> str:
     """What a value may be, in words: 'at least 1', 'above 0 and below 1', 'one of auto, file'; '' for anything."""
     if limits["choices"]:
         return "one of " + ", ".join(limits["choices"])

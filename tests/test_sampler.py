@@ -81,7 +81,7 @@ def flow(scheduler, x_T):
     return MEAN + VARIANCE**0.5 * (x_T - alpha * MEAN) / (alpha**2 * VARIANCE + sigma**2) ** 0.5
 
 
-@pytest.mark.parametrize(("sampler", "order"), [("ddim", 1), ("dpm", 2)])
+@pytest.mark.parametrize(("sampler", "order"), [("ddim", 1), ("dpmpp_2m", 2)])
 def test_deterministic_samplers_follow_the_flow_to_their_order(sampler, order):
     scheduler, x_T = LinearNoiseScheduler(4000), torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
     errors = []
@@ -108,8 +108,8 @@ def test_the_steps_that_are_visited_are_told_before(sampler, T):
     [
         ({"sampler": "euler"}, "choose one of ddpm, ddim, dpm"),
         ({"sampler": "ddpm", "sampling_steps": 5}, "takes all 10 steps"),
-        ({"sampler": "dpm", "sampling_steps": 11}, r"2\.\.10"),
-        ({"sampler": "dpm", "eta": 0.5}, "eta belongs to sampler=ddim"),
+        ({"sampler": "dpmpp_2m", "sampling_steps": 11}, r"2\.\.10"),
+        ({"sampler": "dpmpp_2m", "eta": 0.5}, "eta belongs to sampler=ddim"),
     ],
 )
 def test_impossible_samplers_are_refused(options, words):

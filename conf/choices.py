@@ -1,0 +1,86 @@
+"""What can be chosen by name, and the defaults of sampling: plain tables without torch, from which `--help` is made.
+
+tests/test_conf.py holds each of them equal to the registry that does the work (schedule.SCHEDULES and so on).
+"""
+
+from typing import Literal, NamedTuple
+
+Kind = Literal["points", "images"]
+
+SCHEDULES = {
+    "linear": "beta grows linearly",
+    "cosine": "alpha-bar is a squared cosine",
+    "sigmoid": "alpha-bar is a sigmoid",
+}
+TARGETS = {"eps": "the noise", "v": "the velocity", "x0": "the clean data"}
+LOSS_WEIGHTS = {
+    "target": "the error of what the network predicts counts evenly over the steps",
+    "eps": "that of the noise does",
+    "v": "that of the velocity does",
+    "min_snr": "steps with little noise count less",
+}
+DATASETS: dict[Kind, tuple[str, ...]] = {
+    "points": ("moons", "circles", "gaussians", "swiss_roll", "spirals", "helix", "file"),
+    "images": ("digits", "mnist", "images"),
+}
+NETWORKS: dict[Kind, tuple[str, ...]] = {"points": ("mlp", "linear"), "images": ("unet", "unet_small")}
+
+# ---------------------------------------------------------------- sampling
+
+
+class SamplerChoice(NamedTuple):
+    meaning: str
+    steps: int | None  # network evaluations where nobody says how many; None: all T
+
+
+SAMPLERS = {
+    "ddpm": SamplerChoice("ancestral sampling through all T steps", None),
+    "ddim": SamplerChoice("deterministic, skips steps", 50),
+    "dpmpp_2m": SamplerChoice("DPM-Solver++(2M), second order, skips the most", 50),
+}
+SAMPLER_ALIASES = {"dpm": "dpmpp_2m"}
+
+
+class SamplingDefaults(NamedTuple):
+    """How a command samples where the user does not say.
+
+    sampling_steps: None is the sampler's own number; another is for samplers that can skip steps. guidance: of a
+    conditional model; there is none for an unconditional one.
+    """
+
+    sampler: str
+    sampling_steps: int | None
+    guidance: float
+    num_samples: int
+
+
+SAMPLING_DEFAULTS: dict[str, dict[Kind, SamplingDefaults]] = {
+    "inference": {
+        "points": SamplingDefaults("ddpm", None, 0.0, 2000),
+        "images": SamplingDefaults("ddim", 25, 0.35, 100),
+    },
+    "evaluate": {
+        "points": SamplingDefaults("dpmpp_2m", None, 0.0, 10_000),
+        "images": SamplingDefaults("ddim", 25, 0.35, 2000),
+    },
+}
+
+# ---------------------------------------------------------------- the same in words
+
+
+def meanings(table: dict[str, str]) -> str:
+    """'eps: the noise; v: the velocity; ...'"""
+    return "; ".join(f"{name}: {meaning}" for name, meaning in table.items())
+
+
+def default_by_kind(command: str, which: str) -> str:
+    """'default: ddpm for points, ddim for images'"""
+    defaults = SAMPLING_DEFAULTS[command]
+    return "default: " + ", ".join(f"{getattr(row, which)} for {kind}" for kind, row in defaults.items())
+
+
+def default_steps(command: str) -> str:
+    """'default: T for ddpm, 50 for ddim, 50 for dpmpp_2m; for images 25'"""
+    own = ", ".join(f"{sampler.steps or 'T'} for {name}" for name, sampler in SAMPLERS.items())
+    kinds = [f"for {kind} {row.sampling_steps}" for kind, row in SAMPLING_DEFAULTS[command].items() if row[1]]
+    return "; ".join([f"default: {own}", *kinds])
