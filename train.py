@@ -157,12 +157,16 @@ def report(
     figures |= {"loss": float(losses["loss"][-max(1, len(losses["loss"]) // 20) :].mean())}
     print("training summary")
     print(f"  network   {o.model.name}, {sum(p.numel() for p in trained.net.parameters()):,} parameters")
-    print(f"  training  {figures['steps']:,} steps in {figures['seconds']:.1f} s ({figures['cpu_seconds']:.1f} s of CPU)")
+    print(
+        f"  training  {figures['steps']:,} steps in {figures['seconds']:.1f} s ({figures['cpu_seconds']:.1f} s of CPU)"
+    )
     print(f"  loss      {figures['loss']:.4f} (mean over the last 5 % of the steps)")
     clock, evaluation = time.perf_counter(), None
     if o.eval_samples:
         print(f"  evaluation of {o.eval_samples:,} samples", flush=True)
-        sampling = trained.sampling(SAMPLING_DEFAULTS["evaluate"]["images" if trained.of_images else "points"]._asdict())
+        sampling = trained.sampling(
+            SAMPLING_DEFAULTS["evaluate"]["images" if trained.of_images else "points"]._asdict()
+        )
         evaluation = evaluate_model(trained, data, unseen, num_samples=o.eval_samples, seed=o.seed, sampling=sampling)
     result = write_report(run_folder, evaluation, figures)
     if evaluation:

@@ -149,7 +149,12 @@ class Training:
     lr: float = option(4e-3, "peak learning rate, after a linear warm-up and before a cosine decay to 0", above=0)
     warmup_steps: int = option(100, "optimizer steps of warm-up", low=0)
     weight_decay: float = option(0.01, "weight decay of AdamW", low=0)
-    ema_decay: float = option(0.999, "decay of the moving average of weights used for sampling", low=0, below=1)
+    ema_decay: float | None = option(
+        None,
+        "decay of the moving average of weights used for sampling; default: over the last tenth of the training",
+        low=0,
+        below=1,
+    )
     loss_weight: str = option("eps", f"weight of each step in the loss; {meanings(LOSS_WEIGHTS)}", choices=LOSS_WEIGHTS)
     conditional: bool = option(False, "also learn the labels, so that samples can be requested by label")
     label_dropout: float = option(0.1, "fraction of labels dropped in training, which guidance needs", low=0, below=1)

@@ -77,7 +77,9 @@ def _with_exact(found: Evaluation, trained: Trained, unseen: PointSet, seed: int
     """The same, and how far the network's epsilon and density are from the exact ones: of each label if it knows any."""
     conditions = _conditions(trained, unseen)
     by_step = [_loss_by_step(trained, mixture, label, seed) for label, mixture in conditions]
-    mean = LossByStep(by_step[0].timesteps, *(np.mean([getattr(b, k) for b in by_step], 0) for k in ("floor", "excess")))
+    mean = LossByStep(
+        by_step[0].timesteps, *(np.mean([getattr(b, k) for b in by_step], 0) for k in ("floor", "excess"))
+    )
     floor = float(np.mean([bayes_floor(mixture, trained.scheduler) for _, mixture in conditions]))
     rows = [*found.rows, _excess_result(float(mean.excess.mean()), floor), _kl_result(trained, conditions, seed)]
     return replace(found, rows=rows, by_step=mean)

@@ -61,7 +61,9 @@ class Trained:
     def denoise_as(self, label: int | None) -> Denoiser:
         """The same under one condition for all rows; None: unconditional."""
         denoise = self.denoise()
-        return lambda x_t, t, _=None: denoise(x_t, t, None if label is None else x_t.new_full(x_t.shape[:1], label).long())
+        return lambda x_t, t, _=None: denoise(
+            x_t, t, None if label is None else x_t.new_full(x_t.shape[:1], label).long()
+        )
 
     def sampling(
         self,

@@ -76,7 +76,9 @@ class Grids:
 # ---------------------------------------------------------------- one grid
 
 
-def _painter(trained: Trained, data: ImageSet, num: int, viz_t: int) -> Callable[[str, float | None], NDArray[np.uint8]]:
+def _painter(
+    trained: Trained, data: ImageSet, num: int, viz_t: int
+) -> Callable[[str, float | None], NDArray[np.uint8]]:
     """A function of when it is and of the loss that draws the grid (H, W, 3) of the network as it then is."""
     scheduler = trained.scheduler
     x_0, *labels = data[:num]
