@@ -1,74 +1,61 @@
 """Say how good a model is: `python evaluate.py`, `python evaluate.py --samples points.npy --dataset moons`."""
 
+from conf.entry import command  # answers --help before what follows takes its seconds
+
+# isort: split
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+from viz.evaluation import save_pictures
+
+from conf.choices import SAMPLING_DEFAULTS
 from conf.config import Evaluate
-from conf.entry import command
+from dataset import IMAGE_DATASETS, make_sets
+from metrics.evaluation import evaluate_file, evaluate_model
+from metrics.report import write_report
+from runtime import checkpoint
+from runtime import device as devices
+from runtime.trained import load
+
+DEFAULTS = SAMPLING_DEFAULTS["evaluate"]
 
 
 @command("evaluate")
-def main(options: Evaluate, run_folder: Path) -> Any:
-    return run(run_folder=run_folder, **asdict(options))
-
-
-def run(
-    run_folder: Path,
-    dataset: dict[str, Any],
-    checkpoint: str | None,
-    samples: str | None,
-    num_samples: int,
-    seed: int,
-    device: str,
-    threads: int | None,
-    sampler: str | None,
-    sampling_steps: int | None,
-    eta: float,
-    guidance: float | None,
-    precision: str,
-) -> float:
-    """Judge a checkpoint or a file of samples; leave table, metrics.json and pictures in `run_folder`.
+def main(o: Evaluate, run_folder: Path) -> float:
+    """Evaluate a checkpoint or a file of samples; save table, metrics.json and pictures in `run_folder`.
 
     Returns the first figure of the table, for sweepers: of points the classifier's accuracy, of images the FD.
     """
-    from dataset import make_sets
-    from metrics.evaluation import default_eval_samples, evaluate_file, evaluate_model
-    from metrics.report import write_report
-    from runtime import checkpoint as checkpoints  # here and not above: --help must not wait for torch
-    from runtime import device as devices
-    from runtime.trained import load
-
-    chosen = devices.choose(device)
-    if samples:
-        devices.use_threads(threads, images=False)
-        evaluation, data = evaluate_file(samples, dataset, num_samples, seed)
-        print(f"{len(evaluation.samples):,} samples of {samples}, held against {dataset['name']}")
-        result = write_report(run_folder, evaluation, data, seed=seed, samples=samples)
-    else:
-        path = Path(checkpoint) if checkpoint else checkpoints.newest()
-        trained = load(path, chosen, precision)
-        devices.use_threads(threads, trained.of_images)
-        config, num_samples = trained.config, num_samples or default_eval_samples(trained.of_images)
-        train, data = make_sets(n_samples=config["num_samples"], seed=config["seed"], **config["dataset"])
-        options = {"num_samples": num_samples, "sampler": sampler, "sampling_steps": sampling_steps, "eta": eta}
-        print(f"checkpoint {path}, {num_samples:,} samples")
-        evaluation = evaluate_model(trained, train, data, chosen, seed=seed, guidance=guidance, **options)
-        folder = path if path.is_dir() else path.parent
-        result = write_report(
-            run_folder,
-            evaluation,
-            data,
-            seed=seed,
-            trained=trained,
-            history_from=folder,
-            checkpoint=str(path),
-            eta=eta,
-            num_samples=num_samples,
-            **evaluation.sampling,
-        )
+    result = of_file(o, o.samples, run_folder) if o.samples else of_checkpoint(o, run_folder)
     print(f"  pictures and metrics.json in {run_folder}")
     return next(iter(result["figures"].values()))["value"]
+
+
+def of_file(o: Evaluate, samples: str, run_folder: Path) -> dict:
+    """The samples in a file, against the data set of that name."""
+    devices.use_threads(o.threads, images=False)
+    kind = "images" if o.dataset.name in IMAGE_DATASETS else "points"
+    most = o.num_samples or DEFAULTS[kind].num_samples
+    evaluation, unseen = evaluate_file(samples, asdict(o.dataset), most, o.seed)
+    print(f"{len(evaluation.samples):,} samples of {samples}, compared with {o.dataset.name}")
+    save_pictures(run_folder, evaluation, unseen, seed=o.seed)
+    return write_report(run_folder, evaluation, unseen, seed=o.seed, samples=samples)
+
+
+def of_checkpoint(o: Evaluate, run_folder: Path) -> dict:
+    """The samples that a checkpoint makes, against the data that it was trained for."""
+    path = Path(o.checkpoint) if o.checkpoint else checkpoint.newest()
+    trained = load(path, devices.choose(o.device), o.precision)
+    devices.use_threads(o.threads, trained.of_images)
+    config, defaults = trained.config, DEFAULTS[trained.kind]
+    train, unseen = make_sets(n_samples=config["num_samples"], seed=config["seed"], **config["dataset"])
+    options = {"sampler": o.sampler, "sampling_steps": o.sampling_steps, "eta": o.eta, "guidance": o.guidance}
+    sampling, most = trained.sampling(defaults._asdict(), **options), o.num_samples or defaults.num_samples
+    print(f"checkpoint {path}, {most:,} samples")
+    evaluation = evaluate_model(trained, train, unseen, num_samples=most, seed=o.seed, sampling=sampling)
+    save_pictures(run_folder, evaluation, unseen, seed=o.seed, trained=trained, history=checkpoint.folder_of(path))
+    facts = {"seed": o.seed, "checkpoint": str(path), "num_samples": most, **sampling}
+    return write_report(run_folder, evaluation, unseen, **facts)
 
 
 if __name__ == "__main__":

@@ -14,21 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
+from viz.evaluation import save_pictures
 
 from conf.choices import SAMPLING_DEFAULTS
 from conf.config import Train
 from conf.option import fixed_options
-from dataset import IMAGE_DATASETS, DataSet, Normaliser, make_sets
+from dataset import DataSet, Normaliser, make_sets
 from diffusion import loss_weights, training_loss
 from loader import batches, make_loader
 from loss.log import read_excess, read_losses
 from metrics.evaluation import evaluate_model
 from metrics.report import write_report
-from model import check_takes
-from runtime import checkpoint, training_grids
 from runtime import device as devices
+from runtime import preflight
 from runtime.moments import Moment
-from runtime.preflight import preflight
 from runtime.randomness import generator, integer_seed
 from runtime.resume import Learner, averaging, resumed_state
 from runtime.trained import Trained, build
@@ -41,7 +40,6 @@ LOG_EVERY = 10  # optimizer steps in a row of loss.csv
 @command("train")
 def main(options: Train, run_folder: Path) -> float:
     """One training run in its own folder. Returns the last mean loss, for sweepers."""
-    config = asdict(options)
     with ExitStack() as stack:
         return train(options, run_folder, stack)["loss"]
 
@@ -51,12 +49,12 @@ def train(o: Train, run_folder: Path, stack: ExitStack) -> dict[str, Any]:
 
     A recording, where one is asked for, ends with `stack`; a web page lasts until Ctrl-C.
     """
-    images, device = check(o), devices.choose(o.device)
+    images, device = preflight.check_options(asdict(o)), devices.choose(o.device)
     resumed = resumed_state(o.resume, asdict(o), fixed_options(Train))
 
     # ------------------------------------------------------------ 1. data; points get mean 0 and standard deviation 1
     data, unseen = make_sets(n_samples=o.num_samples, seed=o.seed, **asdict(o.dataset))
-    classes, normaliser = learnt_classes(data, o), Normaliser.of(data)
+    classes, normaliser = preflight.classes_to_learn(data, asdict(o)), Normaliser.of(data)
     loader = make_loader(data, batch_size=o.batch_size, seed=o.seed)
     total = o.max_steps or o.num_epochs * len(loader)
 
@@ -72,7 +70,7 @@ def train(o: Train, run_folder: Path, stack: ExitStack) -> dict[str, Any]:
     learner = Learner(net, AveragedModel(net, multi_avg_fn=averaging(o.ema_decay)), optimizer)
     start = learner.restore(resumed, str(o.resume)) if resumed else 0
     trained = Trained(learner.average.module, scheduler, normaliser, asdict(o), classes, mixed)
-    preflight(data, trained, net, loss_of, weights, total=total - start)
+    preflight.look_at(data, trained, net, loss_of, weights, total=total - start)
 
     # ------------------------------------------------------------ 3. the loop
     pending, clock, cpu = [], time.perf_counter(), time.process_time()
@@ -129,49 +127,25 @@ def mean_loss(pending: list[Tensor], done: int) -> float:
     return mean
 
 
-def check(o: Train) -> bool:
-    """Whether the data are images; sets the threads. Raises ValueError for options that cannot go together."""
-    images = o.dataset.name in IMAGE_DATASETS
-    checkpoint.check_name(o.ckpt_save_name)
-    check_takes(o.model.name, images)
-    if o.viz_save or o.viz_live:
-        training_grids.check(o.viz_t, o.num_timesteps, images)
-    devices.use_threads(o.threads, images)
-    return images
-
-
-def learnt_classes(data: DataSet, o: Train) -> list[str]:
-    """The names of the labels that are learnt: none, unless the training is conditional."""
-    if o.conditional and not data.classes:
-        raise ValueError(f"conditional=true needs labels, and dataset={o.dataset.name} has none")
-    return data.classes if o.conditional else []
-
-
 def report(
     o: Train, run_folder: Path, trained: Trained, data: DataSet, unseen: DataSet, figures: dict[str, Any]
 ) -> dict[str, Any]:
     """The evaluation of a finished training, its pictures, metrics.json and a summary."""
-    losses, over = read_losses(run_folder), read_excess(run_folder)
-    name = run_folder.name
+    losses, over, name = read_losses(run_folder), read_excess(run_folder), run_folder.name
     stills.save(stills.losses({name: losses}, {name: over} if over else {}), run_folder / "loss.png")
     figures |= {"loss": float(losses["loss"][-max(1, len(losses["loss"]) // 20) :].mean())}
-    print("training summary")
-    print(f"  network   {o.model.name}, {sum(p.numel() for p in trained.net.parameters()):,} parameters")
-    print(
-        f"  training  {figures['steps']:,} steps in {figures['seconds']:.1f} s ({figures['cpu_seconds']:.1f} s of CPU)"
-    )
-    print(f"  loss      {figures['loss']:.4f} (mean over the last 5 % of the steps)")
-    clock, evaluation = time.perf_counter(), None
+    parameters, clock, evaluation = sum(p.numel() for p in trained.net.parameters()), time.perf_counter(), None
+    print(f"""training summary
+  network   {o.model.name}, {parameters:,} parameters
+  training  {figures["steps"]:,} steps in {figures["seconds"]:.1f} s ({figures["cpu_seconds"]:.1f} s of CPU)
+  loss      {figures["loss"]:.4f} (mean over the last 5 % of the steps)""")
     if o.eval_samples:
         print(f"  evaluation of {o.eval_samples:,} samples", flush=True)
-        sampling = trained.sampling(
-            SAMPLING_DEFAULTS["evaluate"]["images" if trained.of_images else "points"]._asdict()
-        )
+        sampling = trained.sampling(SAMPLING_DEFAULTS["evaluate"][trained.kind]._asdict())
         evaluation = evaluate_model(trained, data, unseen, num_samples=o.eval_samples, seed=o.seed, sampling=sampling)
-    result = write_report(run_folder, evaluation, figures)
-    if evaluation:
-        save_pictures(run_folder, evaluation, trained, unseen, run_folder)
+        save_pictures(run_folder, evaluation, unseen, seed=o.seed, trained=trained, history=run_folder)
         print(f"  evaluated in {time.perf_counter() - clock:.1f} s; pictures and metrics.json in the run folder")
+    result = write_report(run_folder, evaluation, **figures)
     print(f"  run       {run_folder}")
     return result
 

@@ -1,13 +1,17 @@
 """A look at everything before a training begins: what will be learned, on what, and whether something is off."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dataset import DataSet
+from dataset import IMAGE_DATASETS, DataSet
 from images.sets import ImageSet
+from model import check_takes
+from runtime import checkpoint, training_grids
+from runtime import device as devices
 from runtime.randomness import generator
 from runtime.trained import Trained
 
@@ -15,10 +19,31 @@ FAR = 8.0  # standard deviations: a point beyond is an outlier that the others' 
 IMAGES_LOOKED_AT = 2000  # of points, all: one outlier matters there
 TOO_MUCH = 0.5  # of the loss's weight on one step
 
+
+def check_options(o: Mapping[str, Any]) -> bool:
+    """Whether the data are images; sets the threads. Raises ValueError for options that cannot go together."""
+    images = o["dataset"]["name"] in IMAGE_DATASETS
+    checkpoint.check_name(o["ckpt_save_name"])
+    check_takes(o["model"]["name"], images)
+    if o["viz_save"] or o["viz_live"]:
+        training_grids.check(o["viz_t"], o["num_timesteps"], images)
+    devices.use_threads(o["threads"], images)
+    return images
+
+
+def classes_to_learn(data: DataSet, o: Mapping[str, Any]) -> list[str]:
+    """The names of the labels that are learnt: none, unless the training is conditional."""
+    if o["conditional"] and not data.classes:
+        raise ValueError(f"conditional=true needs labels, and dataset={o['dataset']['name']} has none")
+    return data.classes if o["conditional"] else []
+
+
+# ---------------------------------------------------------------- the start-up check
+
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # of (x_0, t, eps): (B,)
 
 
-def preflight(data: DataSet, trained: Trained, net: nn.Module, loss: Loss, weights: Tensor, *, total: int) -> None:
+def look_at(data: DataSet, trained: Trained, net: nn.Module, loss: Loss, weights: Tensor, *, total: int) -> None:
     """Print a few lines about a training of `net` over `total` steps, and what looks wrong.
 
     weights: what the loss counts at each step of the process (T,).

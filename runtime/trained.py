@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,10 @@ class Trained:
     @property
     def of_images(self) -> bool:
         return len(self.dims) == 3
+
+    @property
+    def kind(self) -> Literal["points", "images"]:
+        return "images" if self.of_images else "points"
 
     @property
     def device(self) -> torch.device:
