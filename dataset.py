@@ -28,8 +28,8 @@ def create_moon_dataset(n_samples: int = 500, noise: float = 0.05, seed: int = 0
 class PointSet:
     """Points (N, d) float32, which part of the set each belongs to (N,) int64, and the distributions they come from.
 
-    mixture: the exact distribution of all points; parts: of those of each label. A file of points has neither. Rows are taken as tensors: self[i] is (points,) or
-    (points, labels).
+    mixture: the exact distribution of all points; parts: of those of each label. A file of points has neither.
+    Rows are taken as tensors: self[i] is (points,) or (points, labels).
     """
 
     points: np.ndarray

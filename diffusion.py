@@ -5,7 +5,7 @@ A new prediction target is a row in TARGETS, and its name in conf/choices.py.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
 import torch
@@ -82,8 +82,8 @@ def _tensor(data: np.ndarray | Tensor) -> Tensor:
     return x
 
 
-def _like(data: np.ndarray | Tensor, x: Tensor) -> np.ndarray | Tensor:
-    return x if isinstance(data, Tensor) else x.numpy()
+def _like(data: Array, x: Tensor) -> Array:
+    return cast(Array, x if isinstance(data, Tensor) else x.numpy())
 
 
 @torch.no_grad()
@@ -147,7 +147,7 @@ TARGETS = {
 
 
 class Denoiser(Protocol):
-    """x_t (B, *dims), t () or (B,), label (B,) or None -> Prediction. A network, a guided one, the exact distribution."""
+    """x_t (B, *dims), t () or (B,), label (B,) or None -> Prediction: a network, guided or not, or the exact answer."""
 
     def __call__(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction: ...
 
@@ -166,7 +166,7 @@ def denoiser(net: Network, scheduler: NoiseScheduler, target: str) -> Denoiser:
 
 
 def exact_denoiser(mixture: GaussianMixture, scheduler: NoiseScheduler) -> Denoiser:
-    """The best denoiser there is for data of a known distribution: E[eps | x_t] and E[x_0 | x_t], one t for all rows."""
+    """The best denoiser of data of a known distribution: E[eps | x_t] and E[x_0 | x_t]; one t for all rows."""
 
     def denoise(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
         return Prediction(*mixture.denoise(x_t, *scheduler.alpha_sigma_at(int(t))))

@@ -147,7 +147,7 @@ def sampler_of(name: str) -> Sampler:
 
 
 def timesteps_of(scheduler: NoiseScheduler, sampler: str, sampling_steps: int | None = None) -> list[int]:
-    """The falling steps t at which `sample` evaluates the denoiser; it yields a state for each, and one more at the end.
+    """The falling steps t at which `sample` evaluates the denoiser: it yields a state for each, and the samples.
 
     Raises:
         ValueError: no such sampler, or a number of steps outside 2 .. T.

@@ -63,14 +63,14 @@ class ExcessLog:
 
 
 def read_excess(folder: str | Path) -> dict[str, NDArray] | None:
-    """ "step", "excess", "floor" (S,), "timesteps" (K,), "by_t" (S, K) of a run; None where no exact distribution is known."""
+    """ "step", "excess", "floor" (S,), "timesteps" (K,), "by_t" (S, K) of a run; None where it has no excess.csv."""
     path = Path(folder) / EXCESS_NAME
     if not path.exists():
         return None
     table = np.genfromtxt(path, delimiter=",", names=True, ndmin=1)
     if not len(table):
         return None
-    by_t = [name for name in table.dtype.names if name[0] == "t" and name[1:].isdigit()]
+    by_t = [name for name in table.dtype.names or () if name[0] == "t" and name[1:].isdigit()]
     columns = {name: table[name] for name in ("step", "excess", "floor")}
     return {
         **columns,

@@ -11,6 +11,7 @@ from torch import Tensor
 from dataset import IMAGE_DATASETS, DataSet, PointSet, make_sets, read_points
 from diffusion import exact_denoiser
 from images.files import read_samples
+from images.sets import ImageSet
 from metrics.bayes import bayes_floor, excess, make_probes
 from metrics.distances import CLEARLY, Draw, MetricResult, exact_draws, measure, rows_of
 from metrics.image_metrics import evaluate_images
@@ -65,16 +66,17 @@ def evaluate_model(
     evaluations = len(timesteps_of(trained.scheduler, sampling["sampler"], sampling["sampling_steps"]))
     samples = trained.data_units(last(progress_bar(states, "sampling", evaluations + 1)))
     asked = None if labels is None else labels.numpy()
-    if not isinstance(unseen, PointSet):
+    if isinstance(unseen, ImageSet) and isinstance(train, ImageSet):
         rows = evaluate_images(samples, labels, train, unseen, seed=seed, device=trained.device)
         return Evaluation(rows, samples.numpy(), asked, sampling=sampling)
+    assert isinstance(unseen, PointSet)
     rows = measure(samples.numpy(), real_draws(unseen, seed), unseen.mixture)
     found = Evaluation(rows, samples.numpy(), asked, sampling=sampling)
     return found if unseen.mixture is None else _with_exact(found, trained, unseen, seed)
 
 
 def _with_exact(found: Evaluation, trained: Trained, unseen: PointSet, seed: int) -> Evaluation:
-    """The same, and how far the network's epsilon and density are from the exact ones: of each label if it knows any."""
+    """The same, and how far the network's epsilon and density are from the exact ones, label by label if it has any."""
     conditions = _conditions(trained, unseen)
     by_step = [_loss_by_step(trained, mixture, label, seed) for label, mixture in conditions]
     mean = LossByStep(
@@ -100,9 +102,10 @@ def evaluate_file(path: str, dataset: dict[str, Any], num_samples: int, seed: in
     """
     images = dataset["name"] in IMAGE_DATASETS
     train, unseen = make_sets(n_samples=None if images else num_samples, seed=seed, **dataset)
-    if images:
+    if isinstance(train, ImageSet) and isinstance(unseen, ImageSet):
         samples = read_samples(path)[:num_samples]
         return Evaluation(evaluate_images(torch.from_numpy(samples), None, train, unseen, seed=seed), samples), unseen
+    assert isinstance(unseen, PointSet)
     points = read_points(path, n_samples=num_samples, seed=seed).points
     return Evaluation(measure(points, real_draws(unseen, seed), unseen.mixture), points), unseen
 

@@ -42,29 +42,18 @@ def forward(scheduler: NoiseScheduler, data: NDArray, steps: Sequence[int], seed
     return Process("forward", states, np.asarray(steps))
 
 
-def reverse(states: Iterable[State], tracked: NDArray) -> tuple[Process, tuple[NDArray, NDArray]]:
-    """The reverse process out of a sampler's states, and the x_0 guesses of the tracked rows."""
-    steps, points, guesses = [], [], []
-    for state in states:
-        steps.append(state.step)
-        points.append(state.x_t.float().cpu().numpy())
-        guesses.append(state.x_0[tracked].float().cpu().numpy())
-    process = Process("reverse", np.stack(points), np.array(steps))
-    return process, (process.states[:, tracked], np.stack(guesses))
+def reverse(states: Iterable[State], kept: slice, guessed: slice | NDArray) -> tuple[Process, NDArray, NDArray]:
+    """The reverse process out of a sampler's states: rows `kept` of x_t, x_0 guesses of `guessed`, all samples.
 
-
-def reverse_of_images(states: Iterable[State], count: int) -> tuple[Process, NDArray, NDArray]:
-    """The reverse process of the first `count` images, their x_0 guesses (S, n, C, H, W), and all samples at its end.
-
-    The samples (N, C, H, W) are float32 in [-1, 1], which rounding may have left by a hair.
+    Of shapes (S, k, *dims), (S, g, *dims) and (N, *dims), float32.
     """
-    steps, x_t, x_0 = [], [], []
+    steps, x_t, x_0, samples = [], [], [], np.empty(0)
     for state in states:
         steps.append(state.step)
-        x_t.append(state.x_t[:count].float().cpu().numpy())
-        x_0.append(state.x_0[:count].float().cpu().numpy())
-    process = Process("reverse", np.stack(x_t), np.array(steps))
-    return process, np.stack(x_0), state.x_t.float().cpu().clamp(-1, 1).numpy()
+        samples = state.x_t.float().cpu().numpy()
+        x_t.append(samples[kept])
+        x_0.append(state.x_0[guessed].float().cpu().numpy())
+    return Process("reverse", np.stack(x_t), np.array(steps)), np.stack(x_0), samples
 
 
 def real_sets(dataset: dict[str, Any], count: int, seed: int) -> tuple[PointSet, NDArray]:

@@ -1,6 +1,6 @@
 """What a training needs to go on: taken from it, and given back to it; and its weights averaged."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -30,7 +30,7 @@ class Learner(NamedTuple):
         return state["step"]
 
 
-def averaging(decay: float | None) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+def averaging(decay: float | None) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
     """The exponential moving average of weights, without the bias of its random beginning.
 
     None: over about the last tenth of the training so far. A given decay d is taken literally: after n updates the
@@ -38,10 +38,11 @@ def averaging(decay: float | None) -> Callable[[list[Tensor], list[Tensor], Tens
     """
 
     @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], updates: Tensor) -> None:
+    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int) -> None:
         n = int(updates)  # before this one, the first of which has copied the weights
         newest = 9 / (10 + n) if decay is None else (1 - decay) / (1 - decay ** (n + 1))
-        torch._foreach_lerp_(averaged, current, newest)
+        for average, weights in zip(averaged, current):
+            average.lerp_(weights, newest)
 
     return update
 

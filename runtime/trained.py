@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from dataset import Normaliser
-from diffusion import Denoiser, denoiser, guided, in_chunks, within_range
+from diffusion import Denoiser, Prediction, denoiser, guided, in_chunks, within_range
 from model import build_model
 from runtime import checkpoint
 from runtime import device as devices
@@ -62,12 +62,16 @@ class Trained:
             return in_chunks(denoise, ROWS)
         return in_chunks(within_range(denoise, self.scheduler), IMAGE_ROWS)
 
-    def denoise_as(self, label: int | None) -> Denoiser:
+    def denoise_as(self, condition: int | None) -> Denoiser:
         """The same under one condition for all rows; None: unconditional."""
         denoise = self.denoise()
-        return lambda x_t, t, _=None: denoise(
-            x_t, t, None if label is None else x_t.new_full(x_t.shape[:1], label).long()
-        )
+
+        def conditioned(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
+            if condition is not None:
+                label = torch.full(x_t.shape[:1], condition, device=x_t.device)
+            return denoise(x_t, t, label)
+
+        return conditioned
 
     def sampling(
         self,
@@ -142,7 +146,7 @@ class Trained:
     def ready(self, device: torch.device) -> "Trained":
         """On the device, for sampling only. Convolutions run a third faster with the channels last."""
         layout = torch.channels_last if self.of_images else torch.preserve_format
-        self.net.to(device, memory_format=layout).eval()
+        self.net.to(device).to(memory_format=layout).eval()
         return self
 
 

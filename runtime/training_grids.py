@@ -7,8 +7,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.backends.registry import BackendFilter, backend_registry
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -119,29 +122,26 @@ def denoised(trained: Trained, x_t: Tensor, label: Tensor | None, timesteps: Seq
 
 def window() -> Callable[[NDArray[np.uint8]], None] | None:
     """A function that shows a picture (H, W, 3) in matplotlib's window; None, and a line that says so, without one."""
-    import matplotlib.pyplot as plt
-    from matplotlib.backends import BackendFilter, backend_registry
-
     try:
         figure = plt.figure("moonwalk: denoising")
         able = plt.get_backend().lower() in map(str.lower, backend_registry.list_builtin(BackendFilter.INTERACTIVE))
     except Exception:  # every toolkit raises what it likes where its display does not answer
-        able = False
-    if not able:
+        figure, able = None, False
+    if figure is None or not able:
         plt.close("all")
         print("viz_live: no window can be opened here (no display?); viz_save=true keeps the grids as files")
         return None
+    return partial(_show, figure)
 
-    def show(pixels: NDArray[np.uint8]) -> None:
-        if not plt.fignum_exists(figure.number):  # the person has closed it
-            return
-        if not figure.axes:
-            height, width = pixels.shape[:2]
-            figure.set_size_inches(width / figure.dpi, height / figure.dpi)
-            figure.add_axes((0, 0, 1, 1), frameon=False, xticks=[], yticks=[]).imshow(pixels)
-            plt.show(block=False)
-        figure.axes[0].images[0].set_data(pixels)
-        figure.canvas.draw()
-        figure.canvas.start_event_loop(EVENTS_S)  # plt.pause would push the window in front of all others each time
 
-    return show
+def _show(figure: Figure, pixels: NDArray[np.uint8]) -> None:
+    if not plt.fignum_exists("moonwalk: denoising"):  # the person has closed it
+        return
+    if not figure.axes:
+        height, width = pixels.shape[:2]
+        figure.set_size_inches(width / figure.dpi, height / figure.dpi)
+        figure.add_axes((0, 0, 1, 1), frameon=False, xticks=[], yticks=[]).imshow(pixels)
+        plt.show(block=False)
+    figure.axes[0].images[0].set_data(pixels)
+    figure.canvas.draw()
+    figure.canvas.start_event_loop(EVENTS_S)  # plt.pause would push the window in front of all others each time

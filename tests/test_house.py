@@ -118,4 +118,4 @@ def test_the_readme_names_every_file_that_exists_and_no_other():
             stem = path.split("/")[-1]
             assert stem in map_of_files or stem.removesuffix(".py") in map_of_files, f"{path} is missing in README"
     named = set(re.findall(r"`([\w/]+\.py)`", map_of_files))
-    assert named <= {p for p in PRODUCT} | {p.split("/")[-1] for p in PRODUCT}, named
+    assert named <= set(PRODUCT) | {p.split("/")[-1] for p in PRODUCT}, named
