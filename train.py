@@ -61,7 +61,7 @@ def train(o: Train, run_folder: Path, stack: ExitStack) -> dict[str, Any]:
     # ------------------------------------------------------------ 2. network, schedule, loss, optimizer
     torch.manual_seed(integer_seed(o.seed, "weights"))
     net, scheduler = build(asdict(o), tuple(normaliser.mean.shape), len(classes))
-    net.to(device).to(memory_format=torch.channels_last if images and device.type == "cuda" else torch.preserve_format)
+    devices.place(net, device, channels_last=images and device.type == "cuda")
     mixed = devices.mixed_precision(o.precision, device, images)
     weights = loss_weights(scheduler, o.model.prediction, o.loss_weight).float().to(device)
     run = devices.in_bf16(net) if mixed else net

@@ -103,6 +103,11 @@ def in_folder(folder: Path) -> Path:
     return max(found, key=lambda path: path.stat().st_mtime, default=folder / NAME)
 
 
+def folder_of(path: Path) -> Path:
+    """The run folder of a checkpoint, which may be named by it or by its folder."""
+    return path if path.is_dir() else path.parent
+
+
 def newest_first(pattern: str, root: str | Path = ".") -> list[Path]:
     """All files of such a name below outputs/ and runs/, the one written last first."""
     found = [path for folder in FOLDERS for path in (Path(root) / folder).rglob(pattern)]

@@ -23,6 +23,12 @@ def choose(device: str) -> torch.device:
     return chosen
 
 
+def place(net: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
+    """The network on the device. With the channels last, convolutions run a third faster, but not in CPU training."""
+    layout = torch.channels_last if channels_last else torch.preserve_format
+    return net.to(device, memory_format=layout)  # pyright: ignore (the option is documented, but not in torch's types)
+
+
 def use_threads(threads: int | None, images: bool) -> None:
     """Set the CPU threads: those asked for; else all cores for images and one for points."""
     # Points, small networks: a second thread waits in spinning barriers and is far slower on a busy machine.

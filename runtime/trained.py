@@ -144,9 +144,8 @@ class Trained:
         return self.normaliser.denormalise(x).float().cpu()
 
     def ready(self, device: torch.device) -> "Trained":
-        """On the device, for sampling only. Convolutions run a third faster with the channels last."""
-        layout = torch.channels_last if self.of_images else torch.preserve_format
-        self.net.to(device).to(memory_format=layout).eval()
+        """On the device, for sampling only."""
+        devices.place(self.net, device, channels_last=self.of_images).eval()
         return self
 
 
