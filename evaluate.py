@@ -6,16 +6,16 @@ from conf.entry import command  # answers --help before what follows takes its s
 from dataclasses import asdict
 from pathlib import Path
 
-from viz.evaluation import save_pictures
-
 from conf.choices import SAMPLING_DEFAULTS
 from conf.config import Evaluate
 from dataset import IMAGE_DATASETS, make_sets
-from metrics.evaluation import evaluate_file, evaluate_model
-from metrics.report import write_report
+from loss.log import read_excess
+from metrics.evaluation import evaluate_file, evaluate_model, real_rows
+from metrics.report import score_fields, write_report
 from runtime import checkpoint
 from runtime import device as devices
 from runtime.trained import load
+from viz.evaluation import save_pictures
 
 DEFAULTS = SAMPLING_DEFAULTS["evaluate"]
 
@@ -38,7 +38,7 @@ def of_file(o: Evaluate, samples: str, run_folder: Path) -> dict:
     most = o.num_samples or DEFAULTS[kind].num_samples
     evaluation, unseen = evaluate_file(samples, asdict(o.dataset), most, o.seed)
     print(f"{len(evaluation.samples):,} samples of {samples}, compared with {o.dataset.name}")
-    save_pictures(run_folder, evaluation, unseen, seed=o.seed)
+    save_pictures(run_folder, evaluation, real_rows(unseen, len(evaluation.samples), o.seed))
     return write_report(run_folder, evaluation, unseen, seed=o.seed, samples=samples)
 
 
@@ -53,7 +53,8 @@ def of_checkpoint(o: Evaluate, run_folder: Path) -> dict:
     sampling, most = trained.sampling(defaults._asdict(), **options), o.num_samples or defaults.num_samples
     print(f"checkpoint {path}, {most:,} samples")
     evaluation = evaluate_model(trained, train, unseen, num_samples=most, seed=o.seed, sampling=sampling)
-    save_pictures(run_folder, evaluation, unseen, seed=o.seed, trained=trained, history=checkpoint.folder_of(path))
+    real, history = real_rows(unseen, most, o.seed), read_excess(checkpoint.folder_of(path))
+    save_pictures(run_folder, evaluation, real, score_fields(trained, unseen), history)
     facts = {"seed": o.seed, "checkpoint": str(path), "num_samples": most, **sampling}
     return write_report(run_folder, evaluation, unseen, **facts)
 

@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
-from viz.evaluation import save_pictures
 
 from conf.choices import SAMPLING_DEFAULTS
 from conf.config import Train
@@ -23,8 +22,8 @@ from dataset import DataSet, Normaliser, make_sets
 from diffusion import loss_weights, training_loss
 from loader import batches, make_loader
 from loss.log import read_excess, read_losses
-from metrics.evaluation import evaluate_model
-from metrics.report import write_report
+from metrics.evaluation import evaluate_model, real_rows
+from metrics.report import score_fields, write_report
 from runtime import device as devices
 from runtime import preflight
 from runtime.moments import Moment
@@ -33,6 +32,7 @@ from runtime.resume import Learner, averaging, resumed_state
 from runtime.trained import Trained, build
 from runtime.watchers import watched
 from viz import stills
+from viz.evaluation import save_pictures
 
 LOG_EVERY = 10  # optimizer steps in a row of loss.csv
 
@@ -143,9 +143,9 @@ def report(
         print(f"  evaluation of {o.eval_samples:,} samples", flush=True)
         sampling = trained.sampling(SAMPLING_DEFAULTS["evaluate"][trained.kind]._asdict())
         evaluation = evaluate_model(trained, data, unseen, num_samples=o.eval_samples, seed=o.seed, sampling=sampling)
-        save_pictures(run_folder, evaluation, unseen, seed=o.seed, trained=trained, history=run_folder)
+        save_pictures(run_folder, evaluation, real_rows(unseen, o.eval_samples, o.seed), score_fields(trained, unseen), over)
         print(f"  evaluated in {time.perf_counter() - clock:.1f} s; pictures and metrics.json in the run folder")
-    result = write_report(run_folder, evaluation, **figures)
+    result = write_report(run_folder, evaluation, unseen, **figures)
     print(f"  run       {run_folder}")
     return result
 

@@ -116,6 +116,13 @@ def _as_frequent(data: DataSet, count: int, seed: int) -> Tensor:
     return labels[torch.randint(len(labels), (count,), generator=generator(seed, "labels"))]
 
 
+def real_rows(data: DataSet, count: int, seed: int) -> NDArray:
+    """At most `count` real points or images beside which samples are shown."""
+    if isinstance(data, ImageSet):
+        return data[:count][0].numpy()
+    return real_draws(data, seed)(count, 0)
+
+
 def real_draws(data: PointSet, seed: int) -> Draw:
     """Fresh draws of the law where it is known; else random rows of the held-out points."""
     return rows_of(data.points, seed) if data.mixture is None else exact_draws(data.mixture, seed)
