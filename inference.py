@@ -15,7 +15,7 @@ from runtime.progress import progress_bar
 from runtime.trained import load
 from sampler import timesteps_of
 from schedule import evenly
-from viz import films, image_film, image_grids
+from viz import films, image_grids
 
 
 @command("inference")
@@ -26,23 +26,20 @@ def main(o: Inference, run_folder: Path) -> None:
     devices.use_threads(o.threads, trained.of_images)
     print(f"checkpoint: {path}")
     film = o.animation or ("gif" if trained.of_images else "none")
-    films.check_writer(film)
-    if trained.of_images:
-        image_film.check_options(o.track_samples, o.save_trajectory)
+    films.check_options(film, trained.of_images, o.track_samples, o.save_trajectory)
 
     # ------------------------------------------------------------ the reverse process
     defaults = SAMPLING_DEFAULTS["inference"][trained.kind]
     count = o.num_samples or defaults.num_samples
     labels, tracked = trained.labels(o.labels, count), checked_rows(o.track_samples, count)
-    options = {"sampler": o.sampler, "sampling_steps": o.sampling_steps, "eta": o.eta, "guidance": o.guidance}
-    sampling = trained.sampling(defaults._asdict(), **options)
+    sampling = trained.sampling(
+        defaults._asdict(), sampler=o.sampler, sampling_steps=o.sampling_steps, eta=o.eta, guidance=o.guidance
+    )
     total = len(timesteps_of(trained.scheduler, sampling["sampler"], sampling["sampling_steps"])) + 1
     states = progress_bar(trained.sample(count, o.seed, labels=labels, **sampling), "sampling", total)
-    kept = set(evenly(0, total - 1, o.viz_steps))
-    some = slice(image_grids.SHOWN if trained.of_images else None)
-    process, guesses, samples = replay.reverse(
-        (state for i, state in enumerate(states) if i in kept), some, some if trained.of_images else tracked
-    )
+    kept, some = set(evenly(0, total - 1, o.viz_steps)), slice(image_grids.SHOWN if trained.of_images else None)
+    states = (state for i, state in enumerate(states) if i in kept)
+    process, guesses, samples = replay.reverse(states, some, some if trained.of_images else tracked)
 
     # ------------------------------------------------------------ what is saved of it
     asked = None if labels is None else labels.numpy()
@@ -52,7 +49,30 @@ def main(o: Inference, run_folder: Path) -> None:
     if trained.dims not in ((2,), (3,)) and not trained.of_images:
         print(f"recording:  none, because it shows points of 2 or 3 coordinates, not of shape {trained.dims}")
         return
-    ...
+    scene = replay.of_trained(trained, process, guesses, checkpoint.folder_of(path), asked, tracked, o.seed)
+    films.save(scene, run_folder, film, o.save_trajectory)
+    if o.rerun:
+        from rerun_viz import log_scene  # rerun takes a second to import, and may not be wanted
+        from viz.viewer import recording
+
+        with recording("moonwalk", run_folder / "reverse.rrd", o.viewer, port=o.port) as rec:
+            log_scene(scene, tracked, rec=rec)
+
+
+def save_samples(folder: Path, trained: Trained, samples: NDArray, labels: NDArray | None, seed: int) -> None:
+    """samples.npy, in data units; labels.npy where there are any; samples.png: of points beside real ones."""
+    samples = trained.data_units(torch.from_numpy(samples)).numpy()
+    if trained.of_images:
+        samples = samples.clip(-1, 1)  # which rounding may have left by a hair
+        sheet = image_grids.samples(samples, labels, trained.classes)
+    else:
+        real, _ = replay.real_sets(trained.config["dataset"], len(samples), seed)
+        sheet = stills.samples(samples, real.points)
+    np.save(folder / "samples.npy", samples)
+    if labels is not None:
+        np.save(folder / "labels.npy", labels)
+    print(f"samples:    {folder / 'samples.npy'}")
+    print(f"picture:    {stills.save(sheet, folder / 'samples.png')}")
 
 
 if __name__ == "__main__":
