@@ -5,6 +5,10 @@ from conf.entry import command  # answers --help before what follows takes its s
 # isort: split
 from pathlib import Path
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
 from conf.choices import SAMPLING_DEFAULTS
 from conf.config import Inference
 from metrics import replay
@@ -12,10 +16,10 @@ from metrics.scene import checked_rows
 from runtime import checkpoint
 from runtime import device as devices
 from runtime.progress import progress_bar
-from runtime.trained import load
+from runtime.trained import Trained, load
 from sampler import timesteps_of
 from schedule import evenly
-from viz import films, image_grids
+from viz import films, image_grids, stills
 
 
 @command("inference")
@@ -49,7 +53,8 @@ def main(o: Inference, run_folder: Path) -> None:
     if trained.dims not in ((2,), (3,)) and not trained.of_images:
         print(f"recording:  none, because it shows points of 2 or 3 coordinates, not of shape {trained.dims}")
         return
-    scene = replay.of_trained(trained, process, guesses, checkpoint.folder_of(path), asked, tracked, o.seed)
+    folder = checkpoint.folder_of(path)
+    scene = replay.of_trained(trained, process, guesses, folder, labels=asked, tracked=tracked, seed=o.seed)
     films.save(scene, run_folder, film, o.save_trajectory)
     if o.rerun:
         from rerun_viz import log_scene  # rerun takes a second to import, and may not be wanted

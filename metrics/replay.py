@@ -75,21 +75,29 @@ def of_forward(scheduler: NoiseScheduler, data: NDArray, viz_steps: int, seed: i
 def of_trained(
     trained: Trained,
     process: Process,
-    guesses: tuple[NDArray, NDArray],
+    guesses: NDArray,
     folder: Path,
-    real: PointSet,
-    other: NDArray,
+    *,
+    labels: NDArray | None,
+    tracked: NDArray,
     seed: int,
 ) -> Scene:
-    """Both processes of a trained network, with everything that can be known around them.
+    """The reverse process of a trained network, with everything that can be known around it.
 
     Args:
-        process, guesses: what `reverse` returned.
+        process, guesses: what `reverse` returned; of points the guesses are those of the `tracked` rows.
         folder: the run folder; its loss.csv is shown where there is one.
-        real, other: what `real_sets` returned; `real` is drawn and noised.
+        labels: the condition of each sample, if any.
     """
-    scheduler, steps = trained.scheduler, process.steps[::-1].tolist()
-    mixture = real.mixture and real.mixture.scaled(trained.normaliser.mean, trained.normaliser.std)
+    scheduler = trained.scheduler
+    if trained.of_images:
+        return Scene(
+            [process], alpha_bar=alpha_bar(scheduler), guesses=(process.states, guesses),
+            loss=loss(folder, None, scheduler), labels=labels, classes=trained.classes,
+        )  # fmt: skip
+    steps, scale = process.steps[::-1].tolist(), (trained.normaliser.mean, trained.normaliser.std)
+    real, other = real_sets(trained.config["dataset"], process.states.shape[1], seed)
+    mixture = real.mixture and real.mixture.scaled(*scale)
     data, held_out = (trained.normaliser.normalise(torch.as_tensor(p)).numpy() for p in (real.points, other))
     processes = [forward(scheduler, data, steps, seed), process]
     denoisers = {"network": trained.denoise()} | ({"exact": exact_denoiser(mixture, scheduler)} if mixture else {})
@@ -100,20 +108,10 @@ def of_trained(
         fields=[
             field(name, denoise, scheduler, steps, data.shape[1], trained.device) for name, denoise in denoisers.items()
         ],
-        guesses=guesses,
+        guesses=(process.states[:, tracked], guesses),
         distance=distance(processes, held_out, data),
         loss=loss(folder, mixture, scheduler),
         normalised=True,
-    )
-
-
-def of_images(trained: Trained, process: Process, guesses: NDArray, folder: Path) -> Scene:
-    """The reverse process of a network of images and what `reverse_of_images` returned beside it."""
-    return Scene(
-        [process],
-        alpha_bar=alpha_bar(trained.scheduler),
-        guesses=(process.states, guesses),
-        loss=loss(folder, None, trained.scheduler),
     )
 
 

@@ -59,6 +59,12 @@ class Scene(NamedTuple):
     distance: Distance | None = None
     loss: Loss | None = None
     normalised: bool = False
+    labels: NDArray | None = None  # of images: the condition of each, an index into `classes`
+    classes: Sequence[str] = ()
+
+    @property
+    def of_images(self) -> bool:
+        return self.processes[0].states.ndim == 5
 
     @property
     def dim(self) -> int:
