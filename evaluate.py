@@ -1,11 +1,13 @@
 """Say how good a model is: `python evaluate.py`, `python evaluate.py --samples points.npy --dataset moons`."""
 
+from conf.entry import command  # answers --help before what follows takes its seconds
+
+# isort: split
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from conf.config import Evaluate
-from conf.entry import command
 
 
 @command("evaluate")

@@ -1,12 +1,14 @@
 """Replay the learned reverse process: `python inference.py`, `python inference.py --checkpoint runs/first`."""
 
+from conf.entry import command  # answers --help before what follows takes its seconds
+
+# isort: split
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from conf.config import Inference
-from conf.entry import command
 
 
 @command("inference")

@@ -1,5 +1,9 @@
 """Show the forward process: `python main.py`, `python main.py --num-samples 1000 --save-plots --no-rerun`."""
 
+from conf.entry import command  # answers --help before what follows takes its seconds
+
+# isort: split
+import runpy
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -7,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from conf.config import Main
-from conf.entry import command
 from conf.flags import TRAIN_DDPM_MODEL
 
 IMAGES, STRIPS = 64, 5  # images shown at most, and those of them in forward.png
@@ -210,11 +213,7 @@ def show_images(
 
 if __name__ == "__main__":
     if TRAIN_DDPM_MODEL in sys.argv:
-        import train  # not above: nothing else here needs a training
-
-        print(
-            f"{TRAIN_DDPM_MODEL}: the same as python train.py dataset=mnist model=unet, which is where training lives"
-        )
-        train.main()
+        print(f"{TRAIN_DDPM_MODEL}: training lives in train.py; this is `python train.py dataset=mnist model=unet ...`")
+        runpy.run_path(str(Path(__file__).with_name("train.py")), run_name="__main__")
     else:
         main()

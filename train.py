@@ -1,5 +1,8 @@
 """Train an epsilon-network: `python train.py`, `python train.py --model linear --num-epochs 50`."""
 
+from conf.entry import command  # answers --help before what follows takes its seconds
+
+# isort: split
 import json
 import math
 import time
@@ -9,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from conf.config import Train
-from conf.entry import command
 from conf.option import fixed_options
 
 LOG_EVERY = 10  # optimizer steps in a row of loss.csv
