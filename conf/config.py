@@ -7,6 +7,7 @@ The choices of dataset= and model= have their own options in groups.py.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from conf.choices import (
@@ -20,6 +21,8 @@ from conf.choices import (
     meanings,
 )
 from conf.option import option
+
+free = partial(option, may_change=True)  # a training may be resumed with another value
 
 # ---------------------------------------------------------------- what several commands share
 
@@ -35,18 +38,14 @@ class Seeded:
 class Machine(Seeded):
     """machine"""
 
-    device: str = option("auto", "auto: a GPU if there is one; or cpu, cuda, cuda:1, mps ...", may_change=True)
-    threads: int | None = option(
-        None,
-        "CPU threads; default: 1 for points (a second one rarely helps a small network), all cores for images",
-        low=1,
-        may_change=True,
+    device: str = free("auto", "auto: a GPU if there is one; or cpu, cuda, cuda:1, mps ...")
+    threads: int | None = free(
+        None, "CPU threads; default: 1 for points, where more rarely help, all cores for images", low=1
     )
-    precision: str = option(
+    precision: str = free(
         "auto",
         "number format inside the network; auto: bf16 for images on a GPU that supports it, else fp32",
         choices=("auto", "fp32", "bf16"),
-        may_change=True,
     )
 
 
@@ -57,13 +56,10 @@ class Process:
     schedule: str = option("linear", f"noise schedule; {meanings(SCHEDULES)}", choices=SCHEDULES)
     num_timesteps: int = option(1000, "T, the number of forward steps", low=2)
     beta_start: float | None = option(
-        None, "noise variance of the first step, for schedule=linear; default: 0.1 / T", above=0, below=1
+        None, "first noise variance of schedule=linear; default: 0.1 / T", above=0, below=1
     )
     beta_end: float | None = option(
-        None,
-        "noise variance of the last step, for schedule=linear; default: 20 / T, which leaves no signal",
-        above=0,
-        below=1,
+        None, "last noise variance of schedule=linear; default: 20 / T: no signal left", above=0, below=1
     )
 
 
@@ -108,10 +104,8 @@ class Recording:
         " display, else a file",
         choices=("auto", "window", "web", "file"),
     )
-    viz_steps: int = option(50, "number of states recorded, evenly spaced, the first and the last included", low=2)
-    track_samples: list[int] | None = option(
-        None, "points highlighted in cyan with their paths, such as [0,10,20]; default: the first six"
-    )
+    viz_steps: int = option(50, "states recorded, evenly spaced, with the first and the last", low=2)
+    track_samples: list[int] | None = option(None, "points with their paths in cyan, such as [0,10,20]; default: six")
     port: int | None = option(None, "port for viewer=web; default: a free one", low=1, high=65535)
     animation: str | None = option(
         "none", "also save the process as a short film; mp4 needs ffmpeg", choices=("none", "gif", "mp4")
@@ -157,18 +151,17 @@ class Training:
     )
     loss_weight: str = option("eps", f"weight of each step in the loss; {meanings(LOSS_WEIGHTS)}", choices=LOSS_WEIGHTS)
     conditional: bool = option(False, "also learn the labels, so that samples can be requested by label")
-    label_dropout: float = option(0.1, "fraction of labels dropped in training, which guidance needs", low=0, below=1)
+    label_dropout: float = option(0.1, "fraction of labels dropped, which guidance needs", low=0, below=1)
 
 
 @dataclass
 class Evaluation:
     """evaluation"""
 
-    eval_samples: int = option(
+    eval_samples: int = free(
         SAMPLING_DEFAULTS["evaluate"]["points"].num_samples,
         "samples to evaluate at the end of the training; 0: no evaluation",
         low=0,
-        may_change=True,
     )
 
 
@@ -176,40 +169,27 @@ class Evaluation:
 class Run:
     """run folder"""
 
-    task_name: str | None = option(
-        None, "run folder, such as runs/first; default: a new one named after the time", may_change=True
-    )
-    ckpt_save_name: str = option(
-        "last.pt", "file name of the checkpoint in the run folder, ending in .pt or .pth", may_change=True
-    )
-    checkpoint_every: int = option(1000, "optimizer steps between checkpoints", low=1, may_change=True)
-    resume: str | None = option(
-        None, "a checkpoint or run folder to continue from, with the same options", may_change=True
-    )
+    task_name: str | None = free(None, "run folder, such as runs/first; default: a new one, named after the time")
+    ckpt_save_name: str = free("last.pt", "name of the checkpoint in the run folder, ending in .pt or .pth")
+    checkpoint_every: int = free(1000, "optimizer steps between checkpoints", low=1)
+    resume: str | None = free(None, "a checkpoint or run folder to continue from, with the same options")
 
 
 @dataclass
 class Watching:
     """recording"""
 
-    record: bool = option(
-        False, "record how samples from the same noise change during training: training.rrd", may_change=True
-    )
-    viewer: str | None = option(
+    record: bool = free(False, "record how samples from the same noise change: training.rrd")
+    viewer: str | None = free(
         None,
         "watch this recording live, in a window or a web page on this machine; implies record",
         choices=("auto", "window", "web", "file"),
-        may_change=True,
     )
-    viz_save: bool = option(
-        False, "save image grids of the denoising during training, and progress.gif, in viz/", may_change=True
-    )
-    viz_live: bool = option(False, "show these grids in a window while training; needs a display", may_change=True)
-    viz_interval: int = option(500, "optimizer steps between grids", low=1, may_change=True)
-    viz_num: int = option(8, "images in a grid", low=1, may_change=True)
-    viz_t: int = option(
-        -1, "the step t from which a grid is denoised; -1: the last, pure noise", low=-1, may_change=True
-    )
+    viz_save: bool = free(False, "save image grids of the denoising, and progress.gif, in viz/")
+    viz_live: bool = free(False, "show these grids in a window while training; needs a display")
+    viz_interval: int = free(500, "optimizer steps between grids", low=1)
+    viz_num: int = free(8, "images in a grid", low=1)
+    viz_t: int = free(-1, "the step t from which a grid is denoised; -1: the last, pure noise", low=-1)
 
 
 # ---------------------------------------------------------------- the commands: fields of the last base come first
@@ -224,7 +204,7 @@ class Train(Machine, Watching, Run, Evaluation, Training, Process, Network, Data
 class Inference(Machine, Recording, Labels, Sampling):
     """Sample from a checkpoint and show the learned reverse process."""
 
-    viz_steps: int = option(100, "number of states recorded, evenly spaced, the first and the last included", low=2)
+    viz_steps: int = option(100, "states recorded, evenly spaced, with the first and the last", low=2)
     animation: str | None = option(
         None,
         "also save the process as a short film; mp4 needs ffmpeg; default: none for points, gif for images",

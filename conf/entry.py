@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -59,6 +59,13 @@ def command(name: str) -> Callable[[Callable[[Any, Path], object]], Callable[[],
     """
 
     def decorate(main: Callable[[Any, Path], object]) -> Callable[[], None]:
+        full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+        def stop(error: Exception) -> NoReturn:
+            if full_error:
+                raise error
+            sys.exit(sentence(name, error))
+
         @functools.wraps(main)
         def job(cfg: DictConfig) -> object:
             run_folder = _short(HydraConfig.get().runtime.output_dir)
@@ -68,12 +75,11 @@ def command(name: str) -> Callable[[Callable[[Any, Path], object]], Callable[[],
                 if os.listdir(run_folder) == [".hydra"]:  # it failed before it began
                     shutil.rmtree(run_folder)
                 if HydraConfig.get().mode is RunMode.RUN:
-                    raise
+                    stop(error)
                 raise CompactHydraException(sentence(name, error)) from error  # a sweep goes on
 
         def launch() -> None:
             answer_help(name, sys.argv[1:])
-            full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
             try:
                 _run(name, job)
             except KeyboardInterrupt:
@@ -82,9 +88,7 @@ def command(name: str) -> Callable[[Callable[[Any, Path], object]], Callable[[],
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 sys.exit(1)
             except EXPECTED as error:
-                if full_error:
-                    raise
-                sys.exit(sentence(name, error))
+                stop(error)
 
         return launch
 

@@ -52,8 +52,10 @@ def to_overrides(argv: Sequence[str]) -> list[str]:
             overrides.append(_override(word, rest))
         elif word.startswith("~"):
             raise ValueError(f"{word}: an option cannot be taken away, only given another value")
+        elif "=" not in word:
+            raise ValueError(f"{word}: write options as name=value or --name value")
         else:
-            overrides.append(_quoted(*word.split("=", 1)) if "=" in word else word)
+            overrides.append(_quoted(*word.split("=", 1)))
     if "--hydra-help" in hydra:  # Hydra would look for our options among its own
         return hydra
     if TRAIN_DDPM_MODEL in argv:
@@ -83,6 +85,8 @@ def _quoted(name: str, value: str) -> str:
     if not name.lstrip("+").startswith("hydra"):
         name = name.lstrip("+")  # every option exists: there is none to add
     name = ALIASES.get(name, name)
+    if name in GROUPS and value in ("", "null"):
+        raise ValueError(f"{name}= needs one of {', '.join(GROUPS[name])}")
     if (head := name.split(".")[0]) != name and head in OPTIONS:
         raise ValueError(f"unknown option {name}: {head} has no parts, as in {head}=VALUE")
     try:
