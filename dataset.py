@@ -1,4 +1,4 @@
-"""Point sets, each with its exact law; the normaliser; and every data set by its name.
+"""Point sets, each with its exact distribution; the normaliser; and every data set by its name.
 
 `python dataset.py` draws the moons.
 """
@@ -26,10 +26,10 @@ def create_moon_dataset(n_samples: int = 500, noise: float = 0.05, seed: int = 0
 
 @dataclass(frozen=True)
 class PointSet:
-    """Points (N, d) float32, which part of the set each belongs to (N,) int64, and the distributions they come from.
+    """Points (N, d) float32, the part of the set that each belongs to (N,) int64, and the distributions they come from.
 
-    mixture: the exact distribution of all points; parts: of those of each label. A file of points has neither.
-    Rows are taken as tensors: self[i] is (points,) or (points, labels).
+    mixture: the exact distribution of all points; parts: that of each label. A file of points has neither. `self[i]`
+    returns tensors: (points,) or (points, labels).
     """
 
     points: np.ndarray
@@ -53,7 +53,7 @@ class PointSet:
 DataSet = PointSet | ImageSet
 
 
-# ---------------------------------------------------------------- laws: one list of parts for each set
+# ---------------------------------------------------------------- exact distributions: a list of parts for each set
 
 
 def moons(noise: float) -> list[GaussianMixture]:
@@ -114,7 +114,7 @@ DATASETS: dict[str, Callable[..., list[GaussianMixture]]] = {
 
 
 def make_sets(name: str, n_samples: int | None, seed: int, **options: Any) -> tuple[DataSet, DataSet]:
-    """What to learn from and what to judge by: points (make_dataset) or images (images.make_images).
+    """Data to train on and data to evaluate on: points (make_dataset) or images (images.sets.make_images).
 
     Raises:
         ValueError, FileNotFoundError: no such set, or a file or folder that cannot be used.
@@ -125,17 +125,17 @@ def make_sets(name: str, n_samples: int | None, seed: int, **options: Any) -> tu
 
 
 def make_dataset(name: str, n_samples: int | None, seed: int, **options: Any) -> PointSet:
-    """n_samples points of the set of that name (a key of DATASETS, or "file"), with its law.
+    """n_samples points of the set of that name (a key of DATASETS, or "file"), with its exact distribution.
 
     Raises:
         ValueError: no such set, or a file that holds no points.
     """
-    if n_samples is None and name != "file":
-        raise ValueError(f"dataset={name} has no end: say with num_samples how many points to draw")
     if n_samples is not None and n_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {n_samples}")
     if name == "file":
         return read_points(n_samples=n_samples, seed=seed, **options)
+    if n_samples is None:
+        raise ValueError(f"dataset={name} has no fixed size: set num_samples, the number of points to draw")
     if name not in DATASETS:
         raise ValueError(
             f"dataset {name!r} is unknown; choose one of {', '.join([*DATASETS, 'file', *IMAGE_DATASETS])}"
@@ -143,7 +143,9 @@ def make_dataset(name: str, n_samples: int | None, seed: int, **options: Any) ->
     parts = DATASETS[name](**options)
     mixture = mixed(parts)
     if name == "moons":
-        points, labels = make_moons(n_samples, random_state=integer_seed(seed, "dataset") % 2**32, **options)
+        points, labels = map(
+            np.asarray, make_moons(n_samples, random_state=integer_seed(seed, "dataset") % 2**32, **options)
+        )
     else:
         part_of_centre = torch.cat([torch.full((len(part.centres),), i) for i, part in enumerate(parts)])
         points, centre = mixture.sample_parts(n_samples, generator(seed, "dataset"))
@@ -152,7 +154,7 @@ def make_dataset(name: str, n_samples: int | None, seed: int, **options: Any) ->
 
 
 def held_out(data: PointSet) -> tuple[PointSet, PointSet]:
-    """Split a set without a law: the first four fifths to learn from, the rest to judge by. With a law: it, twice."""
+    """The first four fifths to train on, the rest to evaluate on; all for both if the mixture is known."""
     if data.mixture is not None:
         return data, data
     cut = max(1, len(data.points) * 4 // 5)
@@ -163,7 +165,7 @@ def read_points(path: str | None, n_samples: int | None, seed: int) -> PointSet:
     """At most n_samples points, chosen at random, of an .npy file or of a table of numbers in text.
 
     Raises:
-        ValueError: no path, or the file is no finite table of 2 or more columns and 2 or more rows.
+        ValueError: no path, or the file is not a finite table of at least 2 columns and 2 rows.
         FileNotFoundError: no such file.
     """
     if not path:
@@ -197,13 +199,13 @@ class Normaliser:
 
     @classmethod
     def fit(cls, x: Tensor) -> "Normaliser":
-        """Measured on x. A dimension that never varies keeps its scale."""
+        """Fitted to x. A constant dimension keeps its scale."""
         std = x.std(0, correction=0)
         return cls(x.mean(0), torch.where(std > 0, std, torch.ones_like(std)))
 
     @classmethod
     def of(cls, data: DataSet) -> "Normaliser":
-        """For a data set: fitted on points; images lie in [-1, 1] and stay as they are."""
+        """For a data set: fitted to points; the identity for images, which lie in [-1, 1] already."""
         if isinstance(data, PointSet):
             return cls.fit(torch.from_numpy(data.points))
         return cls(torch.zeros(data.dims), torch.ones(data.dims))

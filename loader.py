@@ -25,16 +25,18 @@ class ShuffledBatches(Sampler[Tensor]):
 
 def make_loader(data: Dataset, *, batch_size: int, seed: int) -> DataLoader:
     """A DataLoader over any data set that takes a tensor of indices: its batches are (x,) or (x, label)."""
-    # batch_size=None: the sampler yields whole batches of indices, and the data set takes them in one call.
-    return DataLoader(data, sampler=ShuffledBatches(len(data), batch_size, seed), batch_size=None)
+    rows = len(data)  # pyright: ignore[reportArgumentType]  # torch's Dataset does not declare its length
+    # batch_size=None: the sampler yields whole batches of indices, which the data set takes in one call.
+    return DataLoader(data, sampler=ShuffledBatches(rows, batch_size, seed), batch_size=None)
 
 
 def batches(loader: DataLoader, start: int = 0) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """(x, label or None) without end, epoch after epoch; `start` is the batch to begin with, counted from 0."""
-    per_epoch = len(loader)
+    """(x, label or None) forever, epoch after epoch; `start` is the batch to begin with, counted from 0."""
+    sampler, per_epoch = loader.sampler, len(loader)
+    assert isinstance(sampler, ShuffledBatches)
     epoch, skip = divmod(start, per_epoch)
     while True:
-        loader.sampler.epoch = epoch
+        sampler.epoch = epoch
         for i, batch in enumerate(loader):
             if i >= skip:
                 yield batch[0], batch[1] if len(batch) > 1 else None

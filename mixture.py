@@ -2,7 +2,7 @@
 
 Clean data, data after t + 1 forward steps, data given a noisy point: each is again a `GaussianMixture`, so density,
 score, posterior and fresh samples come from one class. Synthetic sets give theirs as curves by quadrature (`curve`);
-that of a finite set without noise, `GaussianMixture(points)`, has an ideal denoiser that memorises.
+for a finite set without noise, `GaussianMixture(points)`, the ideal denoiser memorises the points.
 """
 
 import math
@@ -40,20 +40,20 @@ class GaussianMixture:
         """False for points without noise: only once noised do they have one."""
         return bool((self.variance > 0).all())
 
-    # ------------------------------------------------------------ laws made from this one
+    # ------------------------------------------------------------ mixtures made from this one
 
     def noised(self, alpha: Tensor | float, sigma: Tensor | float) -> "GaussianMixture":
-        """The law of x_t = alpha * x_0 + sigma * eps, (alpha, sigma) from the scheduler (Ho et al. 2020, eq. 4)."""
+        """The distribution of x_t = alpha * x_0 + sigma * eps, both from the scheduler (Ho et al. 2020, eq. 4)."""
         alpha, sigma = float(alpha), float(sigma)
         return GaussianMixture(alpha * self.centres, alpha**2 * self.variance + sigma**2, self.weights)
 
     def scaled(self, shift: Tensor, scale: Tensor) -> "GaussianMixture":
-        """The law of (x - shift) / scale: of normalised data. shift, scale: (d,)."""
+        """The distribution of (x - shift) / scale, such as normalised data. shift, scale: (d,)."""
         shift, scale = shift.double(), scale.double()
         return GaussianMixture((self.centres - shift) / scale, self.variance / scale**2, self.weights)
 
     def posterior(self, x_t: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> "GaussianMixture":
-        """The law of x_0 given one noisy point x_t (d,) = alpha * x_0 + sigma * eps: Bayes' rule, centre by centre."""
+        """The distribution of x_0 given one noisy point x_t (d,) = alpha * x_0 + sigma * eps, by Bayes' rule."""
         alpha, sigma = float(alpha), float(sigma)
         noised = self.noised(alpha, sigma)
         gain = alpha * self.variance / noised.variance  # of a Gaussian observed under Gaussian noise
@@ -61,7 +61,7 @@ class GaussianMixture:
         weights = noised._log_terms(x_t.double()[None])[0].softmax(0)
         return GaussianMixture(centres, self.variance * sigma**2 / noised.variance, weights)
 
-    # ------------------------------------------------------------ what it says about points
+    # ------------------------------------------------------------ functions of points
 
     def log_density(self, x: Tensor) -> Tensor:
         """log p(x): (B, d) -> (B,), in nats, float64."""
@@ -74,10 +74,10 @@ class GaussianMixture:
         return self._by_chunk(x, lambda part, terms: (terms.softmax(1) @ self.centres - part) / variance)
 
     def denoise(self, x_t: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> tuple[Tensor, Tensor]:
-        """The best possible guesses of noise and data, E[eps | x_t] and E[x_0 | x_t], in x_t's dtype: (B, d) each.
+        """The best possible predictions of noise and data, E[eps | x_t] and E[x_0 | x_t], in x_t's dtype: (B, d) each.
 
         No denoiser has a smaller squared error. E[eps | x_t] is -sigma times the score of x_t (Tweedie's formula:
-        Efron 2011; Ho et al. 2020, section 3.2); E[x_0 | x_t] is not computed from it, but from the centres.
+        Efron 2011; Ho et al. 2020, section 3.2); E[x_0 | x_t] is computed from the centres, not from that.
         """
         noised = self.noised(alpha, sigma)
         centre = noised._by_chunk(x_t, lambda part, terms: terms.softmax(1) @ self.centres)  # E[centre | x_t]
@@ -90,7 +90,7 @@ class GaussianMixture:
         return self.denoise(x_t, alpha, sigma)[0]
 
     def eps_variance(self, x_t: Tensor, alpha: Tensor | float, sigma: Tensor | float) -> Tensor:
-        """Var(eps | x_t), averaged over dims: (B, d) -> (B,). The squared error that even the best guess makes there.
+        """Var(eps | x_t), averaged over dims: (B, d) -> (B,). Even the best prediction has this squared error.
 
         1 + sigma^2 times the second derivative of log p, written out for a mixture.
         """
@@ -103,7 +103,7 @@ class GaussianMixture:
 
         return (1 - sigma**2 / v + (sigma / v) ** 2 * noised._by_chunk(x_t, spread)).mean(1)
 
-    # ------------------------------------------------------------ points
+    # ------------------------------------------------------------ samples
 
     def sample(self, num_samples: int, generator: torch.Generator) -> Tensor:
         """Independent draws (num_samples, d), float64."""
@@ -116,7 +116,7 @@ class GaussianMixture:
         return self.centres[part] + self.variance.sqrt() * noise, part
 
     def sample_evenly(self, num_samples: int, seed: int) -> Tensor:
-        """Points (num_samples, d) spread like the law, more evenly than chance would: for averages, not as draws.
+        """Points (num_samples, d) spread more evenly than independent draws: for averages, not as samples.
 
         A scrambled Sobol sequence (Owen 1998); best where num_samples is a power of 2.
         """
@@ -128,7 +128,7 @@ class GaussianMixture:
 
     def _positive_variance(self) -> Tensor:
         if not self.has_density:
-            raise ValueError("points without noise have no density: ask for their law after some noising")
+            raise ValueError("points without noise have no density: ask for it after some forward steps")
         return self.variance
 
     def _log_terms(self, x: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ class GaussianMixture:
         return torch.addmm(offset, x, c.T).sub_(0.5 * x.square().sum(1, keepdim=True))
 
     def _by_chunk(self, x: Tensor, f: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """f(points, their log terms) for all x, a few rows at a time, so that memory stays bounded."""
+        """f(points, their log terms) for all x, a few rows at a time to bound the memory."""
         rows = max(1, CHUNK // len(self.centres))
         return torch.cat([f(part, self._log_terms(part)) for part in x.double().split(rows)])
 
@@ -155,16 +155,18 @@ def curve(
     Args:
         path: parameters (M,) -> points (M, d); smooth.
         noise: standard deviation.
-        length: of the curve, were it run through at its largest speed: panels are cut evenly in the parameter.
+        length: of the curve, or its largest |path'| times the parameter's range: panels are even in the parameter.
 
     Raises:
         ValueError: noise so small that too many nodes would be needed.
 
-    Gauss-Legendre nodes in panels of a few standard deviations each: below 1e-8 of the density is lost.
+    Gauss-Legendre nodes in panels of a few standard deviations each; the density's relative error is below 1e-8.
     """
     panels = math.ceil(length / (PANEL * noise)) if noise > 0 else MOST_PANELS
     if panels > MOST_PANELS:
-        raise ValueError(f"noise={noise:g} is too small for an exact law: use 0 or at least {length / 1900:.1g}")
+        raise ValueError(
+            f"noise={noise:g} is too small for an exact distribution: use 0 or at least {length / 1900:.1g}"
+        )
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
     parameter = start + (end - start) * (np.arange(panels)[:, None] + (nodes + 1) / 2).reshape(-1) / panels
     return GaussianMixture(
@@ -173,6 +175,6 @@ def curve(
 
 
 def mixed(mixtures: list[GaussianMixture]) -> GaussianMixture:
-    """An equal mixture of laws with one common noise."""
+    """A mixture of these in equal shares; all have the same variance."""
     weights = torch.cat([mixture.weights for mixture in mixtures]) / len(mixtures)
     return GaussianMixture(torch.cat([mixture.centres for mixture in mixtures]), mixtures[0].variance, weights)

@@ -13,11 +13,13 @@ from nets.unet import UNet
 class MLP(nn.Module):
     """A residual multilayer perceptron for points: x_t (B, d), t (B,) or () -> (B, d).
 
-    Beside x it sees sin and cos of x at frequencies 1, 2, 4, ...: without them thin structures come out blurred
+    Its inputs are x and sin and cos of x at frequencies 1, 2, 4, ...: without those, thin structures come out blurred
     (Tancik et al. 2020, arXiv 2006.10739).
     """
 
     TIME_DIM = 32
+    frequencies: Tensor
+    times: Tensor
 
     def __init__(
         self,
@@ -38,26 +40,27 @@ class MLP(nn.Module):
         self.time = nn.Linear(self.TIME_DIM, hidden)
         self.layers = nn.ModuleList(nn.Linear(hidden, hidden, bias=False) for _ in range(layers))
         self.outputs = nn.Linear(hidden, d)
-        nn.init.zeros_(self.outputs.weight)  # starts as the best guess that ignores the data
+        nn.init.zeros_(self.outputs.weight)  # the best output that ignores the input
         self.label = nn.Embedding(num_labels + 1, hidden) if num_labels else None
 
     def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        angles = (x_t[:, :, None] * self.frequencies).flatten(1)
-        features = torch.cat([x_t, angles.sin(), angles.cos()], 1)
+        angles = (x_t[:, :, None] * self.frequencies).flatten(1)  # (B, d * frequencies)
+        features = torch.cat([x_t, angles.sin(), angles.cos()], 1)  # (B, d * (1 + 2 * frequencies))
         # addmm(a, b, c) is a + b c in one call. Where t has shape (), one row of time serves the whole batch.
-        told, label = self.time(self.times[t]), label_or_null(label, self.num_labels, t)
+        condition = self.time(self.times[t])  # (B, hidden) or (hidden,)
+        label = label_or_null(label, self.num_labels, t)
         if self.label is not None:
-            told = told + self.label(label)
-        h = torch.addmm(told, features, self.inputs.weight.T)
+            condition = condition + self.label(label)
+        h = torch.addmm(condition, features, self.inputs.weight.T)  # (B, hidden)
         for layer in self.layers:
-            h = torch.addmm(h, F.silu(h), layer.weight.T)
+            h = torch.addmm(h, F.silu(h), layer.weight.T)  # pyright: ignore[reportArgumentType]  # all are nn.Linear
         return self.outputs(F.silu(h))
 
 
 class LinearModel(nn.Module):
     """One affine map per time step and label: x_t (B, d), t (B,) or () -> (B, d). Trained, the best linear denoiser.
 
-    What it makes is the Gaussian with the data's mean and covariance: a lesson in why networks are needed.
+    Its samples are Gaussian, with the data's mean and covariance: a lesson in why networks are needed.
     """
 
     def __init__(self, dims: tuple[int, ...], num_timesteps: int, num_labels: int = 0) -> None:
@@ -89,7 +92,7 @@ def build_model(name: str, dims: tuple[int, ...], num_timesteps: int, num_labels
 
 
 def check_takes(name: str, images: bool) -> None:
-    """Raises ValueError where the network of that name is unknown, or of images and the data is points, or reversed."""
+    """Raises ValueError if there is no such network, or if it takes points and the data is images, or vice versa."""
     if name not in MODELS:
         raise ValueError(f"model {name!r} is unknown; choose one of {', '.join(MODELS)}")
     if (MODELS[name] is UNet) != images:

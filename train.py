@@ -143,7 +143,9 @@ def report(
         print(f"  evaluation of {o.eval_samples:,} samples", flush=True)
         sampling = trained.sampling(SAMPLING_DEFAULTS["evaluate"][trained.kind]._asdict())
         evaluation = evaluate_model(trained, data, unseen, num_samples=o.eval_samples, seed=o.seed, sampling=sampling)
-        save_pictures(run_folder, evaluation, real_rows(unseen, o.eval_samples, o.seed), score_fields(trained, unseen), over)
+        save_pictures(
+            run_folder, evaluation, real_rows(unseen, o.eval_samples, o.seed), score_fields(trained, unseen), over
+        )
         print(f"  evaluated in {time.perf_counter() - clock:.1f} s; pictures and metrics.json in the run folder")
     result = write_report(run_folder, evaluation, unseen, **figures)
     print(f"  run       {run_folder}")

@@ -1,4 +1,4 @@
-"""Image files as arrays: which there are in a folder of class folders, and what is in them; generated ones as well."""
+"""Image files as arrays: listing and reading a folder of class folders, and reading generated images."""
 
 import os
 from pathlib import Path
@@ -16,17 +16,17 @@ EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 def list_images(root: str | Path) -> tuple[list[str], list[str], list[int]]:
     """Names of the classes; then, class by class and sorted by name, the path and the label of each image.
 
-    Raises: as MNISTDataset, but for what is inside the images.
+    Raises: as MNISTDataset, apart from errors inside the images.
     """
     if not os.path.isdir(root):
         raise FileNotFoundError(
-            f"there is no folder {root}: name one that holds a folder of images for each class, or make MNIST's with "
+            f"there is no folder {root}: name one that holds a folder of images for each class, or prepare MNIST with "
             f"`python scripts/prepare_mnist.py --source FOLDER_OR_URL --out {root}`"
         )
     top = _by_kind(root)
     if not top["folders"]:
         raise ValueError(f"{root} holds no class folders; put the images into one for each class, as in {root}/0")
-    hidden, nested, no_images, paths, labels = top["hidden"], [], [], [], []
+    hidden, nested, not_images, paths, labels = top["hidden"], [], [], [], []
     folders = _in_order(top["folders"])
     for label, folder in enumerate(folders):
         inside = _by_kind(folder)
@@ -34,22 +34,22 @@ def list_images(root: str | Path) -> tuple[list[str], list[str], list[int]]:
             raise ValueError(f"{folder} holds no images ({' '.join(EXTENSIONS)}); fill it or remove it")
         paths += inside["images"]
         labels += [label] * len(inside["images"])
-        hidden, nested, no_images = hidden + inside["hidden"], nested + inside["folders"], no_images + inside["other"]
-    left_out = {
+        hidden, nested, not_images = hidden + inside["hidden"], nested + inside["folders"], not_images + inside["other"]
+    ignored = {
         "files outside the class folders": top["images"] + top["other"],
         "folders inside class folders": nested,
-        "files that are no images": no_images,
+        "files that are not images": not_images,
         "hidden files or folders": hidden,
     }
-    for what, strays in left_out.items():
+    for what, strays in ignored.items():
         if strays:
-            print(f"left out {len(strays)} {what}, such as {strays[0]}")
+            print(f"ignored {len(strays)} {what}, such as {strays[0]}")
     return [os.path.basename(folder) for folder in folders], paths, labels
 
 
 def _by_kind(folder: str | Path) -> dict[str, list[str]]:
-    """Sorted paths of what lies in a folder: "hidden", "folders", "images" (by their extension) and "other"."""
-    found = {"hidden": [], "folders": [], "images": [], "other": []}
+    """Sorted paths of the contents of a folder: "hidden", "folders", "images" (by their extension) and "other"."""
+    found: dict[str, list[str]] = {"hidden": [], "folders": [], "images": [], "other": []}
     for entry in os.scandir(folder):
         file = "images" if entry.name.lower().endswith(EXTENSIONS) else "other"
         kind = "hidden" if entry.name.startswith(".") else "folders" if entry.is_dir() else file
@@ -73,7 +73,7 @@ def read_images(paths: list[str], on_bad_image: str = "skip") -> tuple[Tensor, T
     for i, path in enumerate(progress_bar(paths, "reading images")):
         try:
             image = read_image(path)
-        except Exception as error:  # a decoder raises what it likes: OSError, SyntaxError, struct.error ...
+        except Exception as error:  # decoders raise all sorts of errors: OSError, SyntaxError, struct.error ...
             if on_bad_image == "error":
                 raise ValueError(f"{path} is damaged ({error}); replace it, or set on_bad_image=skip") from error
             bad.append(path)
@@ -92,7 +92,7 @@ def read_images(paths: list[str], on_bad_image: str = "skip") -> tuple[Tensor, T
 def read_image(path: str | Path) -> np.ndarray:
     """One image (of an animation the first): (1, H, W) uint8 when its file is grey, (3, H, W) in colour.
 
-    A palette is grey when all its colours in use are. What is transparent becomes white. Of 16 bits the upper 8 stay.
+    A palette is grey if all its used colours are. Transparency becomes white. Of 16 bits, the upper 8 are kept.
     """
     with Image.open(path) as image:
         transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
@@ -116,16 +116,16 @@ def _differing(path: str, shape: tuple[int, ...], other: str, other_shape: tuple
 
 
 def read_samples(path: str | Path) -> np.ndarray:
-    """Generated images from an .npy file, such as `python inference.py` writes: (N, C, H, W) float32 in [-1, 1].
+    """Generated images from an .npy file, such as `python inference.py` saves: (N, C, H, W) float32 in [-1, 1].
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it holds no such array.
+        ValueError: it does not hold such an array.
     """
     try:
         samples = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is no .npy file of images") from error
+        raise ValueError(f"{path} is not an .npy file of images") from error
     if samples.ndim != 4 or samples.dtype.kind != "f":
         raise ValueError(
             f"{path} must hold floats of shape (N, C, H, W) in [-1, 1], not {samples.dtype} {samples.shape}"

@@ -1,4 +1,4 @@
-"""Sets of images in memory, from scikit-learn or a folder tree. `python -m images.sets` shows the embedded digits."""
+"""Sets of images in memory, from scikit-learn or a folder tree. `python -m images.sets` draws the digits."""
 
 import os
 from collections.abc import Callable
@@ -11,14 +11,13 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from images import MNIST_ROOT
 from images.files import list_images, read_images
 from runtime.randomness import generator
 
-MNIST_ROOT = "data/MNIST/mnist_images"
-
 
 class ImageSet(Dataset):
-    """Images of one size, kept as bytes: `self[i]` makes them float32 in [-1, 1] when they are asked for.
+    """Images of one size, stored as bytes; `self[i]` returns float32 in [-1, 1].
 
     pixels: (N, C, H, W) uint8. labels: (N,) int64, indices into `classes`, or None. classes: names of the labels.
 
@@ -26,7 +25,7 @@ class ImageSet(Dataset):
         ValueError: pixels of another type or shape.
     """
 
-    mixture = None  # unlike the synthetic point sets, images come from no known law
+    mixture = None  # unlike for synthetic points, the exact distribution of images is unknown
 
     def __init__(self, pixels: Tensor, labels: Tensor | None = None, classes: list[str] | None = None) -> None:
         if pixels.dtype != torch.uint8 or pixels.ndim != 4:
@@ -43,26 +42,27 @@ class ImageSet(Dataset):
 
     @property
     def dims(self) -> tuple[int, int, int]:
-        """(C, H, W)"""
-        return tuple(self.pixels.shape[1:])
+        """(C, H, W)."""
+        _, c, h, w = self.pixels.shape
+        return c, h, w
 
     @property
     def num_labels(self) -> int:
         return len(self.classes)
 
     def subset(self, indices: Tensor) -> "ImageSet":
-        """The images of these indices; the classes stay the same, also one that has lost all its images."""
+        """The images of these indices; the classes stay the same, even those without images."""
         return ImageSet(self.pixels[indices], None if self.labels is None else self.labels[indices], self.classes)
 
 
 class MNISTDataset(ImageSet):
     """A folder of images for each class: `root/0/*.png` .. `root/9/*.png`, or any other names.
 
-    Labels are indices into the sorted folder names, sorted as numbers when all are. Anything else that lies about
-    (other files, hidden ones, folders in class folders) is left out and counted in a printed line.
+    Labels are indices into the sorted folder names, sorted as numbers if all are. Anything else (other files,
+    hidden ones, folders in class folders) is ignored, and a printed line says how many there are.
 
-    on_bad_image: what a damaged image does: "skip" leaves it out and names it in a printed line, "error" stops.
-    n_samples: read that many at most, chosen by the seed, in the order of the folders all the same.
+    on_bad_image: "skip" ignores a damaged image and names it in a printed line, "error" stops.
+    n_samples: read at most that many, chosen by the seed, still in the order of the folders.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -96,7 +96,7 @@ def digits(n_samples: int | None = None, seed: int = 0) -> ImageSet:
     levels, labels = load_digits(return_X_y=True)
     pixels = torch.from_numpy(np.rint(levels * (255 / 16)).astype(np.uint8)).reshape(-1, 1, 8, 8)
     whole = ImageSet(pixels, torch.from_numpy(labels).long(), [str(i) for i in range(10)])
-    return whole if n_samples is None else whole.subset(choose(len(whole), n_samples, seed))
+    return whole.subset(choose(len(whole), n_samples, seed).sort().values)
 
 
 def mnist(root: str | None = None, test_root: str | None = None, **options: Any) -> ImageSet:
@@ -136,7 +136,7 @@ def shuffled(data: ImageSet, seed: int) -> ImageSet:
 def held_out_images(
     data: ImageSet, name: str, *, root: str | None = None, test_root: str | None = None, on_bad_image: str = "skip"
 ) -> tuple[ImageSet, ImageSet]:
-    """What to learn from, and what to judge by; takes the options that made `data`.
+    """Images to train on and images to evaluate on; takes the options that made `data`.
 
     The unseen images are those of test_root, else of the folder `<root>_test` beside root, else a fifth of data itself.
 
@@ -152,14 +152,14 @@ def held_out_images(
     unseen = shuffled(MNISTDataset(test_root or sibling, on_bad_image), seed=0)
     for what, mine, theirs in (("classes", data.classes, unseen.classes), ("(C, H, W)", data.dims, unseen.dims)):
         if mine != theirs:
-            raise ValueError(f"{test_root or sibling} does not fit {root}: its {what} are {theirs}, not {mine}")
+            raise ValueError(f"{test_root or sibling} does not match {root}: its {what} are {theirs}, not {mine}")
     return data, unseen
 
 
 def split_fifth(data: ImageSet) -> tuple[ImageSet, ImageSet]:
-    """Four fifths and one fifth of each class (up to rounding): of each class's images in their order every fifth."""
+    """Four fifths and one fifth of each class (up to rounding): every fifth image of each class, in their order."""
     if len(data) < 2:
-        raise ValueError("one image cannot be split into images to learn from and images to judge by")
+        raise ValueError("one image cannot be split into images to train on and images to evaluate on")
     by_class = torch.arange(len(data)) if data.labels is None else data.labels.argsort(stable=True)
     unseen = torch.zeros(len(data), dtype=torch.bool)
     unseen[by_class[min(4, len(data) - 1) :: 5]] = True
@@ -167,9 +167,10 @@ def split_fifth(data: ImageSet) -> tuple[ImageSet, ImageSet]:
 
 
 if __name__ == "__main__":
-    from viz import image_grids as image_figures
+    from viz import image_grids as image_figures  # only this demonstration draws; image sets import nothing of viz
     from viz import stills as figures
 
     data = digits()
-    print(f"digits: {len(data)} images of {data.dims}; of each label {data.labels.bincount().tolist()}")
-    print(figures.save(image_figures.data(*data[:200], data.classes, "digits: real images"), "outputs/images.png"))
+    images, labels = data[:200]
+    print(f"digits: {len(data)} images of {data.dims}, labels {', '.join(data.classes)}")
+    print(figures.save(image_figures.data(images, labels, data.classes, "digits: real images"), "outputs/images.png"))

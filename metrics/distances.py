@@ -1,6 +1,7 @@
-"""Distances between samples, each with its floor: the same distance between independent real draws of the same size.
+"""Metrics of points, each with its floor: the same metric between independent sets of real points of the same size.
 
-A distance of finite samples is never 0, so a figure without its floor says nothing. `judge` compares the two.
+A distance between finite samples is never 0, so a value without its floor says nothing. `evaluate_points` compares the
+two. To add a metric, write a function of two point sets and give it a row in METRICS.
 """
 
 from collections.abc import Callable
@@ -16,28 +17,30 @@ from threadpoolctl import threadpool_limits
 from mixture import GaussianMixture
 from runtime.randomness import generator, integer_seed
 
-Draw = Callable[[int, int], NDArray]  # draw(n, i): the i-th independent set of n real points
+Draw = Callable[[int, int], NDArray]  # draw(n, i): the i-th independent set of n real points, (n, d)
 
-# ---------------------------------------------------------------- distances of two point sets (n, d) and (m, d)
+# ---------------------------------------------------------------- functions of two point sets (n, d) and (m, d)
 
 
 def classifier_accuracy(a: NDArray, b: NDArray) -> float:
-    """How often a classifier tells a from b: 0.5 if it cannot, 1 if always.
+    """Accuracy of a classifier trained to separate a from b: 0.5 if it cannot, 1 if it always can.
 
     Gradient-boosted trees, 5-fold cross-validation (Lopez-Paz and Oquab 2017, arXiv 1610.06545).
     """
-    from sklearn.ensemble import HistGradientBoostingClassifier  # a second to import, and few need it
+    from sklearn.ensemble import (
+        HistGradientBoostingClassifier,
+    )  # takes a second to import, and most commands never need it
     from sklearn.model_selection import StratifiedKFold, cross_val_score
 
     x, y = np.concatenate([a, b]), np.repeat([0, 1], [len(a), len(b)])
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
-    with threadpool_limits(1, "openmp"):  # two threads of it wait for each other for seconds on a busy machine
-        trees = HistGradientBoostingClassifier(early_stopping=True, random_state=0)
+    with threadpool_limits(1, "openmp"):  # on a busy machine two threads would wait for each other for seconds
+        trees = HistGradientBoostingClassifier(early_stopping=True, random_state=0)  # pyright: ignore[reportArgumentType]
         return float(cross_val_score(trees, x, y, cv=folds).mean())
 
 
 def sliced_wasserstein(a: NDArray, b: NDArray, directions: int = 100) -> float:
-    """Wasserstein-1 of the projections onto directions, averaged (Bonneel et al. 2015), in the points' units."""
+    """Mean Wasserstein-1 distance along random directions (Bonneel et al. 2015), in the points' units."""
     _same_size(a, b)
     normals = np.random.default_rng(0).normal(size=(a.shape[1], directions))
     normals /= np.linalg.norm(normals, axis=0)
@@ -45,7 +48,7 @@ def sliced_wasserstein(a: NDArray, b: NDArray, directions: int = 100) -> float:
 
 
 def wasserstein2(a: NDArray, b: NDArray) -> float:
-    """The exact Wasserstein-2 distance (the root of the mean squared length of the best matching)."""
+    """The exact Wasserstein-2 distance: the root mean squared length of the optimal matching."""
     _same_size(a, b)
     cost = cdist(a, b, "sqeuclidean")
     return float(np.sqrt(cost[linear_sum_assignment(cost)].mean()))
@@ -57,25 +60,26 @@ def energy_distance(a: NDArray, b: NDArray) -> float:
 
 
 def negative_log_density(mixture: GaussianMixture, a: NDArray) -> float:
-    """-E[log p(a)] in nats under the exact law. For real points: the law's entropy. Lower is *not* better."""
+    """-E[log p(a)] in nats, p the exact density. For real points this is the entropy: lower is *not* better."""
     return -float(mixture.log_density(torch.as_tensor(a)).mean())
 
 
 def _same_size(a: NDArray, b: NDArray) -> None:
     if len(a) != len(b):
-        raise ValueError(f"this distance matches points one to one: {len(a)} and {len(b)} do not fit")
+        raise ValueError(f"this metric matches points one to one, so {len(a)} and {len(b)} points cannot be compared")
 
 
 @dataclass(frozen=True)
-class Distance:
-    """How a distance is judged: with `least` to `most` points (its cost grows), `repeats` times between real draws.
+class Metric:
+    """A function of two point sets, and how to use it: on `fewest` to `most` points (the cost grows with them).
 
-    `failed` words the verdict from (value, floor, value - floor).
+    The floor is computed `repeats` times. `failed` words the verdict from (value, floor, value - floor). `two_sided`:
+    values below the floor are as bad as values above it, and the scale is linear, not logarithmic.
     """
 
     name: str
-    between: Callable[[NDArray, NDArray], float]
-    least: int
+    compute: Callable[..., float]  # of two sets: arrays of points, or tensors of an image's features
+    fewest: int
     most: int
     repeats: int
     failed: str = "{0:.3g} where real points give {1:.3g}"
@@ -83,29 +87,27 @@ class Distance:
     unit: str = ""
 
 
-DISTANCES = [
-    Distance("classifier accuracy", classifier_accuracy, 100, 10_000, 20, "a classifier tells {0:.1%} apart"),
-    Distance("sliced Wasserstein-1", sliced_wasserstein, 20, 10_000, 20),
-    Distance("Wasserstein-2", wasserstein2, 20, 1000, 20),
-    Distance("energy distance", energy_distance, 20, 2000, 20),
+METRICS = [
+    Metric("classifier accuracy", classifier_accuracy, 100, 10_000, 20, "a classifier is right on {0:.1%} of points"),
+    Metric("sliced Wasserstein-1", sliced_wasserstein, 20, 10_000, 20),
+    Metric("Wasserstein-2", wasserstein2, 20, 1000, 20),
+    Metric("energy distance", energy_distance, 20, 2000, 20),
 ]
-CLEARLY = 4.0  # standard deviations of the floor beyond which a figure counts as told apart
+THRESHOLD = 4.0  # standard deviations of the floor beyond which samples count as distinguishable
 
 
-def density_distance(mixture: GaussianMixture) -> Distance:
-    """The mean negative log-density as a row of the table. It does not look at the real points that it is given."""
+def density_metric(mixture: GaussianMixture) -> Metric:
+    """The mean negative log-density as a metric. It ignores the real points that it is given."""
     failed = "{2:+.3f} nats from real points"
-    return Distance(
-        "negative log-density", lambda a, real: negative_log_density(mixture, a), 20, 10_000, 20, failed, True
-    )
+    return Metric("negative log-density", lambda a, _: negative_log_density(mixture, a), 20, 10_000, 20, failed, True)
 
 
-# ---------------------------------------------------------------- the judgement
+# ---------------------------------------------------------------- value against floor
 
 
 @dataclass(frozen=True)
 class MetricResult:
-    """A figure beside its floor: median and 90 % band of the same figure between real draws of the same size n."""
+    """A value and its floor: median and 90 % band (low, high) of the same metric between sets of n real points each."""
 
     name: str
     value: float
@@ -118,57 +120,58 @@ class MetricResult:
     unit: str = ""
 
 
-def metric_result(distance: Distance, value: float, floors: NDArray, n: int) -> MetricResult:
-    """Hold a value against repeated floors; it passes within CLEARLY standard deviations of their median.
-
-    Distances scatter evenly around it in their logarithm; the two-sided figure, which may be negative, as it is.
-    """
-    low, median, high = (float(q) for q in np.quantile(floors, [0.05, 0.5, 0.95]))
-    scale = (lambda a: a) if distance.two_sided else (lambda a: np.log(np.maximum(a, 1e-12)))
-    beyond = scale(value) - scale(median)
-    passed = bool((abs(beyond) if distance.two_sided else beyond) <= CLEARLY * np.std(scale(floors), ddof=1))
-    within = value <= high and (value >= low or not distance.two_sided)
-    if passed:
-        verdict = f"indistinguishable at n = {n:,}" if within else "a little beyond its floor's band"
-    else:
-        verdict = distance.failed.format(value, median, value - median)
-    return MetricResult(distance.name, value, median, low, high, n, passed, verdict, distance.unit)
-
-
-def measure(samples: NDArray, draw: Draw, mixture: GaussianMixture | None = None) -> list[MetricResult]:
-    """Every distance between the samples (N, d) and real points, each with its floor.
+def evaluate_points(samples: NDArray, draw: Draw, mixture: GaussianMixture | None = None) -> list[MetricResult]:
+    """Every metric between the samples (N, d) and real points, each with its floor.
 
     Args:
-        draw: real points (see Draw); `from_law` and `from_points` make one.
-        law: the exact law where it is known; adds the mean negative log-density where there is a density.
+        draw: real points (see Draw); `exact_draws` and `rows_of` make one.
+        mixture: the exact distribution where it is known; adds the mean negative log-density if it has a density.
 
     Raises:
-        ValueError: NaN, the wrong dimension, or too few samples for a distance.
+        ValueError: NaN, the wrong dimension, or too few samples for a metric.
     """
     samples = _checked(samples, dim=draw(1, 0).shape[1])
-    distances = [*DISTANCES, density_distance(mixture)] if mixture and mixture.has_density else DISTANCES
-    return [_held_against_floor(distance, samples, draw) for distance in distances]
+    metrics = [*METRICS, density_metric(mixture)] if mixture and mixture.has_density else METRICS
+    return [_result(metric, samples, draw) for metric in metrics]
 
 
-def _held_against_floor(distance: Distance, samples: NDArray, draw: Draw) -> MetricResult:
-    n = min(len(samples), distance.most, len(draw(distance.most, 0)))
-    if n < distance.least:
-        raise ValueError(f"{distance.name} needs at least {distance.least} samples and real points, got {n}")
-    return metric_result(distance, distance.between(samples[:n], draw(n, 0)), floors(distance, draw, n), n)
+def _result(metric: Metric, samples: NDArray, draw: Draw) -> MetricResult:
+    n = min(len(samples), metric.most, len(draw(metric.most, 0)))
+    if n < metric.fewest:
+        raise ValueError(f"{metric.name} needs at least {metric.fewest} samples and real points, got {n}")
+    return compare_with_floors(metric, metric.compute(samples[:n], draw(n, 0)), compute_floors(metric, draw, n), n)
 
 
-def floors(distance: Distance, draw: Draw, n: int) -> NDArray:
-    """The distance between independent real draws of size n, `distance.repeats` times."""
-    return np.array([distance.between(draw(n, 2 * i + 1), draw(n, 2 * i + 2)) for i in range(distance.repeats)])
+def compute_floors(metric: Metric, draw: Draw, n: int) -> NDArray:
+    """The metric between independent sets of n real points, (metric.repeats,)."""
+    return np.array([metric.compute(draw(n, 2 * i + 1), draw(n, 2 * i + 2)) for i in range(metric.repeats)])
+
+
+def compare_with_floors(metric: Metric, value: float, floors: NDArray, n: int) -> MetricResult:
+    """Compare a value with repeated floors (R,): it passes within THRESHOLD standard deviations of their median.
+
+    The logarithm of a distance scatters evenly around its median; a two-sided metric, which may be negative, as it is.
+    """
+    low, median, high = (float(q) for q in np.quantile(floors, [0.05, 0.5, 0.95]))
+    x = np.array([value, median, *floors])
+    x = x if metric.two_sided else np.log(np.maximum(x, 1e-12))  # value, median, floors: (2 + R,)
+    beyond = abs(x[0] - x[1]) if metric.two_sided else x[0] - x[1]
+    passed = bool(beyond <= THRESHOLD * np.std(x[2:], ddof=1))
+    within = value <= high and (value >= low or not metric.two_sided)
+    if passed:
+        verdict = f"indistinguishable at n = {n:,}" if within else "slightly outside its floor's band"
+    else:
+        verdict = metric.failed.format(value, median, value - median)
+    return MetricResult(metric.name, value, median, low, high, n, passed, verdict, metric.unit)
 
 
 def exact_draws(mixture: GaussianMixture, seed: int) -> Draw:
-    """Fresh independent draws of a law."""
+    """Fresh independent draws from the exact distribution."""
     return lambda n, i: mixture.sample(n, generator(seed, "real draws", i)).float().numpy()
 
 
 def rows_of(points: NDArray, seed: int) -> Draw:
-    """Random rows of a finite set: draws 2i + 1 and 2i + 2 share none, so that at most half of the set is in each."""
+    """Random rows of a finite set: draws 2i + 1 and 2i + 2 share none, so each holds at most half of the set."""
 
     def draw(n: int, i: int) -> NDArray:
         order = np.random.default_rng(integer_seed(seed, "real draws", (i + 1) // 2)).permutation(len(points))
@@ -187,22 +190,20 @@ def _checked(samples: NDArray, dim: int) -> NDArray:
     return samples
 
 
-# ---------------------------------------------------------------- what a person reads
+# ---------------------------------------------------------------- output
 
 
 def table(rows: list[MetricResult]) -> str:
-    """One line for each figure (value, floor with its 90 % band, verdict) and one for all."""
-    lines = [f"  {'figure':<24}{'value':>9}   {'floor [90 % band]':<26} verdict"]
+    """One line for each metric (value, floor with its 90 % band, verdict) and an overall verdict."""
+    lines = [f"  {'metric':<24}{'value':>9}   {'floor [90 % band]':<26} verdict"]
     for r in rows:
         floor = f"{r.floor:.4f} [{r.low:.4f}, {r.high:.4f}]"
         lines.append(f"  {r.name:<24}{r.value:>9.4f}   {floor:<26} {r.verdict}")
-    apart = [r.name for r in rows if not r.passed]
-    lines.append(
-        "  verdict: " + (f"told apart by {', '.join(apart)}" if apart else "indistinguishable by every figure")
-    )
+    failed = ", ".join(r.name for r in rows if not r.passed)
+    lines.append("  verdict: " + (f"distinguishable by {failed}" if failed else "indistinguishable by every metric"))
     return "\n".join(lines)
 
 
 def as_json(rows: list[MetricResult]) -> dict[str, dict]:
-    """The same for metrics.json."""
+    """The same results for metrics.json, by name."""
     return {r.name: {k: v for k, v in asdict(r).items() if k != "name"} for r in rows}

@@ -13,7 +13,7 @@ from diffusion import exact_denoiser
 from images.files import read_samples
 from images.sets import ImageSet
 from metrics.bayes import bayes_floor, excess, make_probes
-from metrics.distances import CLEARLY, Draw, MetricResult, exact_draws, measure, rows_of
+from metrics.distances import THRESHOLD, Draw, MetricResult, evaluate_points, exact_draws, rows_of
 from metrics.image_metrics import evaluate_images
 from metrics.likelihood import kl_from_exact
 from mixture import GaussianMixture
@@ -70,7 +70,7 @@ def evaluate_model(
         rows = evaluate_images(samples, labels, train, unseen, seed=seed, device=trained.device)
         return Evaluation(rows, samples.numpy(), asked, sampling=sampling)
     assert isinstance(unseen, PointSet)
-    rows = measure(samples.numpy(), real_draws(unseen, seed), unseen.mixture)
+    rows = evaluate_points(samples.numpy(), real_draws(unseen, seed), unseen.mixture)
     found = Evaluation(rows, samples.numpy(), asked, sampling=sampling)
     return found if unseen.mixture is None else _with_exact(found, trained, unseen, seed)
 
@@ -107,7 +107,7 @@ def evaluate_file(path: str, dataset: dict[str, Any], num_samples: int, seed: in
         return Evaluation(evaluate_images(torch.from_numpy(samples), None, train, unseen, seed=seed), samples), unseen
     assert isinstance(unseen, PointSet)
     points = read_points(path, n_samples=num_samples, seed=seed).points
-    return Evaluation(measure(points, real_draws(unseen, seed), unseen.mixture), points), unseen
+    return Evaluation(evaluate_points(points, real_draws(unseen, seed), unseen.mixture), points), unseen
 
 
 def _as_frequent(data: DataSet, count: int, seed: int) -> Tensor:
@@ -159,7 +159,7 @@ def _kl_result(trained: Trained, conditions: list[tuple[int | None, GaussianMixt
         values.append(value)
         errors.append(error)
     value, floor, error = float(np.mean(values)), float(np.mean(floors)), float(np.linalg.norm(errors) / len(errors))
-    passed = value - floor <= CLEARLY * error
+    passed = value - floor <= THRESHOLD * error
     verdict = f"indistinguishable at n = {KL_POINTS:,}" if passed else f"{value:.3f} nats from the exact distribution"
-    return MetricResult("KL from exact", value, floor, floor - 1.645 * error, floor + 1.645 * error,
+    return MetricResult("KL(exact || model)", value, floor, floor - 1.645 * error, floor + 1.645 * error,
                         n=KL_POINTS, passed=passed, verdict=verdict, unit="nats")  # fmt: skip

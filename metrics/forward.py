@@ -1,23 +1,23 @@
-"""Statistics of the forward process, measured on its points and as theory says they should be."""
+"""Statistics of the forward process: measured on its points, and predicted by theory."""
 
 import math
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from scipy.special import digamma
 
 from mixture import GaussianMixture
 from runtime.randomness import generator
 from schedule import NoiseScheduler
 
-THEORY_POINTS = 4000  # draws for the one figure that has no closed form, the KL from N(0, I)
+THEORY_POINTS = 4000  # draws for the one statistic without a closed form, the KL from N(0, I)
 
 
 def measured_statistics(data: NDArray, states: NDArray) -> dict[str, NDArray]:
-    """Of states (S, N, d) that began at data (N, d): "mean" and "variance" (S, d), "snr" and "kl" (S,).
+    """Of the states (S, N, d) of data (N, d) after S steps: "mean" and "variance" (S, d), "snr" and "kl" (S,).
 
-    snr is the power that is a multiple of the data, over the rest; kl is from N(0, I), by nearest neighbours.
+    snr: the power of the part proportional to the data over that of the rest; kl: KL(x_t || N(0, I)), by neighbours.
     """
     x_0 = data - data.mean(0)
     signal = (states * x_0).mean(1) / x_0.var(0)  # the regression of x_t on x_0: its slope is sqrt(alpha-bar)
@@ -34,9 +34,9 @@ def measured_statistics(data: NDArray, states: NDArray) -> dict[str, NDArray]:
 def theoretical_statistics(
     data: NDArray, mixture: GaussianMixture | None, scheduler: NoiseScheduler, timesteps: list[int], seed: int
 ) -> dict[str, NDArray]:
-    """The same from equation 4, given the data's own mean and variance; kl from the law (NaN where it is unknown).
+    """The same by equation 4 and the data's mean and variance; kl from the mixture (NaN where there is none).
 
-    "snr_floor" and "kl_floor" are what as many points of pure noise seem to have.
+    "snr_floor" and "kl_floor" (): what is measured on as many points of pure noise.
     """
     noise = np.random.default_rng(seed).normal(size=(20, *data.shape))
     alpha, sigma = np.array([scheduler.alpha_sigma_at(t) for t in timesteps]).T[:, :, None]
@@ -48,25 +48,25 @@ def theoretical_statistics(
         "kl": np.array(
             [_exact_kl(mixture, *scheduler.alpha_sigma_at(t), seed) if mixture else np.nan for t in timesteps]
         ),
-        "snr_floor": 4 / len(data),  # a slope of 0, measured on N points, squares to about 1 / N
-        "kl_floor": max(abs(kl_from_normal(state)) for state in noise),
+        "snr_floor": np.array(4 / len(data)),  # a slope of 0, measured on N points, squares to about 1 / N
+        "kl_floor": np.array(max(abs(kl_from_normal(state)) for state in noise)),
     }
 
 
 def kl_from_normal(x: NDArray, k: int = 3) -> float:
-    """KL(x's law || N(0, I)) in nats, estimated from points x (N, d).
+    """KL(p || N(0, I)) in nats, estimated from points x (N, d) drawn from p.
 
     The entropy by the distance to the k-th neighbour (Kozachenko and Leonenko 1987); biased by about 0.1 at N = 500.
     """
     n, d = x.shape
-    distance = cKDTree(x).query(x, k + 1)[0][:, k]
+    distance = KDTree(x).query(x, k + 1)[0][:, k]
     ball = d / 2 * math.log(math.pi) - math.lgamma(d / 2 + 1)
     entropy = digamma(n) - digamma(k) + ball + d * np.log(np.maximum(distance, 1e-12)).mean()
     return float(-entropy + 0.5 * (x**2).sum(1).mean() + d / 2 * math.log(2 * math.pi))
 
 
 def _exact_kl(mixture: GaussianMixture, alpha: float, sigma: float, seed: int) -> float:
-    """The same for a law noised by (alpha, sigma): its density is known, the mean is over draws."""
+    """The same for a mixture noised by (alpha, sigma), whose density is known; a mean over draws."""
     noised = mixture.noised(alpha, sigma)
     x = noised.sample(THEORY_POINTS, generator(seed, "theory"))
     normal = -0.5 * (x.square().sum(1) + mixture.dim * math.log(2 * math.pi))

@@ -1,10 +1,9 @@
-"""The judge of images: a small classifier, trained once on the training images, whose features carry the figures."""
+"""The feature classifier: a small network, trained once on the training images, whose features metrics use."""
 
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,10 +13,11 @@ from runtime import checkpoint
 from runtime.progress import progress_bar
 from runtime.randomness import generator, integer_seed
 
-RECIPE = 1  # part of a kept judge's name: raise it whenever the network or its training changes
+RECIPE = 1  # part of a saved classifier's name: raise it whenever the network or its training changes
+PURPOSE = "judge"  # seeds its random numbers; another word would give another classifier, and other results
 FEATURES = 64
 BATCH, PEAK_LEARNING_RATE = 128, 4e-3
-EPOCHS, LEAST_SEEN, MOST_SEEN = 4, 60_000, 250_000  # four epochs, yet within these numbers of images
+EPOCHS, FEWEST_IMAGES, MOST_IMAGES = 4, 60_000, 250_000  # four epochs, but within these numbers of images
 
 
 class FeatureClassifier(nn.Module):
@@ -48,41 +48,40 @@ def _convolution(inputs: int, outputs: int, size: int) -> list[nn.Module]:
 def feature_classifier(
     data: ImageSet, *, seed: int = 0, folder: str | Path = "outputs/classifiers", device: str | torch.device = "cpu"
 ) -> FeatureClassifier:
-    """The judge for these training images: trained the first time, then read from `folder`.
+    """The classifier for these training images: trained the first time, then read from `folder`.
 
-    Its file is named after a checksum of images, labels, seed and recipe, and a damaged file only costs the training.
+    Its file is named after a checksum of images, labels, seed and recipe. A damaged file means training it again.
 
     Raises:
         ValueError: the images have no labels to learn from.
     """
-    check_labels(data)
-    net, path = _untrained(data, seed), Path(folder) / f"{_checksum(data, seed)}.judge"
+    net, path = _untrained(data, seed), Path(folder) / f"{_checksum(data, seed)}.pt"
     try:
-        net.load_state_dict(checkpoint.load(path)["judge"])
+        net.load_state_dict(checkpoint.load(path)["classifier"])
     except FileNotFoundError:
-        print(f"training a judge of images, once for this data (kept in {folder})")
+        print(f"training a feature classifier, once for this data (saved in {folder})")
     except (ValueError, KeyError, RuntimeError, OSError) as error:
-        print(f"training the judge of images anew: {error}")
+        print(f"training the feature classifier again: {error}")
     else:
         return net.to(device).eval()
     net = train_classifier(data, seed=seed, device=device)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.save(path, {"judge": net.state_dict()})
-    except OSError as error:  # the figures are worth more than the file
-        print(f"the judge of images could not be kept: {error}")
+        checkpoint.save(path, {"classifier": net.state_dict()})
+    except OSError as error:  # the results are worth more than the file
+        print(f"the feature classifier could not be saved: {error}")
     return net
 
 
 def train_classifier(data: ImageSet, *, seed: int, device: str | torch.device = "cpu") -> FeatureClassifier:
-    """A judge trained on all of `data`, with small shifts; the same for the same (data, seed) on the same machine."""
+    """Trained on all of `data`, randomly shifted a little; the same for the same (data, seed) on the same machine."""
     net = _untrained(data, seed).to(device).train()
     order = _order(len(data), seed)
     optimizer = torch.optim.AdamW(net.parameters(), PEAK_LEARNING_RATE, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LEARNING_RATE, total_steps=len(order))
-    for step, rows in enumerate(progress_bar(order, "training the judge", total=len(order))):
+    for step, rows in enumerate(progress_bar(order, "training the classifier", total=len(order))):
         images, labels = data[rows]
-        images = _shifted(images, generator(seed, "judge shift", step))
+        images = _shifted(images, generator(seed, f"{PURPOSE} shift", step))
         loss = F.cross_entropy(net(images.to(device))[1], labels.to(device))
         optimizer.zero_grad()
         loss.backward()
@@ -92,20 +91,20 @@ def train_classifier(data: ImageSet, *, seed: int, device: str | torch.device = 
 
 
 def _untrained(data: ImageSet, seed: int) -> FeatureClassifier:
-    with torch.random.fork_rng(devices=[]):  # nobody else's random numbers may depend on whether there is a judge
-        torch.manual_seed(integer_seed(seed, "judge weights"))
+    with torch.random.fork_rng(devices=[]):  # nobody else's random numbers may depend on this
+        torch.manual_seed(integer_seed(seed, f"{PURPOSE} weights"))
         return FeatureClassifier(data.dims, data.num_labels)
 
 
 def _order(n: int, seed: int) -> list[Tensor]:
-    """Row numbers for every step, epoch after epoch, in whole batches (batch norm cannot use a single image)."""
-    batch, seen = min(BATCH, n), min(max(EPOCHS * n, LEAST_SEEN), MOST_SEEN)
-    epochs = [torch.randperm(n, generator=generator(seed, "judge order", i)) for i in range(-(-seen // n))]
-    return list(torch.cat(epochs)[: seen // batch * batch].split(batch))
+    """Row numbers for each step, epoch after epoch, in full batches (batch norm cannot use a single image)."""
+    batch, total = min(BATCH, n), min(max(EPOCHS * n, FEWEST_IMAGES), MOST_IMAGES)
+    epochs = [torch.randperm(n, generator=generator(seed, f"{PURPOSE} order", i)) for i in range(-(-total // n))]
+    return list(torch.cat(epochs)[: total // batch * batch].split(batch))
 
 
 def _shifted(images: Tensor, g: torch.Generator) -> Tensor:
-    """The batch moved by up to a fourteenth of its height (2 pixels in 28), but at least by up to 1."""
+    """The batch shifted by up to a fourteenth of its height (2 pixels in 28), and at least by up to 1."""
     height, width = images.shape[-2:]
     most = max(1, height // 14)
     top, left = torch.randint(2 * most + 1, (2,), generator=g).tolist()
@@ -114,22 +113,25 @@ def _shifted(images: Tensor, g: torch.Generator) -> Tensor:
 
 def _checksum(data: ImageSet, seed: int) -> str:
     digest = hashlib.sha256(repr((RECIPE, seed, tuple(data.dims), data.num_labels)).encode())
-    for part in (data.pixels, data.labels):
-        digest.update(np.ascontiguousarray(part.numpy()))
+    for part in (data.pixels, check_labels(data)):
+        digest.update(part.numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
-def check_labels(data: ImageSet) -> None:
+def check_labels(data: ImageSet) -> Tensor:
+    """The labels (N,). Raises ValueError where there are none, or only one class."""
     if data.labels is None or data.num_labels < 2:
-        raise ValueError("judging images needs labels: put the images of each class into a folder of their own")
+        raise ValueError("evaluating images needs labels: put the images of each class into a folder of their own")
+    return data.labels
 
 
 @torch.no_grad()
 def features_of(net: FeatureClassifier, chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Features (N, 64) in float64 and the labels told (N,), both on the CPU, of images that come in chunks.
+    """Features (N, 64) in float64 and predicted labels (N,) of images that come in chunks; both on the CPU.
 
-    Values outside [-1, 1] are clamped, as they are when the image is saved or shown.
+    Values outside [-1, 1] are clamped, as they are when an image is saved or displayed.
     """
     device = next(net.parameters()).device
-    seen = [net(chunk.to(device).clamp(-1, 1)) for chunk in chunks]
-    return torch.cat([f.cpu().double() for f, _ in seen]), torch.cat([logits.argmax(1).cpu() for _, logits in seen])
+    outputs = [net(chunk.to(device).clamp(-1, 1)) for chunk in chunks]  # (B, 64), (B, K) each
+    features = torch.cat([f.cpu().double() for f, _ in outputs])  # (N, 64)
+    return features, torch.cat([logits.argmax(1).cpu() for _, logits in outputs])

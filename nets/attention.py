@@ -1,7 +1,7 @@
 """Multi-head attention between tokens (Vaswani et al. 2017, arXiv 1706.03762, section 3.2).
 
-Softmax over a single key is 1 whatever the query asks, so a context of one token makes cross-attention a constant:
-give it several.
+Softmax over a single key is 1 whatever the query is, so with a context of one token cross-attention does not depend on
+x: give it several.
 """
 
 import math
@@ -15,13 +15,13 @@ class MultiHeadCrossAttention(nn.Module):
     """Queries from x (B, N, dim), keys and values from context (B, M, context_dim) -> (B, N, dim).
 
     Raises:
-        ValueError: heads do not divide dim.
+        ValueError: dim is not divisible by heads.
     """
 
     def __init__(self, dim: int, context_dim: int, heads: int) -> None:
         super().__init__()
         if heads < 1 or dim % heads:
-            raise ValueError(f"{dim} channels cannot be shared out among {heads} attention heads: choose a divisor")
+            raise ValueError(f"{dim} channels cannot be divided among {heads} attention heads: choose a divisor")
         self.heads = heads
         self.query = nn.Linear(dim, dim, bias=False)
         self.key_value = nn.Linear(context_dim, 2 * dim, bias=False)
@@ -30,33 +30,34 @@ class MultiHeadCrossAttention(nn.Module):
     def forward(
         self, x: Tensor, context: Tensor, *, causal: bool = False, return_weights: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """With `return_weights` also the attention weights (B, heads, N, M), whose rows add up to 1."""
-        q = self._split(self.query(x))
-        k, v = (self._split(part) for part in self.key_value(context).chunk(2, -1))
+        """With `return_weights` also the attention weights (B, heads, N, M), whose rows sum to 1."""
+        q = self._split(self.query(x))  # (B, heads, N, dim / heads)
+        k, v = (self._split(part) for part in self.key_value(context).chunk(2, -1))  # (B, heads, M, dim / heads)
         if return_weights:
-            weights = attention_weights(q, k, causal)
+            weights = attention_weights(q, k, causal)  # (B, heads, N, M)
             return self._merged(weights @ v), weights
-        # the fused form never holds the N x M weights in memory
+        # The fused kernel never holds the N x M weights in memory.
         return self._merged(F.scaled_dot_product_attention(q, k, v, is_causal=causal))
 
     def _split(self, tokens: Tensor) -> Tensor:
-        """(B, N, dim) -> (B, heads, N, dim / heads)"""
+        """(B, N, dim) -> (B, heads, N, dim / heads)."""
         return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def _merged(self, tokens: Tensor) -> Tensor:
+        """(B, heads, N, dim / heads) -> (B, N, dim)."""
         return self.output(tokens.transpose(1, 2).flatten(2))
 
 
 class MultiHeadSelfAttention(MultiHeadCrossAttention):
     """Cross-attention whose context is x itself: (B, N, dim) -> (B, N, dim).
 
-    `causal` keeps every token from looking at those after it.
+    With `causal`, no token attends to those after it.
     """
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__(dim, dim, heads)
 
-    def forward(
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]  # there is no other context
         self, x: Tensor, *, causal: bool = False, return_weights: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
         return super().forward(x, x, causal=causal, return_weights=return_weights)
@@ -64,8 +65,8 @@ class MultiHeadSelfAttention(MultiHeadCrossAttention):
 
 def attention_weights(q: Tensor, k: Tensor, causal: bool = False) -> Tensor:
     """softmax(q k^T / sqrt(d)) (eq. 1): q (..., N, d), k (..., M, d) -> (..., N, M)."""
-    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (..., N, M)
     if causal:
-        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)  # (N, M)
         scores = scores.masked_fill(future, -math.inf)
     return scores.softmax(-1)

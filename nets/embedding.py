@@ -1,4 +1,4 @@
-"""How a network is told the step and the label: the sinusoidal time embedding, a learned one, and the null label."""
+"""Conditioning on the step and the label: the sinusoidal time embedding, a learned one, and the null label."""
 
 import math
 
@@ -12,11 +12,11 @@ def time_embedding(t: Tensor, dim: int, max_period: float = 10_000) -> Tensor:
     At t = 0 the sin half is 0 and the cos half is 1.
 
     Raises:
-        ValueError: dim is odd or not positive.
+        ValueError: dim is odd or less than 2.
     """
     if dim < 2 or dim % 2:
         raise ValueError(f"the time embedding needs an even dimension of at least 2, got {dim}")
-    angles = t[..., None].float() * frequencies(dim, max_period).to(t.device)
+    angles = t[..., None].float() * frequencies(dim, max_period).to(t.device)  # (*t.shape, dim / 2)
     return torch.cat([angles.sin(), angles.cos()], -1)
 
 
@@ -30,8 +30,10 @@ class TimeEmbedding(nn.Module):
     """The sinusoidal embedding of t (B,) or () through two learned layers: (B, out_dim) or (out_dim,).
 
     Raises:
-        ValueError: an odd dim, or a t that is no integer step within 0 .. num_timesteps-1.
+        ValueError: an odd dim, or a t that is not an integer step in 0 .. num_timesteps-1.
     """
+
+    table: Tensor  # (num_timesteps, dim)
 
     def __init__(self, dim: int, out_dim: int, num_timesteps: int = 1000) -> None:
         super().__init__()
@@ -41,17 +43,17 @@ class TimeEmbedding(nn.Module):
     def forward(self, t: Tensor) -> Tensor:
         if t.is_floating_point():
             raise ValueError(f"t must be an integer step, got {t.dtype}")
-        # Not on a GPU: to look at a value there is to wait for it, and an index out of range fails there by itself.
+        # Only on the CPU: reading a value on a GPU would wait for it, and indexing out of range raises there anyway.
         if t.device.type == "cpu" and t.numel() and not 0 <= int(t.min()) <= int(t.max()) < len(self.table):
             raise ValueError(f"t must lie in 0..{len(self.table) - 1}, got {int(t.min())}..{int(t.max())}")
         return self.layers(self.table[t])
 
 
 def label_or_null(label: Tensor | None, num_labels: int, like: Tensor) -> Tensor:
-    """Labels (B,), or for None the null label `num_labels`, in the shape of `like`: guidance steers away from it.
+    """Labels (B,), or for None the null label `num_labels`, in the shape of `like` (guidance steers away from it).
 
     Raises:
-        ValueError: labels for a network that was built without (num_labels is 0).
+        ValueError: labels for an unconditional network (num_labels is 0).
     """
     if label is None:
         return torch.full_like(like, num_labels, dtype=torch.long)

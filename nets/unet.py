@@ -1,8 +1,8 @@
 """A UNet with attention for small images, `net(x_t, t, label=None)`: (B, C, H, W) -> (B, C, H, W).
 
-What makes it quick on a CPU: pixels are taken together in squares of `patch` before the first convolution
-(pixel_unshuffle) and given back at the end, so nothing runs at full resolution; and attention looks only at maps of
-at most `attention_size` pixels a side.
+What makes it fast on a CPU: squares of `patch` x `patch` pixels become channels before the first convolution
+(pixel_unshuffle) and pixels again at the end, so nothing runs at full resolution; and attention is used only on maps
+of at most `attention_size` pixels a side.
 
     x_t -> stem -> DownSamplingBlock ... -> BottleNeck -> UpSamplingBlock ... -> head
                         \\__________________ skip ________________/
@@ -10,27 +10,30 @@ at most `attention_size` pixels a side.
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import TypedDict, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from nets.attention import MultiHeadCrossAttention, MultiHeadSelfAttention
 from nets.embedding import TimeEmbedding, label_or_null
 
-LABEL_TOKENS = 4  # learned tokens of a label in cross-attention; one alone would make it a constant
+LABEL_TOKENS = 4  # learned tokens of a label in cross-attention
 CONDITIONING = ("embedding", "cross_attention")
+L = TypeVar("L", nn.Linear, nn.Conv2d)
 
 
-def group_norm(channels: int, largest: int = 8) -> nn.GroupNorm:
-    """GroupNorm (Wu and He 2018): as many groups of at least two channels as divide them, at most `largest`.
+def group_norm(channels: int, most: int = 8) -> nn.GroupNorm:
+    """GroupNorm (Wu and He 2018) with the most groups, up to `most`, that divide the channels into two or more each.
 
-    A group of one channel would take away what the condition adds to it: the network could not see t.
+    In a group of one channel, normalising would remove what the condition adds: the network could not depend on t.
 
     Raises:
-        ValueError: only one group would remain for many channels.
+        ValueError: there would be a single group of many channels.
     """
-    groups = next((g for g in range(min(largest, channels // 2), 0, -1) if channels % g == 0), 1)
+    groups = next((g for g in range(min(most, channels // 2), 0, -1) if channels % g == 0), 1)
     if groups == 1 and channels > 2:
         raise ValueError(f"{channels} channels cannot be divided into groups of equal size: choose a multiple of 8")
     return nn.GroupNorm(groups, channels)
@@ -39,8 +42,17 @@ def group_norm(channels: int, largest: int = 8) -> nn.GroupNorm:
 # ---------------------------------------------------------------- parts of a stage
 
 
+class StageOptions(TypedDict, total=False):
+    """Options of Stage, which the blocks below pass on to it."""
+
+    blocks: int
+    heads: int
+    attention: bool
+    context_dim: int | None
+
+
 class ResidualBlock(nn.Module):
-    """Two convolutions with the condition (B, cond_dim) added in between: (B, in, H, W) -> (B, out, H, W)."""
+    """Two convolutions, with the condition (B, cond_dim) added between them: (B, in, H, W) -> (B, out, H, W)."""
 
     def __init__(self, in_channels: int, out_channels: int, cond_dim: int) -> None:
         super().__init__()
@@ -51,12 +63,12 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        h = self.conv_1(F.silu(self.norm_1(x))) + self.condition(cond)[:, :, None, None]
+        h = self.conv_1(F.silu(self.norm_1(x))) + self.condition(cond)[:, :, None, None]  # (B, out, H, W)
         return self.skip(x) + self.conv_2(F.silu(self.norm_2(h)))
 
 
 class AttentionBlock(nn.Module):
-    """Attention among the pixels of a map (B, C, H, W), or with `context_dim` from them to context tokens; residual."""
+    """Residual attention among the pixels of a map (B, C, H, W), or with `context_dim` from them to context tokens."""
 
     def __init__(self, channels: int, heads: int, context_dim: int | None = None) -> None:
         super().__init__()
@@ -68,12 +80,15 @@ class AttentionBlock(nn.Module):
         _zero(self.attention.output)
 
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:
-        tokens = self.norm(x).flatten(2).transpose(1, 2)
-        return x + self.attention(tokens, *context).transpose(1, 2).unflatten(2, x.shape[2:])
+        tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, H * W, C)
+        return x + self.attention(tokens, *context).transpose(1, 2).unflatten(2, x.shape[2:])  # (B, C, H, W)
 
 
 class Stage(nn.Module):
-    """What happens at one resolution: residual blocks, each followed by self- and cross-attention where asked for."""
+    """The layers at one resolution: residual blocks, each followed by self- and cross-attention if wanted.
+
+    (B, in, H, W), cond (B, cond_dim), context (B, M, context_dim) or None -> (B, out, H, W).
+    """
 
     def __init__(
         self,
@@ -104,7 +119,7 @@ class Stage(nn.Module):
 
 
 class DownSamplingBlock(nn.Module):
-    """A stage, then half the resolution by a convolution of stride 2.
+    """A stage, then a convolution of stride 2 that halves the resolution.
 
     (B, in, H, W) -> (B, out, H/2, W/2) and the skip (B, in, H, W). Options: see Stage.
 
@@ -112,7 +127,7 @@ class DownSamplingBlock(nn.Module):
         ValueError: the map cannot be halved.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, cond_dim: int, **stage: int | bool | None) -> None:
+    def __init__(self, in_channels: int, out_channels: int, cond_dim: int, **stage: Unpack[StageOptions]) -> None:
         super().__init__()
         self.stage = Stage(in_channels, in_channels, cond_dim, **stage)
         self.down = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
@@ -122,14 +137,14 @@ class DownSamplingBlock(nn.Module):
             height, width = x.shape[-2:]
             use = f"{height + height % 2}x{width + width % 2}"
             raise ValueError(f"a map of {height}x{width} cannot be halved: make both sides even, {use}, or halve less")
-        skip = self.stage(x, cond, context)
+        skip = self.stage(x, cond, context)  # (B, in, H, W)
         return self.down(skip), skip
 
 
 class BottleNeck(nn.Module):
     """The stage at the lowest resolution: (B, C, H, W) -> (B, C, H, W). Options: see Stage."""
 
-    def __init__(self, channels: int, cond_dim: int, **stage: int | bool | None) -> None:
+    def __init__(self, channels: int, cond_dim: int, **stage: Unpack[StageOptions]) -> None:
         super().__init__()
         self.stage = Stage(channels, channels, cond_dim, **stage)
 
@@ -138,18 +153,19 @@ class BottleNeck(nn.Module):
 
 
 class UpSamplingBlock(nn.Module):
-    """Twice the resolution by a transposed convolution, the skip beside it, then a stage.
+    """A transposed convolution that doubles the resolution, concatenation with the skip, then a stage.
 
     (B, in, H, W) and the skip (B, out, 2H, 2W) -> (B, out, 2H, 2W). Options: see Stage.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, cond_dim: int, **stage: int | bool | None) -> None:
+    def __init__(self, in_channels: int, out_channels: int, cond_dim: int, **stage: Unpack[StageOptions]) -> None:
         super().__init__()
         self.up = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
         self.stage = Stage(2 * out_channels, out_channels, cond_dim, **stage)
 
     def forward(self, x: Tensor, skip: Tensor, cond: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.stage(torch.cat([self.up(x), skip], 1), cond, context)
+        x = torch.cat([self.up(x), skip], 1)  # (B, 2 out, 2H, 2W)
+        return self.stage(x, cond, context)
 
 
 # ---------------------------------------------------------------- the whole
@@ -162,17 +178,17 @@ class UNet(nn.Module):
         dims: (C, H, W).
         num_timesteps: T.
         num_labels: classes 0 .. num_labels-1; 0: unconditional. `label=None` is the null label of guidance
-            (Ho and Salimans 2022, arXiv 2207.12598); in a batch it is the number num_labels.
-        channels: of each resolution, from the highest to the lowest: one fewer than it has entries are halvings.
+            (Ho and Salimans 2022, arXiv 2207.12598), which has the number num_labels in a batch.
+        channels: at each resolution, from the highest to the lowest; the resolution halves between entries.
         blocks: residual blocks at each resolution.
-        patch: squares of so many pixels a side enter as one.
-        heads: of attention.
-        attention_size: attention at maps of at most so many pixels a side.
-        conditioning: the label is added to the time embedding ("embedding"), or pixels look at learned tokens
-            of label and time ("cross_attention").
+        patch: side, in pixels, of the squares that enter as one.
+        heads: attention heads.
+        attention_size: the longest side, in pixels, of maps with attention.
+        conditioning: the label is added to the time embedding ("embedding"), or pixels attend to learned tokens of
+            the label and one of the time ("cross_attention").
 
     Raises:
-        ValueError: a size that cannot be halved so often, channels that do not go into heads or groups, another
+        ValueError: a size that cannot be halved that often, channels that heads or groups do not divide, an unknown
             conditioning, or cross-attention where no map is small enough for it.
     """
 
@@ -198,11 +214,11 @@ class UNet(nn.Module):
         sides = _sides(dims, patch, len(channels))
         cond_dim = 2 * channels[0]
         crossed = conditioning == "cross_attention" and num_labels > 0
-        if crossed and sides[-1] > attention_size:  # nothing would ever look at the label
+        if crossed and sides[-1] > attention_size:  # the label would have no effect
             raise ValueError(f"cross_attention needs attention: raise attention_size to {sides[-1]} or more")
         tokens = LABEL_TOKENS if crossed else 1
 
-        def stage(level: int) -> dict[str, int | bool | None]:
+        def stage(level: int) -> StageOptions:
             attention = sides[level] <= attention_size
             context_dim = cond_dim if crossed else None
             return {"blocks": blocks, "heads": heads, "attention": attention, "context_dim": context_dim}
@@ -220,8 +236,8 @@ class UNet(nn.Module):
         self.head = _zero(nn.Conv2d(channels[0], dims[0] * patch**2, 3, padding=1))
 
     def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        cond, context = self._condition(t.expand(len(x_t)), label)
-        x = self.stem(F.pixel_unshuffle(x_t, self.patch))
+        cond, context = self._condition(t.expand(len(x_t)), label)  # (B, cond_dim), (B, M, cond_dim) or None
+        x = self.stem(F.pixel_unshuffle(x_t, self.patch))  # (B, channels[0], H / patch, W / patch)
         skips = []
         for block in self.down:
             x, skip = block(x, cond, context)
@@ -229,17 +245,17 @@ class UNet(nn.Module):
         x = self.bottleneck(x, cond, context)
         for block in self.up:
             x = block(x, skips.pop(), cond, context)
-        return F.pixel_shuffle(self.head(F.silu(self.norm(x))), self.patch)
+        return F.pixel_shuffle(self.head(F.silu(self.norm(x))), self.patch)  # (B, C, H, W)
 
     def _condition(self, t: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """What every residual block is told (B, cond_dim), and the tokens that pixels may look at (B, M, cond_dim)."""
-        time, label = self.time(t), label_or_null(label, self.num_labels, t)
+        """The condition of every residual block (B, cond_dim), and the context tokens (B, M, cond_dim) or None."""
+        time, label = self.time(t), label_or_null(label, self.num_labels, t)  # (B, cond_dim), (B,)
         if self.label is None:
             return F.silu(time), None
-        told = self.label(label)
+        embedded = self.label(label)  # (B, tokens * cond_dim)
         if not self.crossed:
-            return F.silu(time + told), None
-        return F.silu(time), torch.cat([told.unflatten(1, (LABEL_TOKENS, -1)), time[:, None]], 1)
+            return F.silu(time + embedded), None
+        return F.silu(time), torch.cat([embedded.unflatten(1, (LABEL_TOKENS, -1)), time[:, None]], 1)
 
 
 def _sides(dims: tuple[int, ...], patch: int, levels: int) -> list[int]:
@@ -249,15 +265,16 @@ def _sides(dims: tuple[int, ...], patch: int, levels: int) -> list[int]:
     if height % divisor or width % divisor:
         nearest = [-(-side // divisor) * divisor for side in (height, width)]
         raise ValueError(
-            f"{height}x{width} cannot be taken in squares of {patch} and halved {levels - 1} times: both sides must be"
-            f" divisible by {divisor}; use {nearest[0]}x{nearest[1]}, fewer channels in model.channels or a smaller"
+            f"{height}x{width} cannot be divided into squares of {patch} and halved {levels - 1} times: both sides must"
+            f" be divisible by {divisor}; use {nearest[0]}x{nearest[1]}, fewer channels in model.channels or a smaller"
             " model.patch"
         )
     return [max(height, width) // patch // 2**i for i in range(levels)]
 
 
-def _zero(layer: nn.Module) -> nn.Module:
-    """A residual branch, or a whole network, begins as nothing: the weights are zero."""
+def _zero(layer: L) -> L:
+    """The layer with all weights zero, so that a residual branch, or a whole network, starts with the output 0."""
     nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
     return layer

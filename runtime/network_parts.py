@@ -1,7 +1,8 @@
-"""A look inside networks for images: their parts with random weights, or taken out of a trained one."""
+"""Parts of networks for images and their inputs: with random weights, or taken from a trained network."""
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from images.sets import make_images
 from nets.attention import MultiHeadCrossAttention, MultiHeadSelfAttention
 from nets.embedding import time_embedding
-from nets.unet import LABEL_TOKENS, BottleNeck, DownSamplingBlock, UNet, UpSamplingBlock
+from nets.unet import LABEL_TOKENS, AttentionBlock, BottleNeck, DownSamplingBlock, UNet, UpSamplingBlock
 from runtime.randomness import generator, integer_seed
 from runtime.trained import Trained
 from schedule import NoiseScheduler
@@ -20,7 +21,7 @@ SEED = 0
 SIDE, CHANNELS, COND = 32, 16, 64  # of the blocks with random weights
 POSITIONS, WIDTH, CONTEXT, CONTEXT_WIDTH = 16, 64, 6, 48  # of the attention with random weights
 UNET_T = 10
-# what a trained network may lack
+# what to print when a trained network lacks a part
 LACKS = {
     "mhsa": "no self-attention (of two heads or more) at its lowest resolution",
     "mhca": "no cross-attention (of two heads or more)",
@@ -31,29 +32,29 @@ LACKS = {
 
 @dataclass(frozen=True)
 class Part:
-    """A module and what it is given.
+    """A module and its inputs `given`.
 
-    origin: where its weights are from, for titles. Of a trained one also the noised image (C, H, W) that the network
-    was shown, the size `grid` of the map whose pixels are the tokens, and names of the context's tokens; of a whole
-    one its guesses (B, C, H, W) of the clean image.
+    origin: where its weights come from, for titles. For a trained one also the noisy image (C, H, W) that the network
+    was given, the size `grid` of the map whose pixels are the tokens, and the names of the context tokens; for a whole
+    network its predictions of x_0 (B, C, H, W).
     """
 
     module: nn.Module
-    given: tuple[Tensor, ...]
+    given: tuple[Tensor | None, ...]
     origin: str = "random weights"
     image: NDArray | None = None
     grid: tuple[int, ...] = ()
     context: list[str] = field(default_factory=list)
-    guesses: Tensor | None = None
+    x_0: Tensor | None = None
 
     @torch.no_grad()
-    def weights(self, **options: Any) -> Tensor:
-        """Attention weights (heads, N, M); options: see MultiHeadSelfAttention."""
-        return self.module(*self.given, return_weights=True, **options)[1][0].cpu()
+    def weights(self, causal: bool = False) -> Tensor:
+        """Attention weights (heads, N, M) of the first image."""
+        return self.module(*self.given, causal=causal, return_weights=True)[1][0].cpu()
 
     @torch.no_grad()
     def output(self) -> Tensor:
-        """What it makes of what it is given, (B, C, H, W); of a block without the skip."""
+        """The output (B, C, H, W); of a downsampling block, without the skip."""
         out = self.module(*self.given)
         return (out[0] if isinstance(out, tuple) else out).cpu()
 
@@ -62,9 +63,9 @@ class Part:
 
 
 def random_parts(device: torch.device) -> dict[str, Part]:
-    """Every part by its name, fresh, with weights that are nowhere zero."""
+    """Every part by its name, newly initialised, with no layer zero."""
     torch.manual_seed(integer_seed(SEED, "weights"))
-    tokens = 3 * time_embedding(torch.arange(POSITIONS), WIDTH)[None]  # of neighbours alike, so that patterns are seen
+    tokens = 3 * time_embedding(torch.arange(POSITIONS), WIDTH)[None]  # similar for neighbours, so that patterns appear
     context, cond = torch.randn(1, CONTEXT, CONTEXT_WIDTH), torch.randn(1, COND)
     fine, coarse = gradient(CHANNELS, SIDE), gradient(2 * CHANNELS, SIDE // 2)
     parts = {
@@ -83,7 +84,7 @@ def random_parts(device: torch.device) -> dict[str, Part]:
 
 
 def stirred(net: nn.Module) -> nn.Module:
-    """Layers that begin at zero, so that an untrained network answers nothing, get random weights like the others."""
+    """The same network, with random weights in the layers that start at zero; else an untrained one outputs 0."""
     for layer in net.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d) and not layer.weight.any():
             layer.reset_parameters()
@@ -99,7 +100,7 @@ def gradient(channels: int, side: int) -> Tensor:
 
 
 def stretched(images: Tensor) -> Tensor:
-    """Each image (B, C, H, W) moved and scaled to fill -1 .. 1, for display."""
+    """Each image (B, C, H, W) shifted and scaled to fill -1 .. 1, for display."""
     low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
     return 2 * (images - low) / (high - low).clamp(min=1e-8) - 1
 
@@ -108,27 +109,28 @@ def stretched(images: Tensor) -> Tensor:
 
 
 def trained_parts(trained: Trained, device: torch.device) -> dict[str, Part]:
-    """The parts of a trained network by their names, each with what reaches it of a noised image; but those in LACKS.
+    """The parts of a trained network by name, each with its inputs for a noisy image; it may lack those in LACKS.
 
     Raises:
-        ValueError: it is a network for points.
+        ValueError: the network takes points.
     """
     if not trained.of_images:
-        raise ValueError("this is a checkpoint of points, and these are pictures of a network for images")
+        raise ValueError("this is a checkpoint of points, but only networks for images can be drawn")
     net, scheduler, (x_0, label) = trained.net, trained.scheduler, example(trained, device)
+    assert isinstance(net, UNet)
     t = half_noised(scheduler)
     x_t = noised(scheduler, x_0, t)
-    modules = {
-        "mhsa": _attention(net.bottleneck.stage.attention),
-        "mhca": _attention(net.bottleneck.stage.cross),
+    found = {
+        "mhsa": _last_attention(net.bottleneck.stage.attention),
+        "mhca": _last_attention(net.bottleneck.stage.cross),
         "down": next(iter(net.down), None),
         "bottleneck": net.bottleneck,
         "upsample": next(reversed(net.up), None),
     }
-    modules = {name: module for name, module in modules.items() if module is not None}
+    modules = {name: module for name, module in found.items() if module is not None}
     given = inputs(net, modules, x_t, t.to(device), label)
-    about = {
-        "origin": f"trained weights, {_asked(trained, label)}t = {int(t)} of {scheduler.num_timesteps}",
+    about: dict[str, Any] = {
+        "origin": f"trained weights, {_condition(trained, label)}t = {int(t)} of {scheduler.num_timesteps}",
         "image": x_t[0].cpu().numpy(),
         "grid": tuple(given["bottleneck"][0].shape[2:]),
         "context": [*[f"label token {i + 1}" for i in range(LABEL_TOKENS)], "time"],
@@ -139,38 +141,39 @@ def trained_parts(trained: Trained, device: torch.device) -> dict[str, Part]:
 
 @torch.no_grad()
 def inputs(net: nn.Module, modules: dict[str, nn.Module], *given: Tensor | None) -> dict[str, tuple[Tensor, ...]]:
-    """What reaches each of these modules while net(*given) runs."""
-    seen: dict[str, tuple[Tensor, ...]] = {}
-    hooks = [
-        module.register_forward_pre_hook(lambda _, args, name=name: seen.update({name: args}))
-        for name, module in modules.items()
-    ]
+    """The inputs of each of these modules while net(*given) runs."""
+    caught: dict[str, tuple[Tensor, ...]] = {}
+    hooks = [module.register_forward_pre_hook(partial(_catch, caught, name)) for name, module in modules.items()]
     net(*given)
     for hook in hooks:
         hook.remove()
-    return seen
+    return caught
+
+
+def _catch(caught: dict[str, tuple[Tensor, ...]], name: str, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    caught[name] = args
 
 
 def example(trained: Trained, device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """A clean image (1, C, H, W) of the model's data set, and its label (1,) if it knows labels.
+    """A clean image (1, C, H, W) of the model's data set, and its label (1,) if the model is conditional.
 
-    Where the data set cannot be read here, or is another by now, it is a sample of the model's own.
+    If the data set cannot be read here, or has changed, it is a sample of the model.
     """
     try:
         data = make_images(n_samples=1, seed=SEED, **trained.config["dataset"])
         if data.dims != trained.dims or (trained.classes and data.classes != trained.classes):
             raise ValueError("its sizes or classes have changed")
-        x_0, label = data[:1]
+        x_0, label = data[:1][0], data[:1][-1] if trained.classes else None
     except (OSError, ValueError) as error:
-        print(f"a sample stands for an image of the data set, which cannot be read here: {error}")
+        print(f"using a sample in place of an image of the data set, which cannot be read here: {error}")
         label = trained.labels(None, 1)
         *_, last = trained.sample(1, SEED, labels=label)
         x_0 = last.x_t
-    return x_0.to(device), label.to(device) if trained.classes else None
+    return x_0.to(device), None if label is None else label.to(device)
 
 
 def half_noised(scheduler: NoiseScheduler) -> Tensor:
-    """The step at which the variance of x_t is half signal and half noise, ()."""
+    """The step t, shape (), at which half of the variance of x_t is signal."""
     return (scheduler.alpha.square() - 0.5).abs().argmin()
 
 
@@ -182,20 +185,21 @@ def noised(scheduler: NoiseScheduler, x_0: Tensor, t: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _whole(trained: Trained, x_0: Tensor, label: Tensor | None) -> Part:
-    """The network on one image at rising noise, with its guesses of that image."""
+    """The network on one image at four levels of noise, with its predictions of x_0."""
     last, device = trained.scheduler.num_timesteps - 1, x_0.device
     t = torch.tensor([min(UNET_T, last), last // 4, last // 2, 3 * last // 4], device=device)
     x_t = noised(trained.scheduler, x_0.expand(4, -1, -1, -1), t)
     label = None if label is None else label.expand(4)
-    guesses = trained.denoise()(x_t, t, label).x_0
-    origin = f"trained weights, {_asked(trained, label)}the output is {trained.config['model']['prediction']}"
-    return Part(trained.net, (x_t, t, label), origin, guesses=guesses.cpu())
+    predicted = trained.denoise()(x_t, t, label).x_0
+    origin = f"trained weights, {_condition(trained, label)}the output is {trained.config['model']['prediction']}"
+    return Part(trained.net, (x_t, t, label), origin, x_0=predicted.cpu())
 
 
-def _asked(trained: Trained, label: Tensor | None) -> str:
+def _condition(trained: Trained, label: Tensor | None) -> str:
     return "" if label is None else f"label {trained.classes[int(label[0])]}, "
 
 
-def _attention(blocks: nn.ModuleList) -> nn.Module | None:
-    """The last attention there, if its two first heads can be shown."""
-    return blocks[-1].attention if blocks and blocks[-1].attention.heads > 1 else None
+def _last_attention(blocks: nn.ModuleList) -> nn.Module | None:
+    """The last attention of these AttentionBlocks, if it has the two heads that are drawn."""
+    heads = [block.attention for block in blocks if isinstance(block, AttentionBlock) and block.attention.heads > 1]
+    return heads[-1] if heads else None

@@ -1,7 +1,7 @@
 """Turn MNIST's four idx files into folders of images: `python scripts/prepare_mnist.py --source FOLDER_OR_URL`.
 
-60 000 training images go to OUT/<digit>/<index>.png, 10 000 test images to OUT_test. Run it again to go on after an
-interruption: what is written is kept.
+60 000 training images go to OUT/<digit>/<index>.png, 10 000 test images to OUT_test. After an interruption, run it
+again: images already written are kept.
 """
 
 import argparse
@@ -21,10 +21,11 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
 
+from images import MNIST_ROOT
 from runtime.progress import progress_bar
 
 COUNTS = {"train": 60_000, "t10k": 10_000}
-SHA256 = {  # of the uncompressed files: one set of images is packed in many ways
+SHA256 = {  # of the uncompressed files: mirrors compress them differently
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
@@ -40,24 +41,24 @@ def prepare(source: str, out: str | Path) -> None:
     """
     folders = {"train": Path(os.path.abspath(out)), "t10k": Path(f"{os.path.abspath(out)}_test")}
     to_do = [part for part in folders if not is_complete(folders[part], COUNTS[part])]
-    # All is read and checked before the first image is written.
+    # Everything is read and checked before the first image is written.
     names = [name for name in SHA256 if name.split("-")[0] in to_do]
     arrays = {name: read_idx(checked(name, fetch(source, name))) for name in progress_bar(names, "reading")}
     for part, folder in folders.items():
         if part in to_do:
             write_tree(arrays[f"{part}-images-idx3-ubyte"], arrays[f"{part}-labels-idx1-ubyte"], folder)
-        print(f"{folder}: {COUNTS[part]} images{'' if part in to_do else ', all there already'}")
+        print(f"{folder}: {COUNTS[part]} images{'' if part in to_do else ', already complete'}")
 
 
 # ---------------------------------------------------------------- idx files
 
 
 def fetch(source: str, name: str) -> bytes:
-    """The content of one idx file, unpacked, under either spelling of its name and with or without .gz.
+    """The uncompressed content of one idx file, under either spelling of its name, with or without .gz.
 
     Raises:
         FileNotFoundError: the source has no such file.
-        OSError: the source does not answer.
+        OSError: the source cannot be reached.
         ValueError: the file is damaged.
     """
     dotted = name.replace("-idx", ".idx")
@@ -74,32 +75,32 @@ def _read(folder: str, name: str) -> bytes | None:
 
 
 def _download(base: str, name: str) -> bytes | None:
-    """What lies at that address, or None where nothing does."""
+    """The content at that address, or None if there is none."""
     if urlsplit(base).scheme == "file":
         return _read(urllib.request.url2pathname(urlsplit(base).path), name)
     try:
         with urllib.request.urlopen(f"{base.rstrip('/')}/{name}", timeout=60) as answer:
             return answer.read()
     except urllib.error.HTTPError as error:
-        if error.code in (403, 404, 410):  # some servers say "forbidden" of what is not there
+        if error.code in (403, 404, 410):  # some servers answer "forbidden" for missing files
             return None
-        raise OSError(f"{base} answers {error.code} {error.reason} when asked for {name}") from error
+        raise OSError(f"{base} answered {error.code} {error.reason} to the request for {name}") from error
     except (OSError, http.client.HTTPException) as error:
         raise OSError(f"{name} could not be read from {base}: {getattr(error, 'reason', error)}") from error
 
 
 def unpacked(name: str, content: bytes) -> bytes:
-    """The content without its gzip packing, if it has one."""
+    """The content, decompressed if it is gzip."""
     if not content.startswith(b"\x1f\x8b"):
         return content
     try:
         return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{name} is cut off or damaged ({error}); fetch it again") from error
+        raise ValueError(f"{name} is truncated or damaged ({error}); download it again") from error
 
 
 def checked(name: str, content: bytes) -> bytes:
-    """The content, if it is the known one."""
+    """The content, if its checksum is right."""
     found = hashlib.sha256(content).hexdigest()
     if found != SHA256[name]:
         raise ValueError(f"{name} is not MNIST's: its sha256 is {found[:12]}..., not {SHA256[name][:12]}...")
@@ -117,16 +118,16 @@ def read_idx(content: bytes) -> np.ndarray:
 
 
 def write_tree(images: np.ndarray, labels: np.ndarray, folder: Path) -> int:
-    """Write images (N, H, W) uint8 to folder/<label>/<index>.png, those that are missing, and say how many they were.
+    """Write the images (N, H, W) uint8 that are missing to folder/<label>/<index>.png; returns how many they were.
 
     Raises:
-        ValueError: the folder holds images that are none of these.
+        ValueError: the folder holds other images.
         OSError: the folder cannot be written.
     """
     wanted = [f"{label}/{i:05d}.png" for i, label in enumerate(labels)]
     present = present_images(folder)
-    if strangers := present - set(wanted):
-        raise ValueError(f"{folder} already holds other images, such as {min(strangers)}; choose another --out")
+    if others := present - set(wanted):
+        raise ValueError(f"{folder} already holds other images, such as {min(others)}; choose another --out")
     missing = [i for i, path in enumerate(wanted) if path not in present]
     try:
         for label in set(labels.tolist()):
@@ -139,28 +140,28 @@ def write_tree(images: np.ndarray, labels: np.ndarray, folder: Path) -> int:
 
 
 def _write(image: np.ndarray, path: Path) -> None:
-    """Under its name a file is always whole: it is written under a hidden one, and renamed."""
-    unfinished = path.with_name(f".{path.name}")
-    Image.fromarray(image).save(unfinished, "PNG", compress_level=1)
-    os.replace(unfinished, path)
+    """Written under a hidden name and then renamed, so that a file with the final name is always complete."""
+    temporary = path.with_name(f".{path.name}")
+    Image.fromarray(image).save(temporary, "PNG", compress_level=1)
+    os.replace(temporary, path)
 
 
 def present_images(folder: Path) -> set[str]:
-    """Names like 7/00012.png of what has been written."""
+    """Names, like 7/00012.png, of the images already written."""
     return {f"{path.parent.name}/{path.name}" for path in folder.glob("[!.]*/[!.]*.png")}
 
 
 def is_complete(folder: Path, count: int) -> bool:
-    """Whether each index has its image, without asking the source which label it has."""
+    """Whether every index has its image; its label is not checked, which would need the source."""
     return sorted(Path(path).name for path in present_images(folder)) == [f"{i:05d}.png" for i in range(count)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Turn MNIST's four idx files into folders of PNG images.")
-    parser.add_argument("--source", required=True, metavar="FOLDER_OR_URL", help="where the idx files lie, gzip or raw")
+    parser.add_argument("--source", required=True, metavar="FOLDER_OR_URL", help="where the idx files are, gzip or raw")
     parser.add_argument(
         "--out",
-        default="data/MNIST/mnist_images",
+        default=MNIST_ROOT,
         metavar="FOLDER",
         help="training images go to FOLDER/<digit>/, test images to FOLDER_test/<digit>/; default: %(default)s",
     )
@@ -170,7 +171,7 @@ def main() -> None:
     except (OSError, ValueError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on from here")
+        sys.exit("stopped; run the same command again to continue")
 
 
 if __name__ == "__main__":

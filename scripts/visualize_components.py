@@ -1,6 +1,6 @@
 """Pictures of a network's parts: `python scripts/visualize_components.py [--checkpoint FILE] [--skip mnist ...]`.
 
-They show weights at random, or those of a trained network for images.
+With random weights, or those of a trained network for images.
 """
 
 import argparse
@@ -14,8 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 import torch
 from matplotlib.figure import Figure
 
+from images import MNIST_ROOT
 from images.files import list_images, read_images
-from images.sets import MNIST_ROOT, ImageSet, choose
+from images.sets import ImageSet, choose
 from nets.embedding import frequencies, time_embedding
 from runtime import device as devices
 from runtime.network_parts import LACKS, Part, random_parts, stretched, trained_parts
@@ -43,11 +44,13 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, mps ...; default: %(default)s")
     parser.add_argument("--outdir", default="artifacts", type=Path, metavar="DIR", help="default: %(default)s")
     parser.add_argument(
-        "--skip", nargs="*", default=[], choices=PARTS, metavar="PART", help=f"leave out some of {', '.join(PARTS)}"
+        "--skip", nargs="*", default=[], choices=PARTS, metavar="PART", help=f"parts to skip, of {', '.join(PARTS)}"
     )
-    parser.add_argument("--mnist-root", metavar="DIR", help=f"default: {MNIST_ROOT}, where it is found")
+    parser.add_argument("--mnist-root", metavar="DIR", help=f"default: {MNIST_ROOT}, if there is one")
     parser.add_argument(
-        "--checkpoint", metavar="FILE", help="of images, or its run folder: trained weights in place of random ones"
+        "--checkpoint",
+        metavar="FILE",
+        help="of a model of images, or its run folder: trained weights instead of random ones",
     )
     args = parser.parse_args()
     try:
@@ -76,22 +79,22 @@ def pictures(names: list[str], args: argparse.Namespace) -> Pictures:
 
 
 def mnist_listing(asked: str | None) -> tuple[str, tuple[list[str], list[str], list[int]]] | None:
-    """The folder of MNIST and what lies in it (list_images); None, with a word about it, where there is none."""
+    """The folder of MNIST and its contents (list_images); None, and a printed line, if there is none."""
     if asked or os.path.isdir(MNIST_ROOT):
         return asked or MNIST_ROOT, list_images(asked or MNIST_ROOT)
     print(
-        f"left out mnist_grid.png and mnist_label_hist.png: there is no {MNIST_ROOT}; make it with"
+        f"skipped mnist_grid.png and mnist_label_hist.png: there is no {MNIST_ROOT}; prepare it with"
         " `python scripts/prepare_mnist.py --source FOLDER_OR_URL` or name another with --mnist-root"
     )
     return None
 
 
 def network_parts(names: list[str], device: torch.device, checkpoint: str | None) -> dict[str, Part]:
-    """Parts of the trained network; without a checkpoint, or where the network lacks one, those with random weights."""
+    """Parts of the trained network; with random weights without a checkpoint, or where the network lacks one."""
     own = trained_parts(load(checkpoint, device), device) if checkpoint else {}
     for name in names:
         if own and name not in own:
-            print(f"{name} shows random weights because the model has {LACKS[name]}")
+            print(f"{name} has random weights because the model has {LACKS[name]}")
     both = random_parts(device) | own
     return {name: both[name] for name in names}
 
@@ -122,20 +125,20 @@ def of_cross_attention(name: str, part: Part) -> Pictures:
 
 
 def of_block(name: str, part: Part) -> Pictures:
-    file, words = BLOCKS[name]
+    file, title = BLOCKS[name]
     maps = zip(("input", "skip") if name == "upsample" else ("input",), part.given)
-    shown = [(what, x.cpu()) for what, x in maps] + [("output", part.output())]
-    named = [(f"{what}, channel 0 of {len(x[0])}: {x.shape[2]}x{x.shape[3]}", x[0, 0].numpy()) for what, x in shown]
+    batches = [(what, x.cpu()) for what, x in maps if x is not None] + [("output", part.output())]
+    named = [(f"{what}, channel 0 of {len(x[0])}: {x.shape[2]}x{x.shape[3]}", x[0, 0].numpy()) for what, x in batches]
     if part.image is not None:
-        named.insert(0, (draw.SHOWN, part.image))
-    yield f"{file}_channel0.png", draw.feature_maps(named, f"{words} ({part.origin})")
+        named.insert(0, (draw.GIVEN, part.image))
+    yield f"{file}_channel0.png", draw.feature_maps(named, f"{title} ({part.origin})")
 
 
 def of_unet(name: str, part: Part) -> Pictures:
-    x_t, t = (x.cpu() for x in part.given[:2])
+    x_t, t = (x.cpu() for x in part.given[:2] if x is not None)
     columns = [("input x_t at t = {t}", x_t), ("output, scaled to fill the range", stretched(part.output()))]
-    if part.guesses is not None:
-        columns.append(("guess of the clean image", part.guesses))
+    if part.x_0 is not None:
+        columns.append(("predicted x_0", part.x_0))
     rows = [
         [(title.format(t=int(when)), images[i].numpy()) for title, images in columns]
         for i, when in enumerate(t.expand(len(x_t)))
@@ -147,9 +150,9 @@ def of_mnist(root: str, listing: tuple[list[str], list[str], list[int]]) -> Pict
     classes, paths, labels = listing
     some = choose(len(paths), GRID, seed=0)
     pixels, good = read_images([paths[i] for i in some])
-    images, shown = ImageSet(pixels, torch.tensor(labels)[some][good], classes)[:]
+    images, drawn = ImageSet(pixels, torch.tensor(labels)[some][good], classes)[:]
     title = f"{len(images)} of the {len(paths):,} images in {root}, in random order"
-    yield "mnist_grid.png", draw.image_grid(images.numpy(), [classes[label] for label in shown], title)
+    yield "mnist_grid.png", draw.image_grid(images.numpy(), [classes[label] for label in drawn], title)
     counts = {name: labels.count(i) for i, name in enumerate(classes)}
     yield (
         "mnist_label_hist.png",

@@ -85,7 +85,7 @@ def test_weights_are_probabilities(causal):
     assert weights.shape == (3, HEADS, N, N) and bool((weights >= 0).all())
     torch.testing.assert_close(weights.sum(-1), torch.ones(3, HEADS, N))
     assert bool((weights.triu(1) == 0).all()) == causal
-    assert not torch.allclose(weights[:, 0], weights[:, 1])  # every head looks for itself
+    assert not torch.allclose(weights[:, 0], weights[:, 1])  # every head has weights of its own
 
 
 def test_weights_are_the_softmax_of_scaled_products():
@@ -104,11 +104,11 @@ def test_causal_outputs_do_not_depend_on_later_tokens(changed):
     before, after = ours(x, causal=True), ours(other, causal=True)
     assert torch.equal(before[:, :changed], after[:, :changed])
     assert not torch.isclose(before[:, changed:], after[:, changed:]).all(-1).any()
-    assert not torch.isclose(ours(x), ours(other)).all(-1).any()  # without the mask every token sees it
+    assert not torch.isclose(ours(x), ours(other)).all(-1).any()  # without the mask every token depends on it
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_self_attention_knows_no_order(seed):
+def test_self_attention_is_equivariant_to_order(seed):
     ours, x = self_attention(), torch.randn(2, N, DIM)
     order = torch.randperm(N, generator=torch.Generator().manual_seed(seed))
     torch.testing.assert_close(ours(x[:, order]), ours(x)[:, order])
@@ -125,10 +125,10 @@ def test_a_single_context_token_makes_cross_attention_a_constant():
     one, other = ours(torch.randn(2, N, DIM), context), ours(torch.randn(2, N, DIM), context)
     torch.testing.assert_close(one, other)
     torch.testing.assert_close(one, one[:, :1].expand_as(one))
-    assert not torch.allclose(one[0], one[1])  # it is the context that tells them apart
+    assert not torch.allclose(one[0], one[1])  # it is the context that distinguishes them
 
 
-def test_the_samples_of_a_batch_do_not_see_each_other():
+def test_the_samples_of_a_batch_are_independent():
     ours, x = self_attention(), torch.randn(3, N, DIM)
     torch.testing.assert_close(ours(x)[1:2], ours(x[1:2]))
 

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from dataset import make_dataset
-from diffusion import exact_denoiser, training_loss
+from dataset import Normaliser, make_dataset
+from diffusion import Prediction, exact_denoiser, training_loss
 from metrics.bayes import bayes_floor, excess, make_probes
 from mixture import GaussianMixture
+from runtime.randomness import generator
 from schedule import LinearNoiseScheduler
 
 SCHEDULER, CPU = LinearNoiseScheduler(200), torch.device("cpu")
@@ -27,8 +28,48 @@ def test_the_exact_denoiser_has_no_excess_and_another_has_its_squared_error():
     probes = make_probes(mixture, SCHEDULER, num_steps=10, num_points=100, seed=0)
     exact = exact_denoiser(mixture, SCHEDULER)
     assert float(excess(exact, probes, CPU).max()) < 1e-9
-    off = excess(lambda x, t: exact(x, t) + 0.1, probes, CPU)
+    off = excess(lambda x, t: Prediction(exact(x, t).eps + 0.1, x), probes, CPU)
     torch.testing.assert_close(off, torch.full((10,), 0.01), rtol=1e-3, atol=0)
+
+
+def monte_carlo(mixture, scheduler, n, batches):
+    """The Bayes floor by random points at every step, and its standard error, from the spread of independent batches.
+
+    In a batch each centre comes up as often as its weight says, up to one; the noise is drawn.
+    """
+    g, means = generator(3, "test"), []
+    for _ in range(batches):
+        total = 0.0
+        for t in range(scheduler.num_timesteps):
+            alpha, sigma = scheduler.alpha_sigma_at(t)
+            noised = mixture.noised(alpha, sigma)
+            at = (torch.arange(n) + torch.rand(1, generator=g, dtype=torch.double)) / n
+            centre = noised.centres[torch.searchsorted(noised.weights.cumsum(0), at).clamp(max=len(noised.centres) - 1)]
+            x_t = centre + noised.variance.sqrt() * torch.randn(centre.shape, generator=g, dtype=torch.double)
+            total += float(mixture.eps_variance(x_t, alpha, sigma).mean()) / scheduler.num_timesteps
+        means.append(total)
+    means = torch.tensor(means, dtype=torch.double)
+    return float(means.mean()), float(means.std() / batches**0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("moons", {"noise": 0.05}),
+        ("circles", {"noise": 0.05, "factor": 0.5}),
+        ("spirals", {"noise": 0.03, "arms": 2}),
+        ("helix", {"noise": 0.05}),
+    ],
+)
+def test_floor_is_that_of_independent_points_at_every_step(name, options):
+    data = make_dataset(name, 2000, 0, **options)
+    normaliser = Normaliser.of(data)
+    mixture = data.mixture.scaled(normaliser.mean, normaliser.std)
+    expected, error = monte_carlo(mixture, SCHEDULER, n=250, batches=16)
+    print(name, expected, error / expected, bayes_floor(mixture, SCHEDULER) / expected - 1)
+    assert error < 0.0004 * expected
+    # 4 standard errors have p = 6e-5, and the floor itself may be off by 0.05 %
+    assert abs(bayes_floor(mixture, SCHEDULER) - expected) < 4 * error + 0.0005 * expected
 
 
 def test_training_loss_of_the_exact_denoiser_is_the_floor():

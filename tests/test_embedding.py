@@ -23,7 +23,7 @@ def test_time_embedding_has_the_shape_of_t_and_one_more(shape, dim):
     torch.testing.assert_close(e.square().unflatten(-1, (2, -1)).sum(-2), torch.ones(*shape, dim // 2))
 
 
-def test_all_thousand_steps_are_told_apart():
+def test_all_thousand_steps_are_distinguishable():
     e = time_embedding(torch.arange(1000), 48)
     assert float((torch.cdist(e, e) + 9 * torch.eye(1000)).min()) > 0.1
 

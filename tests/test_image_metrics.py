@@ -1,4 +1,8 @@
-"""The judge of images: figures with known values, teeth, a real image is not bitten, and the kept judge."""
+"""Image metrics: known values, faults that are flagged, real images that are not, and the saved feature classifier.
+
+No outcome depends on the bits of a training: faults are measured with a fixed network, whose filters are random and
+whose last layer is the solution of a linear system. Of a trained one only its accuracy is asked, with a wide margin.
+"""
 
 import numpy as np
 import pytest
@@ -9,12 +13,13 @@ from sklearn.datasets import load_digits
 
 from metrics import image_features
 from metrics.image_features import FeatureClassifier, feature_classifier, features_of, train_classifier
-from metrics.image_metrics import _accuracies, evaluate_images, frechet_distance, share_inside
+from metrics.image_metrics import _accuracies, compare_features, evaluate_images, frechet_distance, share_inside
+from runtime import checkpoint
 from runtime.randomness import generator
 
 
 class Images:
-    """What the judge asks of an image set, of uint8 pixels (N, C, H, W)."""
+    """The part of an image set that the metrics use, of uint8 pixels (N, C, H, W)."""
 
     def __init__(self, pixels, labels, num_labels=10):
         self.pixels, self.labels, self.num_labels, self.dims = pixels, labels, num_labels, tuple(pixels.shape[1:])
@@ -36,24 +41,42 @@ def digits():
 
 
 TRAIN, UNSEEN = digits().part(slice(360, None)), digits().part(slice(360))
-FEW = digits().part(slice(200))  # for judges of whom nothing is asked
+FEW = digits().part(slice(200))  # for classifiers that need not be good
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Where the judge of the digits is kept, trained once."""
-    folder = tmp_path_factory.mktemp("judges")
-    feature_classifier(TRAIN, folder=folder)
+    """A folder in which the feature classifier of the digits is found: one with fixed features."""
+    folder = tmp_path_factory.mktemp("classifiers")
+    checkpoint.save(
+        folder / f"{image_features._checksum(TRAIN, 0)}.pt", {"classifier": fixed_classifier().state_dict()}
+    )
     return folder
+
+
+@torch.no_grad()
+def fixed_classifier():
+    """Random filters, features of mean 0 and variance 1 on TRAIN, and a ridge regression of the labels on them."""
+    net, (images, labels) = image_features._untrained(TRAIN, seed=0), TRAIN[torch.arange(len(TRAIN))]
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+            layer.momentum = None  # the statistics become those of this one batch
+    net.train()(images)
+    hidden = net.eval()(images)[0].relu().double()
+    hidden, targets = torch.cat([hidden, torch.ones(len(hidden), 1)], 1), torch.eye(10, dtype=torch.double)[labels]
+    weights = torch.linalg.solve(hidden.T @ hidden + 10 * torch.eye(65), hidden.T @ targets)  # (65, 10)
+    net.head.weight.copy_(weights[:-1].T)
+    net.head.bias.copy_(weights[-1])
+    return net
 
 
 @pytest.fixture
 def brief(monkeypatch):
     """Trainings of a few steps."""
-    monkeypatch.setattr(image_features, "LEAST_SEEN", 600)
+    monkeypatch.setattr(image_features, "FEWEST_IMAGES", 600)
 
 
-# ---------------------------------------------------------------- figures with known values
+# ---------------------------------------------------------------- known values
 
 
 def gaussian_cloud(n, mean, factor, seed):
@@ -90,7 +113,7 @@ def test_share_inside_balls_drawn_by_hand():
     assert share_inside(points, cloud, k=1) == pytest.approx(2 / 6)  # radii 1, 1, 1, 1, 7: only 2.5 and 6.5
 
 
-def test_recall_sees_what_is_missing_and_precision_what_is_foreign():
+def test_recall_notices_what_is_missing_and_precision_what_is_foreign():
     real = torch.cat([gaussian_cloud(300, torch.full((2,), m).double(), torch.eye(2).double(), 7) for m in (0.0, 50.0)])
     one, far = real[:300] + 1e-3, real + 500
     assert share_inside(one, real) == 1 and 0.45 < share_inside(real, one) < 0.55
@@ -109,32 +132,32 @@ def test_floor_of_the_accuracy_is_binomial_and_knows_that_it_is_estimated():
     assert 0 < _accuracies(np.ones(100, bool), 100, 0).std() < 0.02
 
 
-# ---------------------------------------------------------------- teeth
+# ---------------------------------------------------------------- faults
 
 
 N = 120
 
 
-def judged_rows(samples, asked, folder, unseen=None):
+def results(samples, asked, folder, unseen=None):
     rows = evaluate_images(samples, asked, TRAIN, unseen or UNSEEN.part(slice(N, None)), folder=folder)
     return {row.name: row for row in rows}
 
 
-def apart(rows):
+def failed(rows):
     return {name for name, row in rows.items() if not row.passed}
 
 
-def test_the_judge_knows_unseen_digits(folder, capsys):
-    rows = judged_rows(*UNSEEN[torch.arange(N)], folder)
-    assert rows["label accuracy"].floor > 0.955
-    assert "of 240 unseen images right" in capsys.readouterr().out
+def test_the_trained_classifier_knows_unseen_digits(tmp_path, capsys):
+    rows = results(*UNSEEN[torch.arange(N)], tmp_path)
+    assert rows["label accuracy"].floor > 0.9  # trainings on several machines gave 0.97 .. 0.99
+    assert "of 240 unseen images classified correctly" in capsys.readouterr().out
 
 
 def test_real_unseen_images_are_flagged_by_none_in_10_splits(folder):
     for seed in range(10):
         order = torch.randperm(len(UNSEEN), generator=generator(seed, "fresh"))
-        rows = judged_rows(*UNSEEN[order[:N]], folder, UNSEEN.part(order[N:]))
-        assert apart(rows) == set()
+        rows = results(*UNSEEN[order[:N]], folder, UNSEEN.part(order[N:]))
+        assert failed(rows) == set()
         assert [row.n for row in rows.values()] == [N] * 4
 
 
@@ -162,27 +185,37 @@ def swapped_labels(x, y, g):
     return x, torch.cat([y[:half][torch.randperm(half, generator=g)], y[half:]])
 
 
-# 120 digits are few: how often each class happens to come up alone moves the Frechet distance by a third. Hence the
-# faults are coarse, and what each is surely seen by is named.
+# Each fault, and the metrics that must flag it: here they are all 5 standard deviations or more beyond their floor,
+# where 4 are enough, so that no rounding decides. The features are fixed; only the faults are drawn, three times.
 FAULTS = [
-    (noisy, {"recall", "precision", "label accuracy"}),
-    (class_missing, {"recall"}),
+    (noisy, {"Frechet distance", "precision", "label accuracy"}),
+    (class_missing, {"Frechet distance"}),
     (blurred, {"Frechet distance", "recall", "label accuracy"}),
-    (repeated, {"recall"}),
+    (repeated, {"Frechet distance", "recall"}),
     (swapped_labels, {"label accuracy"}),
 ]
 
 
-@pytest.mark.parametrize(("fault", "seen_by"), FAULTS)
-def test_faults_are_flagged(fault, seen_by, folder):
-    for seed in range(3):
-        rows = judged_rows(*fault(*UNSEEN[torch.arange(N)], generator(seed, "fault")), folder)
-        assert seen_by <= apart(rows)
-        assert not any("indistinguishable" in rows[name].verdict for name in apart(rows))
-        if fault is swapped_labels:  # the images themselves are real
-            assert apart(rows) == seen_by
-        else:
-            assert rows["Frechet distance"].value > rows["Frechet distance"].high
+@pytest.mark.parametrize(("fault", "flagged_by"), FAULTS)
+@pytest.mark.parametrize("seed", range(3))
+def test_faults_are_flagged(fault, flagged_by, seed, folder):
+    rows = results(*fault(*UNSEEN[torch.arange(N)], generator(seed, "fault")), folder)
+    assert flagged_by <= failed(rows)
+    assert not any("indistinguishable" in rows[name].verdict for name in failed(rows))
+    if fault is swapped_labels:  # the images themselves are real
+        assert failed(rows) == flagged_by
+
+
+def test_a_shift_of_gaussian_features_is_flagged_by_its_closed_form():
+    # |shift|^2 = 64 * 0.6^2 = 23 is added to a floor that real features have as well
+    real, made = (
+        torch.randn(n, 64, generator=generator(i, "test"), dtype=torch.double) for i, n in ((0, 400), (1, 150))
+    )
+    same, shifted = ({r.name: r for r in compare_features(x, real, seed=0)} for x in (made, made + 0.6))
+    added = shifted["Frechet distance"].value - same["Frechet distance"].value
+    assert failed(same) == set() and "Frechet distance" in failed(shifted)
+    # 1.2 times the sum of 64 differences of means: its standard deviation is sqrt(64 (1 / 150 + 1 / 250)) = 0.83
+    assert added == pytest.approx(64 * 0.6**2, abs=5 * 1.2 * 0.83)
 
 
 def test_sorted_samples_are_not_cut_off(folder):
@@ -194,13 +227,13 @@ def test_sorted_samples_are_not_cut_off(folder):
 
 
 def test_no_label_accuracy_where_no_label_was_asked_for(folder):
-    assert "label accuracy" not in judged_rows(UNSEEN[torch.arange(N)][0], None, folder)
+    assert "label accuracy" not in results(UNSEEN[torch.arange(N)][0], None, folder)
 
 
-def test_values_beyond_the_range_count_as_they_are_shown(folder):
+def test_values_beyond_the_range_are_clamped(folder):
     images, _ = UNSEEN[torch.arange(N)]
     beyond = torch.where(images == -1, -1.7, images)
-    assert judged_rows(beyond, None, folder) == judged_rows(images, None, folder)
+    assert results(beyond, None, folder) == results(images, None, folder)
 
 
 @pytest.mark.parametrize(
@@ -219,12 +252,12 @@ def test_bad_samples_are_named(samples, asked, words, tmp_path):
 
 
 @pytest.mark.parametrize("labels", [None, torch.zeros(200, dtype=torch.long)])
-def test_images_without_classes_have_no_judge(labels, tmp_path):
+def test_images_without_classes_have_no_classifier(labels, tmp_path):
     with pytest.raises(ValueError, match="needs labels"):
         feature_classifier(Images(FEW.pixels, labels, num_labels=1), folder=tmp_path)
 
 
-# ---------------------------------------------------------------- the kept judge
+# ---------------------------------------------------------------- the saved classifier
 
 
 def same(a, b):
@@ -241,13 +274,13 @@ def test_training_is_a_function_of_data_and_seed(brief):
 
 def test_the_second_call_trains_nothing(brief, tmp_path, monkeypatch, capsys):
     first = feature_classifier(FEW, folder=tmp_path / "new" / "folder")
-    assert "training a judge" in capsys.readouterr().out
+    assert "training a feature classifier" in capsys.readouterr().out
     monkeypatch.setattr(image_features, "train_classifier", None)
     second = feature_classifier(FEW, folder=tmp_path / "new" / "folder")
     assert same(first, second) and not second.training and capsys.readouterr().out == ""
 
 
-def test_other_data_has_another_judge(brief, tmp_path):
+def test_other_data_has_another_classifier(brief, tmp_path):
     pixels, labels = FEW.pixels.clone(), FEW.labels.clone()
     pixels[3, 0, 4, 4] += 1
     labels[3] = (labels[3] + 1) % 10
@@ -257,7 +290,7 @@ def test_other_data_has_another_judge(brief, tmp_path):
 
 
 @pytest.mark.parametrize("place", [0, 30, 0.3, 0.5, 0.9, -22, "cut"])
-def test_a_damaged_file_is_trained_anew(place, brief, tmp_path, capsys):
+def test_a_damaged_file_is_trained_again(place, brief, tmp_path, capsys):
     first = feature_classifier(FEW, folder=tmp_path)
     (path,) = tmp_path.iterdir()
     content = bytearray(path.read_bytes())
@@ -269,15 +302,15 @@ def test_a_damaged_file_is_trained_anew(place, brief, tmp_path, capsys):
     capsys.readouterr()
     assert same(first, feature_classifier(FEW, folder=tmp_path))
     said = capsys.readouterr().out
-    assert said.count("\n") == 1 and "anew" in said
+    assert said.count("\n") == 1 and "again" in said
     feature_classifier(FEW, folder=tmp_path)
     assert capsys.readouterr().out == ""
 
 
 def test_a_folder_that_cannot_be_written_costs_only_the_file(brief, tmp_path, capsys):
-    (tmp_path / "judges").write_text("a file")
-    assert not feature_classifier(FEW, folder=tmp_path / "judges").training
-    assert "could not be kept" in capsys.readouterr().out
+    (tmp_path / "classifiers").write_text("a file")
+    assert not feature_classifier(FEW, folder=tmp_path / "classifiers").training
+    assert "could not be saved" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("dims", [(1, 8, 8), (3, 28, 28), (3, 64, 48), (4, 9, 33)])
@@ -285,5 +318,5 @@ def test_any_size_has_64_features_of_variance_1(dims):
     net = FeatureClassifier(dims, 7).train()
     images = torch.rand(50, *dims, generator=generator(0, "test")) * 2 - 1
     torch.testing.assert_close(net(images)[0].var(0, correction=0), torch.ones(64), atol=0.05, rtol=0)
-    features, told = features_of(net.eval(), images.split(20))
-    assert features.shape == (50, 64) and features.dtype == torch.float64 and told.shape == (50,)
+    features, predicted = features_of(net.eval(), images.split(20))
+    assert features.shape == (50, 64) and features.dtype == torch.float64 and predicted.shape == (50,)

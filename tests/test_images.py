@@ -205,7 +205,7 @@ def test_class_names_that_are_no_numbers_are_sorted_as_words(tmp_path):
     assert MNISTDataset(tmp_path).classes == ["10", "9", "cat", "dog"]
 
 
-def test_what_lies_about_is_left_out_and_counted(tree, capsys):
+def test_anything_else_is_ignored_and_counted(tree, capsys):
     (tree / "notes.txt").touch()
     picture(tree / "contact_sheet.png", size=(50, 50))
     (tree / "9" / "Thumbs.db").touch()
@@ -218,7 +218,7 @@ def test_what_lies_about_is_left_out_and_counted(tree, capsys):
     assert len(lines) == 4
     for what, example in (
         ("2 files outside the class folders", "contact_sheet.png"),
-        ("2 files that are no images", "Thumbs.db"),
+        ("2 files that are not images", "Thumbs.db"),
         ("2 hidden files or folders", ".ipynb_checkpoints"),
         ("1 folders inside class folders", "more"),
     ):

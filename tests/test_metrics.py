@@ -1,4 +1,4 @@
-"""Distances against known values, and that the judgement has teeth but does not bite real data."""
+"""Metrics against known values; that they flag faults and do not flag real data."""
 
 import numpy as np
 import pytest
@@ -8,14 +8,14 @@ from scipy import stats
 from dataset import make_dataset
 from diffusion import exact_denoiser
 from metrics.distances import (
-    DISTANCES,
+    METRICS,
     classifier_accuracy,
-    density_distance,
+    compare_with_floors,
+    compute_floors,
+    density_metric,
     energy_distance,
+    evaluate_points,
     exact_draws,
-    floors,
-    measure,
-    metric_result,
     negative_log_density,
     rows_of,
     sliced_wasserstein,
@@ -27,24 +27,26 @@ from runtime.randomness import generator
 from sampler import last, sample
 from schedule import LinearNoiseScheduler
 
-LAW = make_dataset("moons", 1, 0, noise=0.05).mixture
+MIXTURE = make_dataset("moons", 1, 0, noise=0.05).mixture
 N = 10_000
 
 
 def draw(n, i):
-    return exact_draws(LAW, seed=123)(n, i)
+    return exact_draws(MIXTURE, seed=123)(n, i)
 
 
 @pytest.fixture(scope="module")
 def measured():
-    """Every distance with its floors at N points, measured once."""
-    distances = [*DISTANCES, density_distance(LAW)]
-    return [(d, min(N, d.most), floors(d, draw, min(N, d.most))) for d in distances]
+    """Every metric with its floors at N points, computed once."""
+    metrics = [*METRICS, density_metric(MIXTURE)]
+    return [(d, min(N, d.most), compute_floors(d, draw, min(N, d.most))) for d in metrics]
 
 
 def flagged(samples, measured, i=0):
     return [
-        d.name for d, n, f in measured if not metric_result(d, d.between(samples[:n], draw(n, 1000 + i)), f, n).passed
+        d.name
+        for d, n, f in measured
+        if not compare_with_floors(d, d.compute(samples[:n], draw(n, 1000 + i)), f, n).passed
     ]
 
 
@@ -77,7 +79,7 @@ def test_negative_log_density_of_a_gaussian_is_its_entropy():
 
 def test_real_data_is_flagged_by_none_in_20_seeds(measured):
     for seed in range(20):
-        assert flagged(exact_draws(LAW, seed=1000 + seed)(N, 0), measured, seed) == []
+        assert flagged(exact_draws(MIXTURE, seed=1000 + seed)(N, 0), measured, seed) == []
 
 
 def wide(g):
@@ -85,19 +87,19 @@ def wide(g):
 
 
 def one_moon(g):
-    x, part = LAW.sample_parts(3 * N, g)
-    return x[part < len(LAW.centres) // 2][:N]
+    x, part = MIXTURE.sample_parts(3 * N, g)
+    return x[part < len(MIXTURE.centres) // 2][:N]
 
 
 def uneven(g):
-    x, part = LAW.sample_parts(3 * N, g)
-    upper = part < len(LAW.centres) // 2
+    x, part = MIXTURE.sample_parts(3 * N, g)
+    upper = part < len(MIXTURE.centres) // 2
     share = int(0.45 * N)
     return torch.cat([x[upper][:share], x[~upper][: N - share]])[torch.randperm(N, generator=g)]
 
 
 def memorised(g):
-    return LAW.sample(200, g)[torch.randint(200, (N,), generator=g)]
+    return MIXTURE.sample(200, g)[torch.randint(200, (N,), generator=g)]
 
 
 @pytest.mark.parametrize("fault", [wide, one_moon, uneven, memorised])
@@ -109,30 +111,30 @@ def test_faults_are_flagged(fault, measured):
 def chain_of_the_exact_denoiser(sampler, n):
     scheduler, g = LinearNoiseScheduler(1000), generator(5, "test")
     shift, scale = torch.tensor([0.5, 0.25]), torch.tensor([0.87, 0.5])
-    denoise = exact_denoiser(LAW.scaled(shift, scale), scheduler)
+    denoise = exact_denoiser(MIXTURE.scaled(shift, scale), scheduler)
     x = last(sample(denoise, scheduler, torch.randn(n, 2, generator=g), sampler=sampler, generator=g))
-    return measure((x * scale + shift).numpy(), draw, LAW)
+    return evaluate_points((x * scale + shift).numpy(), draw, MIXTURE)
 
 
-def test_the_chain_of_the_exact_denoiser_is_indistinguishable_by_every_figure():
+def test_the_chain_of_the_exact_denoiser_is_indistinguishable_by_every_metric():
     assert [row.name for row in chain_of_the_exact_denoiser("dpmpp_2m", N) if not row.passed] == []
 
 
 def test_ddpm_with_the_exact_denoiser_is_a_little_too_sharp():
     # Ancestral steps use the posterior variance of *known* x_0 (eq. 7). For a Gaussian as thin as the moons that leaves
-    # 0.88 .. 0.93 of its variance after 1000 steps, which the density sees (-0.03 .. -0.07 nats), and no other figure.
+    # 0.88 .. 0.93 of its variance after 1000 steps, which the density sees (-0.03 .. -0.07 nats), and no other metric.
     rows = {row.name: row for row in chain_of_the_exact_denoiser("ddpm", 2000)}
     sharp = rows.pop("negative log-density")
     assert -0.15 < sharp.value - sharp.floor < 0
     assert all(row.passed for row in rows.values())
 
 
-def test_likelihood_of_the_exact_denoiser_is_the_laws_density():
+def test_likelihood_of_the_exact_denoiser_is_the_exact_density():
     scheduler = LinearNoiseScheduler(1000)
-    x = LAW.noised(*scheduler.alpha_sigma_at(0)).sample(100, generator(0, "test"))
-    denoise = exact_denoiser(LAW, scheduler)
+    x = MIXTURE.noised(*scheduler.alpha_sigma_at(0)).sample(100, generator(0, "test"))
+    denoise = exact_denoiser(MIXTURE, scheduler)
     ours = log_likelihood(denoise, scheduler, x, scheduler.timesteps(400))
-    exact = LAW.noised(*scheduler.alpha_sigma_at(0)).log_density(x)
+    exact = MIXTURE.noised(*scheduler.alpha_sigma_at(0)).log_density(x)
     torch.testing.assert_close(ours, exact, atol=0.02, rtol=0)
 
 
@@ -156,14 +158,14 @@ def test_kl_of_a_shifted_gaussian_is_half_the_squared_shift():
 )
 def test_bad_samples_are_named(samples, words):
     with pytest.raises(ValueError, match=words):
-        measure(samples, draw, LAW)
+        evaluate_points(samples, draw, MIXTURE)
 
 
-def test_held_out_points_stand_in_for_an_unknown_law():
+def test_held_out_points_stand_in_for_an_unknown_distribution():
     points = draw(3000, 7)
     real = rows_of(points, seed=0)
     a, b = real(5000, 1), real(5000, 2)
     assert len(a) == len(b) == 1500
     assert not {tuple(p) for p in a.tolist()} & {tuple(p) for p in b.tolist()}
-    rows = measure(draw(1500, 8), real)
+    rows = evaluate_points(draw(1500, 8), real)
     assert all(row.passed for row in rows) and "negative log-density" not in {row.name for row in rows}

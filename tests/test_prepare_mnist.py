@@ -17,7 +17,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import prepare_mnist
 from prepare_mnist import fetch, prepare, read_idx, write_tree
 
-from images.sets import MNIST_ROOT, MNISTDataset, held_out_images
+from images import MNIST_ROOT
+from images.sets import MNISTDataset, held_out_images
 
 COUNTS = {"train": 30, "t10k": 20}
 
@@ -78,7 +79,7 @@ def test_idx_files_become_two_trees_and_are_not_written_twice(source, tmp_path, 
     data, unseen = held_out_images(MNISTDataset(out), "mnist", root=out)
     assert (len(data), len(unseen)) == (30, 20)
     prepare("a source that is not even looked at", out)
-    assert capsys.readouterr().out.count("all there already") == 2
+    assert capsys.readouterr().out.count("already complete") == 2
 
 
 @pytest.mark.parametrize("spelling", ["{}", "{}.gz", "dotted", "dotted.gz"])
@@ -150,7 +151,7 @@ def test_a_missing_image_is_written_again(source, tmp_path, capsys):
     next((tmp_path / "out" / "3").iterdir()).unlink()
     capsys.readouterr()
     prepare(str(source), tmp_path / "out")
-    assert capsys.readouterr().out.count("all there already") == 1
+    assert capsys.readouterr().out.count("already complete") == 1
     assert holds(tmp_path / "out", *TRAIN)
 
 
@@ -177,7 +178,9 @@ def test_a_damaged_gzip(source, tmp_path, how):
     path = source / "train-images-idx3-ubyte.gz"
     whole = path.read_bytes()
     path.write_bytes(whole[:-500] if how == "cut" else whole[:300] + bytes(300) + whole[600:])
-    with pytest.raises(ValueError, match=r"train-images-idx3-ubyte.gz is cut off or damaged \(.*\); fetch it again"):
+    with pytest.raises(
+        ValueError, match=r"train-images-idx3-ubyte.gz is truncated or damaged \(.*\); download it again"
+    ):
         prepare(str(source), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

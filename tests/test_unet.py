@@ -1,4 +1,4 @@
-"""The UNet and its blocks: shapes, what they can see, what they refuse."""
+"""The UNet and its blocks: shapes, what they depend on, what they refuse."""
 
 import pytest
 import torch
@@ -16,10 +16,10 @@ def seed():
     torch.manual_seed(0)
 
 
-def tiny(dims=(1, 8, 8), labels=0, *, awake=True, **options):
-    """A small UNet; awake: none of its weights are zero, as after a training."""
+def tiny(dims=(1, 8, 8), labels=0, *, fresh=False, **options):
+    """A small UNet; unless fresh, none of its layers are zero, as after a training."""
     net = UNet(dims, T, labels, **{"channels": (8, 16), "blocks": 1, "patch": 1, "heads": 2, **options})
-    return stirred(net) if awake else net
+    return net if fresh else stirred(net)
 
 
 def steps(count):
@@ -73,8 +73,8 @@ def test_a_fresh_residual_branch_adds_nothing():
 
 
 @pytest.mark.parametrize("channels", [2, 8, 16, 32])
-def test_a_residual_block_sees_the_condition(channels):
-    # with one channel to a group, normalising would take away again what the condition adds
+def test_a_residual_block_depends_on_the_condition(channels):
+    # with one channel to a group, normalising would remove what the condition adds
     block, x = stirred(ResidualBlock(channels, channels, COND)), torch.randn(1, channels, 4, 4)
     one, other = block(x, torch.randn(1, COND)), block(x, torch.randn(1, COND))
     assert float((one - other).detach().std()) > 0.01
@@ -87,7 +87,7 @@ def test_an_odd_map_is_refused_and_the_next_even_one_named(size, use):
         block(torch.randn(1, 8, *size), torch.randn(1, COND))
 
 
-def test_the_upsampling_block_looks_at_its_skip():
+def test_the_upsampling_block_uses_its_skip():
     block, cond = stirred(UpSamplingBlock(16, 8, COND, heads=2)), torch.randn(1, COND)
     x, skip = torch.randn(1, 16, 4, 4), torch.randn(1, 8, 8, 8)
     assert not torch.allclose(block(x, skip, cond), block(x, 0 * skip, cond))
@@ -135,7 +135,7 @@ def test_no_label_is_the_null_label(conditioning):
 
 @pytest.mark.parametrize("conditioning", ["embedding", "cross_attention"])
 def test_after_a_few_steps_every_parameter_learns_and_labels_matter(conditioning):
-    net = tiny((1, 8, 8), 3, awake=False, conditioning=conditioning)
+    net = tiny((1, 8, 8), 3, fresh=True, conditioning=conditioning)
     x, t, label = torch.randn(8, 1, 8, 8), steps(8), torch.arange(8) % 4
     target = torch.randn(4, 1, 8, 8)[label]  # each label has its own
     optimizer = torch.optim.Adam(net.parameters(), 1e-2)
@@ -149,7 +149,7 @@ def test_after_a_few_steps_every_parameter_learns_and_labels_matter(conditioning
 
 
 @pytest.mark.parametrize("conditioning", ["embedding", "cross_attention"])
-def test_the_samples_of_a_batch_do_not_see_each_other(conditioning):
+def test_the_samples_of_a_batch_are_independent(conditioning):
     net = tiny(labels=3, conditioning=conditioning).train()
     x, label = torch.randn(3, 1, 8, 8), torch.tensor([0, 1, 2])
     alone = net(x[1:2], steps(3)[1:2], label[1:2])
@@ -163,7 +163,7 @@ def test_attention_is_only_at_small_maps():
     assert held == [0, 1, 0]
 
 
-def test_cross_attention_looks_at_label_and_time():
+def test_cross_attention_attends_to_label_and_time():
     net, x = tiny(labels=3, conditioning="cross_attention"), torch.randn(1, 1, 8, 8)
     attention = net.bottleneck.stage.cross[-1].attention
 
@@ -191,8 +191,8 @@ def test_an_unconditional_network_refuses_labels():
         ((1, 28, 28), {"patch": 2, "channels": (8, 16, 24, 32)}, r"28x28 .* divisible by 16; use 32x32"),
         ((1, 30, 28), {"patch": 2, "channels": (8, 16)}, r"30x28 .* divisible by 4; use 32x28"),
         ((1, 9, 9), {"channels": (8,), "patch": 2}, r"divisible by 2; use 10x10"),
-        ((1, 8, 8), {"channels": (8, 15)}, "15 channels cannot be shared out among 2 attention heads"),
-        ((1, 8, 8), {"channels": (22, 44), "heads": 3}, "22 channels cannot be shared out among 3"),
+        ((1, 8, 8), {"channels": (8, 15)}, "15 channels cannot be divided among 2 attention heads"),
+        ((1, 8, 8), {"channels": (22, 44), "heads": 3}, "22 channels cannot be divided among 3"),
         ((1, 8, 8), {"channels": (8, 26), "attention_size": 0}, None),
         ((1, 8, 8), {"channels": (8, 13), "attention_size": 0}, "13 channels cannot be divided into groups"),
         ((1, 8, 8), {"channels": (9, 16), "attention_size": 0}, None),

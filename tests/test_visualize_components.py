@@ -1,4 +1,4 @@
-"""scripts/visualize_components.py as a person runs it: all pictures are there, none is blank, mistakes are named."""
+"""scripts/visualize_components.py as a person runs it: all pictures are made, none is blank, errors are clear."""
 
 import re
 import sys
@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 import visualize_components
 
-from images.sets import MNIST_ROOT
+from images import MNIST_ROOT
 from runtime import checkpoint
 from runtime.network_parts import stirred
 from runtime.trained import build
@@ -40,7 +40,7 @@ def tree(folder):
 
 
 def saved(path, *, dims=(1, 8, 8), classes=10, name="unet_small", dataset="digits", **model):
-    """A checkpoint of a network that has learnt nothing, but is not silent."""
+    """A checkpoint of an untrained network whose output is not zero."""
     model = {"name": name, "prediction": "v", **({**MODEL, **model} if "unet" in name else model)}
     process = {"schedule": "cosine", "num_timesteps": 40, "beta_start": None, "beta_end": None}
     config = {**process, "model": model, "dataset": {"name": dataset}}
@@ -77,15 +77,15 @@ def test_every_picture_is_written_and_none_is_blank(tmp_path):
     assert done.stderr == ""
     files = [*TIME, *NETWORKS, *MNIST]
     assert sorted(p.name for p in (tmp_path / "artifacts").iterdir()) == sorted(files)
-    assert [line for line in done.stdout.splitlines() if "left out" not in line] == [f"artifacts/{f}" for f in files]
-    assert done.stdout.count("left out 1 files outside the class folders") == 1
+    assert [line for line in done.stdout.splitlines() if "ignored" not in line] == [f"artifacts/{f}" for f in files]
+    assert done.stdout.count("ignored 1 files outside the class folders") == 1
     assert all(not_blank(tmp_path / "artifacts" / name) for name in files)
     for name in ("mhsa", "mhca"):
         one, other = ((tmp_path / "artifacts" / f"{name}_head{head}.png").read_bytes() for head in (0, 1))
         assert one != other
 
 
-def test_a_trained_network_is_shown_from_its_run_folder(tmp_path, monkeypatch, capsys):
+def test_a_trained_network_is_drawn_from_its_run_folder(tmp_path, monkeypatch, capsys):
     (tmp_path / "run").mkdir()
     saved(tmp_path / "run" / "mine.pt", conditioning="cross_attention")
     script(f"--checkpoint {tmp_path / 'run'} --skip time mnist down bottleneck --outdir {tmp_path / 'a'}", monkeypatch)
@@ -104,16 +104,16 @@ def test_a_trained_networks_parts_are_what_runs_in_it(tmp_path):
     torch.testing.assert_close(parts["bottleneck"].output(), parts["upsample"].given[0])
 
 
-def test_what_a_trained_network_lacks_is_said_and_has_random_weights(tmp_path, capsys):
+def test_what_a_trained_network_lacks_is_named_and_has_random_weights(tmp_path, capsys):
     path = saved(tmp_path / "a.pt", dims=(3, 8, 8), classes=0, channels=[8], attention_size=0)
     parts = visualize_components.network_parts(list(visualize_components.NETWORKS), torch.device("cpu"), path)
     said = capsys.readouterr().out.splitlines()
     lacks = {"mhsa": "self-attention", "mhca": "cross-attention", "down": "downsampling", "upsample": "upsampling"}
     for name, part in parts.items():
-        shown = [line for line in said if line.startswith(f"{name} shows random weights because the model has no")]
-        assert len(shown) == (name in lacks) and all(lacks[name] in line for line in shown)
+        named = [line for line in said if line.startswith(f"{name} has random weights because the model has no")]
+        assert len(named) == (name in lacks) and all(lacks[name] in line for line in named)
         assert part.origin.startswith("random" if name in lacks else "trained")
-    assert said[0].startswith("a sample stands for an image")  # digits are grey, and this network is for colours
+    assert said[0].startswith("using a sample in place of an image")  # digits are grey, and this network is for colours
 
 
 def test_skipped_pictures_are_not_made(tmp_path, monkeypatch):
@@ -121,11 +121,11 @@ def test_skipped_pictures_are_not_made(tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(TIME)
 
 
-def test_without_mnist_its_pictures_are_left_out_with_a_word(tmp_path, monkeypatch, capsys):
+def test_without_mnist_its_pictures_are_skipped_with_a_message(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     script("--skip time mhsa mhca down bottleneck upsample unet", monkeypatch)
     (line,) = capsys.readouterr().out.splitlines()
-    assert "left out mnist_grid.png and mnist_label_hist.png" in line and "prepare_mnist.py" in line
+    assert "skipped mnist_grid.png and mnist_label_hist.png" in line and "prepare_mnist.py" in line
     assert not list(tmp_path.iterdir())
 
 
@@ -173,7 +173,7 @@ def test_an_outdir_that_is_a_file_is_named(tmp_path, monkeypatch):
         script(f"--outdir {tmp_path / 'file'} --skip mnist", monkeypatch)
 
 
-@pytest.mark.parametrize(("line", "words"), [("--skip moon", "invalid choice: 'moon'"), ("--help", "leave out some")])
+@pytest.mark.parametrize(("line", "words"), [("--skip moon", "invalid choice: 'moon'"), ("--help", "parts to skip")])
 def test_argparse_answers(line, words, monkeypatch, capsys):
     with pytest.raises(SystemExit) as stopped:
         script(line, monkeypatch)

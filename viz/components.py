@@ -1,7 +1,7 @@
-"""Stills of a network's parts: time embedding, attention, feature maps; and of image sets. Every function returns a
-Figure; figures.save writes it."""
+"""Figures of a network's parts (time embedding, attention, feature maps) and of image sets; stills.save writes them."""
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,11 +18,11 @@ from viz.colours import TRACKED, hex_colour
 from viz.stills import BLUE, GREY
 from viz.tiles import pixels, tiled
 
-# dark at 0 and brighter the farther from it: bright means large, blue below 0 and orange above
+# dark at 0, blue below and orange above, and brighter with the absolute value
 SIGNED = LinearSegmentedColormap.from_list("signed", ["#bfe1ff", "#2f6db5", "#15171c", "#d65831", "#ffe2b8"])
-PROBABILITY = "attention probability (every row adds up to 1)"
+PROBABILITY = "attention probability (every row sums to 1)"
 CYAN, OUTLINED = hex_colour(TRACKED), [withStroke(linewidth=2, foreground="black")]
-SHOWN = "noised image shown to it"
+GIVEN = "noisy input image"
 
 # ---------------------------------------------------------------- time embedding
 
@@ -36,7 +36,7 @@ def time_embedding_heatmap(embedding: NDArray, timesteps: Sequence[int]) -> Figu
     ax.axvline(dim / 2 - 0.5, color="white", linewidth=1.5)
     ax.set_yticks(range(len(timesteps)), [f"t = {t}" for t in timesteps])
     ax.set(xlabel="dimension; in each half the frequency falls from left to right", ylabel="timestep")
-    figure.suptitle(f"sinusoidal time embedding, {dim} dimensions: the brighter, the farther from 0")
+    figure.suptitle(f"sinusoidal time embedding, {dim} dimensions: brighter means larger in absolute value")
     for at, half in ((0.25, "sin half"), (0.75, "cos half")):
         ax.text(at, 1.02, half, transform=ax.transAxes, ha="center", va="bottom")
     figure.colorbar(cells, ax=ax, label="value", ticks=[-1, -0.5, 0, 0.5, 1])
@@ -50,9 +50,9 @@ def time_embedding_lines(embedding: NDArray, timesteps: Sequence[int], frequenci
     ax = figure.subplots()
     for i, (values, t) in enumerate(zip(embedding, timesteps)):
         ax.plot(values, ".-", color=f"C{i}", linewidth=1.2, markersize=4, label=f"t = {t}")
-    ax.set(xlabel="dimension (all of the sin half)", ylabel="value", ylim=(-1.1, 1.1), xlim=(-1, len(periods)))
+    ax.set(xlabel="dimension (all in the sin half)", ylabel="value", ylim=(-1.1, 1.1), xlim=(-1, len(periods)))
     ax.set_title(
-        f"time embedding, first {len(periods)} dimensions: fast to change with t on the left, slow on the right"
+        f"time embedding, first {len(periods)} dimensions: changing fast with t on the left, slowly on the right"
     )
     at = np.arange(0, len(periods), 9)
     above = ax.secondary_xaxis("top")
@@ -71,23 +71,25 @@ def self_attention(
 ) -> Figure:
     """One head's attention weights (N, N), without a mask and with the causal one.
 
-    Where the tokens are the pixels of a map of size `grid` (h, w), below them also: where a few of these look, beside
-    the image (C, H, W) in [-1, 1] that the network was shown.
+    If the tokens are the pixels of a map of size `grid` (h, w), a second row has the image (C, H, W) in [-1, 1] that
+    the network was given, and what a few of the pixels attend to.
     """
     figure = Figure(figsize=(10, 7.8 if grid else 4.9), layout="constrained")
     rows = ["AAAABBBB", "00112233"] if grid else ["AAAABBBB"]
     axes = figure.subplot_mosaic([list(row) for row in rows], height_ratios=[1.75, 1][: len(rows)])
     future = np.triu(np.ones_like(causal, dtype=bool), 1)
     highest = max(weights.max(), np.quantile(causal[~future], 0.95))  # the first token has only itself: always 1
-    _matrix(axes["A"], weights, highest, "without a mask: each token may look at all")
-    cells = _matrix(axes["B"], np.where(future, np.nan, causal), highest, "causal mask: at itself and those before it")
-    axes["B"].text(0.96, 0.95, "hidden:\nexactly 0", transform=axes["B"].transAxes, ha="right", va="top", color="0.3")
+    _matrix(axes["A"], weights, highest, "without a mask: each token attends to all")
+    cells = _matrix(
+        axes["B"], np.where(future, np.nan, causal), highest, "causal mask: only to itself and those before"
+    )
+    axes["B"].text(0.96, 0.95, "masked:\nexactly 0", transform=axes["B"].transAxes, ha="right", va="top", color="0.3")
     for name in "AB":
-        axes[name].set(xlabel="key: what is looked at", ylabel=f"query: who looks ({_tokens(grid)})")
+        axes[name].set(xlabel="key (attended to)", ylabel=f"query: {_tokens(grid)}")
     figure.colorbar(cells, ax=[axes["A"], axes["B"]], label=PROBABILITY, extend="max", fraction=0.04)
     figure.suptitle(title)
-    if grid:
-        _where_they_look([axes[i] for i in "0123"], weights, image, grid)
+    if grid and image is not None:
+        _attended([axes[i] for i in "0123"], weights, image, grid)
     return figure
 
 
@@ -96,50 +98,61 @@ def cross_attention(
 ) -> Figure:
     """One head's attention weights (N, M) from N query tokens to M context tokens, called `context`.
 
-    Where the queries are the pixels of a map of size `grid` (h, w), beside them also: which pixels look at each
-    context token, and the image (C, H, W) in [-1, 1] that the network was shown.
+    If the queries are the pixels of a map of size `grid` (h, w), further panels have the image (C, H, W) in [-1, 1]
+    that the network was given, and how much each pixel attends to each context token.
     """
     figure = Figure(figsize=(12 if grid else 6.4, 6), layout="constrained")
-    width = -(-(len(context) + 1) // 2)
-    names = [*range(len(context) + 1), *["."] * width][: 2 * width]
+    width, panels = -(-(len(context) + 1) // 2), ["input", *context]
+    names = [*panels, *["."] * width][: 2 * width]
     axes = figure.subplot_mosaic(
         [["all", "all", *names[:width]], ["all", "all", *names[width:]]] if grid else [["all"]], empty_sentinel="."
     )
     cells = _matrix(axes["all"], weights, weights.max(), "from query tokens to context tokens", aspect="auto")
-    axes["all"].set(xlabel="key: what is looked at (context tokens)", ylabel=f"query: who looks ({_tokens(grid)})")
+    axes["all"].set(xlabel="key: context token", ylabel=f"query: {_tokens(grid)}")
     axes["all"].set_xticks(range(len(context)), context, rotation=25)
     figure.colorbar(cells, ax=list(axes.values()), label=PROBABILITY)
     figure.suptitle(title)
-    if grid:
-        _picture(axes[0], image, SHOWN)
+    if grid and image is not None:
+        _picture(axes["input"], image, GIVEN)
         for i, name in enumerate(context):
-            _matrix(axes[i + 1], weights[:, i].reshape(grid), weights.max(), f"who looks at {name}")
-            axes[i + 1].set(xlabel="column of the map", ylabel="row of the map")
+            _matrix(axes[name], weights[:, i].reshape(grid), weights.max(), f"attention to {name}")
+            axes[name].set(xlabel="column of the map", ylabel="row of the map")
     return figure
 
 
-def _where_they_look(axes: Sequence[Axes], weights: NDArray, image: NDArray, grid: Sequence[int]) -> None:
-    """The image with three pixels of the map marked on it, and for each of them a map of what it looks at."""
+def _attended(axes: Sequence[Axes], weights: NDArray, image: NDArray, grid: Sequence[int]) -> None:
+    """The image with three pixels of the map marked on it, and for each of them a map of what it attends to."""
     h, w = grid
-    _picture(axes[0], image, SHOWN)
+    _picture(axes[0], image, GIVEN)
     chosen = [(h // 4, w // 2), (h // 2, w // 2), (3 * h // 4, w // 2)]
-    looks = [weights[row * w + column].reshape(grid) for row, column in chosen]
-    for i, (ax, at, probabilities) in enumerate(zip(axes[1:], chosen, looks), 1):
-        cells = _matrix(ax, probabilities, np.max(looks), f"where pixel {i} looks")
+    maps = [weights[row * w + column].reshape(grid) for row, column in chosen]
+    shared = Normalize(0, np.max(maps))
+    for i, (ax, at, probabilities) in enumerate(zip(axes[1:], chosen, maps), 1):
+        _matrix(ax, probabilities, shared.vmax, f"what pixel {i} attends to")
         ax.set(xlabel="column of the map", ylabel="row of the map")
         for place, size in ((ax, np.ones(2)), (axes[0], np.array(image.shape[1:]) / grid)):
-            low = np.array(at) * size - 0.5
-            place.add_patch(Rectangle(low[::-1], *size[::-1], fill=False, edgecolor=CYAN, linewidth=2))
-            middle = (low + size / 2)[::-1]
-            place.text(*middle, i, color=CYAN, ha="center", va="center", fontweight="bold", path_effects=OUTLINED)
-    axes[0].figure.colorbar(cells, ax=axes, label="the same, no mask", fraction=0.04)
+            (top, left), (height, width) = np.array(at) * size - 0.5, size
+            place.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=CYAN, linewidth=2))
+            place.text(
+                left + width / 2,
+                top + height / 2,
+                str(i),
+                color=CYAN,
+                ha="center",
+                va="center",
+                fontweight="bold",
+                path_effects=OUTLINED,
+            )
+    axes[0].figure.colorbar(ScalarMappable(shared, "magma"), ax=axes, label="the same, no mask", fraction=0.04)
 
 
 def _tokens(grid: Sequence[int]) -> str:
     return f"pixel of the {grid[0]}x{grid[1]} map, row by row" if grid else "position"
 
 
-def _matrix(ax: Axes, weights: NDArray, highest: float | None, title: str, aspect: str = "equal") -> AxesImage:
+def _matrix(
+    ax: Axes, weights: NDArray, highest: float | None, title: str, aspect: Literal["equal", "auto"] = "equal"
+) -> AxesImage:
     """Probabilities from 0 (dark) to `highest`; NaN is grey."""
     ax.set_facecolor("0.85")
     ax.set_title(title, fontsize="medium")
@@ -152,7 +165,7 @@ def _matrix(ax: Axes, weights: NDArray, highest: float | None, title: str, aspec
 
 
 def feature_maps(maps: Sequence[tuple[str, NDArray]], title: str) -> Figure:
-    """Maps (H, W) side by side, each with its name and its own scale; an image (C, H, W) in [-1, 1] stays a picture."""
+    """Maps (H, W) side by side, each with its name and its own scale; images (C, H, W) are drawn as such."""
     figure = Figure(figsize=(4.3 * len(maps), 3.9), layout="constrained")
     for ax, (name, values) in zip(figure.subplots(1, len(maps)), maps):
         if values.ndim == 3:
@@ -169,12 +182,12 @@ def images(rows: Sequence[Sequence[tuple[str, NDArray]]], title: str) -> Figure:
     """Images (C, H, W) in [-1, 1] in rows, each with its name."""
     figure = Figure(figsize=(3 * len(rows[0]) + 1, 2.9 * len(rows) + 0.7), layout="constrained")
     axes = figure.subplots(len(rows), len(rows[0]), squeeze=False)
-    for ax, (name, image) in zip(axes.ravel(), [shown for row in rows for shown in row]):
+    for ax, (name, image) in zip(axes.ravel(), [named for row in rows for named in row]):
         _picture(ax, image, name)
         ax.set(xlabel="", ylabel="")
     figure.supxlabel("column of pixels", fontsize="medium")
     figure.supylabel("row of pixels", fontsize="medium")
-    if len(rows[0][0][1]) == 1:  # of colours, no bar could show the scale
+    if len(rows[0][0][1]) == 1:  # a colour bar makes no sense for colour images
         figure.colorbar(ScalarMappable(Normalize(-1, 1), "gray"), ax=axes, label="value", fraction=0.04)
     figure.suptitle(title)
     return figure
@@ -188,7 +201,7 @@ def image_grid(images: NDArray, names: Sequence[str], title: str, columns: int =
     whole = tiled(pixels(images), np.where(cells < len(images), cells, -1), gap, [255])
     figure = Figure(figsize=(columns + 1.6, 0.95 * rows + 1.4), layout="constrained")
     ax = figure.subplots()
-    shown = ax.imshow(whole / 255, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    drawn = ax.imshow(whole / 255, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     for i, name in enumerate(names):
         row, column = divmod(i, columns)
         x, y = gap + column * (width + gap) + width / 2, row * (height + gap) + gap - 1
@@ -199,7 +212,7 @@ def image_grid(images: NDArray, names: Sequence[str], title: str, columns: int =
     ax.set(xlabel="column of pixels", ylabel="row of pixels", title=title)
     ax.spines[:].set_visible(False)
     if images.shape[1] == 1:
-        figure.colorbar(shown, ax=ax, label="brightness shown (in the data set -1 .. 1)", shrink=0.8)
+        figure.colorbar(drawn, ax=ax, label="brightness (in the data set -1 .. 1)", shrink=0.8)
     return figure
 
 
