@@ -33,9 +33,11 @@ def main(o: Main, run_folder: Path) -> None:
     of_images = o.dataset.name in IMAGE_DATASETS
     films.check_options(o.animation, of_images, o.track_samples, o.save_trajectory)
     scheduler = make_scheduler(o.schedule, o.num_timesteps, o.beta_start, o.beta_end)
-    tracked = checked_rows(o.track_samples, o.num_samples)
-    count, make = (min(o.num_samples, IMAGES), make_images) if of_images else (o.num_samples, make_dataset)
+    count, make = o.num_samples, make_dataset
+    if of_images:
+        count, make = min(count or IMAGES, IMAGES), make_images
     data = make(n_samples=count, seed=o.seed, **asdict(o.dataset))
+    tracked = checked_rows(o.track_samples, len(data))
     print(f"{len(data)} {'images' if of_images else 'points'} of {o.dataset.name}, {o.num_timesteps} forward steps")
     if warning := scheduler.signal_warning():
         print(f"warning: {warning}")
