@@ -10,13 +10,14 @@ from rerun.chunk import RrdReader
 from test_recordings import column
 
 from metrics.scene import Loss, Process, Scene
+from rerun_viz import log_scene
 from runtime import training_grids
 from schedule import make_scheduler
 from viz import image_film
 from viz import image_grids as image_figures
 from viz.colours import GROUND
 from viz.films import HELD_S
-from viz.recording.images import GAP_SHARE, log_images
+from viz.recording.images import GAP_SHARE
 from viz.tiles import arranged, pixels, scaled, tiled
 from viz.viewer import recording
 
@@ -147,16 +148,19 @@ def test_films_of_many_large_images_stay_small(tmp_path):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_recording_holds_the_grids_on_both_clocks(process, channels, tmp_path):
     states = np.repeat(process.states, channels, 2)
-    guesses, grid = -states, arranged(12, np.arange(12) % 3, ["cat", "dog", "horse"])
+    guesses, labels, classes = -states, np.arange(12) % 3, ["cat", "dog", "horse"]
+    grid = arranged(12, labels, classes)
     scene = Scene(
         [Process("reverse", states, NOISINGS)],
         alpha_bar=np.linspace(1, 0, 51),
         guesses=(states, guesses),
         loss=Loss(np.array([10.0, 20.0]), np.array([0.5, 0.3]), None),
+        labels=labels,
+        classes=classes,
     )
     path = tmp_path / "a.rrd"
     with recording("test", path, "file") as rec:
-        log_images(scene, grid, rec=rec)
+        log_scene(scene, rec=rec)
     gap = round(GAP_SHARE * 8)
     for entity, images in (("/reverse/x_t", states), ("/reverse/x_0", guesses)):
         for clock, order in (("step", [0, 1, 2, 3]), ("t", [3, 2, 1, 0])):
