@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from metrics.scene import Process, Scene
 from viz.colours import LABEL
+from viz.image_grids import Grid, arranged, pixels, tiled
 from viz.recording.panel import NIGHT, Panel, Words, clocks
-from viz.tiles import Grid, arranged, pixels, tiled
 
 GAP_SHARE = 0.12  # of an image's side
 LETTER_SHARE = 0.3  # of an image's side: what is left free for each letter of a name
