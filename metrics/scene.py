@@ -1,18 +1,21 @@
 """What a recording or an animation is about: plain arrays, computed in replay.py, drawn elsewhere.
 
 Everything is in one coordinate system: for a trained model the normalised one, in which it was trained and in which
-x_T is N(0, I). "Noisings" and the two clocks are explained in schedule.py and rerun_viz.py.
+x_T is N(0, I). Forward steps are explained in schedule.py, the two clocks in rerun_viz.py.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 
 class Process(NamedTuple):
-    """states (S, N, d), of images (S, N, C, H, W), the i-th noised noisings[i] times; side: "forward" or "reverse"."""
+    """One process, side "forward" or "reverse": states (S, N, d), of images (S, N, C, H, W).
+
+    states[i] is as noisy as after steps[i] forward steps; steps (S,) rise from 0, in reverse they fall to 0.
+    """
 
     side: str
     states: NDArray
@@ -25,7 +28,7 @@ class Process(NamedTuple):
 
 
 class Field(NamedTuple):
-    """Arrows along a score: origins (G, d), vectors (S, G, d), the i-th set of them for noisings[i]."""
+    """Arrows along a score: origins (G, d), vectors (S, G, d), vectors[i] after steps[i] forward steps."""
 
     name: str
     origins: NDArray
@@ -61,6 +64,7 @@ class Scene(NamedTuple):
     normalised: bool = False
     labels: NDArray | None = None  # of images: the condition of each, an index into `classes`
     classes: Sequence[str] = ()
+    tracked: Sequence[int] | NDArray[np.int64] = ()  # rows of points that are drawn in cyan
 
     @property
     def of_images(self) -> bool:
@@ -83,9 +87,9 @@ def checked_points(points: NDArray) -> NDArray[np.float32]:
     return points
 
 
-def checked_rows(rows: Sequence[int] | None, count: int) -> NDArray[np.int64]:
+def checked_rows(rows: ArrayLike | None, count: int) -> NDArray[np.int64]:
     """Tracked rows of `count`; by default the first six."""
-    rows = np.arange(min(6, count)) if rows is None else np.asarray(rows, dtype=np.int64)
-    if rows.size and not (rows.min() >= 0 and rows.max() < count):
-        raise ValueError(f"track_samples must lie in 0..{count - 1}, got {rows.tolist()}")
-    return rows
+    chosen = np.arange(min(6, count)) if rows is None else np.asarray(rows, dtype=np.int64)
+    if chosen.size and not (chosen.min() >= 0 and chosen.max() < count):
+        raise ValueError(f"track_samples must lie in 0..{count - 1}, got {chosen.tolist()}")
+    return chosen

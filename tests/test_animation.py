@@ -9,9 +9,9 @@ from conftest import command
 from PIL import Image
 
 from metrics.scene import Process, Scene
-from viz import films as animation
+from viz import films
 from viz.colours import NOISE_STOPS
-from viz.films import animate, check_writer, frames, load_scene, save_scene
+from viz.films import animate, check_options, frames, load_scene, save_scene
 
 LIMIT = 1_000_000  # bytes
 
@@ -41,9 +41,9 @@ def test_a_film_is_small_and_shows_both_processes(scene, tmp_path):
     path = animate(scene, tmp_path / "a.gif")
     assert path.stat().st_size < LIMIT
     film = list(pictures(path))
-    assert len(film) == animation.FRAMES
+    assert len(film) == films.POINTS.frames
     assert {picture.shape for picture, _ in film} == {(280, 480, 3)}
-    assert film[-1][1] == 1000 * animation.HELD_S and film[0][1] < 100
+    assert film[-1][1] == 1000 * films.HELD_S and film[0][1] < 100
     (first, _), (last, _) = film[0], film[-1]
     green, red, middle = NOISE_STOPS[0], NOISE_STOPS[-1], 240
     assert has(first[:, :middle], green) and has(first[:, middle:], red)  # forward clean, reverse noise
@@ -67,6 +67,13 @@ def test_a_trajectory_comes_back_from_its_file(scene, tmp_path):
         assert np.array_equal(one.states, other.states) and np.array_equal(one.steps, other.steps)
 
 
+def test_a_trajectory_with_the_former_names_is_read(scene, tmp_path):
+    forward = scene.processes[0]
+    np.savez(tmp_path / "t.npz", forward=forward.states, forward_noisings=forward.steps)
+    (again,) = load_scene(tmp_path / "t.npz").processes
+    assert again.side == "forward" and np.array_equal(again.steps, forward.steps)
+
+
 def test_nan_is_refused(tmp_path):
     with pytest.raises(ValueError, match="NaN"):
         animate(Scene([Process("forward", np.full((2, 5, 2), np.nan), np.arange(2))]), tmp_path / "a.gif")
@@ -76,7 +83,7 @@ def test_nan_is_refused(tmp_path):
 def test_mp4_without_ffmpeg_is_refused_in_one_sentence(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda program: None)
     with pytest.raises(ValueError, match=r"ffmpeg.*animation=gif"):
-        check_writer("mp4")
+        check_options("mp4", of_images=False)
 
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")

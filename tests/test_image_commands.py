@@ -12,7 +12,7 @@ from test_recordings import column
 from runtime import checkpoint
 from runtime.trained import load
 from sampler import last
-from viz.tiles import arranged, pixels
+from viz.image_grids import arranged, pixels
 
 DIGITS = "dataset=digits model=unet_small model.channels=[16,32] model.blocks=1 num_samples=400 threads=1"
 SHORT = f"{DIGITS} {NO_EVALUATION} batch_size=16 num_timesteps=100 max_steps=60"  # 20 or so steps an epoch

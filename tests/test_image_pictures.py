@@ -10,17 +10,16 @@ from rerun.chunk import RrdReader
 from test_recordings import column
 
 from metrics.scene import Loss, Process, Scene
+from rerun_viz import log_scene
 from runtime import training_grids
-from schedule import make_scheduler
-from viz import image_film
-from viz import image_grids as image_figures
+from viz import films, image_grids
 from viz.colours import GROUND
 from viz.films import HELD_S
-from viz.recording.images import GAP_SHARE, log_images
-from viz.tiles import arranged, pixels, scaled, tiled
+from viz.image_grids import arranged, pixels, scaled, tiled
+from viz.recording.images import GAP_SHARE
 from viz.viewer import recording
 
-NOISINGS = np.array([50, 20, 5, 0])
+STEPS = np.array([50, 20, 5, 0])
 
 
 @pytest.fixture
@@ -28,8 +27,8 @@ def process():
     """4 states of 12 grey images of 8x8, from noise to a tile of one grey each."""
     rng = np.random.default_rng(0)
     clean = np.broadcast_to(np.linspace(-1, 1, 12)[:, None, None, None], (12, 1, 8, 8))
-    share = (NOISINGS / 50)[:, None, None, None, None]
-    return Process("reverse", ((1 - share) * clean + share * rng.normal(size=(4, 12, 1, 8, 8))).astype("f"), NOISINGS)
+    share = (STEPS / 50)[:, None, None, None, None]
+    return Process("reverse", ((1 - share) * clean + share * rng.normal(size=(4, 12, 1, 8, 8))).astype("f"), STEPS)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +83,7 @@ def test_tiles_stand_in_their_cells():
 
 
 def drawn(figure, path):
-    figure.savefig(path, dpi=image_figures.DPI)
+    figure.savefig(path, dpi=image_grids.DPI)
     return np.asarray(Image.open(path).convert("RGB"))
 
 
@@ -96,18 +95,18 @@ def box(picture):
 
 def test_a_sheet_shows_every_pixel_as_it_is(process, tmp_path):
     images = process.states[-1]
-    sheet = drawn(image_figures.samples(images, np.arange(12) % 3, ["cat", "dog", "horse"]), tmp_path / "a.png")
+    sheet = drawn(image_grids.samples(images, np.arange(12) % 3, ["cat", "dog", "horse"]), tmp_path / "a.png")
     grid = arranged(12, np.arange(12) % 3, ["cat", "dog", "horse"])
-    assert np.array_equal(box(sheet), image_figures.grid_picture(images, grid))
-    before = box(drawn(image_figures.samples(images, None, []), tmp_path / "b.png"))
-    assert np.array_equal(before, image_figures.grid_picture(images, arranged(12)))
+    assert np.array_equal(box(sheet), image_grids.grid_picture(images, grid))
+    before = box(drawn(image_grids.samples(images, None, []), tmp_path / "b.png"))
+    assert np.array_equal(before, image_grids.grid_picture(images, arranged(12)))
 
 
 @pytest.mark.parametrize(
     "title", ["short", "a title that is much wider than the one little tile below it\nand a second line"]
 )
 def test_a_title_fits_into_its_picture(title, tmp_path):
-    sheet = drawn(image_figures.table(np.zeros((1, 1, 1, 8, 8)), title, ["row"], ["column"]), tmp_path / "a.png")
+    sheet = drawn(image_grids.table(np.zeros((1, 1, 1, 8, 8)), title, ["row"], ["column"]), tmp_path / "a.png")
     assert (sheet[:, -4:] > 250).all() and (sheet[:4] > 250).all() and (sheet[:, :2] > 250).all()
 
 
@@ -116,12 +115,13 @@ def test_a_title_fits_into_its_picture(title, tmp_path):
 
 def test_a_film_shows_the_states_in_order_and_holds_the_last(process, tmp_path):
     labels = np.arange(12) % 2
-    with Image.open(image_film.animate(process, labels, ["a", "b"], tmp_path / "a.gif")) as film:
+    scene = Scene([process], labels=labels, classes=["a", "b"])
+    with Image.open(films.animate(scene, tmp_path / "a.gif")) as film:
         assert film.n_frames == 4
         for i, state in enumerate(process.states):
             film.seek(i)
             grid = arranged(12, labels, ["a", "b"])
-            wanted = image_figures.grid_picture(state, grid, 60).astype(int)
+            wanted = image_grids.grid_picture(state, grid, 60).astype(int)
             # a palette of few colours, some of them for letters and ground
             assert np.abs(box_of(np.asarray(film.convert("RGB")).astype(int), wanted.shape) - wanted).mean() < 6
         assert film.info["duration"] == 1000 * HELD_S
@@ -129,16 +129,16 @@ def test_a_film_shows_the_states_in_order_and_holds_the_last(process, tmp_path):
 
 def box_of(picture, shape):
     """The tiles, at the lower edge: 14 pixels from it, and as far from the left as the names are long."""
-    left = 14 + image_figures.LETTER
+    left = 14 + image_grids.LETTER
     return picture[-14 - shape[0] : -14, left : left + shape[1]]
 
 
 def test_films_of_many_large_images_stay_small(tmp_path):
     noise = np.random.default_rng(0).normal(size=(60, 100, 1, 28, 28)).astype("f")
-    path = image_film.animate(Process("forward", noise, np.arange(60)), None, [], tmp_path / "a.gif")
+    path = films.animate(Scene([Process("forward", noise, np.arange(60))]), tmp_path / "a.gif")
     assert path.stat().st_size < 3_000_000
     with Image.open(path) as film:
-        assert film.n_frames == image_film.FRAMES and max(film.size) < 700
+        assert film.n_frames == films.IMAGES.frames and max(film.size) < 700
 
 
 # ---------------------------------------------------------------- recordings
@@ -147,21 +147,24 @@ def test_films_of_many_large_images_stay_small(tmp_path):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_recording_holds_the_grids_on_both_clocks(process, channels, tmp_path):
     states = np.repeat(process.states, channels, 2)
-    guesses, grid = -states, arranged(12, np.arange(12) % 3, ["cat", "dog", "horse"])
+    guesses, labels, classes = -states, np.arange(12) % 3, ["cat", "dog", "horse"]
+    grid = arranged(12, labels, classes)
     scene = Scene(
-        [Process("reverse", states, NOISINGS)],
+        [Process("reverse", states, STEPS)],
         alpha_bar=np.linspace(1, 0, 51),
         guesses=(states, guesses),
         loss=Loss(np.array([10.0, 20.0]), np.array([0.5, 0.3]), None),
+        labels=labels,
+        classes=classes,
     )
     path = tmp_path / "a.rrd"
     with recording("test", path, "file") as rec:
-        log_images(scene, grid, rec=rec)
+        log_scene(scene, rec=rec)
     gap = round(GAP_SHARE * 8)
     for entity, images in (("/reverse/x_t", states), ("/reverse/x_0", guesses)):
         for clock, order in (("step", [0, 1, 2, 3]), ("t", [3, 2, 1, 0])):
             steps, buffers = column(path, entity, "Image:buffer", clock)
-            assert steps.tolist() == sorted([0, 30, 45, 50] if clock == "step" else NOISINGS)
+            assert steps.tolist() == sorted([0, 30, 45, 50] if clock == "step" else STEPS)
             for i, (buffer,) in zip(order, buffers):
                 height, width = (n * (8 + gap) + gap for n in grid.cells.shape)
                 picture = np.array(buffer, np.uint8).reshape(height, width, channels)
@@ -174,13 +177,6 @@ def test_a_recording_holds_the_grids_on_both_clocks(process, channels, tmp_path)
 
 
 # ---------------------------------------------------------------- training grids
-
-
-@pytest.mark.parametrize(("viz_t", "first"), [(-1, 99), (99, 99), (40, 40), (3, 3), (0, 0)])
-def test_a_grid_goes_down_from_the_step_that_was_asked_for(viz_t, first):
-    timesteps = training_grids.timesteps_below(make_scheduler("cosine", 100), viz_t)
-    assert timesteps[0] == first and timesteps[-1] == 0 and len(timesteps) <= training_grids.EVALUATIONS
-    assert timesteps == sorted(set(timesteps), reverse=True)
 
 
 def test_without_a_display_one_line_says_so(capsys, monkeypatch):

@@ -20,9 +20,9 @@ from metrics.scene import Loss, Process, Scene
 from rerun_viz import log_forward_diffusion, log_reverse_diffusion, log_scene
 from runtime.randomness import generator
 from sampler import State
-from schedule import make_scheduler
+from schedule import make_scheduler, t_of
 from viz.colours import noise_colours
-from viz.recording.surroundings import LEAST_SIGNAL
+from viz.recording.guess import LEAST_SIGNAL
 from viz.viewer import recording
 
 
@@ -134,15 +134,15 @@ def whole(tmp_path_factory):
     """A scene with everything in it, for the exact denoiser, and its recording."""
     scheduler, real = make_scheduler("linear", 20), make_dataset("moons", 60, 1, noise=0.05)
     x = torch.from_numpy(real.points)
-    states = [State(n, x + n, x - 1) for n in reversed(KEPT)]
-    reverse, guesses = replay.reverse(states, np.array([0, 7]))
+    states, tracked = [State(t_of(n), x + n, x - 1) for n in reversed(KEPT)], np.array([0, 7])
+    reverse, guesses, _ = replay.reverse(states, slice(None), tracked)
     processes = [replay.forward(scheduler, real.points, KEPT, 0), reverse]
     scene = Scene(
         processes,
         data=real.points,
         alpha_bar=replay.alpha_bar(scheduler),
         fields=[replay.field("exact", exact_denoiser(real.mixture, scheduler), scheduler, KEPT, 2)],
-        guesses=guesses,
+        guesses=(reverse.states[:, tracked], guesses),
         distance=replay.distance(processes, real.points, make_dataset("moons", 60, 2, noise=0.05).points),
         loss=Loss(np.array([10.0, 20.0]), np.array([0.5, 0.3]), 0.2),
         normalised=True,
@@ -200,7 +200,7 @@ def test_the_readout_runs_on_both_clocks_and_holds_the_last_picture(whole):
                 found |= dict(zip(batch.column(clock).to_pylist(), [text[0] for text in texts]))
         assert sorted(found) == moments
         assert f"{clock} 0 of 20" in found[0] and found[20] == found[22]
-        assert ("noised 20 times" in found[0]) == (clock == "step")
+        assert ("20 forward steps" in found[0]) == (clock == "step")
 
 
 def test_three_dimensions_get_a_scene_of_three(tmp_path):

@@ -15,8 +15,8 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from viz.colours import TRACKED, hex_colour
+from viz.image_grids import pixels, tiled
 from viz.stills import BLUE, GREY
-from viz.tiles import pixels, tiled
 
 # dark at 0, blue below and orange above, and brighter with the absolute value
 SIGNED = LinearSegmentedColormap.from_list("signed", ["#bfe1ff", "#2f6db5", "#15171c", "#d65831", "#ffe2b8"])

@@ -1,36 +1,61 @@
-"""Short films of the processes, drawn like the stills in figures.py: GIF, or MP4 where ffmpeg is found."""
+"""Short films of the processes, of points or of a grid of images: GIF, or MP4 where ffmpeg is found."""
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.typing import NDArray
 from PIL import Image
 
 from metrics.scene import Process, Scene, checked_points
+from schedule import evenly
 from viz.colours import DATA, hex_colour, noise_colours
+from viz.image_grids import Sheet, arranged, grid_picture
 
 WIDTH, DPI = 480, 80  # pixels
-FRAMES, FRAMES_PER_S, HELD_S = 60, 15, 1.5
-POINTS = 800  # drawn of each set: more of them only blacken a picture this small
-COLOURS = 64  # of a GIF's palette
-TITLES = {"forward": "forward: data to noise", "reverse": "reverse: noise to data"}
+FRAMES_PER_S, LASTS_S, HELD_S = 15, 4, 1.5  # at most; at least, since few states are shown more slowly; the last one
+MOST_POINTS = 800  # drawn of each set: more of them only blacken a picture this small
+MOST_PIXELS = 60_000  # of all images: noise does not compress
+
+Painter = Callable[[float], NDArray[np.uint8]]  # the picture (H, W, 3) at a share of the way, from 0 to 1
 
 
-def check_writer(animation: str) -> None:
+class Kind(NamedTuple):
+    """In what films of points and of images differ."""
+
+    frames: int
+    titles: dict[str, str]
+    colours: int  # this and must_have: see `write`
+    must_have: Sequence[NDArray] | NDArray
+
+
+DATA_TO_NOISE = {"forward": "forward: data to noise", "reverse": "reverse: noise to data"}
+IMAGES_TO_NOISE = {"forward": "forward: images to noise", "reverse": "reverse: noise to images"}
+POINTS = Kind(60, DATA_TO_NOISE, 64, noise_colours(np.linspace(0, 1, 24)))
+IMAGES = Kind(40, IMAGES_TO_NOISE, 20, ())
+
+
+def check_options(
+    animation: str, of_images: bool, track_samples: Sequence[int] | None = None, save_trajectory: bool = False
+) -> None:
     """Raises ValueError where films of that kind cannot be made here; before anything long begins."""
     if animation == "mp4" and shutil.which("ffmpeg") is None:
         raise ValueError("animation=mp4 needs the program ffmpeg, which is not on the PATH; animation=gif needs none")
     if animation not in ("none", "gif", "mp4"):
         raise ValueError(f"animation must be one of none, gif, mp4; got {animation!r}")
+    if of_images and (track_samples or save_trajectory):
+        raise ValueError("track_samples and save_trajectory belong to points; images have their film and recording")
 
 
-def save(scene: Scene, folder: Path, animation: str, save_trajectory: bool) -> None:
-    """The film and trajectory.npz in a run folder, where they are asked for."""
+def save(scene: Scene, folder: Path, animation: str, save_trajectory: bool = False) -> None:
+    """The film (none, gif or mp4) and trajectory.npz in a run folder, where they are asked for."""
     if save_trajectory:
         print(f"trajectory: {save_scene(scene, folder / 'trajectory.npz')}")
     if animation != "none":
@@ -39,39 +64,81 @@ def save(scene: Scene, folder: Path, animation: str, save_trajectory: bool) -> N
 
 
 def animate(scene: Scene, path: str | Path) -> Path:
-    """Write the film of a scene of 2D or 3D points (3D ones are seen from above) to FILE.gif or FILE.mp4.
+    """Write the film of a scene to FILE.gif or FILE.mp4; points in 3D are seen from above.
 
     Raises:
         ValueError: another suffix, no ffmpeg for mp4, NaN.
         OSError: the file cannot be written.
     """
     path = Path(path)
-    kind = path.suffix.lstrip(".").lower()
-    if kind not in ("gif", "mp4"):
+    suffix = path.suffix.lstrip(".").lower()
+    if suffix not in ("gif", "mp4"):
         raise ValueError(f"{path} must end in .gif or .mp4")
-    check_writer(kind)
-    return write(list(frames(scene)), path, extra_colours=noise_colours(np.linspace(0, 1, 24)))
+    check_options(suffix, scene.of_images)
+    pictures, kind = list(frames(scene)), IMAGES if scene.of_images else POINTS
+    return write(pictures, path, min(FRAMES_PER_S, -(-len(pictures) // LASTS_S)), kind.colours, kind.must_have)
 
 
 def frames(scene: Scene) -> Iterator[NDArray[np.uint8]]:
-    """The pictures (H, W, 3), evenly chosen from the states; the processes side by side."""
+    """The pictures (H, W, 3), evenly chosen from the states."""
+    kind, painter = (IMAGES, _images(scene)) if scene.of_images else (POINTS, _points(scene))
+    last = max(len(p.states) for p in scene.processes) - 1
+    for i in evenly(0, last, kind.frames):
+        yield painter(i / max(1, last))
+
+
+def _noise_level(step: int) -> str:
+    return f"noise level: {step} forward steps"
+
+
+# ---------------------------------------------------------------- pictures of images
+
+
+def _images(scene: Scene) -> Painter:
+    """A grid of them, in rows of one class each where they have labels."""
+    process = scene.processes[0]
+    s, n, _, h, w = process.states.shape
+    n = min(n, max(16, MOST_PIXELS // (h * w)))
+    grid = arranged(n, scene.labels, scene.classes)
+    side = 36 if len(grid.cells) > 6 else 60
+    what = IMAGES.titles[process.side] + (" of the label at the left" if grid.names else "")
+    sheet = None
+
+    def picture(share: float) -> NDArray[np.uint8]:
+        nonlocal sheet
+        i = round(share * (s - 1))
+        tiles = grid_picture(process.states[i, :n], grid, side)
+        title = f"{what}\n{_noise_level(int(process.steps[i]))}"
+        sheet = sheet or Sheet(tiles, title, grid.names)
+        return sheet.turn(tiles, title)
+
+    return picture
+
+
+# ---------------------------------------------------------------- pictures of points
+
+
+def _points(scene: Scene) -> Painter:
+    """The processes side by side."""
     processes = [p._replace(states=checked_points(p.states)) for p in scene.processes]
     figure, scatters, texts = _stage(processes, scene.data)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     figure.set_layout_engine("none")  # once is enough, and it is most of the work
-    count = min(FRAMES, max(len(p.states) for p in processes))
-    for share in np.linspace(0, 1, count):
+
+    def picture(share: float) -> NDArray[np.uint8]:
         for process, dots, text in zip(processes, scatters, texts):
             i = round(share * (len(process.states) - 1))
-            dots.set_offsets(process.states[i, :POINTS, :2])
+            dots.set_offsets(process.states[i, :MOST_POINTS, :2])
             dots.set_color(hex_colour(noise_colours(process.steps[i] / process.steps.max())))
-            text.set_text(f"noised {process.steps[i]} times")
+            text.set_text(_noise_level(int(process.steps[i])))
         canvas.draw()
-        yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+    return picture
 
 
-def _stage(processes: list[Process], data: NDArray | None) -> tuple[Figure, list, list]:
+def _stage(processes: list[Process], data: NDArray | None) -> tuple[Figure, list[PathCollection], list[Text]]:
     """Axes for each process, with the clean data in grey."""
     height = 280 if len(processes) > 1 else 440
     figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, layout="constrained")
@@ -80,10 +147,10 @@ def _stage(processes: list[Process], data: NDArray | None) -> tuple[Figure, list
     scatters, texts = [], []
     for ax, process in zip(axes, processes):
         if data is not None:
-            ax.scatter(*data[:POINTS, :2].T, s=2, color=hex_colour(DATA), linewidths=0)
+            ax.scatter(*data[:MOST_POINTS, :2].T, s=2, color=hex_colour(DATA), linewidths=0)
         scatters.append(ax.scatter([], [], s=7, linewidths=0))
         texts.append(ax.text(0.02, 0.02, "", transform=ax.transAxes, fontsize=9))
-        ax.set_title(TITLES[process.side], fontsize=11)
+        ax.set_title(POINTS.titles[process.side], fontsize=11)
         ax.set(aspect="equal", xlim=(-reach, reach), ylim=(-reach, reach))
         ax.tick_params(labelsize=8)
         ax.grid(alpha=0.2)
@@ -97,29 +164,33 @@ def write(
     pictures: list[NDArray[np.uint8]],
     path: Path,
     frames_per_s: int = FRAMES_PER_S,
-    extra_colours: NDArray | None = None,
-    colours: int = COLOURS,
+    colours: int = 64,
+    must_have: Sequence[NDArray] | NDArray = (),
 ) -> Path:
     """Write pictures (H, W, 3) as FILE.gif or FILE.mp4, the last one held.
 
-    extra_colours (K, 3): what a GIF's palette must hold beside the colours of the first, middle and last picture.
-    colours: of that palette; fewer make a smaller file.
+    colours: of a GIF's palette; fewer make a smaller file. must_have (K, 3): those that it holds beside the colours of
+    the first, middle and last picture.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".mp4":
         _write_mp4(pictures, path, frames_per_s)
     else:
-        _write_gif(pictures, path, frames_per_s, extra_colours, colours)
+        _write_gif(pictures, path, frames_per_s, colours, must_have)
     return path
 
 
 def _write_gif(
-    pictures: list[NDArray[np.uint8]], path: Path, frames_per_s: int, extra: NDArray | None, colours: int
+    pictures: list[NDArray[np.uint8]],
+    path: Path,
+    frames_per_s: int,
+    colours: int,
+    must_have: Sequence[NDArray] | NDArray,
 ) -> None:
     """One palette for all frames and no dithering: noise in the colours is what makes a GIF large."""
     wall = np.concatenate([pictures[0], pictures[len(pictures) // 2], pictures[-1]])
-    if extra is not None:
-        swatch = np.repeat(extra[None], 40, 0).repeat(wall.shape[1] // len(extra), 1)
+    if len(must_have):
+        swatch = np.tile(must_have, (40, 1, 1)).repeat(wall.shape[1] // len(must_have), 1)
         wall = np.concatenate([wall[:, : swatch.shape[1]], swatch])
     palette = Image.fromarray(wall).quantize(colours)
     images = [Image.fromarray(p).quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
@@ -144,9 +215,11 @@ def _write_mp4(pictures: list[NDArray[np.uint8]], path: Path, frames_per_s: int)
 
 
 def save_scene(scene: Scene, path: Path) -> Path:
-    """trajectory.npz: for each side SIDE (S, N, d) and SIDE_noisings (S,), and the clean data (N, d)."""
-    arrays = {p.side: p.states for p in scene.processes} | {f"{p.side}_noisings": p.steps for p in scene.processes}
-    np.savez(path, **arrays, **({} if scene.data is None else {"data": scene.data}))
+    """trajectory.npz: for each side SIDE (S, N, d) and SIDE_steps (S,), and the clean data (N, d)."""
+    arrays: dict[str, Any] = {} if scene.data is None else {"data": scene.data}
+    for p in scene.processes:
+        arrays |= {p.side: p.states, f"{p.side}_steps": p.steps}
+    np.savez(path, **arrays)
     return path
 
 
@@ -156,8 +229,11 @@ def load_scene(path: str | Path) -> Scene:
         raise FileNotFoundError(f"there is no {path}; save_trajectory=true makes one")
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            sides = [s for s in TITLES if s in arrays]
-            processes = [Process(s, arrays[s], arrays[f"{s}_noisings"]) for s in sides]
+            sides = [s for s in POINTS.titles if s in arrays]
+            steps = {
+                s: arrays[f"{s}_steps" if f"{s}_steps" in arrays else f"{s}_noisings"] for s in sides
+            }  # its former name
+            processes = [Process(s, arrays[s], steps[s]) for s in sides]
             data = arrays.get("data")
     except Exception as error:  # a damaged zip file has many ways to say so
         raise ValueError(f"{path} is no trajectory.npz of moonwalk") from error

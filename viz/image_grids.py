@@ -1,6 +1,7 @@
-"""Stills of images: sheets of tiles with names beside the rows and above the columns."""
+"""Images beside each other: which one goes where, the pixels of them all, and stills with names beside them."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -8,19 +9,93 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from viz.colours import GROUND
-from viz.tiles import Grid, arranged, pixels, scaled, tiled
 
-DPI = 120  # that of figures.save, so that a tile's pixel becomes a whole number of the picture's
+DPI = 120  # that of stills.save, so that a tile's pixel becomes a whole number of the picture's
 SHOWN = 400  # images in a grid, at most
 LETTER = 7  # pixels: the mean width of one
 TITLE, LINE = 10, 20  # points; pixels from one line of the title to the next
 GAP = 3
 
 
+class Grid(NamedTuple):
+    """Which image stands where: indices (rows, columns), -1 for none; the name of each row, [] where none has one."""
+
+    cells: NDArray[np.int64]
+    names: list[str]
+
+
+def arranged(count: int, labels: ArrayLike | None = None, classes: Sequence[str] = ()) -> Grid:
+    """A grid for `count` images, about as high as wide. With labels (count,), every row holds one class."""
+    blocks = {}
+    for i, label in enumerate(np.zeros(count, int) if labels is None else np.asarray(labels)[:count]):
+        blocks.setdefault(int(label), []).append(i)
+    columns = _columns([len(block) for block in blocks.values()])
+    rows, names = [], []
+    for label, block in blocks.items():
+        for first in range(0, len(block), columns):
+            row = block[first : first + columns]
+            rows.append(row + [-1] * (columns - len(row)))
+            names += [] if labels is None else [classes[label]]
+    return Grid(np.array(rows), names)
+
+
+def _columns(sizes: list[int]) -> int:
+    """Of the numbers of columns that leave few cells empty, the one that makes the grid most nearly a square."""
+    possible = [-(-max(sizes) // parts) for parts in range(1, max(sizes) + 1)]
+    return min(possible, key=lambda columns: abs(np.log(columns / sum(-(-size // columns) for size in sizes))))
+
+
+def pixels(images: ArrayLike) -> NDArray[np.uint8]:
+    """Images (..., C, H, W) in [-1, 1] as bytes (..., H, W, 1 or 3): grey, or the first three channels.
+
+    Raises:
+        ValueError: NaN or infinity, or no three dimensions.
+    """
+    images = np.asarray(images)
+    if images.ndim < 3 or not images.size:
+        raise ValueError(f"images have shape (..., C, H, W), not {images.shape}")
+    if not np.isfinite(images).all():
+        raise ValueError("the images hold NaN or infinity: there is nothing to show")
+    shown = np.moveaxis(images[..., :3, :, :], -3, -1)
+    if shown.shape[-1] == 2:  # no colour has two parts
+        shown = np.concatenate([shown, np.full_like(shown[..., :1], -1)], -1)
+    return ((np.clip(shown, -1, 1) + 1) * 127.5).round().astype(np.uint8)
+
+
+def scaled(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Pictures (..., H, W, c) with the longer side about `side`: pixels become squares, or are left out."""
+    longer = max(picture.shape[-3:-1])
+    if longer > side:
+        every = round(longer / side)
+        return picture[..., ::every, ::every, :]
+    return picture.repeat(side // longer, -3).repeat(side // longer, -2)
+
+
+def tiled(tiles: NDArray[np.uint8], cells: NDArray[np.int64], gap: int, ground: Sequence[int]) -> NDArray[np.uint8]:
+    """Tiles (N, h, w, c) at their cells, `gap` pixels of the colour `ground` (c,) around each."""
+    (rows, columns), (_, h, w, c) = cells.shape, tiles.shape
+    whole = np.empty((rows * (h + gap) + gap, columns * (w + gap) + gap, c), np.uint8)
+    whole[:] = ground
+    for (row, column), i in np.ndenumerate(cells):
+        if i >= 0:
+            y, x = gap + row * (h + gap), gap + column * (w + gap)
+            whole[y : y + h, x : x + w] = tiles[i]
+    return whole
+
+
+def grid_picture(images: ArrayLike, grid: Grid, side: int = 44) -> NDArray[np.uint8]:
+    """Images (N, C, H, W) in [-1, 1] at their cells, each about `side` pixels large: (H', W', 3)."""
+    tiles = scaled(pixels(images), side)
+    return tiled(np.broadcast_to(tiles, (*tiles.shape[:-1], 3)), grid.cells, GAP, GROUND)
+
+
+# ---------------------------------------------------------------- sheets
+
+
 class Sheet:
     """A matplotlib Figure of tiles, drawn pixel by pixel; `turn` changes what it shows, quickly.
 
-    picture: (H, W, 3) as tiles.tiled makes it. rows, columns: their names, or none. title: may have several lines.
+    picture: (H, W, 3) as `tiled` makes it. rows, columns: their names, or none. title: may have several lines.
     """
 
     def __init__(
@@ -33,7 +108,7 @@ class Sheet:
         whole = max(left + width + 14, 28 + round(1.25 * LETTER * max(map(len, lines)))), top + height + 14
         self.figure = Figure(figsize=(whole[0] / DPI, whole[1] / DPI), dpi=DPI)
         self.canvas = FigureCanvasAgg(self.figure)
-        box = [left / whole[0], 14 / whole[1], width / whole[0], height / whole[1]]
+        box = (left / whole[0], 14 / whole[1], width / whole[0], height / whole[1])
         ax = self.figure.add_axes(box, frameon=False, xticks=[], yticks=[])
         self.image = ax.imshow(picture, interpolation="nearest", aspect="auto")
         self.title = self.figure.text(14 / whole[0], 1 - 10 / whole[1], title, va="top", size=TITLE, linespacing=1.25)
@@ -52,12 +127,6 @@ class Sheet:
         return np.asarray(self.canvas.buffer_rgba())[..., :3].copy()
 
 
-def grid_picture(images: ArrayLike, grid: Grid, side: int = 44) -> NDArray[np.uint8]:
-    """Images (N, C, H, W) in [-1, 1] at their cells, each about `side` pixels large: (H', W', 3)."""
-    tiles = scaled(pixels(images), side)
-    return tiled(np.broadcast_to(tiles, (*tiles.shape[:-1], 3)), grid.cells, GAP, GROUND)
-
-
 def samples(images: NDArray, labels: NDArray | None, classes: Sequence[str]) -> Figure:
     """Generated images (N, C, H, W), in rows of one class each where they were asked for by label."""
     grid = arranged(min(len(images), SHOWN), labels, classes)
@@ -66,7 +135,7 @@ def samples(images: NDArray, labels: NDArray | None, classes: Sequence[str]) -> 
     return Sheet(grid_picture(images[:SHOWN], grid), f"{count} made by the network{asked}", grid.names).figure
 
 
-def data(images: ArrayLike, labels: ArrayLike | None, classes: Sequence[str], title: str) -> Figure:
+def data(images: NDArray, labels: ArrayLike | None, classes: Sequence[str], title: str) -> Figure:
     """Real images (N, C, H, W), in rows of one class each where they have labels."""
     grid = arranged(len(images), labels, classes)
     return Sheet(grid_picture(images, grid), title, grid.names).figure
@@ -94,8 +163,8 @@ def table_picture(images: NDArray, side: int = 56) -> NDArray[np.uint8]:
 
 
 def forward_strip(states: NDArray, steps: Sequence[int]) -> Figure:
-    """The forward process (S, N, C, H, W) of a few images, a row each, after steps[i] noisings."""
-    title = f"forward process: clean images after 0, pure noise after {steps[-1]} noisings"
+    """The forward process (S, N, C, H, W) of a few images, a row each, after steps[i] forward steps."""
+    title = f"forward process: clean images after 0, pure noise after {steps[-1]} forward steps"
     return table(states.swapaxes(0, 1), title, columns=[f"step {step}" for step in steps], side=72)
 
 

@@ -41,20 +41,20 @@ def samples(generated: NDArray, real: NDArray) -> Figure:
     return figure
 
 
-def forward_strip(states: Sequence[NDArray], steps: Sequence[int], num_timesteps: int) -> Figure:
-    """The forward process at a few moments: states[i] (N, 2) after steps[i] noisings."""
+def forward_strip(states: Sequence[NDArray], steps: Sequence[int]) -> Figure:
+    """The forward process at a few moments, the last of them T: states[i] (N, d) after steps[i] forward steps."""
     figure = Figure(figsize=(2.6 * len(states), 2.9), layout="constrained")
     axes = _subplots(figure, 1, len(states), d=states[0].shape[1])[0]
     low, high = np.min([s.min(0) for s in states], 0), np.max([s.max(0) for s in states], 0)
     for ax, state, step in zip(axes, states, steps):
         _limit(ax, low, high)
-        _points(ax, state, hex_colour(noise_colours(step / num_timesteps)), f"step {step}")
-    figure.suptitle(f"forward process: clean data after 0, pure noise after {num_timesteps} noisings")
+        _points(ax, state, hex_colour(noise_colours(step / steps[-1])), f"step {step}")
+    figure.suptitle(f"forward process: clean data after 0, pure noise after {steps[-1]} forward steps")
     return figure
 
 
 def schedule(betas: NDArray, alphas_cumprod: NDArray) -> Figure:
-    """What the schedule does: signal and noise amplitude, and beta, over the number of noisings."""
+    """What the schedule does: signal and noise amplitude, and beta, over the number of forward steps."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     steps = np.arange(len(betas) + 1)
@@ -66,16 +66,16 @@ def schedule(betas: NDArray, alphas_cumprod: NDArray) -> Figure:
         color=hex_colour(noise_colours(1)),
         label=r"noise $\sqrt{1-\bar\alpha_t}$",
     )
-    left.set(title="amplitudes in x_t", xlabel="step (number of noisings)", ylim=(-0.02, 1.05))
+    left.set(title="amplitudes in x_t", xlabel="forward steps", ylim=(-0.02, 1.05))
     left.legend(frameon=False)
     right.plot(steps[1:], betas, color=BLUE)
-    right.set(title=r"variance added at each step, $\beta_t$", xlabel="step (number of noisings)", ylim=(0, None))
+    right.set(title=r"variance added at each step, $\beta_t$", xlabel="forward steps", ylim=(0, None))
     return figure
 
 
 def losses(runs: Mapping[str, Mapping[str, NDArray]], excesses: Mapping[str, Mapping[str, NDArray]] = {}) -> Figure:
-    """Training losses on a log axis, raw faint and smoothed strong; where the law is known, the Bayes floor and,
-    on an axis of its own, the excess over it (dashed).
+    """Training losses on a log axis, raw faint and smoothed strong; where the exact distribution is known,
+    the Bayes floor and, on an axis of its own, the excess over it (dashed).
 
     runs[name] holds arrays "step" and "loss"; excesses[name], where there is one, "step", "excess" and "floor".
     """
@@ -113,7 +113,7 @@ def timesteps(steps: NDArray, floor: NDArray, excess: NDArray, history: Mapping[
     axes[0].fill_between(steps, excess, color=BLUE, alpha=0.5, label="excess: what is left to learn")
     axes[0].set(
         title=r"error of $\epsilon$ at each step of the process",
-        xlabel="step (number of noisings)",
+        xlabel="forward steps",
         ylabel="mean squared error",
         yscale="log",
         ylim=(max(1e-6, excess.min() / 2), 1.5),
@@ -124,9 +124,7 @@ def timesteps(steps: NDArray, floor: NDArray, excess: NDArray, history: Mapping[
         strip = axes[1].pcolormesh(
             history["step"], history["timesteps"] + 1, history["by_t"].T, norm="log", cmap="magma", shading="nearest"
         )
-        axes[1].set(
-            title="excess over training time", xlabel="optimizer step", ylabel="step (number of noisings)", xscale="log"
-        )
+        axes[1].set(title="excess over training time", xlabel="optimizer step", ylabel="forward steps", xscale="log")
         figure.colorbar(strip, ax=axes[1], label="excess")
     return figure
 
@@ -180,11 +178,11 @@ def forward_statistics(steps: NDArray, measured: Mapping[str, NDArray], theory: 
             coordinate = f" ({'xyz'[i]})" if key in ("mean", "variance") and i < 3 else ""
             ax.plot(steps, dots, ".", color=f"C{i}", markersize=4, label=f"measured{coordinate}")
             ax.plot(steps, line, color=f"C{i}", linewidth=1, label=f"theory{coordinate}")
-        ax.set(title=titles[key], xlabel="step (number of noisings)")
+        ax.set(title=titles[key], xlabel="forward steps")
         ax.grid(alpha=0.3)
     for key in ("snr", "kl"):
         floor = theory[f"{key}_floor"]
-        axes[key].axhspan(floor / 1e3, floor, color=GREY, alpha=0.3, label="cannot be told from 0 with so many points")
+        axes[key].axhspan(floor / 1e3, floor, color=GREY, alpha=0.3, label="indistinguishable from 0 at this n")
         axes[key].set(yscale="log", ylim=(floor / 30, None))
         axes[key].legend(frameon=False, fontsize="small")
     axes["mean"].legend(frameon=False, fontsize="small")
@@ -195,7 +193,7 @@ def forward_statistics(steps: NDArray, measured: Mapping[str, NDArray], theory: 
 def schedules(named: Mapping[str, NDArray], states: Mapping[str, Sequence[NDArray]], moments: Sequence[int]) -> Figure:
     """Schedules on one sheet: signal amplitude, log-SNR, and the same points under each.
 
-    named[name] is alpha-bar (T,); states[name][i] are points (N, 2) after moments[i] noisings.
+    named[name] is alpha-bar (T,); states[name][i] are points (N, 2) after moments[i] forward steps.
     """
     figure = Figure(figsize=(11, 3.2 + 2.0 * len(named)), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=[3.2, 2.0 * len(named)])
@@ -204,8 +202,8 @@ def schedules(named: Mapping[str, NDArray], states: Mapping[str, Sequence[NDArra
         steps = np.arange(1, len(alpha_bar) + 1)
         signal.plot(steps, np.sqrt(alpha_bar), label=f"{name}: {np.sqrt(alpha_bar[-1]):.1%} left at T")
         log_snr.plot(steps, np.log(alpha_bar / (1 - alpha_bar)), label=name)
-    signal.set(title=r"signal amplitude $\sqrt{\bar\alpha_t}$", xlabel="step (number of noisings)")
-    log_snr.set(title="log signal-to-noise ratio", xlabel="step (number of noisings)")
+    signal.set(title=r"signal amplitude $\sqrt{\bar\alpha_t}$", xlabel="forward steps")
+    log_snr.set(title="log signal-to-noise ratio", xlabel="forward steps")
     signal.legend(frameon=False, fontsize="small")
     axes = bottom.subplots(len(named), len(moments), sharex=True, sharey=True, squeeze=False)
     for row, (name, clouds) in zip(axes, states.items()):

@@ -1,49 +1,52 @@
-"""What a recording of images holds: grids of x_t and, in reverse, of the guesses of x_0, on the clocks of points.
-
-The grids are logged pixel by pixel; the viewer enlarges them without blurring.
-"""
+"""Grids of images: x_t and, in reverse, the guesses of x_0. Logged pixel by pixel; the viewer enlarges them sharply."""
 
 import numpy as np
 import rerun as rr
+import rerun.blueprint as rrb
 from numpy.typing import NDArray
 
 from metrics.scene import Process, Scene
 from viz.colours import LABEL
-from viz.recording import layout, surroundings, words
-from viz.tiles import Grid, pixels, tiled
+from viz.image_grids import Grid, arranged, pixels, tiled
+from viz.recording.panel import NIGHT, Panel, Words, clocks
 
 GAP_SHARE = 0.12  # of an image's side
 LETTER_SHARE = 0.3  # of an image's side: what is left free for each letter of a name
+NAMES = {"forward": "Forward: x_t, images to noise", "reverse": "x_t: from noise to images"}
+GUESS = "Guess of x_0: where the network believes x_t will end"
 
 
-def log_images(scene: Scene, grid: Grid, *, rec: rr.RecordingStream) -> None:
-    """Record a process of images, states (S, N, C, H, W) in [-1, 1], each at its place in the grid.
-
-    Raises:
-        ValueError: NaN, or states that are no images.
-    """
-    process = scene.processes[0]
-    films = {"x_t": _pictures(process.states, grid)}
-    if scene.guesses is not None:
-        films["x_0"] = _pictures(scene.guesses[1], grid)
-    height, width = films["x_t"].shape[1:3]
-    side = max(process.states.shape[-2:])
-    margin = round(LETTER_SHARE * side * max(map(len, grid.names), default=0))
-    rec.send_blueprint(layout.of_images(scene, height, width, margin))
-    for name, pictures in films.items():
-        _log_film(rec, f"{process.side}/{name}", process, pictures)
+def log(rec: rr.RecordingStream, scene: Scene) -> None:
+    """SIDE/x_t and, where there are guesses, SIDE/x_0, on both clocks; the rows' names beside each."""
+    process, grid = scene.processes[0], _grid(scene)
+    films = {"x_t": process.states} | ({} if scene.guesses is None else {"x_0": scene.guesses[1]})
+    for name, states in films.items():
+        _log_film(rec, f"{process.side}/{name}", process, _pictures(states, grid))
         if grid.names:
-            _log_names(rec, f"{process.side}/{name}/names", grid.names, height, margin)
-    surroundings.log_curves(rec, scene)
-    surroundings.log_words(rec, scene, words.about_images(scene, named=bool(grid.names)))
+            _log_names(rec, f"{process.side}/{name}/names", scene)
+
+
+def _grid(scene: Scene) -> Grid:
+    return arranged(scene.processes[0].states.shape[1], scene.labels, scene.classes)
+
+
+def _size(scene: Scene) -> tuple[int, int, int]:
+    """Height and width of a picture, and of the margin for names at its left, in pixels."""
+    (h, w), grid = scene.processes[0].states.shape[-2:], _grid(scene)
+    (rows, columns), gap = grid.cells.shape, _gap(h, w)
+    margin = round(LETTER_SHARE * max(h, w) * max(map(len, grid.names), default=0))
+    return rows * (h + gap) + gap, columns * (w + gap) + gap, margin
+
+
+def _gap(h: int, w: int) -> int:
+    return max(1, round(GAP_SHARE * max(h, w)))
 
 
 def _pictures(states: NDArray, grid: Grid) -> NDArray[np.uint8]:
     """(S, H', W', 1 or 3): a picture of the whole grid for each state."""
     tiles = pixels(states)
-    gap = max(1, round(GAP_SHARE * max(states.shape[-2:])))
-    ground = layout.NIGHT if tiles.shape[-1] == 3 else layout.NIGHT[:1]
-    return np.stack([tiled(some, grid.cells, gap, ground) for some in tiles])
+    ground = NIGHT if tiles.shape[-1] == 3 else NIGHT[:1]
+    return np.stack([tiled(some, grid.cells, _gap(*states.shape[-2:]), ground) for some in tiles])
 
 
 def _log_film(rec: rr.RecordingStream, entity: str, process: Process, pictures: NDArray[np.uint8]) -> None:
@@ -53,11 +56,40 @@ def _log_film(rec: rr.RecordingStream, entity: str, process: Process, pictures: 
     style = rr.components.ImageFormat(width, height, color_model=model, channel_datatype=rr.ChannelDatatype.U8)
     rec.log(entity, rr.Image.from_fields(format=style, magnification_filter="nearest"), static=True)
     columns = rr.Image.columns(buffer=[picture.tobytes() for picture in pictures])
-    rec.send_columns(entity, indexes=surroundings.clocks(process.story, process.steps), columns=columns)
+    rec.send_columns(entity, indexes=clocks(process.story, process.steps), columns=columns)
 
 
-def _log_names(rec: rr.RecordingStream, entity: str, names: list[str], height: int, margin: int) -> None:
+def _log_names(rec: rr.RecordingStream, entity: str, scene: Scene) -> None:
     """The rows' names at their left."""
+    (height, _, margin), names = _size(scene), _grid(scene).names
     y = (np.arange(len(names)) + 0.35) * height / len(names)  # the viewer writes a little below a point
     where = np.stack([np.full(len(names), -margin / 2), y], 1)
     rec.log(entity, rr.Points2D(where, labels=names, colors=LABEL, radii=0.0, show_labels=True), static=True)
+
+
+def views(scene: Scene) -> list[rrb.View]:
+    side, (height, width, margin) = scene.processes[0].side, _size(scene)
+    gap = 0.03 * max(height, width)
+    bounds = rrb.VisualBounds2D(x_range=[-margin - gap, width + gap], y_range=[-gap, height + gap])
+    names = {"x_t": NAMES[side]} | ({} if scene.guesses is None else {"x_0": GUESS})
+    style = {"background": NIGHT, "visual_bounds": bounds}
+    return [rrb.Spatial2DView(origin=f"/{side}/{of}", name=name, **style) for of, name in names.items()]
+
+
+def words(scene: Scene) -> Words:
+    if scene.processes[0].side == "forward":
+        sees = ["**Forward**: each step adds a little noise to every pixel, until nothing of the images is left."]
+        tries = ["Until when can you still recognise the images? That is where the network has its work to do."]
+    else:
+        sees = [
+            "**Left**, x_t: pure noise becomes images, step by step.",
+            "**Right**, the guess of x_0: what the network, given only x_t, believes is under the noise.",
+        ]
+        tries = [
+            "Early on, the guess is a blurred mean of all that is still possible. When does it make up its mind?",
+            "Switch the clock from `step` to `t` and play: the images dissolve into noise again.",
+        ]
+    return Words(sees + ["Each row was conditioned on the label at its left."] * (scene.labels is not None), tries)
+
+
+PANEL = Panel(lambda scene: scene.of_images, log, views=views, words=words)
