@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 PANEL, NODES, MOST_PANELS = 6, 12, 330  # of a curve: standard deviations a panel, nodes in each, panels at most
-CHUNK = 1 << 22  # point-centre pairs held at once: 32 MiB in float64
+CHUNK = 1 << 19  # point-centre pairs held at once: 4 MiB in float64, which stay in the CPU's cache
 
 
 class GaussianMixture:

@@ -139,7 +139,7 @@ def test_likelihood_of_the_exact_denoiser_is_the_exact_density():
 
 
 def test_kl_of_a_shifted_gaussian_is_half_the_squared_shift():
-    # the model thinks the data is N(0, 1) in each of two dimensions; it is N(0.3, 1) in the first
+    # the model takes the data for N(0, 1) in each of two dimensions; it is N(0.3, 1) in the first
     scheduler = LinearNoiseScheduler(1000)
     mixture, model = GaussianMixture(torch.tensor([[0.3, 0.0]]), 1.0), GaussianMixture(torch.zeros(1, 2), 1.0)
     x = mixture.noised(*scheduler.alpha_sigma_at(0)).sample(4000, generator(0, "test"))
