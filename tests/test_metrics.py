@@ -122,7 +122,7 @@ def test_the_chain_of_the_exact_denoiser_is_indistinguishable_by_every_metric():
 
 def test_ddpm_with_the_exact_denoiser_is_a_little_too_sharp():
     # Ancestral steps use the posterior variance of *known* x_0 (eq. 7). For a Gaussian as thin as the moons that leaves
-    # 0.88 .. 0.93 of its variance after 1000 steps, which the density sees (-0.03 .. -0.07 nats), and no other metric.
+    # 0.88 .. 0.93 of its variance after 1000 steps, as the density shows (-0.03 .. -0.07 nats), alone.
     rows = {row.name: row for row in chain_of_the_exact_denoiser("ddpm", 2000)}
     sharp = rows.pop("negative log-density")
     assert -0.15 < sharp.value - sharp.floor < 0

@@ -135,7 +135,7 @@ def test_scaled_mixture_is_the_distribution_of_scaled_points():
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_data_and_mixture_agree(name):
-    # mean log-density of 20 000 points against the mixture's own entropy: a difference of 5 standard errors has p = 6e-7
+    # mean log-density of 20 000 points against the mixture's entropy: a difference of 5 standard errors has p = 6e-7
     data, mixture = make_dataset(name, 20_000, 3, **OPTIONS[name]), mixture_of(name)
     own = mixture.log_density(mixture.sample(20_000, generator(9, "test")))
     given = mixture.log_density(torch.from_numpy(data.points))
