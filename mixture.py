@@ -164,9 +164,7 @@ def curve(
     """
     panels = math.ceil(length / (PANEL * noise)) if noise > 0 else MOST_PANELS
     if panels > MOST_PANELS:
-        raise ValueError(
-            f"noise={noise:g} is too small for an exact distribution: use 0 or at least {length / 1900:.1g}"
-        )
+        raise ValueError(f"noise={noise:g} is too small for an exact density: use 0 or at least {length / 1900:.1g}")
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
     parameter = start + (end - start) * (np.arange(panels)[:, None] + (nodes + 1) / 2).reshape(-1) / panels
     return GaussianMixture(
