@@ -143,14 +143,12 @@ def make_dataset(name: str, n_samples: int | None, seed: int, **options: Any) ->
     parts = DATASETS[name](**options)
     mixture = mixed(parts)
     if name == "moons":
-        points, labels = map(
-            np.asarray, make_moons(n_samples, random_state=integer_seed(seed, "dataset") % 2**32, **options)
-        )
+        points, labels = make_moons(n_samples, random_state=integer_seed(seed, "dataset") % 2**32, **options)
     else:
         part_of_centre = torch.cat([torch.full((len(part.centres),), i) for i, part in enumerate(parts)])
         points, centre = mixture.sample_parts(n_samples, generator(seed, "dataset"))
-        points, labels = points.numpy(), part_of_centre[centre].numpy()
-    return PointSet(points.astype(np.float32), labels.astype(np.int64), mixture, parts)
+        labels = part_of_centre[centre]
+    return PointSet(np.asarray(points, np.float32), np.asarray(labels, np.int64), mixture, parts)
 
 
 def held_out(data: PointSet) -> tuple[PointSet, PointSet]:

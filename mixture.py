@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 PANEL, NODES, MOST_PANELS = 6, 12, 330  # of a curve: standard deviations a panel, nodes in each, panels at most
-CHUNK = 1 << 22  # point-centre pairs held at once: 32 MiB in float64
+CHUNK = 1 << 19  # point-centre pairs held at once: 4 MiB in float64, which stay in the CPU's cache
 
 
 class GaussianMixture:
@@ -164,9 +164,7 @@ def curve(
     """
     panels = math.ceil(length / (PANEL * noise)) if noise > 0 else MOST_PANELS
     if panels > MOST_PANELS:
-        raise ValueError(
-            f"noise={noise:g} is too small for an exact distribution: use 0 or at least {length / 1900:.1g}"
-        )
+        raise ValueError(f"noise={noise:g} is too small for an exact density: use 0 or at least {length / 1900:.1g}")
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
     parameter = start + (end - start) * (np.arange(panels)[:, None] + (nodes + 1) / 2).reshape(-1) / panels
     return GaussianMixture(

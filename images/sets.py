@@ -167,7 +167,7 @@ def split_fifth(data: ImageSet) -> tuple[ImageSet, ImageSet]:
 
 
 if __name__ == "__main__":
-    from viz import image_grids as image_figures  # only this demonstration draws; image sets import nothing of viz
+    from viz import image_grids as image_figures  # only this demo draws: images must not import viz
     from viz import stills as figures
 
     data = digits()

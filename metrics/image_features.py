@@ -53,7 +53,7 @@ def feature_classifier(
     Its file is named after a checksum of images, labels, seed and recipe. A damaged file means training it again.
 
     Raises:
-        ValueError: the images have no labels to learn from.
+        ValueError: the images have no labels, or a single class.
     """
     net, path = _untrained(data, seed), Path(folder) / f"{_checksum(data, seed)}.pt"
     try:

@@ -10,7 +10,7 @@ of at most `attention_size` pixels a side.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TypedDict, TypeVar
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,6 @@ from nets.embedding import TimeEmbedding, label_or_null
 
 LABEL_TOKENS = 4  # learned tokens of a label in cross-attention
 CONDITIONING = ("embedding", "cross_attention")
-L = TypeVar("L", nn.Linear, nn.Conv2d)
 
 
 def group_norm(channels: int, most: int = 8) -> nn.GroupNorm:
@@ -85,10 +84,7 @@ class AttentionBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """The layers at one resolution: residual blocks, each followed by self- and cross-attention if wanted.
-
-    (B, in, H, W), cond (B, cond_dim), context (B, M, context_dim) or None -> (B, out, H, W).
-    """
+    """The layers at one resolution: residual blocks, each followed by self- and cross-attention if wanted."""
 
     def __init__(
         self,
@@ -164,8 +160,7 @@ class UpSamplingBlock(nn.Module):
         self.stage = Stage(2 * out_channels, out_channels, cond_dim, **stage)
 
     def forward(self, x: Tensor, skip: Tensor, cond: Tensor, context: Tensor | None = None) -> Tensor:
-        x = torch.cat([self.up(x), skip], 1)  # (B, 2 out, 2H, 2W)
-        return self.stage(x, cond, context)
+        return self.stage(torch.cat([self.up(x), skip], 1), cond, context)  # of (B, 2 out, 2H, 2W)
 
 
 # ---------------------------------------------------------------- the whole
@@ -272,9 +267,8 @@ def _sides(dims: tuple[int, ...], patch: int, levels: int) -> list[int]:
     return [max(height, width) // patch // 2**i for i in range(levels)]
 
 
-def _zero(layer: L) -> L:
+def _zero(layer: nn.Module) -> nn.Module:
     """The layer with all weights zero, so that a residual branch, or a whole network, starts with the output 0."""
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
     return layer

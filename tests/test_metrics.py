@@ -122,7 +122,7 @@ def test_the_chain_of_the_exact_denoiser_is_indistinguishable_by_every_metric():
 
 def test_ddpm_with_the_exact_denoiser_is_a_little_too_sharp():
     # Ancestral steps use the posterior variance of *known* x_0 (eq. 7). For a Gaussian as thin as the moons that leaves
-    # 0.88 .. 0.93 of its variance after 1000 steps, which the density sees (-0.03 .. -0.07 nats), and no other metric.
+    # 0.88 .. 0.93 of its variance after 1000 steps, as the density shows (-0.03 .. -0.07 nats), alone.
     rows = {row.name: row for row in chain_of_the_exact_denoiser("ddpm", 2000)}
     sharp = rows.pop("negative log-density")
     assert -0.15 < sharp.value - sharp.floor < 0
@@ -139,7 +139,7 @@ def test_likelihood_of_the_exact_denoiser_is_the_exact_density():
 
 
 def test_kl_of_a_shifted_gaussian_is_half_the_squared_shift():
-    # the model thinks the data is N(0, 1) in each of two dimensions; it is N(0.3, 1) in the first
+    # the model takes the data for N(0, 1) in each of two dimensions; it is N(0.3, 1) in the first
     scheduler = LinearNoiseScheduler(1000)
     mixture, model = GaussianMixture(torch.tensor([[0.3, 0.0]]), 1.0), GaussianMixture(torch.zeros(1, 2), 1.0)
     x = mixture.noised(*scheduler.alpha_sigma_at(0)).sample(4000, generator(0, "test"))

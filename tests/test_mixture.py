@@ -1,4 +1,4 @@
-"""The exact law against automatic differentiation, numerical integration and brute force, all in float64."""
+"""The exact distribution against automatic differentiation, numerical integration and brute force, all in float64."""
 
 import math
 
@@ -24,14 +24,14 @@ OPTIONS = {
 SCHEDULER = LinearNoiseScheduler(1000)
 
 
-def law_of(name):
+def mixture_of(name):
     return make_dataset(name, 10, 0, **OPTIONS[name]).mixture
 
 
 @pytest.mark.parametrize("name", DATASETS)
 @pytest.mark.parametrize("t", [None, 0, 300, 999])
 def test_score_is_the_gradient_of_the_log_density(name, t):
-    mixture = law_of(name)
+    mixture = mixture_of(name)
     mixture = mixture if t is None else mixture.noised(*SCHEDULER.alpha_sigma_at(t))
     x = mixture.sample(50, generator(0, "test")).requires_grad_()
     (gradient,) = torch.autograd.grad(mixture.log_density(x).sum(), x)
@@ -41,7 +41,7 @@ def test_score_is_the_gradient_of_the_log_density(name, t):
 @pytest.mark.parametrize("name", [n for n in DATASETS if n != "helix"])
 @pytest.mark.parametrize("t", [None, 300])
 def test_density_integrates_to_one(name, t):
-    mixture = law_of(name)
+    mixture = mixture_of(name)
     mixture = mixture if t is None else mixture.noised(*SCHEDULER.alpha_sigma_at(t))
     low, high = (
         mixture.centres.min(0).values - 8 * mixture.variance.sqrt(),
@@ -63,7 +63,7 @@ def test_moons_density_against_brute_force_integration():
             (1 - np.cos(a) - point[0]) ** 2 + (0.5 - np.sin(a) - point[1]) ** 2,
         ]
         density = np.mean([np.exp(-0.5 * s / 0.05**2).mean() for s in squares]) / (2 * math.pi * 0.05**2)
-        ours = law_of("moons").log_density(torch.tensor([point]))
+        ours = mixture_of("moons").log_density(torch.tensor([point]))
         assert float(ours) == pytest.approx(math.log(density), abs=1e-5)
 
 
@@ -91,21 +91,21 @@ def test_best_epsilon_against_the_integral_over_clean_data():
 
 
 def test_posterior_is_bayes_rule():
-    mixture, (alpha, sigma) = law_of("moons"), SCHEDULER.alpha_sigma_at(250)
+    mixture, (alpha, sigma) = mixture_of("moons"), SCHEDULER.alpha_sigma_at(250)
     x_t = torch.tensor([0.3, 0.1], dtype=torch.float64)
     posterior = mixture.posterior(x_t, alpha, sigma)
     x_0 = mixture.sample(5, generator(0, "test"))
     likelihood = -0.5 * ((x_t - alpha * x_0) / sigma).square().sum(1) - 2 * math.log(sigma) - math.log(2 * math.pi)
     evidence = mixture.noised(alpha, sigma).log_density(x_t[None])
     torch.testing.assert_close(posterior.log_density(x_0), mixture.log_density(x_0) + likelihood - evidence)
-    # its mean is the x_0 guess of the best epsilon
+    # its mean is the x_0 that the best epsilon implies
     mean = (posterior.weights[:, None] * posterior.centres).sum(0)
-    guess = (x_t - sigma * mixture.eps(x_t[None], alpha, sigma)[0]) / alpha
-    torch.testing.assert_close(mean, guess)
+    implied = (x_t - sigma * mixture.eps(x_t[None], alpha, sigma)[0]) / alpha
+    torch.testing.assert_close(mean, implied)
 
 
 def test_variance_of_epsilon_is_that_of_the_posterior():
-    mixture, (alpha, sigma) = law_of("spirals"), SCHEDULER.alpha_sigma_at(150)
+    mixture, (alpha, sigma) = mixture_of("spirals"), SCHEDULER.alpha_sigma_at(150)
     x_t = mixture.noised(alpha, sigma).sample(4, generator(0, "test"))
     for x in x_t:  # x_0 given x_t is a mixture: its variance is that of its parts and that between them
         p = mixture.posterior(x, alpha, sigma)
@@ -119,14 +119,14 @@ def test_points_without_noise_are_the_memorising_denoiser():
     points = torch.cartesian_prod(*[torch.arange(5, dtype=torch.float64)] * 2)  # far apart against the noise
     mixture, t = GaussianMixture(points), torch.tensor(30)
     x_t = SCHEDULER.add_noise(points, t, torch.randn(points.shape, generator=generator(0, "test"), dtype=torch.float64))
-    x_0 = SCHEDULER.predict_x0(x_t, t, exact_denoiser(mixture, SCHEDULER)(x_t, t))
+    x_0 = exact_denoiser(mixture, SCHEDULER)(x_t, t).x_0
     torch.testing.assert_close(x_0, points, atol=1e-6, rtol=0)
     with pytest.raises(ValueError, match="no density"):
         mixture.log_density(points)
 
 
-def test_scaled_law_is_that_of_scaled_points():
-    mixture, shift, scale = law_of("moons"), torch.tensor([0.5, 0.2]), torch.tensor([0.9, 0.4])
+def test_scaled_mixture_is_the_distribution_of_scaled_points():
+    mixture, shift, scale = mixture_of("moons"), torch.tensor([0.5, 0.2]), torch.tensor([0.9, 0.4])
     x = mixture.sample(10, generator(0, "test"))
     jacobian = float(scale.double().log().sum())
     ours = mixture.scaled(shift, scale).log_density((x - shift) / scale)
@@ -134,9 +134,9 @@ def test_scaled_law_is_that_of_scaled_points():
 
 
 @pytest.mark.parametrize("name", DATASETS)
-def test_data_and_law_agree(name):
-    # mean log-density of 20 000 points against the law's own entropy: a difference of 5 standard errors has p = 6e-7
-    data, mixture = make_dataset(name, 20_000, 3, **OPTIONS[name]), law_of(name)
+def test_data_and_mixture_agree(name):
+    # mean log-density of 20 000 points against the mixture's entropy: a difference of 5 standard errors has p = 6e-7
+    data, mixture = make_dataset(name, 20_000, 3, **OPTIONS[name]), mixture_of(name)
     own = mixture.log_density(mixture.sample(20_000, generator(9, "test")))
     given = mixture.log_density(torch.from_numpy(data.points))
     error = float((own.var() / len(own) + given.var() / len(given)).sqrt())
@@ -170,14 +170,14 @@ def test_curve_weights_sum_to_one_and_mixtures_are_equal():
     )
 
 
-def test_too_little_noise_for_an_exact_law_is_refused():
+def test_too_little_noise_for_an_exact_distribution_is_refused():
     with pytest.raises(ValueError, match="noise=1e-05 is too small"):
         make_dataset("moons", 10, 0, noise=1e-5)
     assert not make_dataset("moons", 10, 0, noise=0.0).mixture.has_density
 
 
 def test_evenly_spread_points_average_better_than_chance():
-    mixture = law_of("moons")
+    mixture = mixture_of("moons")
     exact = mixture.weights @ mixture.centres
     errors = []
     for seed in range(10):

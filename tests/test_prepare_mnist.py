@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import prepare_mnist
 from prepare_mnist import fetch, prepare, read_idx, write_tree
 
+from conf.groups import MNIST
 from images import MNIST_ROOT
 from images.sets import MNISTDataset, held_out_images
 
@@ -214,3 +215,4 @@ def test_help_answers_and_its_default_is_where_mnist_is_looked_for(tmp_path):
     code, words = script("--help", tmp_path)
     assert code == 0
     assert f"default: {MNIST_ROOT}" in " ".join(words.split())
+    assert MNIST().root == MNIST_ROOT  # conf imports nothing of ours, so it repeats the folder

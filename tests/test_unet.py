@@ -111,7 +111,7 @@ def test_the_output_has_the_shape_of_the_input(dims, options):
     net, x = UNet(dims, T, **options), torch.randn(2, *dims)
     out = net(x, steps(2))
     assert out.shape == x.shape and out.dtype == x.dtype
-    assert bool((out == 0).all())  # the best guess before anything is learnt
+    assert bool((out == 0).all())  # the best output before any training
     assert float(stirred(net)(x, steps(2)).detach().std()) > 0.01
 
 

@@ -80,9 +80,7 @@ def self_attention(
     future = np.triu(np.ones_like(causal, dtype=bool), 1)
     highest = max(weights.max(), np.quantile(causal[~future], 0.95))  # the first token has only itself: always 1
     _matrix(axes["A"], weights, highest, "without a mask: each token attends to all")
-    cells = _matrix(
-        axes["B"], np.where(future, np.nan, causal), highest, "causal mask: only to itself and those before"
-    )
+    cells = _matrix(axes["B"], np.where(future, np.nan, causal), highest, "causal mask: itself and those before")
     axes["B"].text(0.96, 0.95, "masked:\nexactly 0", transform=axes["B"].transAxes, ha="right", va="top", color="0.3")
     for name in "AB":
         axes[name].set(xlabel="key (attended to)", ylabel=f"query: {_tokens(grid)}")
@@ -133,16 +131,8 @@ def _attended(axes: Sequence[Axes], weights: NDArray, image: NDArray, grid: Sequ
         for place, size in ((ax, np.ones(2)), (axes[0], np.array(image.shape[1:]) / grid)):
             (top, left), (height, width) = np.array(at) * size - 0.5, size
             place.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=CYAN, linewidth=2))
-            place.text(
-                left + width / 2,
-                top + height / 2,
-                str(i),
-                color=CYAN,
-                ha="center",
-                va="center",
-                fontweight="bold",
-                path_effects=OUTLINED,
-            )
+            x, y = left + width / 2, top + height / 2
+            place.text(x, y, str(i), color=CYAN, ha="center", va="center", fontweight="bold", path_effects=OUTLINED)
     axes[0].figure.colorbar(ScalarMappable(shared, "magma"), ax=axes, label="the same, no mask", fraction=0.04)
 
 

@@ -26,7 +26,7 @@ def save_pictures(
         return
     stills.save(stills.samples(evaluation.samples[:SHOWN], real[:SHOWN]), folder / "samples.png")
     if found := evaluation.by_step:
-        sheet = stills.timesteps(step_of(found.timesteps), found.floor, found.excess, history)
+        sheet = stills.timesteps(np.vectorize(step_of)(found.timesteps), found.floor, found.excess, history)
         stills.save(sheet, folder / "timesteps.png")
     if fields:
         stills.save(stills.score_fields(fields), folder / "field.png")
