@@ -6,7 +6,6 @@ from pathlib import Path
 from numpy.typing import NDArray
 
 from metrics.evaluation import Evaluation
-from schedule import step_of
 from viz import image_grids, stills
 
 SHOWN = 5000  # points
@@ -26,7 +25,7 @@ def save_pictures(
         return
     stills.save(stills.samples(evaluation.samples[:SHOWN], real[:SHOWN]), folder / "samples.png")
     if found := evaluation.by_step:
-        sheet = stills.timesteps(np.vectorize(step_of)(found.timesteps), found.floor, found.excess, history)
+        sheet = stills.timesteps(found.steps, found.floor, found.excess, history)
         stills.save(sheet, folder / "timesteps.png")
     if fields:
         stills.save(stills.score_fields(fields), folder / "field.png")
