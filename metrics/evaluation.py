@@ -21,6 +21,7 @@ from runtime.progress import progress_bar
 from runtime.randomness import generator
 from runtime.trained import Trained
 from sampler import last, timesteps_of
+from schedule import step_of
 
 PROBE_STEPS, PROBE_POINTS = 50, 400
 KL_STEPS, KL_POINTS, KL_POINTS_EXACT = 400, 2000, 300
@@ -29,9 +30,9 @@ GOOD_EXCESS = 0.01  # of the Bayes floor: below it, samples are hard to tell fro
 
 @dataclass(frozen=True)
 class LossByStep:
-    """The error of epsilon at a few steps of the process: its Bayes floor and the excess over it; all (K,)."""
+    """The error of epsilon after `steps` forward steps: its Bayes floor and the excess over it; all (K,)."""
 
-    timesteps: NDArray
+    steps: NDArray
     floor: NDArray
     excess: NDArray
 
@@ -79,9 +80,7 @@ def _with_exact(found: Evaluation, trained: Trained, unseen: PointSet, seed: int
     """The same, and how far the network's epsilon and density are from the exact ones, label by label if it has any."""
     conditions = _conditions(trained, unseen)
     by_step = [_loss_by_step(trained, mixture, label, seed) for label, mixture in conditions]
-    mean = LossByStep(
-        by_step[0].timesteps, *(np.mean([getattr(b, k) for b in by_step], 0) for k in ("floor", "excess"))
-    )
+    mean = LossByStep(by_step[0].steps, *(np.mean([getattr(b, k) for b in by_step], 0) for k in ("floor", "excess")))
     floor = float(np.mean([bayes_floor(mixture, trained.scheduler) for _, mixture in conditions]))
     rows = [*found.rows, _excess_result(float(mean.excess.mean()), floor), _kl_result(trained, conditions, seed)]
     return replace(found, rows=rows, by_step=mean)
@@ -124,7 +123,7 @@ def real_rows(data: DataSet, count: int, seed: int) -> NDArray:
 
 
 def real_draws(data: PointSet, seed: int) -> Draw:
-    """Fresh draws of the law where it is known; else random rows of the held-out points."""
+    """Fresh draws of the exact distribution where it is known; else random rows of the held-out points."""
     return rows_of(data.points, seed) if data.mixture is None else exact_draws(data.mixture, seed)
 
 
@@ -134,7 +133,7 @@ def real_draws(data: PointSet, seed: int) -> Draw:
 def _loss_by_step(trained: Trained, mixture: GaussianMixture, label: int | None, seed: int) -> LossByStep:
     probes = make_probes(mixture, trained.scheduler, num_steps=PROBE_STEPS, num_points=PROBE_POINTS, seed=seed)
     over = excess(trained.denoise_as(label), probes, trained.device)
-    return LossByStep(probes.timesteps.numpy(), probes.floor.numpy(), over.numpy())
+    return LossByStep(np.array([*map(step_of, probes.timesteps.tolist())]), probes.floor.numpy(), over.numpy())
 
 
 def _excess_result(over: float, floor: float) -> MetricResult:
