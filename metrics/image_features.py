@@ -55,7 +55,7 @@ def feature_classifier(
     Raises:
         ValueError: the images have no labels, or a single class.
     """
-    net, path = _untrained(data, seed), Path(folder) / f"{_checksum(data, seed)}.pt"
+    net, path = _untrained(data, seed), Path(folder) / f"{_checksum(data, seed)}.classifier"
     try:
         net.load_state_dict(checkpoint.load(path)["classifier"])
     except FileNotFoundError:

@@ -79,7 +79,7 @@ def test_evaluate_judges_a_checkpoint(workplace, run):
     figures = result["figures"]
     assert set(figures) == {
         "classifier accuracy", "sliced Wasserstein-1", "Wasserstein-2", "energy distance", "negative log-density",
-        "error of epsilon", "KL from the law",
+        "error of epsilon", "KL(exact || model)",
     }  # fmt: skip
     for name in figures:
         assert name in done.stdout

@@ -6,8 +6,18 @@ import torch
 from scipy import stats
 
 from dataset import create_moon_dataset
-from diffusion import DiffusionModel, chosen_steps, denoiser, guided, loss_weights, training_loss, within_range
-from schedule import CosineNoiseScheduler, LinearNoiseScheduler
+from diffusion import (
+    TARGETS,
+    DiffusionModel,
+    Prediction,
+    denoiser,
+    guided,
+    in_chunks,
+    loss_weights,
+    training_loss,
+    within_range,
+)
+from schedule import CosineNoiseScheduler, LinearNoiseScheduler, evenly
 
 
 def test_calls_as_the_readme_writes_them():
@@ -83,27 +93,18 @@ def test_noise_of_another_shape_is_refused():
 
 
 def test_training_loss_is_zero_for_the_noise_itself_and_one_for_silence():
-    scheduler, eps = (
-        DiffusionModel(100).scheduler,
-        torch.randn(4000, 2, generator=torch.Generator().manual_seed(0)),
-    )
-    x_0, t = torch.randn(4000, 2), torch.randint(100, (4000,))
+    scheduler, g = DiffusionModel(100).scheduler, torch.Generator().manual_seed(0)
+    eps, x_0, t = torch.randn(4000, 2, generator=g), torch.randn(4000, 2, generator=g), torch.randint(100, (4000,))
     right = training_loss(lambda x_t, t, label: eps, scheduler, x_0, t, eps)
     silent = training_loss(lambda x_t, t, label: torch.zeros_like(x_t), scheduler, x_0, t, eps)
     assert right.shape == (4000,) and float(right.abs().max()) == 0
     assert float(silent.mean()) == pytest.approx(1, abs=5 * (2 / 8000) ** 0.5)
 
 
-def test_denoiser_of_a_v_network_turns_its_output_into_eps():
-    scheduler = DiffusionModel(100).scheduler
-    x, t = torch.randn(3, 2), torch.tensor(40)
-    silent = denoiser(lambda x_t, t, label: torch.zeros_like(x_t), scheduler, "v")
-    torch.testing.assert_close(silent(x, t), scheduler.sqrt_one_minus_alphas_cumprod[40].float() * x)
-
-
 @pytest.mark.parametrize(("count", "expected"), [(2, [0, 10]), (3, [0, 5, 10]), (50, list(range(11)))])
-def test_chosen_steps_hold_the_first_and_the_last(count, expected):
-    assert chosen_steps(10, count) == expected
+def test_even_steps_hold_both_ends(count, expected):
+    assert evenly(0, 10, count) == expected
+    assert evenly(10, 0, count) == expected[::-1]
 
 
 # ---------------------------------------------------------------- what a network may predict
@@ -118,56 +119,87 @@ def noised():
     return scheduler, x_0, t, eps, scheduler.add_noise(x_0, t, eps)
 
 
-def perfect(prediction, scheduler, x_0, t, eps):
+def perfect(target, scheduler, x_0, t, eps):
     """A network that knows the answer."""
     alpha, sigma = scheduler.alpha_sigma(t, x_0)
-    answer = {"eps": eps, "x0": x_0, "v": alpha * eps - sigma * x_0}[prediction]
-    return lambda x_t, t, label: answer
+    answer = {"eps": eps, "x0": x_0, "v": alpha * eps - sigma * x_0}[target]
+    return lambda x_t, t, label: answer.to(x_t)
 
 
-@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
-@pytest.mark.parametrize("weight", ["eps", "v", "min_snr"])
-def test_a_perfect_network_of_any_kind_gives_the_true_noise(prediction, weight, noised):
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("weight", ["target", "eps", "v", "min_snr"])
+def test_a_perfect_network_of_any_kind_gives_the_true_noise_and_data(target, weight, noised):
     scheduler, x_0, t, eps, x_t = noised
-    denoise = denoiser(perfect(prediction, scheduler, x_0, t, eps), scheduler, prediction)
-    torch.testing.assert_close(denoise(x_t, t), eps, rtol=1e-8, atol=1e-8)
-    loss = training_loss(denoise, scheduler, x_0, t, eps, weight=weight)
+    net = perfect(target, scheduler, x_0, t, eps)
+    found = denoiser(net, scheduler, target)(x_t, t)
+    torch.testing.assert_close(found.eps, eps, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(found.x_0, x_0, rtol=1e-8, atol=1e-8)
+    weights = loss_weights(scheduler, target, weight)
+    loss = training_loss(net, scheduler, x_0, t, eps, target=target, weights=weights)
     torch.testing.assert_close(loss, torch.zeros(60, dtype=torch.float64), atol=1e-12, rtol=0)
 
 
-def test_what_a_network_predicts_is_not_mixed_up(noised):
+@pytest.mark.parametrize("target", ["v", "x0"])
+def test_nothing_is_lost_where_hardly_any_signal_is_left(target):
+    # alpha is 5e-5 at the end of the cosine schedule: x_0 by way of eps would be off by 4e-2 in float32
+    scheduler, g = CosineNoiseScheduler(1000), torch.Generator().manual_seed(0)
+    x_0, eps = torch.randn(2, 100, 2, generator=g)
+    t = torch.tensor(999)
+    x_t = scheduler.add_noise(x_0, t, eps)
+    found = denoiser(perfect(target, scheduler, x_0, t, eps), scheduler, target)(x_t, t)
+    torch.testing.assert_close(found.x_0, x_0, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.eps, eps, rtol=0, atol=1e-6)
+
+
+def test_targets_are_not_mixed_up(noised):
     scheduler, x_0, t, eps, x_t = noised
-    for prediction, other in [("eps", "x0"), ("x0", "v"), ("v", "eps")]:
-        wrong = denoiser(perfect(prediction, scheduler, x_0, t, eps), scheduler, other)
-        assert not torch.isclose(wrong(x_t, t)[5:55], eps[5:55]).flatten(1).all(1).any()
+    for target, other in [("eps", "x0"), ("x0", "v"), ("v", "eps")]:
+        wrong = denoiser(perfect(target, scheduler, x_0, t, eps), scheduler, other)(x_t, t)
+        assert not torch.isclose(wrong.eps[5:55], eps[5:55]).flatten(1).all(1).any()
 
 
 def test_the_label_reaches_the_network(noised):
     scheduler, x_0, t, eps, x_t = noised
     seen = []
-    denoise = denoiser(lambda x_t, t, label: seen.append(label) or x_t, scheduler, "eps")
-    training_loss(denoise, scheduler, x_0, t, eps, label=t)
-    denoise(x_t, t)
+
+    def net(x_t, t, label):
+        seen.append(label)
+        return x_t
+
+    training_loss(net, scheduler, x_0, t, eps, label=t)
+    denoiser(net, scheduler, "eps")(x_t, t)
     assert seen[0] is t and seen[1] is None
+
+
+def test_chunks_change_nothing():
+    scheduler, x = LinearNoiseScheduler(10), torch.randn(7, 2)
+    denoise = denoiser(lambda x_t, t, label: x_t.tanh(), scheduler, "v")
+    for one, other in zip(in_chunks(denoise, 3)(x, torch.tensor(4)), denoise(x, torch.tensor(4))):
+        assert torch.equal(one, other)
 
 
 # ---------------------------------------------------------------- the weights of the loss
 
 
 @pytest.mark.parametrize("scheduler", [LinearNoiseScheduler(60), CosineNoiseScheduler(60)], ids=["linear", "cosine"])
-def test_the_weight_v_makes_the_error_that_of_v(scheduler):
-    g = torch.Generator().manual_seed(0)
-    x_0, eps, guess = torch.randn(3, 60, 1, 4, 4, generator=g, dtype=torch.float64)
-    t = torch.arange(60)
-    alpha, sigma = scheduler.alpha_sigma(t, x_0)
-    direct = (guess - (alpha * eps - sigma * x_0)).square().flatten(1).mean(1)
-    ours = training_loss(denoiser(lambda *_: guess, scheduler, "v"), scheduler, x_0, t, eps, weight="v")
-    torch.testing.assert_close(ours, direct, rtol=1e-8, atol=1e-10)
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("weight", ["eps", "v"])
+def test_a_weight_makes_the_error_of_any_target_that_of_eps_or_v(scheduler, target, weight):
+    g, t = torch.Generator().manual_seed(0), torch.arange(60)
+    x_0, eps, out = torch.randn(3, 60, 1, 4, 4, generator=g, dtype=torch.float64)
+    alpha, _ = scheduler.alpha_sigma(t, x_0)
+    x_t = scheduler.add_noise(x_0, t, eps)
+    believed = denoiser(lambda *_: out, scheduler, target)(x_t, t).eps
+    # given x_t, an error of eps is alpha times one of v
+    direct = (believed - eps) / (alpha if weight == "v" else 1)
+    weights = loss_weights(scheduler, target, weight)
+    ours = training_loss(lambda *_: out, scheduler, x_0, t, eps, target=target, weights=weights)
+    torch.testing.assert_close(ours, direct.square().flatten(1).mean(1), rtol=1e-7, atol=1e-10)
 
 
 def test_min_snr_in_closed_form():
     scheduler = LinearNoiseScheduler(200)
-    weights = loss_weights(scheduler, "min_snr")
+    weights = loss_weights(scheduler, "eps", "min_snr")
     for t in range(200):
         a = float(scheduler.alphas_cumprod[t])
         snr = a / (1 - a)
@@ -175,31 +207,32 @@ def test_min_snr_in_closed_form():
     assert float(weights[0]) < 0.01 and float(weights[-1]) == 1
 
 
-def test_the_plain_weight_is_one_at_every_step(noised):
-    scheduler, x_0, t, eps, _ = noised
-    assert bool((loss_weights(scheduler, "eps") == 1).all())
-    loss = training_loss(lambda x_t, t, label: 0 * x_t, scheduler, x_0, t, eps)
-    torch.testing.assert_close(loss, eps.square().mean((1, 2, 3)))
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_weight_of_the_target_itself_is_one(target):
+    scheduler = CosineNoiseScheduler(60)
+    assert bool((loss_weights(scheduler, target, "target") == 1).all())
+    assert bool((loss_weights(scheduler, "eps", "eps") == 1).all())
 
 
 # ---------------------------------------------------------------- guidance, and the range of images
 
 
 def with_or_without(x_t, t, label=None):
-    """A denoiser whose answers with and without a label are told apart."""
-    return 0.3 * x_t if label is None else x_t + label[:, None]
+    """A denoiser whose answers with and without a label differ."""
+    eps = 0.3 * x_t if label is None else x_t + label[:, None]
+    return Prediction(eps, 1 - 2 * eps)
 
 
 @pytest.mark.parametrize("w", [0.0, 0.5, 1.0, 3.0])
 def test_guidance_steps_away_from_the_answer_without_a_label(w):
     x_t, t, label = torch.randn(4, 2), torch.tensor(3), torch.arange(4)
-    conditional, unconditional = with_or_without(x_t, t, label), with_or_without(x_t, t)
     steered = guided(with_or_without, w)(x_t, t, label)
-    torch.testing.assert_close(steered, (1 + w) * conditional - w * unconditional)
-    if w == 0:
-        assert torch.equal(steered, conditional)
-    if w == 1:
-        torch.testing.assert_close(steered, 2 * conditional - unconditional)
+    for ours, conditional, unconditional in zip(
+        steered, with_or_without(x_t, t, label), with_or_without(x_t, t), strict=True
+    ):
+        torch.testing.assert_close(ours, (1 + w) * conditional - w * unconditional)
+        if w == 0:
+            assert torch.equal(ours, conditional)
 
 
 @pytest.mark.parametrize(("w", "labelled", "calls"), [(0.0, True, 1), (2.0, False, 1), (2.0, True, 2)])
@@ -212,23 +245,22 @@ def test_guidance_asks_the_network_no_more_often_than_it_must(w, labelled, calls
 
     out = guided(denoise, w)(x_t, torch.tensor(3), torch.arange(4) if labelled else None)
     assert len(asked) == calls
-    assert labelled or torch.equal(out, with_or_without(x_t, torch.tensor(3)))
+    assert labelled or torch.equal(out.eps, with_or_without(x_t, torch.tensor(3)).eps)
 
 
 def test_guesses_of_images_are_kept_within_their_range(noised):
     scheduler, x_0, t, _, x_t = noised
-    inner, outer = 0.9 * x_0, 3 * x_0
-
-    def kept(guess):
-        denoise = within_range(lambda x_t, t, label: scheduler.eps_from_x0(x_t, t, guess), scheduler)
-        return scheduler.predict_x0(x_t, t, denoise(x_t, t))
-
-    torch.testing.assert_close(kept(inner), inner, rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(kept(outer), outer.clamp(-1, 1), rtol=1e-8, atol=1e-8)
-    assert float(outer.abs().max()) > 2
+    alpha, sigma = scheduler.alpha_sigma(t, x_t)
+    for guess in (0.9 * x_0, 3 * x_0):
+        denoise = denoiser(lambda *_, guess=guess: guess, scheduler, "x0")
+        kept = within_range(denoise, scheduler)(x_t, t)
+        assert torch.equal(kept.x_0, guess.clamp(-1, 1))
+        # both parts stay one story: x_t = alpha x_0 + sigma eps
+        torch.testing.assert_close(alpha * kept.x_0 + sigma * kept.eps, x_t, rtol=1e-8, atol=1e-8)
+    assert float((3 * x_0).abs().max()) > 2
 
 
 def test_a_guess_within_the_range_leaves_the_noise_as_it_is(noised):
-    scheduler, _, t, eps, x_t = noised
-    out = within_range(lambda x_t, t, label: eps, scheduler)(x_t, t)
-    torch.testing.assert_close(out, eps, rtol=1e-8, atol=1e-8)
+    scheduler, x_0, t, eps, x_t = noised
+    out = within_range(lambda x_t, t, label: Prediction(eps, x_0), scheduler)(x_t, t)
+    assert torch.equal(out.eps, eps)

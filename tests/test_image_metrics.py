@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
     """A folder in which the feature classifier of the digits is found: one with fixed features."""
     folder = tmp_path_factory.mktemp("classifiers")
     checkpoint.save(
-        folder / f"{image_features._checksum(TRAIN, 0)}.pt", {"classifier": fixed_classifier().state_dict()}
+        folder / f"{image_features._checksum(TRAIN, 0)}.classifier", {"classifier": fixed_classifier().state_dict()}
     )
     return folder
 

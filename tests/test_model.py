@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dataset import Normaliser, create_moon_dataset
-from diffusion import denoiser, training_loss
+from diffusion import denoiser, loss_weights, training_loss
 from model import MODELS, build_model
 from schedule import LinearNoiseScheduler
 
@@ -54,22 +54,22 @@ def test_impossible_networks_are_refused(name, dims, options, words):
 def trained(name, steps, x, scheduler, lr):
     torch.manual_seed(0)
     net = build_model(name, (2,), scheduler.num_timesteps, **OPTIONS[name])
-    denoise, optimizer = denoiser(net, scheduler, "v"), torch.optim.Adam(net.parameters(), lr)
+    optimizer, weights = torch.optim.Adam(net.parameters(), lr), loss_weights(scheduler, "v", "eps")
     for _ in range(steps):
         x_0 = x[torch.randint(len(x), (512,))]
         t, eps = torch.randint(scheduler.num_timesteps, (512,)), torch.randn(512, 2)
-        loss = training_loss(denoise, scheduler, x_0, t, eps).mean()
+        loss = training_loss(net, scheduler, x_0, t, eps, target="v", weights=weights).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return denoise
+    return lambda x_t, t, label: denoiser(net, scheduler, "v")(x_t, t, label).eps
 
 
 @torch.no_grad()
-def mean_loss(denoise, x, scheduler):
+def mean_loss(eps_of, x, scheduler):
     g = torch.Generator().manual_seed(1)
     t = torch.arange(len(x)) % scheduler.num_timesteps
-    return float(training_loss(denoise, scheduler, x, t, torch.randn(x.shape, generator=g)).mean())
+    return float(training_loss(eps_of, scheduler, x, t, torch.randn(x.shape, generator=g)).mean())
 
 
 def test_a_short_training_beats_the_best_linear_denoiser():

@@ -4,19 +4,21 @@ import pytest
 import torch
 from scipy import stats
 
+from diffusion import Prediction
 from runtime.randomness import generator
-from sampler import SAMPLERS, ddim, ddpm, in_chunks, last, sample, visited
-from schedule import LinearNoiseScheduler
+from sampler import SAMPLERS, ddim, ddpm, last, sample, timesteps_of
+from schedule import CLEAN, LinearNoiseScheduler, NoiseScheduler
 
 MEAN, VARIANCE = 0.8, 0.25
 
 
 def gaussian_denoiser(scheduler):
-    """E[eps | x_t] where x_0 ~ N(MEAN, VARIANCE)."""
+    """E[eps | x_t] and E[x_0 | x_t] where x_0 ~ N(MEAN, VARIANCE)."""
 
-    def denoise(x_t, t):
+    def denoise(x_t, t, label=None):
         alpha, sigma = scheduler.alpha_sigma(t, x_t)
-        return sigma * (x_t - alpha * MEAN) / (alpha**2 * VARIANCE + sigma**2)
+        distance = (x_t - alpha * MEAN) / (alpha**2 * VARIANCE + sigma**2)
+        return Prediction(sigma * distance, MEAN + alpha * VARIANCE * distance)
 
     return denoise
 
@@ -30,10 +32,9 @@ def test_ddpm_with_the_exact_denoiser_ends_in_the_gaussian():
     variance = 1.0
     for t in range(999, -1, -1):
         step = torch.tensor(t)
-        one, zero = torch.ones(1, 1).double(), torch.zeros(1, 1).double()
-        slope = scheduler.posterior_mean(one, step, denoise(one, step)) - scheduler.posterior_mean(
-            zero, step, denoise(zero, step)
-        )
+        ends = torch.tensor([[[1.0]], [[0.0]]], dtype=torch.float64)
+        one, zero = (scheduler.posterior_mean(x, step, denoise(x, step).eps) for x in ends)
+        slope = one - zero
         variance = float(slope) ** 2 * variance + float(scheduler.posterior_variance[t])
     assert variance == pytest.approx(VARIANCE, rel=0.02)
     for i in range(2):  # level 1e-4 each
@@ -57,12 +58,6 @@ def test_ddpm_is_a_function_of_its_generator():
         for seed in (0, 0, 1)
     ]
     assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
-
-
-def test_chunks_change_nothing():
-    scheduler, x = LinearNoiseScheduler(10), torch.randn(7, 2)
-    denoise = gaussian_denoiser(scheduler)
-    assert torch.equal(in_chunks(denoise, 3)(x, torch.tensor(4)), denoise(x, torch.tensor(4)))
 
 
 def test_ddim_with_all_its_noise_is_ddpm():
@@ -93,21 +88,48 @@ def test_deterministic_samplers_follow_the_flow_to_their_order(sampler, order):
     assert errors[1] < 0.1
 
 
+@pytest.mark.parametrize(("sampler", "order"), [("ddim", 1), ("dpmpp_2m", 2)])
+def test_a_process_that_preserves_no_variance_needs_no_other_sampler(sampler, order):
+    # flow matching: alpha = 1 - s, sigma = s; the Gaussian's flow is known for it as well
+    s = torch.linspace(0, 1, 4002, dtype=torch.float64)[1:-1]
+    scheduler, x_T = NoiseScheduler(1 - s, s), torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    errors = []
+    for steps in (20, 40):
+        x = last(sample(gaussian_denoiser(scheduler), scheduler, x_T, sampler=sampler, sampling_steps=steps))
+        errors.append(float((x - flow(scheduler, x_T)).abs().max()))
+    assert errors[0] / errors[1] > 1.6**order and errors[1] < 0.1
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("T", [10, 1000])
-def test_the_steps_that_are_visited_are_told_before(sampler, T):
-    scheduler, steps = LinearNoiseScheduler(T), None if sampler == "ddpm" else 7
-    states = sample(gaussian_denoiser(scheduler), scheduler, torch.zeros(1, 2), sampler=sampler, sampling_steps=steps)
-    told = visited(scheduler, sampler, steps)
-    assert [state.step for state in states] == told
-    assert told[0] == T and told[-2:] == [1, 0] and len(set(told)) == len(told)
+def test_the_steps_of_a_sampler_are_known_before(sampler, T):
+    scheduler, x_T = LinearNoiseScheduler(T), torch.zeros(1, 2)
+    for steps in (None, 7):
+        states = sample(gaussian_denoiser(scheduler), scheduler, x_T, sampler=sampler, sampling_steps=steps)
+        known = timesteps_of(scheduler, sampler, steps)
+        assert [state.t for state in states] == [*known, CLEAN]
+        assert (
+            known[0] == T - 1 and known[-1] == 0 and len(known) == (steps or min(SAMPLERS[sampler].evaluations or T, T))
+        )
+
+
+def test_ddpm_over_few_steps_is_ddim_with_all_its_noise_over_them():
+    scheduler, x_T = LinearNoiseScheduler(100), torch.randn(5, 2, dtype=torch.float64)
+    options = {"timesteps": scheduler.timesteps(12, "even"), "generator": None}
+    runs = [
+        last(
+            run(gaussian_denoiser(scheduler), scheduler, x_T, **{**options, "generator": generator(0, "test")}, **more)
+        )
+        for run, more in ((ddpm, {}), (ddim, {"eta": 1.0}))
+    ]
+    torch.testing.assert_close(*runs)
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"sampler": "euler"}, "choose one of ddpm, ddim, dpm"),
-        ({"sampler": "ddpm", "sampling_steps": 5}, "takes all 10 steps"),
+        ({"sampler": "euler"}, "choose one of ddpm, ddim, dpmpp_2m"),
+        ({"sampler": "ddpm", "sampling_steps": 11}, r"2\.\.10"),
         ({"sampler": "dpmpp_2m", "sampling_steps": 11}, r"2\.\.10"),
         ({"sampler": "dpmpp_2m", "eta": 0.5}, "eta belongs to sampler=ddim"),
     ],
