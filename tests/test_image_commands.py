@@ -119,7 +119,7 @@ def test_training_and_evaluate_judge_images_each_figure_beside_its_floor(tmp_pat
         distance = figures["Frechet distance"]
         assert distance["value"] > distance["floor"] > 0 and distance["n"] == 70  # half of the unseen images
         assert not_blank(tmp_path / folder / "samples.png")
-    assert len([*(tmp_path / "outputs" / "judges").iterdir()]) == 1  # trained once
+    assert len([*(tmp_path / "outputs" / "classifiers").iterdir()]) == 1  # trained once
 
 
 def test_an_unconditional_model_has_no_labels(unconditional):
