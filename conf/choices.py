@@ -19,11 +19,6 @@ LOSS_WEIGHTS = {
     "v": "that of the velocity does",
     "min_snr": "steps with little noise count less",
 }
-DATASETS: dict[Kind, tuple[str, ...]] = {
-    "points": ("moons", "circles", "gaussians", "swiss_roll", "spirals", "helix", "file"),
-    "images": ("digits", "mnist", "images"),
-}
-NETWORKS: dict[Kind, tuple[str, ...]] = {"points": ("mlp", "linear"), "images": ("unet", "unet_small")}
 
 # ---------------------------------------------------------------- sampling
 
