@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dataset import make_dataset
-from diffusion import exact_denoiser, training_loss
+from diffusion import Prediction, exact_denoiser, training_loss
 from metrics.bayes import bayes_floor, excess, make_probes
 from mixture import GaussianMixture
 from schedule import LinearNoiseScheduler
@@ -27,7 +27,7 @@ def test_the_exact_denoiser_has_no_excess_and_another_has_its_squared_error():
     probes = make_probes(mixture, SCHEDULER, num_steps=10, num_points=100, seed=0)
     exact = exact_denoiser(mixture, SCHEDULER)
     assert float(excess(exact, probes, CPU).max()) < 1e-9
-    off = excess(lambda x, t: exact(x, t) + 0.1, probes, CPU)
+    off = excess(lambda x, t: Prediction(exact(x, t).eps + 0.1, x), probes, CPU)
     torch.testing.assert_close(off, torch.full((10,), 0.01), rtol=1e-3, atol=0)
 
 
@@ -36,5 +36,6 @@ def test_training_loss_of_the_exact_denoiser_is_the_floor():
     exact, losses = exact_denoiser(mixture, SCHEDULER), []
     for t in range(200):
         x_0, eps = mixture.sample(500, g).float(), torch.randn(500, 2, generator=g)
-        losses.append(training_loss(exact, SCHEDULER, x_0, torch.tensor(t), eps).mean())
+        network = lambda x_t, t, label: exact(x_t, t).eps  # noqa: E731
+        losses.append(training_loss(network, SCHEDULER, x_0, torch.tensor(t), eps).mean())
     assert float(torch.stack(losses).mean()) == pytest.approx(bayes_floor(mixture, SCHEDULER), rel=0.02)
