@@ -153,7 +153,7 @@ def timesteps_of(scheduler: NoiseScheduler, sampler: str, sampling_steps: int | 
         ValueError: no such sampler, or a number of steps outside 2 .. T.
     """
     row, T = sampler_of(sampler), scheduler.num_timesteps
-    return scheduler.timesteps(sampling_steps or min(row.evaluations or T, T), row.spacing)
+    return scheduler.timesteps(min(row.evaluations or T, T) if sampling_steps is None else sampling_steps, row.spacing)
 
 
 def sample(

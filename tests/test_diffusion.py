@@ -11,13 +11,15 @@ from diffusion import (
     DiffusionModel,
     Prediction,
     denoiser,
+    forward_states,
     guided,
     in_chunks,
     loss_weights,
     training_loss,
     within_range,
 )
-from schedule import CosineNoiseScheduler, LinearNoiseScheduler, evenly
+from runtime.randomness import generator
+from schedule import CosineNoiseScheduler, LinearNoiseScheduler, NoiseScheduler
 
 
 def test_calls_as_the_readme_writes_them():
@@ -93,18 +95,31 @@ def test_noise_of_another_shape_is_refused():
 
 
 def test_training_loss_is_zero_for_the_noise_itself_and_one_for_silence():
-    scheduler, g = DiffusionModel(100).scheduler, torch.Generator().manual_seed(0)
-    eps, x_0, t = torch.randn(4000, 2, generator=g), torch.randn(4000, 2, generator=g), torch.randint(100, (4000,))
+    scheduler, eps = (
+        DiffusionModel(100).scheduler,
+        torch.randn(4000, 2, generator=torch.Generator().manual_seed(0)),
+    )
+    x_0, t = torch.randn(4000, 2), torch.randint(100, (4000,))
     right = training_loss(lambda x_t, t, label: eps, scheduler, x_0, t, eps)
     silent = training_loss(lambda x_t, t, label: torch.zeros_like(x_t), scheduler, x_0, t, eps)
     assert right.shape == (4000,) and float(right.abs().max()) == 0
     assert float(silent.mean()) == pytest.approx(1, abs=5 * (2 / 8000) ** 0.5)
 
 
-@pytest.mark.parametrize(("count", "expected"), [(2, [0, 10]), (3, [0, 5, 10]), (50, list(range(11)))])
-def test_even_steps_hold_both_ends(count, expected):
-    assert evenly(0, 10, count) == expected
-    assert evenly(10, 0, count) == expected[::-1]
+def test_chosen_steps_of_the_chain_have_its_distribution():
+    # 40 000 copies of one point after 0, 1, 6 and 20 forward steps; 6 Kolmogorov tests at level 1e-4 fail with p = 6e-4
+    scheduler, point = LinearNoiseScheduler(20), torch.tensor([[1.5, -0.5]], dtype=torch.float64)
+    states = list(forward_states(scheduler, point.repeat(40_000, 1), [0, 1, 6, 20], generator(3, "test")))
+    assert torch.equal(states[0], point.repeat(40_000, 1))
+    for step, x in zip((1, 6, 20), states[1:]):
+        alpha, sigma = scheduler.alpha_sigma_at(step - 1)
+        for i in range(2):
+            assert stats.kstest(x[:, i], stats.norm(alpha * point[0, i], sigma).cdf).pvalue > 1e-4, (step, i)
+    # a chain, not draws one by one: cov(x_s, x_t) = (alpha_t / alpha_s) sigma_s^2. Five standard errors: p = 6e-7
+    a, (x_s, x_t) = scheduler.stride(5, 19)[0], (states[2][:, 0], states[3][:, 0])
+    sigma_s, sigma_t = scheduler.alpha_sigma_at(5)[1], scheduler.alpha_sigma_at(19)[1]
+    expected = a * sigma_s / sigma_t
+    assert abs(np.corrcoef(x_s, x_t)[0, 1] - expected) < 5 * (1 - expected**2) / 200
 
 
 # ---------------------------------------------------------------- what a network may predict
@@ -123,95 +138,131 @@ def perfect(target, scheduler, x_0, t, eps):
     """A network that knows the answer."""
     alpha, sigma = scheduler.alpha_sigma(t, x_0)
     answer = {"eps": eps, "x0": x_0, "v": alpha * eps - sigma * x_0}[target]
-    return lambda x_t, t, label: answer.to(x_t)
+    return lambda x_t, t, label: answer
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("weight", ["target", "eps", "v", "min_snr"])
-def test_a_perfect_network_of_any_kind_gives_the_true_noise_and_data(target, weight, noised):
+def test_a_perfect_network_of_any_target_gives_the_true_noise_and_data(target, noised):
     scheduler, x_0, t, eps, x_t = noised
-    net = perfect(target, scheduler, x_0, t, eps)
-    found = denoiser(net, scheduler, target)(x_t, t)
-    torch.testing.assert_close(found.eps, eps, rtol=1e-8, atol=1e-8)
-    torch.testing.assert_close(found.x_0, x_0, rtol=1e-8, atol=1e-8)
-    weights = loss_weights(scheduler, target, weight)
-    loss = training_loss(net, scheduler, x_0, t, eps, target=target, weights=weights)
-    torch.testing.assert_close(loss, torch.zeros(60, dtype=torch.float64), atol=1e-12, rtol=0)
+    network = perfect(target, scheduler, x_0, t, eps)
+    prediction = denoiser(network, scheduler, target)(x_t, t)
+    torch.testing.assert_close(prediction.eps, eps, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(prediction.x_0, x_0, rtol=1e-8, atol=1e-8)
+    loss = training_loss(network, scheduler, x_0, t, eps, target=target)
+    torch.testing.assert_close(loss, torch.zeros(60, dtype=torch.float64), atol=1e-14, rtol=0)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_targets_hold_for_a_process_that_does_not_preserve_the_variance(target):
+    # v and its inverse are those of alpha^2 + sigma^2 = 1; eps and x0 mean the same in every process
+    s = torch.linspace(0.05, 0.95, 20)
+    scheduler, g = NoiseScheduler(1 - s, s), torch.Generator().manual_seed(0)
+    x_0, eps = torch.randn(2, 20, 2, generator=g, dtype=torch.float64)
+    t = torch.arange(20)
+    x_t = scheduler.add_noise(x_0, t, eps)
+    prediction = denoiser(perfect(target, scheduler, x_0, t, eps), scheduler, target)(x_t, t)
+    if target != "v":
+        torch.testing.assert_close(prediction, Prediction(eps, x_0), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("target", ["v", "x0"])
-def test_nothing_is_lost_where_hardly_any_signal_is_left(target):
-    # alpha is 5e-5 at the end of the cosine schedule: x_0 by way of eps would be off by 4e-2 in float32
+def test_nothing_is_lost_at_the_end_of_the_schedule(target):
+    # alpha is 5e-5 there. In float32, (x_t - sigma eps) / alpha, which this once went through, is off by 4e-2.
     scheduler, g = CosineNoiseScheduler(1000), torch.Generator().manual_seed(0)
-    x_0, eps = torch.randn(2, 100, 2, generator=g)
+    x_0, eps = torch.randn(2, 1000, 2, generator=g)
     t = torch.tensor(999)
+    alpha, sigma = scheduler.alpha_sigma(t, x_0)
+    assert float(alpha) == pytest.approx(4.93e-5, rel=0.01)
     x_t = scheduler.add_noise(x_0, t, eps)
-    found = denoiser(perfect(target, scheduler, x_0, t, eps), scheduler, target)(x_t, t)
-    torch.testing.assert_close(found.x_0, x_0, rtol=0, atol=1e-6)
-    torch.testing.assert_close(found.eps, eps, rtol=0, atol=1e-6)
+    prediction = denoiser(perfect(target, scheduler, x_0, t, eps), scheduler, target)(x_t, t)
+    assert float((prediction.x_0 - x_0).abs().max()) < 1e-6
+    assert float((prediction.eps - eps).abs().max()) < 1e-6
+    detour = (x_t - sigma * prediction.eps) / alpha
+    assert 1e-3 < float((detour - x_0).abs().max()) < 1e-1
 
 
-def test_targets_are_not_mixed_up(noised):
+def test_what_a_network_predicts_is_not_mixed_up(noised):
     scheduler, x_0, t, eps, x_t = noised
     for target, other in [("eps", "x0"), ("x0", "v"), ("v", "eps")]:
         wrong = denoiser(perfect(target, scheduler, x_0, t, eps), scheduler, other)(x_t, t)
         assert not torch.isclose(wrong.eps[5:55], eps[5:55]).flatten(1).all(1).any()
+        assert not torch.isclose(wrong.x_0[5:55], x_0[5:55]).flatten(1).all(1).any()
 
 
 def test_the_label_reaches_the_network(noised):
     scheduler, x_0, t, eps, x_t = noised
     seen = []
 
-    def net(x_t, t, label):
+    def network(x_t, t, label):
         seen.append(label)
         return x_t
 
-    training_loss(net, scheduler, x_0, t, eps, label=t)
-    denoiser(net, scheduler, "eps")(x_t, t)
+    training_loss(network, scheduler, x_0, t, eps, label=t)
+    denoiser(network, scheduler, "eps")(x_t, t)
     assert seen[0] is t and seen[1] is None
-
-
-def test_chunks_change_nothing():
-    scheduler, x = LinearNoiseScheduler(10), torch.randn(7, 2)
-    denoise = denoiser(lambda x_t, t, label: x_t.tanh(), scheduler, "v")
-    for one, other in zip(in_chunks(denoise, 3)(x, torch.tensor(4)), denoise(x, torch.tensor(4))):
-        assert torch.equal(one, other)
 
 
 # ---------------------------------------------------------------- the weights of the loss
 
+SCHEDULERS = pytest.mark.parametrize(
+    "scheduler", [LinearNoiseScheduler(60), CosineNoiseScheduler(60)], ids=["linear", "cosine"]
+)
 
-@pytest.mark.parametrize("scheduler", [LinearNoiseScheduler(60), CosineNoiseScheduler(60)], ids=["linear", "cosine"])
+
+def squared_error(a, b):
+    return (a - b).square().flatten(1).mean(1)
+
+
+@SCHEDULERS
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("weight", ["eps", "v"])
-def test_a_weight_makes_the_error_of_any_target_that_of_eps_or_v(scheduler, target, weight):
-    g, t = torch.Generator().manual_seed(0), torch.arange(60)
-    x_0, eps, out = torch.randn(3, 60, 1, 4, 4, generator=g, dtype=torch.float64)
-    alpha, _ = scheduler.alpha_sigma(t, x_0)
-    x_t = scheduler.add_noise(x_0, t, eps)
-    believed = denoiser(lambda *_: out, scheduler, target)(x_t, t).eps
-    # given x_t, an error of eps is alpha times one of v
-    direct = (believed - eps) / (alpha if weight == "v" else 1)
-    weights = loss_weights(scheduler, target, weight)
-    ours = training_loss(lambda *_: out, scheduler, x_0, t, eps, target=target, weights=weights)
-    torch.testing.assert_close(ours, direct.square().flatten(1).mean(1), rtol=1e-7, atol=1e-10)
+def test_a_weight_makes_the_loss_the_error_of_what_it_names(scheduler, target):
+    # |eps_hat - eps|^2 and |v_hat - v|^2, where eps_hat and v_hat are what any guess of the target implies
+    g = torch.Generator().manual_seed(0)
+    x_0, eps, guess = torch.randn(3, 60, 1, 4, 4, generator=g, dtype=torch.float64)
+    t = torch.arange(60)
+    alpha, sigma = scheduler.alpha_sigma(t, x_0)
+    eps_hat, x_0_hat = denoiser(lambda *_: guess, scheduler, target)(scheduler.add_noise(x_0, t, eps), t)
+    direct = {
+        "target": squared_error(guess, TARGETS[target].of(x_0, eps, alpha, sigma)),
+        "eps": squared_error(eps_hat, eps),
+        "v": squared_error(alpha * eps_hat - sigma * x_0_hat, alpha * eps - sigma * x_0),
+    }
+    for weight, expected in direct.items():
+        weights = loss_weights(scheduler, target, weight)
+        ours = training_loss(lambda *_: guess, scheduler, x_0, t, eps, target=target, weights=weights)
+        torch.testing.assert_close(ours, expected, rtol=1e-7, atol=1e-12)
 
 
-def test_min_snr_in_closed_form():
-    scheduler = LinearNoiseScheduler(200)
-    weights = loss_weights(scheduler, "eps", "min_snr")
-    for t in range(200):
-        a = float(scheduler.alphas_cumprod[t])
+@SCHEDULERS
+def test_loss_weights_in_closed_form(scheduler):
+    # alpha-bar alone says them all: 1 / alpha^2 = 1 / alpha-bar, SNR = alpha-bar / (1 - alpha-bar)
+    for t, a in enumerate(scheduler.alphas_cumprod.tolist()):
         snr = a / (1 - a)
-        assert float(weights[t]) == pytest.approx(min(snr, 5.0) / snr, rel=1e-12)
+        of_eps = {"eps": 1.0, "v": 1 / a, "min_snr": min(snr, 5.0) / snr}
+        share = {"eps": 1.0, "v": a, "x0": snr}  # |eps_hat - eps|^2 over the squared error of the target
+        for target in TARGETS:
+            assert float(loss_weights(scheduler, target, "target")[t]) == 1
+            for weight, value in of_eps.items():
+                expected = pytest.approx(value * share[target], rel=1e-9)
+                assert float(loss_weights(scheduler, target, weight)[t]) == expected, (t, target, weight)
+
+
+def test_min_snr_keeps_the_end_and_tames_the_beginning():
+    weights = loss_weights(LinearNoiseScheduler(200), "eps", "min_snr")
+    assert weights.shape == (200,) and weights.dtype == torch.float64
     assert float(weights[0]) < 0.01 and float(weights[-1]) == 1
+    # Hang et al.: predicting x_0, the weight is min(SNR, 5) itself
+    snr = LinearNoiseScheduler(200).log_snr.mul(2).exp()
+    torch.testing.assert_close(loss_weights(LinearNoiseScheduler(200), "x0", "min_snr"), snr.clamp(max=5))
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_the_weight_of_the_target_itself_is_one(target):
-    scheduler = CosineNoiseScheduler(60)
-    assert bool((loss_weights(scheduler, target, "target") == 1).all())
-    assert bool((loss_weights(scheduler, "eps", "eps") == 1).all())
+def test_a_loss_without_weights_is_that_of_the_target(noised):
+    scheduler, x_0, t, eps, _ = noised
+    loss = training_loss(lambda x_t, t, label: 0 * x_t, scheduler, x_0, t, eps)
+    torch.testing.assert_close(loss, eps.square().mean((1, 2, 3)))
+    weights = torch.arange(60.0)  # float32, as the training holds them: the loss keeps its dtype
+    weighted = training_loss(lambda x_t, t, label: 0 * x_t, scheduler, x_0, t.flip(0), eps, weights=weights)
+    torch.testing.assert_close(weighted, loss * t.flip(0))
 
 
 # ---------------------------------------------------------------- guidance, and the range of images
@@ -220,19 +271,25 @@ def test_the_weight_of_the_target_itself_is_one(target):
 def with_or_without(x_t, t, label=None):
     """A denoiser whose answers with and without a label differ."""
     eps = 0.3 * x_t if label is None else x_t + label[:, None]
-    return Prediction(eps, 1 - 2 * eps)
+    return Prediction(eps, 2 - eps)
 
 
 @pytest.mark.parametrize("w", [0.0, 0.5, 1.0, 3.0])
 def test_guidance_steps_away_from_the_answer_without_a_label(w):
     x_t, t, label = torch.randn(4, 2), torch.tensor(3), torch.arange(4)
+    conditional, unconditional = with_or_without(x_t, t, label), with_or_without(x_t, t)
     steered = guided(with_or_without, w)(x_t, t, label)
-    for ours, conditional, unconditional in zip(
-        steered, with_or_without(x_t, t, label), with_or_without(x_t, t), strict=True
-    ):
-        torch.testing.assert_close(ours, (1 + w) * conditional - w * unconditional)
-        if w == 0:
-            assert torch.equal(ours, conditional)
+    for ours, c, u in zip(steered, conditional, unconditional):
+        torch.testing.assert_close(ours, (1 + w) * c - w * u)
+        assert w != 0 or torch.equal(ours, c)
+
+
+def test_guided_noise_and_data_still_make_x_t(noised):
+    # x_t = alpha x_0 + sigma eps holds for both answers, and so for what is steered from them
+    scheduler, _, t, _, x_t = noised
+    network = lambda x_t, t, label: x_t.tanh() if label is None else x_t.sin()  # noqa: E731
+    eps, x_0 = guided(denoiser(network, scheduler, "v"), 2.5)(x_t, t, t)
+    torch.testing.assert_close(scheduler.add_noise(x_0, t, eps), x_t, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize(("w", "labelled", "calls"), [(0.0, True, 1), (2.0, False, 1), (2.0, True, 2)])
@@ -248,19 +305,28 @@ def test_guidance_asks_the_network_no_more_often_than_it_must(w, labelled, calls
     assert labelled or torch.equal(out.eps, with_or_without(x_t, torch.tensor(3)).eps)
 
 
-def test_guesses_of_images_are_kept_within_their_range(noised):
+@pytest.mark.parametrize("target", TARGETS)
+def test_guesses_of_images_are_kept_within_their_range(target, noised):
     scheduler, x_0, t, _, x_t = noised
-    alpha, sigma = scheduler.alpha_sigma(t, x_t)
+    alpha, sigma = scheduler.alpha_sigma(t, x_0)
     for guess in (0.9 * x_0, 3 * x_0):
-        denoise = denoiser(lambda *_, guess=guess: guess, scheduler, "x0")
-        kept = within_range(denoise, scheduler)(x_t, t)
-        assert torch.equal(kept.x_0, guess.clamp(-1, 1))
-        # both parts stay one story: x_t = alpha x_0 + sigma eps
-        torch.testing.assert_close(alpha * kept.x_0 + sigma * kept.eps, x_t, rtol=1e-8, atol=1e-8)
+        eps = (x_t - alpha * guess) / sigma
+        network = perfect(target, scheduler, guess, t, eps)
+        kept = within_range(denoiser(network, scheduler, target), scheduler)(x_t, t)
+        torch.testing.assert_close(kept.x_0, guess.clamp(-1, 1), rtol=1e-8, atol=1e-8)
+        torch.testing.assert_close(scheduler.add_noise(kept.x_0, t, kept.eps), x_t, rtol=1e-8, atol=1e-8)
     assert float((3 * x_0).abs().max()) > 2
 
 
-def test_a_guess_within_the_range_leaves_the_noise_as_it_is(noised):
+def test_a_guess_within_the_range_stays_as_it_is(noised):
     scheduler, x_0, t, eps, x_t = noised
     out = within_range(lambda x_t, t, label: Prediction(eps, x_0), scheduler)(x_t, t)
-    assert torch.equal(out.eps, eps)
+    assert torch.equal(out.eps, eps) and torch.equal(out.x_0, x_0)
+
+
+def test_chunks_change_nothing():
+    scheduler, x = LinearNoiseScheduler(10), torch.randn(7, 2)
+    denoise = denoiser(lambda x_t, t, label: x_t.tanh() + label[:, None], scheduler, "v")
+    whole, chunked = (f(x, torch.tensor(4), torch.arange(7)) for f in (denoise, in_chunks(denoise, 3)))
+    assert isinstance(chunked, Prediction)
+    assert torch.equal(chunked.eps, whole.eps) and torch.equal(chunked.x_0, whole.x_0)

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +15,10 @@ from schedule import (
     NoiseScheduler,
     SigmoidNoiseScheduler,
     VariancePreserving,
+    evenly,
     make_scheduler,
+    step_of,
+    t_of,
 )
 
 T = 1000
@@ -96,9 +100,6 @@ def test_reverse_mean_is_the_posterior_mean_of_eq_7():
         a, a_prev, beta = s.alphas_cumprod[step], s.alphas_cumprod_prev[step], s.betas[step]
         eq_7 = a_prev.sqrt() * beta / (1 - a) * x_0 + (1 - beta).sqrt() * (1 - a_prev) / (1 - a) * x_t
         torch.testing.assert_close(s.posterior_mean(x_t, t, eps), eq_7, rtol=1e-10, atol=1e-10)
-        c_t, c_0, std = s.posterior(step, step - 1)  # what the samplers take, from alpha and sigma alone
-        torch.testing.assert_close(c_t * x_t + c_0 * x_0, eq_7, rtol=1e-10, atol=1e-10)
-        assert std**2 == pytest.approx(float(s.posterior_variance[step]), rel=1e-8, abs=1e-12)
 
 
 def test_reverse_step_on_gaussian_data_is_the_exact_posterior():
@@ -116,11 +117,44 @@ def test_reverse_step_on_gaussian_data_is_the_exact_posterior():
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_strides_compose_and_end_in_eq_4(name):
-    s = make_scheduler(name, 100)
-    assert s.stride(CLEAN, 70) == pytest.approx(s.alpha_sigma_at(70), rel=1e-12)
-    (a, b), (c, d), whole = s.stride(10, 40), s.stride(40, 90), s.stride(10, 90)
-    assert whole == pytest.approx((a * c, math.hypot(c * b, d)), rel=1e-9)
+def test_posterior_is_one_step_of_eq_7_and_11(name):
+    # c_t x_t + c_0 x_0 + std noise, which knows alpha and sigma only, against the betas' own formulas
+    s, g = make_scheduler(name, 100), torch.Generator().manual_seed(0)
+    x_0, eps, noise = torch.randn(3, 8, 2, generator=g, dtype=torch.float64)
+    for step in (0, 1, 50, 99):
+        t = torch.tensor(step)
+        x_t = s.add_noise(x_0, t, eps)
+        c_t, c_0, std = s.posterior(step, step - 1)
+        ours = c_t * x_t + c_0 * x_0 + std * noise
+        torch.testing.assert_close(ours, s.reverse_step(x_t, t, eps, noise), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize(("s", "t"), [(CLEAN, 0), (CLEAN, 99), (0, 99), (20, 23), (98, 99)])
+def test_posterior_over_any_stride_is_that_of_the_joint_gaussian(name, s, t):
+    # x_s and x_t given x_0 are jointly Gaussian: mean and variance of x_s | x_t by the textbook's rule
+    scheduler, x_0, x_t = make_scheduler(name, 100), 0.7, -1.3
+    (alpha_s, sigma_s), (alpha_t, sigma_t) = scheduler.alpha_sigma_at(s), scheduler.alpha_sigma_at(t)
+    covariance = alpha_t / alpha_s * sigma_s**2
+    mean = alpha_s * x_0 + covariance / sigma_t**2 * (x_t - alpha_t * x_0)
+    variance = sigma_s**2 - covariance**2 / sigma_t**2
+    c_t, c_0, std = scheduler.posterior(t, s)
+    assert c_t * x_t + c_0 * x_0 == pytest.approx(mean, rel=1e-9)
+    assert std**2 == pytest.approx(variance, rel=1e-9, abs=1e-15)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_stride_is_the_product_of_its_steps(name):
+    scheduler, a, b_squared = make_scheduler(name, 100), 1.0, 0.0
+    for t in range(30, 71):
+        beta = float(scheduler.betas[t])
+        a, b_squared = a * math.sqrt(1 - beta), b_squared * (1 - beta) + beta
+        assert scheduler.stride(29, t) == pytest.approx((a, math.sqrt(b_squared)), rel=1e-9)
+
+
+def test_steps_and_t_count_from_the_clean_data():
+    assert (step_of(CLEAN), step_of(0), t_of(0), t_of(1)) == (0, 1, CLEAN, 0)
+    assert LinearNoiseScheduler(10).alpha_sigma_at(CLEAN) == (1, 0)
 
 
 def test_one_t_for_all_rows_equals_the_same_t_for_each():
@@ -137,6 +171,21 @@ def test_t_outside_is_refused(t):
 
 def test_any_betas_make_a_scheduler():
     assert VariancePreserving([0.1, 0.2]).alphas_cumprod.tolist() == pytest.approx([0.9, 0.72])
+
+
+@pytest.mark.parametrize("betas", [[], [0.0, 0.1], [0.1, 1.0], [[0.1]], [float("nan")]])
+def test_betas_that_are_none_are_refused(betas):
+    with pytest.raises(ValueError, match="betas must be"):
+        VariancePreserving(betas)
+
+
+def test_a_process_is_given_by_alpha_and_sigma():
+    # the same numbers by betas or by hand: the same process; and one whose signal rises again is none
+    s = LinearNoiseScheduler(50)
+    bare = NoiseScheduler(s.alpha, s.sigma)
+    assert bare.timesteps(7) == s.timesteps(7) and bare.posterior(40, 20) == s.posterior(40, 20)
+    with pytest.raises(ValueError, match="must fall"):
+        NoiseScheduler(s.alpha.flip(0), s.sigma.flip(0))
 
 
 # ---------------------------------------------------------------- cosine and sigmoid
@@ -169,26 +218,42 @@ def test_every_schedule_falls_and_leaves_no_signal(name, num_timesteps):
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_variance_is_preserved(name):
-    s, x = make_scheduler(name, 100), torch.zeros(100, 1, 2, 2, dtype=torch.float64)
-    alpha, sigma = s.alpha_sigma(torch.arange(100), x)
+def test_alpha_and_sigma_preserve_the_variance(name):
+    s, t, like = make_scheduler(name, 100), torch.arange(100), torch.zeros(100, 1, 2, 2, dtype=torch.float64)
+    alpha, sigma = s.alpha_sigma(t, like)
     torch.testing.assert_close(alpha**2 + sigma**2, torch.ones(100, 1, 1, 1, dtype=torch.float64))
+    torch.testing.assert_close(s.log_snr, 0.5 * (s.alphas_cumprod / (1 - s.alphas_cumprod)).log())
 
 
-def test_a_process_whose_signal_does_not_drown_is_refused():
-    with pytest.raises(ValueError, match="must fall"):
-        NoiseScheduler(torch.tensor([0.9, 0.95]), torch.tensor([0.1, 0.1]))
+# ---------------------------------------------------------------- some of the steps
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-@pytest.mark.parametrize("spacing", ["even", "log_snr"])
+@pytest.mark.parametrize("spacing", ["log_snr", "even"])
 @pytest.mark.parametrize("T", [2, 10, 100, 1000])
 def test_as_many_steps_as_asked_for_fall_from_the_last_to_the_first(name, spacing, T):
-    s = make_scheduler(name, T)
-    for count in {2, min(5, T), min(20, T), T - T // 10, T}:
-        steps = s.timesteps(count, spacing)
-        assert steps[0] == T - 1 and steps[-1] == 0 and len(steps) == count
-        assert steps == sorted(set(steps), reverse=True)
+    scheduler = make_scheduler(name, T)
+    for count in {2, 3, 5, 7, 10, 25, 50, 99, 100, 400, 999, 1000}:
+        if count <= T:
+            steps = scheduler.timesteps(count, spacing)
+            assert len(steps) == count, count
+            assert steps[0] == T - 1 and steps[-1] == 0
+            assert all(a > b for a, b in itertools.pairwise(steps)), count
+    assert scheduler.timesteps() == list(range(T - 1, -1, -1))
+
+
+def test_steps_even_in_log_snr_are_the_nearest_ones_where_there_are_enough():
+    scheduler = LinearNoiseScheduler(1000)
+    log_snr, steps = scheduler.log_snr.numpy(), scheduler.timesteps(10)
+    wanted = np.linspace(log_snr[-1], log_snr[0], 10)
+    assert steps == [int(np.abs(log_snr - w).argmin()) for w in wanted]
+
+
+def test_missing_steps_are_filled_up_with_the_next_free_ones():
+    # log-SNR 10, 5, 1, 0.9 .. 0: five even values are 10, 7.5, 5, 2.5, 0; nearest are t = 0, 0 or 1, 1, 2, the last
+    log_snr = torch.tensor([10, 5, 1, *np.linspace(0.9, 0, 10)], dtype=torch.float64)
+    scheduler = NoiseScheduler(log_snr.exp(), torch.ones(13))
+    assert scheduler.timesteps(5) == [12, 3, 2, 1, 0]
 
 
 @pytest.mark.parametrize("count", [0, 1, 101])
@@ -210,3 +275,9 @@ def test_even_steps_are_all_equally_long_up_to_rounding(count):
     assert steps[0] == 999 and steps[-1] == 0 and len(steps) == count
     strides = {a - b for a, b in itertools.pairwise(steps)}
     assert max(strides) - min(strides) <= 1
+
+
+@pytest.mark.parametrize(("count", "expected"), [(2, [0, 10]), (3, [0, 5, 10]), (50, list(range(11)))])
+def test_evenly_chosen_integers_hold_both_ends(count, expected):
+    assert evenly(0, 10, count) == expected
+    assert evenly(10, 0, count) == [10 - i for i in expected]
