@@ -46,8 +46,8 @@ def begin_or_resume(options: Train, run_folder: Path, typed: set[str]) -> dict[s
     path = checkpoint.newest() if options.resume == "latest" else options.resume and Path(options.resume)
     run_folder = checkpoint.folder_of(path) if path else run_folder
     with taken(run_folder, new=not path), ExitStack() as stack:
-        state = checkpoint.load(path) if path else None
-        options = resumed_options(options, typed, state["config"], run_folder) if state else options
+        if state := checkpoint.load(path) if path else None:
+            options = resumed_options(options, typed, state["config"], run_folder)
         return train(options, run_folder, stack, state)
 
 
@@ -88,7 +88,6 @@ def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | 
             loss.backward()
             optimizer.step()
             learner.average.update_parameters(net)
-
             learner.losses.append(loss.detach())
             done, last = step + 1, step + 1 == total or bool(signals)
             mean = learner.mean_loss() if done % LOG_EVERY == 0 or done == total else None

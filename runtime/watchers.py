@@ -106,7 +106,7 @@ class Finite:
         rows = self.trained.normaliser.normalise(self.data[:LOOKED_AT][0])
         if not rows.abs().max() < EXTREME:  # NaN, too
             advice = "look at the data, which hold extreme values"
-        elif o["lr"] * o["weight_decay"] > 1:
+        elif o["lr"] < 1 < o["lr"] * o["weight_decay"]:
             advice = f"weight_decay={o['weight_decay']:g} times lr={o['lr']:g} must stay far below 1: lower it"
         when = f"after step {moment.done} at a learning rate of {moment.lr:.3g}"
         return ValueError(f"the training diverged: {what} {when}; {advice}; {standing(self.folder)}")
