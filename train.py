@@ -1,6 +1,6 @@
 """Train an epsilon-network: `python train.py`, `python train.py --model linear --num-epochs 50`."""
 
-from conf.entry import command  # answers --help before what follows takes its seconds
+from conf.entry import command, typed_options  # answers --help before what follows takes its seconds
 
 # isort: split
 import math
@@ -13,44 +13,50 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from conf.choices import SAMPLING_DEFAULTS
 from conf.config import Train
-from conf.option import fixed_options
+from conf.resumed import resumed_options
 from dataset import DataSet, Normaliser, make_sets
 from diffusion import loss_weights, training_loss
 from loader import batches, make_loader
 from loss.log import read_excess, read_losses
 from metrics.evaluation import evaluate_model, real_rows
 from metrics.report import score_fields, write_report
+from runtime import checkpoint, interrupts, preflight
 from runtime import device as devices
-from runtime import preflight
-from runtime.moments import Moment
+from runtime.moments import LOG_EVERY, Moment
 from runtime.randomness import generator, integer_seed
-from runtime.resume import Learner, averaging, resumed_state
+from runtime.resume import Learner
+from runtime.run_folder import taken
 from runtime.trained import Trained, build
 from runtime.watchers import watched
 from viz import stills
 from viz.evaluation import save_pictures
 
-LOG_EVERY = 10  # optimizer steps in a row of loss.csv
-
 
 @command("train")
 def main(options: Train, run_folder: Path) -> float:
     """One training run in its own folder. Returns the last mean loss, for sweepers."""
-    with ExitStack() as stack:
-        return train(options, run_folder, stack)["loss"]
+    return begin_or_resume(options, run_folder, typed_options())["loss"]
 
 
-def train(o: Train, run_folder: Path, stack: ExitStack) -> dict[str, Any]:
-    """Train as the options say, save everything in `run_folder`, return the figures.
+def begin_or_resume(options: Train, run_folder: Path, typed: set[str]) -> dict[str, Any]:
+    """A new training in `run_folder`; or with resume= that of another folder, there and with the options it has."""
+    path = checkpoint.newest() if options.resume == "latest" else options.resume and Path(options.resume)
+    run_folder = checkpoint.folder_of(path) if path else run_folder
+    with taken(run_folder, new=not path), ExitStack() as stack:
+        if state := checkpoint.load(path) if path else None:
+            options = resumed_options(options, typed, state["config"], run_folder)
+        return train(options, run_folder, stack, state)
+
+
+def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Train as the options say, from the checkpoint `state` on; save all in `run_folder`, return the figures.
 
     A recording, where one is asked for, ends with `stack`; a web page lasts until Ctrl-C.
     """
     images, device = preflight.check_options(asdict(o)), devices.choose(o.device)
-    resumed = resumed_state(o.resume, asdict(o), fixed_options(Train))
 
     # ------------------------------------------------------------ 1. data; points get mean 0 and standard deviation 1
     data, unseen = make_sets(n_samples=o.num_samples, seed=o.seed, **asdict(o.dataset))
@@ -67,48 +73,48 @@ def train(o: Train, run_folder: Path, stack: ExitStack) -> dict[str, Any]:
     run = devices.in_bf16(net) if mixed else net
     loss_of = partial(training_loss, run, scheduler, target=o.model.prediction, weights=weights)
     optimizer = torch.optim.AdamW(net.parameters(), o.lr, weight_decay=o.weight_decay, fused=True)
-    learner = Learner(net, AveragedModel(net, multi_avg_fn=averaging(o.ema_decay)), optimizer)
-    start = learner.restore(resumed, str(o.resume)) if resumed else 0
+    learner = Learner.of(net, optimizer, o.ema_decay)
+    moment = learner.restore(state, data, total, run_folder) if state else Moment()
     trained = Trained(learner.average.module, scheduler, normaliser, asdict(o), classes, mixed)
-    preflight.look_at(data, trained, net, loss_of, weights, total=total - start)
+    preflight.look_at(data, trained, net, loss_of, weights, total=total - moment.done)
 
     # ------------------------------------------------------------ 3. the loop
-    pending, clock, cpu = [], time.perf_counter(), time.process_time()
-    with watched(run_folder, trained, learner, data, start, total, stack) as watchers:
-        for step, batch in zip(range(start, total), batches(loader, start)):
+    clock, cpu = moment.seconds - time.perf_counter(), moment.cpu_seconds - time.process_time()
+    with watched(run_folder, trained, learner, data, moment, total, stack) as watchers, interrupts.caught() as signals:
+        for step, batch in zip(range(moment.done, total), batches(loader, moment.done)):
             lr = optimizer.param_groups[0]["lr"] = learning_rate(step, total, o.warmup_steps, o.lr)
-            loss = loss_of(*noised(*batch, trained, generator(o.seed, "noise", step), device)).mean()
+            loss = loss_of(*noised(*batch, trained, generator(o.seed, "noise", step))).mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             learner.average.update_parameters(net)
-
-            pending.append(loss.detach())
-            mean = mean_loss(pending, step + 1) if (step + 1) % LOG_EVERY == 0 or step + 1 == total else None
+            learner.losses.append(loss.detach())
+            done, last = step + 1, step + 1 == total or bool(signals)
+            mean = learner.mean_loss() if done % LOG_EVERY == 0 or done == total else None
+            moment = Moment(done, mean, lr, clock + time.perf_counter(), cpu + time.process_time(), last)
             for watcher in watchers:
-                watcher.after(Moment(step + 1, mean, lr, time.perf_counter() - clock))
-    figures = {"steps": total - start, "seconds": time.perf_counter() - clock, "cpu_seconds": time.process_time() - cpu}
+                watcher.after(moment)
+            if last:
+                break
+    if signals:
+        interrupts.end(signals[0], run_folder, o.viewer, stack)
 
     # ------------------------------------------------------------ 4. evaluation
-    return report(o, run_folder, trained.ready(device), data, unseen, figures)
+    return report(o, run_folder, trained.ready(device), data, unseen, moment)
 
 
 def noised(
-    x_0: Tensor, label: Tensor | None, trained: Trained, g: torch.Generator, device: torch.device
+    x_0: Tensor, label: Tensor | None, trained: Trained, g: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """(x_0, t, eps, label) of one optimizer step, on the device: normalised, and some of the labels dropped."""
     t = torch.randint(trained.scheduler.num_timesteps, x_0.shape[:1], generator=g)
     eps = torch.randn(x_0.shape, generator=g)
-    if trained.classes and label is not None:
-        label = drop_labels(label, len(trained.classes), trained.config["label_dropout"], g).to(device)
+    if trained.classes and label is not None:  # without its label an image teaches the unconditional epsilon
+        dropped = torch.rand(label.shape, generator=g) < trained.config["label_dropout"]
+        label = torch.where(dropped, len(trained.classes), label).to(trained.device)
     else:
         label = None
-    return trained.normaliser.normalise(x_0).to(device), t.to(device), eps.to(device), label
-
-
-def drop_labels(label: Tensor, num_labels: int, dropout: float, g: torch.Generator) -> Tensor:
-    """Labels (B,), of which a share becomes the null label: from these the unconditional epsilon is learnt."""
-    return torch.where(torch.rand(label.shape, generator=g) < dropout, num_labels, label)
+    return trained.normaliser.normalise(x_0).to(trained.device), t.to(trained.device), eps.to(trained.device), label
 
 
 def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
@@ -118,38 +124,26 @@ def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-def mean_loss(pending: list[Tensor], done: int) -> float:
-    """The mean of the pending losses, which are used up. Raises ValueError where it is not finite any more."""
-    mean = float(sum(pending)) / len(pending)  # the only moment that waits for a GPU
-    pending.clear()
-    if not math.isfinite(mean):
-        raise ValueError(f"the loss is {mean} after {done} steps: lower lr")
-    return mean
-
-
-def report(
-    o: Train, run_folder: Path, trained: Trained, data: DataSet, unseen: DataSet, figures: dict[str, Any]
-) -> dict[str, Any]:
+def report(o: Train, run_folder: Path, trained: Trained, data: DataSet, unseen: DataSet, end: Moment) -> dict[str, Any]:
     """The evaluation of a finished training, its pictures, metrics.json and a summary."""
     losses, over, name = read_losses(run_folder), read_excess(run_folder), run_folder.name
     stills.save(stills.losses({name: losses}, {name: over} if over else {}), run_folder / "loss.png")
-    figures |= {"loss": float(losses["loss"][-max(1, len(losses["loss"]) // 20) :].mean())}
+    loss = float(losses["loss"][-max(1, len(losses["loss"]) // 20) :].mean())
+    figures = {"steps": end.done, "seconds": end.seconds, "cpu_seconds": end.cpu_seconds, "loss": loss}
     parameters, clock, evaluation = sum(p.numel() for p in trained.net.parameters()), time.perf_counter(), None
     print(f"""training summary
   network   {o.model.name}, {parameters:,} parameters
-  training  {figures["steps"]:,} steps in {figures["seconds"]:.1f} s ({figures["cpu_seconds"]:.1f} s of CPU)
-  loss      {figures["loss"]:.4f} (mean over the last 5 % of the steps)""")
+  training  {end.done:,} steps in {end.seconds:.1f} s ({end.cpu_seconds:.1f} s of CPU)
+  loss      {loss:.4f} (mean over the last 5 % of the steps)
+  run       {run_folder}""")
     if o.eval_samples:
         print(f"  evaluation of {o.eval_samples:,} samples", flush=True)
         sampling = trained.sampling(SAMPLING_DEFAULTS["evaluate"][trained.kind]._asdict())
         evaluation = evaluate_model(trained, data, unseen, num_samples=o.eval_samples, seed=o.seed, sampling=sampling)
-        save_pictures(
-            run_folder, evaluation, real_rows(unseen, o.eval_samples, o.seed), score_fields(trained, unseen), over
-        )
+        real, fields = real_rows(unseen, o.eval_samples, o.seed), score_fields(trained, unseen)
+        save_pictures(run_folder, evaluation, real, fields, over)
         print(f"  evaluated in {time.perf_counter() - clock:.1f} s; pictures and metrics.json in the run folder")
-    result = write_report(run_folder, evaluation, unseen, **figures)
-    print(f"  run       {run_folder}")
-    return result
+    return write_report(run_folder, evaluation, unseen, **figures)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from conf.first import answer_help  # answers --help, and sets the environment, 
 import difflib
 import functools
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -72,7 +73,7 @@ def command(name: str) -> Callable[[Callable[[Any, Path], object]], Callable[[],
             try:
                 return main(checked(cfg), run_folder)
             except EXPECTED as error:
-                if os.listdir(run_folder) == [".hydra"]:  # it failed before it began
+                if run_folder != Path() and os.listdir(run_folder) == [".hydra"]:  # it failed before it began
                     shutil.rmtree(run_folder)
                 if HydraConfig.get().mode is RunMode.RUN:
                     stop(error)
@@ -101,6 +102,8 @@ def _run(name: str, job: Callable[[DictConfig], object]) -> None:
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
     OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, replace=True)
     sys.argv[1:] = to_overrides(sys.argv[1:])
+    if any(re.match("resume=(?!null$)", word) for word in sys.argv):  # it goes on in a folder that there is
+        sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its own errors on, and we make one sentence of them
     hydra.main(version_base="1.3", config_path=None, config_name=name)(job)()
 
@@ -116,20 +119,32 @@ def checked(cfg: DictConfig) -> Any:
     return options
 
 
+def typed_options() -> set[str]:
+    """The options that the user has given a value, such as lr and model.hidden."""
+    return {word.split("=")[0] for word in HydraConfig.get().overrides.task}
+
+
 def _short(folder: str) -> Path:
     """Relative to where the person stands, if it is below."""
     path = Path(folder)
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
+@functools.cache
 def _run_folder(name: str, task_name: str | None, stamp: str) -> str:
     """Where Hydra puts a run: `task_name`, or a new stamped folder. Refuses a folder that already holds something.
 
-    Called before Hydra writes its first file there.
+    Called before Hydra writes its first file there: of several runs that want a folder at once, one can make .hydra.
     """
-    if task_name and Path(task_name).is_dir() and any(Path(task_name).iterdir()):
-        raise ValueError(f"task_name={task_name}: that folder already holds a run; choose another name")
-    return _sweep_folder(name, task_name, stamp)
+    folder = Path(_sweep_folder(name, task_name, stamp))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if any(folder.iterdir()):
+            raise FileExistsError
+        (folder / ".hydra").mkdir()
+    except FileExistsError:
+        raise ValueError(f"task_name={task_name}: that folder already holds a run; choose another name") from None
+    return str(folder)
 
 
 def _sweep_folder(name: str, task_name: str | None, stamp: str) -> str:
@@ -150,7 +165,7 @@ def sentence(name: str, error: BaseException) -> str:
     if isinstance(cause, OmegaConfBaseException):
         return f"{cause.full_key}: {_first_line(cause)}; {help}"
     if isinstance(error, OSError) and error.strerror:
-        return f"cannot use {error.filename}: {error.strerror}"
+        return f"cannot use {error.filename or 'a file'}: {error.strerror}"
     if isinstance(error, MissingConfigException) and error.options:
         group, _, choice = str(error.missing_cfg_file).partition("/")
         return f"{group}={choice} is unknown; choose one of {', '.join(error.options)}"

@@ -1,8 +1,10 @@
 """Checkpoints that are either whole or absent: atomic save, checked load, and where the newest one is."""
 
+import io
 import os
 import pickle
 import zipfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +31,21 @@ def save(path: str | Path, state: dict[str, Any]) -> None:
 
     Written beside the target, forced to the disk, then renamed: a crash at any moment leaves a readable file.
     """
-    path = Path(path)
+    path, content = Path(path), io.BytesIO()
+    torch.save({"format": FORMAT, **state}, content)  # into memory: on a full disk its zip writer fails in riddles
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
-            torch.save({"format": FORMAT, **state}, file)
+            file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+    except OSError as error:
+        error.filename = str(path)
         raise
-    _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -58,7 +63,7 @@ def load(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: nothing there.
-        ValueError: it is damaged (checksums are verified), or no checkpoint of moonwalk.
+        ValueError: it is damaged (checksums are verified), not finite, or no checkpoint of moonwalk.
     """
     path = Path(path)
     if path.is_dir():
@@ -76,7 +81,22 @@ def load(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"the checkpoint {path} is damaged or no checkpoint at all") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(f"{path} is no checkpoint of this version of moonwalk ({FORMAT})")
+    if name := not_finite(state):
+        raise ValueError(f"the checkpoint {path} is of a training that had diverged: {name} is not finite")
     return state
+
+
+def not_finite(state: Mapping[Any, Any]) -> str | None:
+    """The dotted name of the first tensor that holds NaN or infinity, such as "net.out.weight"; None: all is well."""
+    return next((name for name, tensor in _tensors(state) if not tensor.isfinite().all()), None)
+
+
+def _tensors(state: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    for key, value in state.items():
+        if isinstance(value, torch.Tensor):
+            yield f"{prefix}{key}", value
+        elif isinstance(value, Mapping):
+            yield from _tensors(value, f"{prefix}{key}.")
 
 
 def newest(root: str | Path = ".") -> Path:

@@ -4,16 +4,24 @@ from typing import NamedTuple
 
 import numpy as np
 
+LOG_EVERY = 10  # optimizer steps in a row of loss.csv
 LOOKS = 40
 
 
 class Moment(NamedTuple):
-    """Optimizer steps done, the mean loss since the last one that was given (else None), learning rate, seconds."""
+    """Where a training stands after an optimizer step; by default before the first.
 
-    done: int
-    loss: float | None
-    lr: float
-    seconds: float
+    done: optimizer steps. loss: the mean since the last one that was given, every LOG_EVERY steps, else None. lr: the
+    learning rate. seconds, cpu_seconds: of the whole training, earlier parts of a resumed one included. last: the
+    training ends here, because all is done or because it was interrupted.
+    """
+
+    done: int = 0
+    loss: float | None = None
+    lr: float = 0.0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    last: bool = False
 
 
 def moments(start: int, total: int) -> list[int]:

@@ -1,33 +1,60 @@
 """What a training needs to go on: taken from it, and given back to it; and its weights averaged."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from runtime import checkpoint
+from dataset import DataSet, PointSet
+from runtime.moments import Moment
 from runtime.trained import take_weights
 
 
-class Learner(NamedTuple):
-    """What changes from step to step: a network, the average of its weights, and its optimizer."""
+@dataclass
+class Learner:
+    """What changes from step to step: a network, the average of its weights, its optimizer, losses not yet logged."""
 
     net: nn.Module
     average: AveragedModel
     optimizer: torch.optim.Optimizer
+    losses: list[Tensor] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, net: nn.Module, optimizer: torch.optim.Optimizer, ema_decay: float | None) -> "Learner":
+        return cls(net, AveragedModel(net, multi_avg_fn=averaging(ema_decay)), optimizer)
+
+    def mean_loss(self) -> float:
+        """The mean of the losses since the last call."""
+        mean = float(sum(self.losses)) / len(self.losses)  # the only moment that waits for a GPU
+        self.losses.clear()
+        return mean
 
     def state(self) -> dict[str, Any]:
         states = {"net": self.net.state_dict(), "ema": self.average.state_dict()}
-        return {**states, "optimizer": self.optimizer.state_dict()}
+        losses = torch.tensor([float(loss) for loss in self.losses])
+        return {**states, "optimizer": self.optimizer.state_dict(), "losses": losses}
 
-    def restore(self, state: Mapping[str, Any], path: str) -> int:
-        """Everything as it was when the checkpoint at `path` was saved; returns the optimizer steps done by then."""
-        take_weights(self.net, state["net"], path)
-        take_weights(self.average, state["ema"], path)
-        self.optimizer.load_state_dict(state["optimizer"])
-        return state["step"]
+    def restore(self, state: Mapping[str, Any], data: DataSet, total: int, run: object) -> Moment:
+        """Everything as it was when the checkpoint of `run` was saved; returns when that was.
+
+        Raises:
+            ValueError: it lacks a part or is of another network; or the training cannot go on with these data until
+                step `total`.
+        """
+        try:
+            check_continues(state, data, total, run)
+            take_weights(self.net, state["net"], str(run))
+            take_weights(self.average, state["ema"], str(run))
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.losses[:] = state["losses"].to(next(self.net.parameters()).device).unbind()
+            return Moment(**state["moment"])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"the checkpoint of {run} cannot be resumed: it lacks {error}") from error
 
 
 def averaging(decay: float | None) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
@@ -47,18 +74,25 @@ def averaging(decay: float | None) -> Callable[[Sequence[Tensor], Sequence[Tenso
     return update
 
 
-def resumed_state(path: str | None, options: Mapping[str, Any], fixed: Iterable[str]) -> dict[str, Any] | None:
-    """The checkpoint to go on from, if one is asked for.
+def checksum(data: DataSet) -> str:
+    """Of all that is learnt from: points or pixels, and labels."""
+    rows = data.points if isinstance(data, PointSet) else data.pixels.numpy()
+    digest = hashlib.blake2b(f"{rows.dtype} {rows.shape}".encode(), digest_size=16)
+    for part in (rows, data.labels):
+        if part is not None:
+            digest.update(np.asarray(part).tobytes())
+    return digest.hexdigest()
+
+
+def check_continues(state: Mapping[str, Any], data: DataSet, total: int, run: object) -> None:
+    """Whether the training of the checkpoint `state` can go on with these data until step `total`.
 
     Raises:
-        ValueError: one of the `fixed` options is not what it was.
+        ValueError: the data are others, or the training was to be longer.
     """
-    if path is None:
-        return None
-    state = checkpoint.load(path)
-    for group in ("model", "dataset"):
-        if (have := state["config"][group]["name"]) != (want := options[group]["name"]):
-            raise ValueError(f"resume={path} was trained with {group}={have}, not with {group}={want}")
-    if other := sorted(name for name in fixed if state["config"].get(name) != options[name]):
-        raise ValueError(f"resume={path} was trained with other options: {', '.join(other)}")
-    return state
+    if state["data"] != checksum(data):
+        raise ValueError(f"the data are not those that {run} was trained with")
+    if total < state["total"]:
+        raise ValueError(f"{run} was to be trained for {state['total']} steps: that may grow, not fall to {total}")
+    if total > state["total"]:
+        print(f"{run}: {total:,} steps instead of {state['total']:,}; the learning rate now follows the longer curve")

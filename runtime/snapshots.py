@@ -4,6 +4,7 @@ Two clocks: `snapshot` counts the moments, so that it plays evenly; `train_step`
 """
 
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ class Snapshots:
         from viz.recording import training  # rerun takes a second to import, and most trainings do without
         from viz.viewer import recording
 
-        rec = stack.enter_context(recording("moonwalk training", folder / NAME, viewer or "file", live=True))
+        rec = stack.enter_context(recording("moonwalk training", free(folder), viewer or "file", live=True))
         self.viz, self.rec, self.trained, self.start = training, rec, trained, start
         self.number = {step: i for i, step in enumerate(moments(start, total))}
         seed, normalise = trained.config["seed"], trained.normaliser.normalise
@@ -73,6 +74,18 @@ class Snapshots:
 
     def close(self) -> None:
         pass
+
+
+def free(folder: Path) -> Path:
+    """training.rrd, or for a training that goes on training-2.rrd and so on: each recording is of one part of it.
+
+    What a killed training had recorded is kept under such a name: it can be opened as far as it goes.
+    """
+    names = (NAME if i == 1 else NAME.replace(".", f"-{i}.") for i in count(1))
+    paths = (folder / name for name in names if not (folder / name).exists())
+    for unfinished in sorted(folder.glob(".training*.rrd.*")):
+        unfinished.rename(next(paths))
+    return next(paths)
 
 
 def samples(trained: Trained, x_T: Tensor) -> NDArray:

@@ -3,6 +3,7 @@
 A column is one real image, noised to step t and taken back in a few deterministic steps (DDIM) by the averaged network.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -48,13 +49,12 @@ class Grids:
     them.
     """
 
-    def __init__(self, run_folder: Path, trained: Trained, data: ImageSet, total: int) -> None:
+    def __init__(self, run_folder: Path, trained: Trained, data: ImageSet, begin: Moment, total: int) -> None:
         o = trained.config
         self.folder, self.total, self.steps_per_epoch = run_folder / FOLDER, total, -(-len(data) // o["batch_size"])
         self.save, self.every, self.show = o["viz_save"], o["viz_interval"], window() if o["viz_live"] else None
         self.picture = _painter(trained, data, o["viz_num"], o["viz_t"])
-        self.saved: list[Path] = []
-        self.loss: float | None = None
+        self.saved, self.loss = kept(self.folder, begin.done, self.steps_per_epoch, total), begin.loss
 
     def after(self, moment: Moment) -> None:
         done, self.loss = moment.done, self.loss if moment.loss is None else moment.loss
@@ -74,6 +74,16 @@ class Grids:
         if self.saved:
             pictures = [np.asarray(Image.open(path)) for path in self.saved]
             print(f"progress:   {animation.write(pictures, self.folder / FILM, FRAMES_PER_S)}")
+
+
+def kept(folder: Path, start: int, steps_per_epoch: int, total: int) -> list[Path]:
+    """The grids that a resumed training has drawn up to step `start`, in their order; later ones are drawn again."""
+    by_step = {}
+    for path in folder.glob("denoise_progress_ep*_*.png"):
+        if found := re.fullmatch(r"denoise_progress_ep(\d+)_(?:it(\d+)|end)", path.stem):
+            step = int(found[2] or min(int(found[1]) * steps_per_epoch, total))
+            by_step[step, found[2] is None] = path
+    return [by_step[when] for when in sorted(by_step) if when[0] <= start]
 
 
 # ---------------------------------------------------------------- one grid

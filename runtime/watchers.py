@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Protocol
 
@@ -14,12 +15,14 @@ from metrics.bayes import bayes_floor, excess, make_probes
 from mixture import GaussianMixture
 from runtime import checkpoint
 from runtime.moments import Moment, moments
-from runtime.resume import Learner
+from runtime.resume import Learner, checksum
+from runtime.run_folder import standing
 from runtime.snapshots import Snapshots
 from runtime.trained import Trained
 from runtime.training_grids import Grids
 
 PROBE_STEPS, PROBE_POINTS = 20, 100  # with which the excess over the Bayes floor is measured on the way
+LOOKED_AT, EXTREME = 20_000, 300.0  # rows, and standard deviations from which the data are blamed where a loss is NaN
 
 
 class Watcher(Protocol):
@@ -32,21 +35,22 @@ class Watcher(Protocol):
 
 @contextmanager
 def watched(
-    folder: Path, trained: Trained, learner: Learner, data: DataSet, start: int, total: int, stack: ExitStack
+    folder: Path, trained: Trained, learner: Learner, data: DataSet, begin: Moment, total: int, stack: ExitStack
 ) -> Iterator[list[Watcher]]:
     """All that watches a training, as trained.config asks for it, in the order in which it is called.
 
-    A recording ends with `stack`, everything else where the training ends.
+    The checkpoint comes last: whatever it counts as done is in the other files by then. A recording ends with
+    `stack`, everything else where the training ends.
     """
-    o = trained.config
-    watchers: list[Watcher] = [LossLog(folder), ProgressBar(start, total)]
+    o, start, finite = trained.config, begin.done, Finite(folder, trained, learner, data)
+    watchers: list[Watcher] = [finite, LossLog(folder, start), ProgressBar(start, total)]
     if o["record"] or o["viewer"]:
         watchers.append(Snapshots(folder, trained, start, total, o["viewer"], stack))
     if (o["viz_save"] or o["viz_live"]) and isinstance(data, ImageSet):
-        watchers.append(Grids(folder, trained, data, total))
+        watchers.append(Grids(folder, trained, data, begin, total))
     if data.mixture and not trained.classes and o["loss_weight"] == "eps":  # else the floor is not that of this loss
         watchers.append(Probes(folder, trained, data.mixture, start, total))
-    watchers.append(Checkpoints(folder / o["ckpt_save_name"], trained, learner, o["checkpoint_every"], total))
+    watchers.append(Checkpoints(folder / o["ckpt_save_name"], finite, begin, total))
     with ExitStack() as closing:
         for watcher in watchers:
             closing.callback(watcher.close)
@@ -76,7 +80,7 @@ class Probes:
         self.trained, self.due = trained, set(moments(start, total))
         mixture = mixture.scaled(trained.normaliser.mean, trained.normaliser.std)
         self.probes = make_probes(mixture, scheduler, num_steps=PROBE_STEPS, num_points=PROBE_POINTS, seed=seed)
-        self.log = ExcessLog(folder, self.probes.timesteps.tolist(), bayes_floor(mixture, scheduler))
+        self.log = ExcessLog(folder, self.probes.timesteps.tolist(), bayes_floor(mixture, scheduler), start)
 
     def after(self, moment: Moment) -> None:
         if moment.done in self.due:
@@ -87,17 +91,51 @@ class Probes:
         self.log.close()
 
 
-class Checkpoints:
-    """Saves everything that a training needs to go on, every so many steps and at the end."""
+class Finite:
+    """Stops a training that diverges before anybody writes that down, and says what to try."""
 
-    def __init__(self, path: Path, trained: Trained, learner: Learner, every: int, total: int) -> None:
-        self.path, self.trained, self.learner, self.every, self.total = path, trained, learner, every, total
+    def __init__(self, folder: Path, trained: Trained, learner: Learner, data: DataSet) -> None:
+        self.folder, self.trained, self.learner, self.data = folder, trained, learner, data
 
     def after(self, moment: Moment) -> None:
-        if moment.done % self.every == 0 or moment.done == self.total:
-            facts = {"step": moment.done, "config": self.trained.config, "classes": self.trained.classes}
-            normaliser = vars(self.trained.normaliser)
-            checkpoint.save(self.path, {**facts, "normaliser": normaliser, **self.learner.state()})
+        if moment.loss is not None and not isfinite(moment.loss):
+            raise self.diverged(moment, f"the loss is {moment.loss}")
+
+    def diverged(self, moment: Moment, what: str) -> ValueError:
+        o, advice = self.trained.config, "try a lower lr or a longer warmup_steps"
+        rows = self.trained.normaliser.normalise(self.data[:LOOKED_AT][0])
+        if not rows.abs().max() < EXTREME:  # NaN, too
+            advice = "look at the data, which hold extreme values"
+        elif o["lr"] < 1 < o["lr"] * o["weight_decay"]:
+            advice = f"weight_decay={o['weight_decay']:g} times lr={o['lr']:g} must stay far below 1: lower it"
+        when = f"after step {moment.done} at a learning rate of {moment.lr:.3g}"
+        return ValueError(f"the training diverged: {what} {when}; {advice}; {standing(self.folder)}")
+
+    def close(self) -> None:
+        pass
+
+
+class Checkpoints:
+    """Saves everything that a training needs to go on, every so many steps and at its end; but nothing diverged."""
+
+    def __init__(self, path: Path, finite: Finite, begin: Moment, total: int) -> None:
+        self.path, self.finite, self.loss = path, finite, begin.loss
+        self.facts = {
+            "config": finite.trained.config,
+            "classes": finite.trained.classes,
+            "normaliser": vars(finite.trained.normaliser),
+            "data": checksum(finite.data),
+            "total": total,
+        }
+
+    def after(self, moment: Moment) -> None:
+        self.loss = self.loss if moment.loss is None else moment.loss
+        if moment.last or moment.done % self.facts["config"]["checkpoint_every"] == 0:
+            now = moment._replace(loss=self.loss)._asdict()
+            state = {"step": moment.done, "moment": now, **self.facts, **self.finite.learner.state()}
+            if name := checkpoint.not_finite(state):
+                raise self.finite.diverged(moment, f"{name} is not finite")
+            checkpoint.save(self.path, state)
 
     def close(self) -> None:
         pass

@@ -1,0 +1,65 @@
+"""A run folder in use: by one training at a time, without litter, and with a sentence where writing fails."""
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from runtime import checkpoint
+
+try:
+    import fcntl
+except ImportError:  # Windows: nobody keeps two trainings apart there
+    fcntl: Any = None
+
+FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+UNFINISHED = re.compile(r"\..+\.pth?\.\d+")  # what a save writes before it renames it
+
+
+@contextmanager
+def taken(folder: Path, new: bool) -> Iterator[None]:
+    """A training's claim on its folder; the kernel ends it with the process, however that ends.
+
+    Raises:
+        ValueError: another training is at work there, or has been, although this one is new.
+        OSError: no such folder; or the disk was full, in a sentence that says which checkpoint there is.
+    """
+    descriptor = os.open(folder, os.O_RDONLY) if fcntl else None
+    try:
+        if fcntl and descriptor is not None:
+            _lock(descriptor, folder)
+        if new and set(os.listdir(folder)) - {".hydra"}:
+            raise ValueError(f"{folder} already holds a run; choose another task_name")
+        for path in folder.iterdir():
+            if UNFINISHED.fullmatch(path.name):  # of a save that was killed
+                path.unlink()
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise OSError(
+            f"cannot write {error.filename or f'in {folder}'}: {error.strerror}; {standing(folder)}"
+        ) from error
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int, folder: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ValueError(f"another training is at work in {folder}") from None
+    except OSError:  # some network file systems lock no folders: then nobody keeps two trainings apart
+        pass
+
+
+def standing(folder: Path) -> str:
+    """Which checkpoint a broken-off training can go on from, as found on the disk."""
+    try:
+        return f"the last checkpoint, of step {checkpoint.load(folder)['step']}, is intact"
+    except (OSError, ValueError):
+        return "there is no checkpoint yet"

@@ -1,0 +1,27 @@
+"""Crashes, kills and damage, in short (scripts/soak.py: at length); see crashes.py."""
+
+import os
+from collections import Counter
+
+import pytest
+from crashes import KINDS, crash, crash_points, damage, kills
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="crashes are tried in forked children")
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["killed", "disk full"])
+def test_a_crash_at_any_point_loses_nothing_that_was_saved(full, tmp_path):
+    points, whole = crash_points(tmp_path)
+    found = Counter(crash(tmp_path, whole, at, full) for at in range(1, points + 1))
+    assert points >= 80 and set(found) >= {"open", "write", "fsync", "replace", "unlink"}, found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_killed_training_goes_on_to_the_same_end(kind, tmp_path):
+    assert kills(tmp_path, kind, count=1, seed=0) == 1
+
+
+def test_a_damaged_checkpoint_is_refused_in_our_words(tmp_path):
+    _, whole = crash_points(tmp_path)
+    refused, right = damage(whole / "last.pt", truncations=60, flips=50, seed=0)
+    assert refused + right == 110 and refused > 80

@@ -1,0 +1,289 @@
+"""A training that is broken off goes on in its own folder, and ends as one that never was."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import NO_EVALUATION, QUIET, ROOT, SMALL, command
+from crashes import assert_same_run
+
+from loss.log import read_excess, read_losses
+from runtime import checkpoint
+
+LINE = f"train.py {SMALL} {NO_EVALUATION} max_steps=1503"
+LONG = f"train.py {SMALL} {NO_EVALUATION} max_steps=300000 task_name=long"
+
+
+def start(line, cwd):
+    """The command in the background, in a process group of its own."""
+    script, *words = line.split()
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = {**QUIET, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, ROOT / script, *words], cwd=cwd, env=environment, **pipes)
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def lines(path):
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A folder with runs/whole, which was never interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    done = command(f"{LINE} task_name=runs/whole", folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "runs" / "whole"
+
+
+@pytest.fixture
+def half(whole, tmp_path):
+    """The folder of the same training, interrupted by Ctrl-C at some step or other."""
+    process = start(f"{LINE} task_name=runs/half threads=1", tmp_path)
+    wait_for(lambda: lines(tmp_path / "runs/half/loss.csv") > 5)
+    process.send_signal(signal.SIGINT)
+    said, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, (said, errors)
+    assert "go on with  python train.py resume=runs/half" in said
+    assert 0 < checkpoint.load(tmp_path / "runs/half")["step"] < 1503
+    return tmp_path / "runs" / "half"
+
+
+def test_resume_alone_goes_on_in_the_folder_and_ends_in_the_same_bits(whole, half):
+    place = half.parent.parent
+    broken_off = checkpoint.load(half)["moment"]
+    with (half / "loss.csv").open("a") as file:  # what a crash might have added after its last checkpoint
+        file.write("1490,9,9,9\r\n1500,0.")
+    (half / ".last.pt.123").write_text("killed")
+    done = command("train.py resume=latest", place)
+    assert done.returncode == 0, done.stderr
+    assert_same_run(whole, half)
+    seconds = read_losses(half)["seconds"]
+    assert (np.diff(seconds) > 0).all()
+    metrics = json.loads((half / "metrics.json").read_text())
+    assert metrics["steps"] == 1503 and metrics["loss"] == json.loads((whole / "metrics.json").read_text())["loss"]
+    assert metrics["seconds"] > broken_off["seconds"] and metrics["cpu_seconds"] > broken_off["cpu_seconds"]
+    names = {"last.pt", "loss.csv", "excess.csv", "loss.png", "metrics.json", ".hydra"}
+    assert {p.name for p in half.iterdir()} == names
+    assert [p.name for p in place.iterdir()] == ["runs"], "nothing but the run's own folder"
+
+
+def test_a_finished_run_is_reported_again_and_may_grow(whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    (run / "metrics.json").unlink()  # killed after the last step, before the report
+    (run / "loss.png").unlink()
+    done = command("train.py resume=run eval_samples=300", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((run / "metrics.json").read_text())["figures"] and (run / "samples.png").exists()
+    assert_same_run(whole, run)
+    done = command("train.py resume=run/last.pt max_steps=1600 eval_samples=0", tmp_path)
+    assert done.returncode == 0 and "1,600 steps instead of 1,503; the learning rate now follows" in done.stdout
+    assert read_losses(run)["step"].tolist() == [*range(10, 1501, 10), 1503, *range(1510, 1601, 10)]
+    assert checkpoint.load(run)["config"]["max_steps"] == 1600
+    done = command("train.py resume=run num_epochs=210 eval_samples=0", tmp_path)  # of 8 steps
+    assert done.returncode == 0 and checkpoint.load(run)["step"] == 1680
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("lr=1e-3", "resume=run was trained with lr=0.004, not lr=0.001"),
+        ("model.hidden=64", "was trained with model.hidden=32, not model.hidden=64"),
+        ("dataset=circles", "was trained with dataset=moons, not dataset=circles"),
+        ("seed=1", "was trained with seed=0, not seed=1"),
+        ("max_steps=200", "run was to be trained for 1503 steps: that may grow, not fall to 200"),
+        ("num_epochs=3", "may grow, not fall to 24"),
+        ("task_name=other", "resume=run goes on in that folder, not in task_name=other"),
+    ],
+)
+def test_what_differs_is_refused_by_name(options, words, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    done = command(f"train.py resume=run {options}", tmp_path)
+    assert done.returncode == 1 and words in done.stderr
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+    assert [p.name for p in tmp_path.iterdir()] == ["run"]
+
+
+def test_the_same_options_typed_again_and_free_ones_are_taken(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    done = command(f"{LINE} resume=run lr=0.004 checkpoint_every=7 task_name=run", tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_changed_data_are_noticed(tmp_path):
+    points = np.random.default_rng(0).normal(size=(500, 2))
+    np.save(tmp_path / "points.npy", points)
+    line = f"train.py dataset=file dataset.path=points.npy {NO_EVALUATION} model.hidden=8 batch_size=64 max_steps=20"
+    assert command(f"{line} task_name=run", tmp_path).returncode == 0
+    points[7, 1] += 1e-3
+    np.save(tmp_path / "points.npy", points)
+    done = command("train.py resume=run max_steps=30", tmp_path)
+    assert done.returncode == 1 and "the data are not those that run was trained with" in done.stderr
+
+
+# ---------------------------------------------------------------- one folder, one training
+
+
+def test_of_two_trainings_with_one_name_one_refuses(tmp_path):
+    processes = [start(f"{LINE} task_name=runs/both", tmp_path) for _ in range(2)]
+    said = [process.communicate(timeout=120) for process in processes]
+    assert sorted(process.returncode for process in processes) == [0, 1], said
+    loser = said[[process.returncode for process in processes].index(1)][1]
+    assert "runs/both: that folder already holds a run" in loser
+    assert read_losses(tmp_path / "runs/both")["step"].tolist()[-1] == 1503
+
+
+def test_a_running_training_cannot_be_resumed_and_a_killed_one_can(tmp_path):
+    process = start(f"{LONG} checkpoint_every=20", tmp_path)
+    wait_for((tmp_path / "long/last.pt").exists)
+    done = command("train.py resume=long", tmp_path)
+    assert done.returncode == 1 and "another training is at work in long" in done.stderr
+    process.kill()
+    process.communicate()
+    done = command("train.py resume=long seed=1", tmp_path)
+    assert "was trained with seed=0" in done.stderr, "no stale lock"
+
+
+# ---------------------------------------------------------------- signals
+
+
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
+def test_a_signal_ends_the_training_after_a_save(name, code, tmp_path):
+    process = start(f"{LONG} record=true", tmp_path)
+    wait_for(lambda: lines(tmp_path / "long/loss.csv") > 5)
+    process.send_signal(getattr(signal, name))
+    said, errors = process.communicate(timeout=60)
+    assert process.returncode == code, (said, errors)
+    step = checkpoint.load(tmp_path / "long")["step"]
+    assert read_losses(tmp_path / "long")["step"][-1] == step - step % 10
+    assert (tmp_path / "long/training.rrd").exists() and "resume=long" in said
+    assert not list((tmp_path / "long").glob(".*.*")), "no litter"
+
+
+def test_a_second_ctrl_c_ends_at_once(tmp_path):
+    code = (
+        "import os, signal, sys; from runtime.interrupts import caught\n"
+        "with caught() as found:\n    os.kill(os.getpid(), signal.SIGINT); assert found == [signal.SIGINT]\n"
+        "    os.kill(os.getpid(), signal.SIGINT); print('still here')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 130 and done.stdout == ""
+
+
+def test_an_ignored_hangup_stays_ignored(tmp_path):
+    code = (
+        "import os, signal; from runtime.interrupts import caught; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "with caught() as found:\n    os.kill(os.getpid(), signal.SIGHUP)\n    assert not found"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+# ---------------------------------------------------------------- what cannot be saved
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("lr=1e10 checkpoint_every=5", "try a lower lr or a longer warmup_steps"),
+        ("lr=0.1 weight_decay=1e6 warmup_steps=0", "weight_decay=1e+06 times lr=0.1 must stay far below 1"),
+    ],
+)
+def test_a_diverged_training_is_not_saved(options, words, tmp_path):
+    done = command(f"{LINE} {options} task_name=run", tmp_path)
+    assert done.returncode == 1 and "the training diverged: " in done.stderr and words in done.stderr
+    assert "at a learning rate of" in done.stderr and "after step" in done.stderr
+    for path in (tmp_path / "run").glob("*.pt"):
+        step = checkpoint.load(path)["step"]  # raises where anything is not finite
+        assert f"the last checkpoint, of step {step}, is intact" in done.stderr
+    losses = (tmp_path / "run" / "loss.csv").read_text()
+    assert "nan" not in losses and "inf" not in losses
+
+
+def test_nan_in_a_checkpoint_is_named(tmp_path):
+    checkpoint.save(tmp_path / "last.pt", {"net": {"w": torch.tensor([1.0, float("nan")])}})
+    with pytest.raises(ValueError, match=r"last\.pt is of a training that had diverged: net\.w is not finite"):
+        checkpoint.load(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting needs root")
+def test_a_full_disk_ends_in_one_sentence(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        done = command(f"{LINE} task_name=disk/run checkpoint_every=20", tmp_path)
+        assert done.returncode == 0, done.stderr  # it fits: 90 kB, and as much while it is replaced
+        (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - 40_000))
+        done = command("train.py resume=disk/run max_steps=1600 checkpoint_every=20", tmp_path)
+        assert done.returncode == 1, done.stdout
+        words = "cannot write disk/run/last.pt: No space left on device; the last checkpoint, of step 1503, is intact"
+        assert words in done.stderr and "Traceback" not in done.stderr
+        assert not list((disk / "run").glob(".*.pt.*"))
+        (disk / "filler").unlink()
+        assert command("train.py resume=disk/run max_steps=1600", tmp_path).returncode == 0
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_limit_of_file_sizes_ends_in_one_sentence(tmp_path):
+    line = f"{sys.executable} {ROOT / LINE} task_name=run"
+    shell = ["bash", "-c", f"ulimit -f 40; exec {line}"]  # 40 kB: less than the checkpoint
+    done = subprocess.run(shell, cwd=tmp_path, env={**QUIET, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "cannot write run/last.pt: File too large; there is no checkpoint yet" in done.stderr
+    assert not list((tmp_path / "run").glob(".*.pt.*"))
+
+
+# ---------------------------------------------------------------- tables
+
+
+@pytest.mark.parametrize("cut", [2, 3, 9])
+def test_a_torn_last_row_is_left_out_and_named(cut, whole, tmp_path, capsys):
+    for name in ("loss.csv", "excess.csv"):
+        (tmp_path / name).write_bytes((whole / name).read_bytes()[:-cut])
+    assert len(read_losses(tmp_path)["step"]) == len(read_losses(whole)["step"]) - 1
+    assert len(read_excess(tmp_path)["step"]) == len(read_excess(whole)["step"]) - 1
+    said = capsys.readouterr().err
+    assert "loss.csv: the last row is torn" in said and "excess.csv: the last row is torn" in said
+
+
+def test_another_table_is_refused(tmp_path):
+    (tmp_path / "loss.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match=r"not a loss\.csv"):
+        read_losses(tmp_path)
+    (tmp_path / "loss.csv").write_text("")
+    with pytest.raises(ValueError, match="holds no row yet"):
+        read_losses(tmp_path)
+
+
+def test_grids_of_both_parts_are_in_the_film(tmp_path):
+    from PIL import Image
+
+    line = (
+        "train.py dataset=digits model=unet_small model.channels=[8,8] model.heads=2 num_samples=200 batch_size=50"
+        f" num_timesteps=20 {NO_EVALUATION} viz_save=true viz_interval=3 viz_num=2"
+    )
+    done = command(f"{line} max_steps=10 task_name=run", tmp_path)
+    assert done.returncode == 0, done.stderr
+    film = tmp_path / "run/viz/progress.gif"
+    before = Image.open(film).n_frames
+    done = command("train.py resume=run max_steps=16", tmp_path)
+    assert done.returncode == 0, done.stderr
+    pictures = len(list((tmp_path / "run/viz").glob("*.png")))
+    assert Image.open(film).n_frames == pictures > before
