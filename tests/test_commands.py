@@ -42,24 +42,6 @@ def test_the_same_seed_gives_the_same_weights_and_samples(workplace, run, tmp_pa
     assert np.array_equal(*samples)
 
 
-def test_a_resumed_training_ends_as_an_uninterrupted_one(run, tmp_path):
-    line = f"train.py {SMALL} {NO_EVALUATION} max_steps=300 checkpoint_every=150"
-    code = (  # a training that ends right after its checkpoint at step 150
-        "from runtime import checkpoint; import runpy, sys; save = checkpoint.save\n"
-        "def stop(path, state):\n    save(path, state); sys.exit(7)\n"
-        f"checkpoint.save = stop; sys.argv = {[*line.split(), 'task_name=half']}\n"
-        f"runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')"
-    )
-    assert python(code, tmp_path).returncode == 7
-    assert checkpoint.load(tmp_path / "half")["step"] == 150
-    done = command(f"{line} resume=half task_name=rest", tmp_path)
-    assert done.returncode == 0, done.stderr
-    one, two = checkpoint.load(run)["ema"], checkpoint.load(tmp_path / "rest")["ema"]
-    assert all(torch.equal(one[k], two[k]) for k in one)
-    other = command(f"{line} resume=half lr=1e-3", tmp_path)
-    assert other.returncode == 1 and "other options: lr" in other.stderr
-
-
 def test_inference_takes_the_newest_run(workplace):
     done = command("inference.py --num-samples 200 viz_steps=20", workplace)
     assert done.returncode == 0, done.stderr
