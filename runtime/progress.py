@@ -10,4 +10,4 @@ Item = TypeVar("Item")
 
 def progress_bar(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
     """The items as they come, with a bar on the terminal that goes away at the end."""
-    yield from tqdm(items, total=total, desc=what, disable=None, save=False)
+    yield from tqdm(items, total=total, desc=what, disable=None, leave=False)

@@ -66,7 +66,7 @@ def test_an_unconditional_model_has_no_labels(run):
 
 def test_resuming_another_model_names_the_mismatch(run, workplace):
     done = command(f"train.py dataset=digits model=unet_small {NO_EVALUATION} resume={run}", workplace)
-    assert done.returncode == 1 and "was trained with model=mlp, not with model=unet_small" in done.stderr
+    assert done.returncode == 1 and "was trained with dataset=moons, not dataset=digits" in done.stderr
 
 
 def test_weights_of_another_network_are_named(run, tmp_path):

@@ -287,3 +287,15 @@ def test_grids_of_both_parts_are_in_the_film(tmp_path):
     assert done.returncode == 0, done.stderr
     pictures = len(list((tmp_path / "run/viz").glob("*.png")))
     assert Image.open(film).n_frames == pictures > before
+
+
+def test_each_part_of_a_training_has_its_recording(tmp_path):
+    line = f"{LINE} record=true max_steps=20 task_name=run"
+    assert command(line, tmp_path).returncode == 0
+    first = (tmp_path / "run/training.rrd").read_bytes()
+    (tmp_path / "run/.training-2.rrd.99").write_bytes(first[:-100])  # of a training that was killed
+    done = command("train.py resume=run max_steps=30", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run/training.rrd").read_bytes() == first
+    assert (tmp_path / "run/training-2.rrd").read_bytes() == first[:-100]
+    assert (tmp_path / "run/training-3.rrd").exists() and not list((tmp_path / "run").glob(".*rrd*"))

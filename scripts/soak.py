@@ -1,0 +1,42 @@
+"""Hours of bad luck in minutes, see tests/crashes.py: `python scripts/soak.py` tries crashes, kills and damage.
+
+Any failure ends it with a traceback; otherwise it prints how much was tried.
+"""
+
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # run as a script, Python only knows scripts/
+
+from crashes import KINDS, crash, crash_points, damage, kills  # noqa: E402
+
+KILLS, TRUNCATIONS, FLIPS = 8, 600, 500
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        points, whole = crash_points(place)
+        for full in (False, True):
+            found = Counter(crash(place, whole, at, full, report=at % 8 == 0) for at in range(1, points + 1))
+            print(f"{'disk full' if full else 'killed'} at {points} points: {dict(found)}", flush=True)
+        refused, right = damage(whole / "last.pt", TRUNCATIONS, FLIPS, seed=0)
+        print(
+            f"{TRUNCATIONS} truncations, {FLIPS} flips: {refused} refused, {right} with the right content", flush=True
+        )
+        for kind in KINDS:
+            killed = kills(place, kind, KILLS, seed=1)
+            print(f"{kind}: {killed} kills; every run ended in the bits of the uninterrupted one", flush=True)
+    print(f"all well after {time.monotonic() - begin:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
