@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rerun as rr
-from conftest import QUIET, ROOT, command
+from conftest import QUIET, ROOT, command, python
 from PIL import Image
 
 from viz import viewer
@@ -104,11 +104,75 @@ def test_a_viewer_of_another_version_is_refused(script, tmp_path, monkeypatch):
 
 
 def test_a_live_window_without_a_display_becomes_a_file(tmp_path, monkeypatch, capfd):
+    """Whether rerun's program listens before it finds that there is no display depends on the machine."""
     monkeypatch.setenv("DISPLAY", ":97")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     with viewer.recording("test", tmp_path / "a.rrd", "window", live=True) as rec:
         rec.log("x", rr.Points2D([[0, 0]]))
-    assert "did not start" in capfd.readouterr().out
+    said = capfd.readouterr().out
+    assert "viewer=file always works" in said and "shown" not in said
     assert (tmp_path / "a.rrd").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends itself a signal")
+def test_ctrl_c_right_after_the_address_ends_well(tmp_path):
+    """The signal comes while the address is being printed: later than that, but before `wait`, is no other code."""
+    code = (
+        "import os, signal, sys, rerun as rr; from viz.viewer import recording\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "class Terminal:\n"
+        "    def write(self, text):\n"
+        "        sys.__stdout__.write(text)\n"
+        "        self.said = text if text.strip() else self.said\n"
+        "    def flush(self):\n"
+        "        sys.__stdout__.flush()\n"
+        "        if 'Ctrl-C' in self.said: self.said = ''; os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.stdout = Terminal()\n"
+        "with recording('test', 'a.rrd', 'web') as rec: rec.log('x', rr.Points2D([[0, 0]]))\n"
+    )
+    done = python(code, tmp_path)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert "http://127.0.0.1" in done.stdout and [p.name for p in tmp_path.iterdir()] == ["a.rrd"]
+
+
+# ---------------------------------------------------------------- what rerun's program says to others
+
+SERVED = """
+import sys, time
+from viz.viewer import recording
+for name in ("first.rrd", "second.rrd"):  # it looks for its host only from its second start on
+    try:
+        with recording("test", name, "web"):
+            time.sleep(2)
+            raise LookupError
+    except LookupError:
+        pass
+"""
+
+
+def served_in_a_fresh_home(home, before=()):
+    """Serve a page twice for a short while, in a home of its own; `before` stands before the command."""
+    env = {k: v for k, v in QUIET.items() if k not in ("CI", "XDG_CONFIG_HOME", "XDG_DATA_HOME")}
+    done = subprocess.run(
+        [*before, sys.executable, "-c", SERVED], cwd=home, env={**env, "HOME": str(home), "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.skipif(not LINUX, reason="elsewhere a home is found in other ways")
+def test_no_analytics_are_written(tmp_path):
+    served_in_a_fresh_home(tmp_path)
+    assert not [str(p) for p in tmp_path.rglob("*") if "analytics" in p.name or p.name == "rerun"]
+
+
+@pytest.mark.skipif(not LINUX or shutil.which("strace") is None, reason="needs strace")
+def test_no_name_is_looked_up(tmp_path):
+    trace = tmp_path / "trace"
+    served_in_a_fresh_home(tmp_path, ["strace", "-f", "-qq", "-e", "trace=connect,sendto,sendmmsg", "-o", str(trace)])
+    inet = [line for line in trace.read_text().splitlines() if "sa_family=AF_INET" in line]
+    assert len(inet) > 2  # ours to the server
+    assert not [line for line in inet if '"127.0.0.1"' not in line]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX")

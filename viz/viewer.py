@@ -16,6 +16,8 @@ import rerun as rr
 
 VIEWERS = ("auto", "window", "web", "file")
 PATIENCE_S = 20.0
+SETTLED_S = 3.0  # a window that cannot open has ended by then, though it may have listened for a moment
+QUIET = {"CI": "1"}  # under which rerun's program neither looks up its analytics host nor writes its analytics files
 LOOPBACK = "127.0.0.1"  # whoever shares the network must not see the recording
 
 
@@ -49,7 +51,7 @@ def recording(
         try:
             server = _server(viewer, port, live)
             rec = _stream(app_id, unfinished, server)
-            if live and viewer == "web":
+            if server and live and viewer == "web":
                 print(f"recording: watch it grow at  {server.page}", flush=True)
             yield rec
             rec.flush()
@@ -84,14 +86,14 @@ def _ending_politely() -> Iterator[None]:
 
 
 def _show(path: Path, viewer: str, server: "_Server | None") -> None:
-    if viewer == "web":
+    if server and viewer == "web":
         server.wait(path)
-    elif server is not None:
+    elif server and server.process.poll() is None:
         print(f"recording: {path}, shown in the rerun viewer")
-    elif viewer == "file" or not _has_display():
-        missing = "there is no display; " if viewer == "window" else ""
+    elif server or viewer == "file" or not _has_display():
+        missing = "there is no display; " if viewer == "window" and not _has_display() else ""
         print(f"recording: {missing}open it with  rerun {path}")
-    elif not _stays_open([*_program(), "--new", "--bind", LOOPBACK, str(path)]):
+    elif not _stays_open(_start([*_program(), "--new", "--bind", LOOPBACK, str(path)])):
         print(f"recording: no window could be opened; try  rerun {path}  or viewer=web")
     else:
         print(f"recording: {path}, shown in the rerun viewer")
@@ -117,7 +119,9 @@ def _program() -> list[str]:
     beside = Path(spec.origin).with_name(name) if spec and spec.origin else Path(name)
     program = str(beside) if beside.exists() else name
     try:
-        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=PATIENCE_S).stdout
+        said = subprocess.run(
+            [program, "--version"], env=os.environ | QUIET, capture_output=True, text=True, timeout=PATIENCE_S
+        ).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
         raise OSError("rerun's viewer is not installed here; viewer=file always works") from error
     version = said.split()[1] if len(said.split()) > 1 else "of an unknown version"
@@ -130,14 +134,16 @@ def _program() -> list[str]:
 
 def _start(command: list[str]) -> subprocess.Popen:
     """A program in a session and process group of its own: Ctrl-C here does not reach it."""
-    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    return subprocess.Popen(command, **quiet, start_new_session=True)
+    null = subprocess.DEVNULL
+    return subprocess.Popen(
+        command, stdin=null, stdout=null, stderr=null, start_new_session=True, env=os.environ | QUIET
+    )
 
 
-def _stays_open(command: list[str], seconds: float = 3.0) -> bool:
-    """Start a program that outlives this one; False where it ends at once (a display that points nowhere, say)."""
+def _stays_open(window: subprocess.Popen) -> bool:
+    """False where a window ends at once (a display that points nowhere, say)."""
     try:
-        _start(command).wait(seconds)
+        window.wait(SETTLED_S)
     except subprocess.TimeoutExpired:
         return True
     return False
@@ -147,7 +153,7 @@ def _stays_open(command: list[str], seconds: float = 3.0) -> bool:
 
 
 def _server(viewer: str, port: int | None, live: bool) -> "_Server | None":
-    """The viewer to send to while logging, if any; a window that cannot open is said and done without."""
+    """The viewer to send to while logging, if any; where a window cannot open, a line says so and we do without."""
     if viewer == "web":
         web_port = _free_port() if port is None else _checked_free(port)
         return _Server(["--serve-web", "--web-viewer-port", str(web_port)], web_port)
@@ -174,7 +180,9 @@ class _Server:
                 if self.process.poll() is not None or time.monotonic() > end:
                     raise OSError("the rerun viewer did not start; viewer=file always works")
                 time.sleep(0.1)
-        except BaseException:  # Ctrl-C, too, must leave nobody behind
+            if web_port is None and not _stays_open(self.process):
+                raise OSError("no window could be opened; viewer=file always works")
+        except BaseException:  # after Ctrl-C, too, no process may go on
             self.stop()
             raise
 
@@ -184,9 +192,9 @@ class _Server:
         return f"http://{LOOPBACK}:{self.web_port}?url={self.address.replace('+', '%2B')}"
 
     def wait(self, path: Path) -> None:
-        """Tell the address and stay until Ctrl-C or until the server ends."""
-        print(f"recording: {path}, shown at  {self.page}  (Ctrl-C ends it)", flush=True)
-        try:
+        """Print the address and stay until Ctrl-C or until the server ends."""
+        try:  # from the print on: Ctrl-C may come as soon as the address can be read
+            print(f"recording: {path}, shown at  {self.page}  (Ctrl-C ends it)", flush=True)
             self.process.wait()
         except KeyboardInterrupt:
             print()
