@@ -24,7 +24,7 @@ def conditional(tmp_path_factory):
 
 def samples(model, label, guidance):
     labels = torch.full((1000,), label)
-    return model.data_units(last(model.sample(1000, 0, torch.device("cpu"), labels=labels, guidance=guidance))).numpy()
+    return model.data_units(last(model.sample(1000, 0, labels=labels, guidance=guidance))).numpy()
 
 
 def share_on_own_moon(points, label):
@@ -40,7 +40,7 @@ def test_samples_lie_on_the_moon_asked_for(conditional, label):
 
 
 def test_without_labels_both_moons_come(conditional):
-    x = conditional.data_units(last(conditional.sample(1000, 0, torch.device("cpu")))).numpy()
+    x = conditional.data_units(last(conditional.sample(1000, 0))).numpy()
     assert 0.4 < share_on_own_moon(x, 0) < 0.6
 
 
@@ -59,7 +59,7 @@ def test_an_unconditional_model_has_no_labels(run):
     with pytest.raises(ValueError, match="unconditional"):
         model.labels([0], 5)
     with pytest.raises(ValueError, match="guidance needs labels"):
-        model.sample(5, 0, torch.device("cpu"), guidance=0.5)
+        model.sample(5, 0, guidance=0.5)
     with pytest.raises(ValueError, match="without"):
         model.denoise()(torch.zeros(3, 2), torch.tensor(0), torch.tensor([0, 1, 0]))
 

@@ -106,22 +106,25 @@ def test_faults_are_flagged(fault, measured):
         assert flagged(fault(generator(seed, "fault")).float().numpy(), measured, seed) != []
 
 
-def chain_of_the_exact_denoiser(sampler, n):
-    scheduler, g = LinearNoiseScheduler(1000), generator(5, "test")
+def chain_of_the_exact_denoiser(sampler, n, seed=5):
+    scheduler, g = LinearNoiseScheduler(1000), generator(seed, "test")
     shift, scale = torch.tensor([0.5, 0.25]), torch.tensor([0.87, 0.5])
     denoise = exact_denoiser(LAW.scaled(shift, scale), scheduler)
     x = last(sample(denoise, scheduler, torch.randn(n, 2, generator=g), sampler=sampler, generator=g))
-    return measure((x * scale + shift).numpy(), draw, LAW)
+    return (x * scale + shift).numpy()
 
 
-def test_the_chain_of_the_exact_denoiser_is_indistinguishable_by_every_figure():
-    assert [row.name for row in chain_of_the_exact_denoiser("dpmpp_2m", N) if not row.passed] == []
+def test_the_chain_of_the_exact_denoiser_is_indistinguishable_by_every_figure(measured):
+    # A fault of the chain is flagged in every run, chance in one at most: 20 floors give their own spread only roughly
+    # (0.0027 seen for the classifier's, where 20 others gave 0.0047), so real points too are flagged once in a while.
+    runs = [flagged(chain_of_the_exact_denoiser("dpmpp_2m", N, seed), measured, seed) for seed in range(3)]
+    assert set.intersection(*map(set, runs)) == set() and sum(map(len, runs)) <= 1
 
 
 def test_ddpm_with_the_exact_denoiser_is_a_little_too_sharp():
     # Ancestral steps use the posterior variance of *known* x_0 (eq. 7). For a Gaussian as thin as the moons that leaves
     # 0.88 .. 0.93 of its variance after 1000 steps, which the density sees (-0.03 .. -0.07 nats), and no other figure.
-    rows = {row.name: row for row in chain_of_the_exact_denoiser("ddpm", 2000)}
+    rows = {row.name: row for row in measure(chain_of_the_exact_denoiser("ddpm", 2000), draw, LAW)}
     sharp = rows.pop("negative log-density")
     assert -0.15 < sharp.value - sharp.floor < 0
     assert all(row.passed for row in rows.values())

@@ -44,8 +44,8 @@ def test_ddpm_with_the_exact_denoiser_ends_in_the_gaussian():
 
 @pytest.mark.parametrize("count", [2, 7, 25])
 def test_ddpm_over_some_steps_makes_the_chain_in_closed_form(count):
-    # Each stride maps a Gaussian to a Gaussian: the exact regression of x_s on x_t, plus the variance of x_s given x_t and
-    # x_0 (eq. 7), which leaves out that of x_0 given x_t. 2 Kolmogorov tests at level 1e-4 for each count.
+    # Each stride maps a Gaussian to a Gaussian: the exact regression of x_s on x_t, plus the variance of x_s given x_t
+    # and x_0 (eq. 7), which leaves out that of x_0 given x_t. 2 Kolmogorov tests at level 1e-4 for each count.
     scheduler, g = LinearNoiseScheduler(1000), generator(1, "test")
     timesteps = scheduler.timesteps(count)
     x_T = torch.randn(20_000, 2, generator=g, dtype=torch.float64)

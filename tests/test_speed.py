@@ -33,7 +33,7 @@ def test_sampling_costs_about_twice_its_matrix_products():
     steps, rows = 20, 10_000
 
     def sampling():
-        states = trained.sample(rows, 0, torch.device("cpu"))
+        states = trained.sample(rows, 0)
         for _ in range(steps):
             next(states)
 
