@@ -99,7 +99,7 @@ def test_a_short_training_beats_the_best_linear_denoiser():
 @pytest.mark.parametrize("weight", ["target", "eps"])
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_short_training_learns_whatever_the_target_and_the_weight(target, weight):
-    # 1 untrained, 0.26 the best linear denoiser; 0.23 .. 0.30 seen, most of all for x0, for its errors of eps near t = 0
+    # 1 untrained, 0.26 the best linear denoiser; 0.23 .. 0.30 seen, most for x0, whose eps errs most near t = 0
     scheduler = LinearNoiseScheduler(50)
     x = torch.from_numpy(create_moon_dataset(10_000))
     x = Normaliser.fit(x).normalise(x)
