@@ -2,9 +2,8 @@
 
 diffusers keeps betas and alpha-bar in float32, where 1 - alpha-bar has lost four digits at t = 0: its own float32 is
 off by up to 5e-4. So the reference is diffusers' formulas in float64, with alpha-bar in float64 too. From it, at every
-state and guess, our float64 may differ by 1e-9 (5e-10 seen, from their clamp of a variance of 0 to 1e-20) and our
-float32 by 1e-5 (2e-6 seen); the two float32 runs by 1e-5 from each other, or by 1.5 times the error of theirs where
-that is more.
+state and guess, our float64 may differ by 1e-9 (5e-10 seen, as they clamp a variance of 0 to 1e-20) and our float32 by
+1e-5 (2e-6 seen); the two float32 runs by 1e-5 from each other, or by 1.5 times the error of theirs where that is more.
 """
 
 from typing import NamedTuple

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dataset import Normaliser, create_moon_dataset
-from diffusion import denoiser, loss_weights, training_loss
+from diffusion import TARGETS, denoiser, loss_weights, training_loss
 from model import MODELS, build_model
 from schedule import LinearNoiseScheduler
 
@@ -51,25 +51,26 @@ def test_impossible_networks_are_refused(name, dims, options, words):
         build_model(name, dims, 10, **options)
 
 
-def trained(name, steps, x, scheduler, lr):
+def trained(name, steps, x, scheduler, lr, target="v", weight="eps"):
     torch.manual_seed(0)
     net = build_model(name, (2,), scheduler.num_timesteps, **OPTIONS[name])
-    optimizer, weights = torch.optim.Adam(net.parameters(), lr), loss_weights(scheduler, "v", "eps")
+    weights, optimizer = loss_weights(scheduler, target, weight), torch.optim.Adam(net.parameters(), lr)
     for _ in range(steps):
         x_0 = x[torch.randint(len(x), (512,))]
         t, eps = torch.randint(scheduler.num_timesteps, (512,)), torch.randn(512, 2)
-        loss = training_loss(net, scheduler, x_0, t, eps, target="v", weights=weights).mean()
+        loss = training_loss(net, scheduler, x_0, t, eps, target=target, weights=weights).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return lambda x_t, t, label: denoiser(net, scheduler, "v")(x_t, t, label).eps
+    return denoiser(net, scheduler, target)
 
 
 @torch.no_grad()
-def mean_loss(eps_of, x, scheduler):
+def mean_loss(denoise, x, scheduler):
+    """The mean error of epsilon over all of x and all steps."""
     g = torch.Generator().manual_seed(1)
-    t = torch.arange(len(x)) % scheduler.num_timesteps
-    return float(training_loss(eps_of, scheduler, x, t, torch.randn(x.shape, generator=g)).mean())
+    t, eps = torch.arange(len(x)) % scheduler.num_timesteps, torch.randn(x.shape, generator=g)
+    return float((denoise(scheduler.add_noise(x, t, eps), t).eps - eps).square().mean())
 
 
 def test_a_short_training_beats_the_best_linear_denoiser():
@@ -85,11 +86,21 @@ def test_a_short_training_beats_the_best_linear_denoiser():
         return sigma * torch.linalg.solve(c_t, x_t)
 
     silent, linear_floor = (
-        mean_loss(lambda x_t, t, label: 0 * x_t, x, scheduler),
-        mean_loss(best_linear, x, scheduler),
+        mean_loss(denoiser(network, scheduler, "eps"), x, scheduler)
+        for network in (lambda x_t, t, label: 0 * x_t, best_linear)
     )
     linear = mean_loss(trained("linear", 600, x, scheduler, 3e-3), x, scheduler)
     mlp = mean_loss(trained("mlp", 400, x, scheduler, 3e-3), x, scheduler)
     assert silent == pytest.approx(1, abs=0.05)
     assert linear == pytest.approx(linear_floor, rel=0.02)
     assert mlp < 0.9 * linear_floor
+
+
+@pytest.mark.parametrize("weight", ["target", "eps"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_short_training_learns_whatever_the_target_and_the_weight(target, weight):
+    # 1 untrained, 0.26 the best linear denoiser; 0.23 .. 0.30 seen, most for x0, whose eps errs most near t = 0
+    scheduler = LinearNoiseScheduler(50)
+    x = torch.from_numpy(create_moon_dataset(10_000))
+    x = Normaliser.fit(x).normalise(x)
+    assert mean_loss(trained("mlp", 400, x, scheduler, 3e-3, target, weight), x, scheduler) < 0.35
