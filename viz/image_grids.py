@@ -128,11 +128,11 @@ class Sheet:
 
 
 def samples(images: NDArray, labels: NDArray | None, classes: Sequence[str]) -> Figure:
-    """Generated images (N, C, H, W), in rows of one class each where they were asked for by label."""
+    """Generated images (N, C, H, W), in rows of one class each where they are conditional."""
     grid = arranged(min(len(images), SHOWN), labels, classes)
     count = f"{len(images):,} images" if len(images) <= SHOWN else f"the first {SHOWN} of {len(images):,} images"
-    asked = "\nat the left: the label asked for" if grid.names else ""
-    return Sheet(grid_picture(images[:SHOWN], grid), f"{count} made by the network{asked}", grid.names).figure
+    labelled = "\neach row is conditioned on the label at its left" if grid.names else ""
+    return Sheet(grid_picture(images[:SHOWN], grid), f"{count} made by the network{labelled}", grid.names).figure
 
 
 def data(images: NDArray, labels: ArrayLike | None, classes: Sequence[str], title: str) -> Figure:

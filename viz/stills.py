@@ -85,8 +85,7 @@ def losses(runs: Mapping[str, Mapping[str, NDArray]], excesses: Mapping[str, Map
     for i, (name, run) in enumerate(runs.items()):
         ax.plot(run["step"], run["loss"], color=f"C{i}", alpha=0.25, linewidth=0.7)
         ax.plot(run["step"], smoothed(run["loss"]), color=f"C{i}", linewidth=2, label=name)
-        if name in excesses:
-            e = excesses[name]
+        if over and (e := excesses.get(name)):
             ax.axhline(e["floor"][0], color=f"C{i}", linestyle=":", label=f"Bayes floor {e['floor'][0]:.4f}")
             over.plot(e["step"], e["excess"], color=f"C{i}", linestyle="--", label="excess (right axis)")
     ax.set(yscale="log", xlabel="optimizer step", ylabel="mean squared error", title="training loss")
@@ -97,7 +96,7 @@ def losses(runs: Mapping[str, Mapping[str, NDArray]], excesses: Mapping[str, Map
     if over:
         over.set(yscale="log", ylabel="excess over the Bayes floor")
         lines += over.get_lines()
-    ax.legend(handles=[line for line in lines if not line.get_label().startswith("_")], frameon=False)
+    ax.legend(handles=[line for line in lines if not str(line.get_label()).startswith("_")], frameon=False)
     return figure
 
 
@@ -196,7 +195,8 @@ def schedules(named: Mapping[str, NDArray], states: Mapping[str, Sequence[NDArra
     named[name] is alpha-bar (T,); states[name][i] are points (N, 2) after moments[i] forward steps.
     """
     figure = Figure(figsize=(11, 3.2 + 2.0 * len(named)), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=[3.2, 2.0 * len(named)])
+    halves = figure.add_gridspec(2, 1, height_ratios=[3.2, 2.0 * len(named)])
+    top, bottom = figure.add_subfigure(halves[0]), figure.add_subfigure(halves[1])
     signal, log_snr = top.subplots(1, 2)
     for name, alpha_bar in named.items():
         steps = np.arange(1, len(alpha_bar) + 1)
@@ -222,8 +222,7 @@ def smoothed(values: NDArray, share: float = 0.02) -> NDArray:
 
 def _subplots(figure: Figure, rows: int, columns: int, d: int) -> NDArray:
     """Axes (rows, columns) for points of d dimensions: 3D ones where d is 3."""
-    projection = {"subplot_kw": {"projection": "3d"}} if d == 3 else {}
-    return figure.subplots(rows, columns, squeeze=False, **projection)
+    return figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": "3d"} if d == 3 else {})
 
 
 def _limit(ax, low: NDArray, high: NDArray) -> None:
