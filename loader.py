@@ -1,12 +1,21 @@
 """Batches: the DataLoader's order is a function of (seed, epoch), and a batch is cut by one tensor indexing."""
 
 from collections.abc import Iterator
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from runtime.randomness import generator
+
+
+class Rows(Protocol):
+    """A data set that takes a tensor of indices: dataset.PointSet, images.sets.ImageSet."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: Tensor, /) -> tuple[Tensor, ...]: ...
 
 
 class ShuffledBatches(Sampler[Tensor]):
@@ -23,11 +32,10 @@ class ShuffledBatches(Sampler[Tensor]):
         yield from order.split(self.batch_size)
 
 
-def make_loader(data: Dataset, *, batch_size: int, seed: int) -> DataLoader:
-    """A DataLoader over any data set that takes a tensor of indices: its batches are (x,) or (x, label)."""
-    rows = len(data)  # pyright: ignore[reportArgumentType]  # torch's Dataset does not declare its length
+def make_loader(data: Rows, *, batch_size: int, seed: int) -> DataLoader:
+    """A DataLoader whose batches are (x,) or (x, label)."""
     # batch_size=None: the sampler yields whole batches of indices, which the data set takes in one call.
-    return DataLoader(data, sampler=ShuffledBatches(rows, batch_size, seed), batch_size=None)
+    return DataLoader(cast(Dataset, data), sampler=ShuffledBatches(len(data), batch_size, seed), batch_size=None)
 
 
 def batches(loader: DataLoader, start: int = 0) -> Iterator[tuple[Tensor, Tensor | None]]:

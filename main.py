@@ -8,6 +8,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 from numpy.typing import NDArray
 
 from conf.config import Main
@@ -31,7 +32,7 @@ def main(o: Main, run_folder: Path) -> None:
     The stills of points come with save_plots; a strip of images always.
     """
     of_images = o.dataset.name in IMAGE_DATASETS
-    films.check_options(o.animation, of_images, o.track_samples, o.save_trajectory)
+    films.check_options(o.animation or "none", of_images, o.track_samples, o.save_trajectory)
     scheduler = make_scheduler(o.schedule, o.num_timesteps, o.beta_start, o.beta_end)
     count, make = o.num_samples, make_dataset
     if of_images:
@@ -52,7 +53,7 @@ def main(o: Main, run_folder: Path) -> None:
     if not (o.rerun or o.save_trajectory or o.animation != "none"):
         return
     scene = replay.of_forward(scheduler, clean, o.viz_steps, o.seed)
-    films.save(scene, run_folder, o.animation, o.save_trajectory)
+    films.save(scene, run_folder, o.animation or "none", o.save_trajectory)
     if o.rerun:
         from rerun_viz import log_scene  # rerun takes a second to import, and may not be wanted
         from viz.viewer import recording
@@ -66,7 +67,7 @@ def strip(scheduler: NoiseScheduler, clean: NDArray, seed: int) -> stills.Figure
     of_images = clean.ndim == 4
     steps = evenly(0, scheduler.num_timesteps, 7 if of_images else 5)
     states = replay.forward(scheduler, clean[:STRIPS] if of_images else clean, steps, seed).states
-    return (image_grids if of_images else stills).forward_strip(states, steps)
+    return image_grids.forward_strip(states, steps) if of_images else stills.forward_strip([*states], steps)
 
 
 def save_schedule(folder: Path, scheduler: VariancePreserving, data: DataSet, seed: int) -> None:
@@ -77,7 +78,7 @@ def save_schedule(folder: Path, scheduler: VariancePreserving, data: DataSet, se
         steps = evenly(0, scheduler.num_timesteps, 41)
         states = replay.forward(scheduler, data.points, steps, seed).states[1:]
         theory = theoretical_statistics(data.points, data.mixture, scheduler, [t_of(k) for k in steps[1:]], seed)
-        sheet = stills.forward_statistics(steps[1:], measured_statistics(data.points, states), theory)
+        sheet = stills.forward_statistics(np.array(steps[1:]), measured_statistics(data.points, states), theory)
         print(stills.save(sheet, folder / "statistics.png"))
 
 
