@@ -45,23 +45,18 @@ def _same_size(a: NDArray, b: NDArray) -> None:
 
 @dataclass(frozen=True)
 class Metric:
-    """A function of two sets, and how to use it: on at most `most` samples (the cost grows with them).
-
-    The floor is computed `repeats` times. `failed` words the verdict from (value, floor), where the metric votes.
-    """
+    """A function of two point sets, used on at most `most` of each (the cost grows with them)."""
 
     name: str
-    compute: Callable[..., float]  # of two sets: arrays of points, or tensors of an image's features
+    compute: Callable[[NDArray, NDArray], float]
     most: int
-    repeats: int
-    failed: str = "{0:.3g} where real points give {1:.3g}"
 
 
 METRICS = [
-    Metric("sliced Wasserstein-1", sliced_wasserstein, 10_000, 20),
-    Metric("Wasserstein-2", wasserstein2, 500, 20),
+    Metric("sliced Wasserstein-1", sliced_wasserstein, 10_000),
+    Metric("Wasserstein-2", wasserstein2, 500),
 ]
-THRESHOLD = 4.0  # standard deviations of the floor beyond which images count as distinguishable
+REPEATS = 20  # of a floor
 
 
 # ---------------------------------------------------------------- value against floor
@@ -103,23 +98,8 @@ def _distance(metric: Metric, samples: NDArray, draw: Draw) -> MetricResult:
 
 
 def compute_floors(metric: Metric, draw: Draw, n: int) -> NDArray:
-    """The metric between independent sets of n real points, (metric.repeats,)."""
-    return np.array([metric.compute(draw(n, 2 * i + 1), draw(n, 2 * i + 2)) for i in range(metric.repeats)])
-
-
-def compare_with_floors(metric: Metric, value: float, floors: NDArray, n: int) -> MetricResult:
-    """Compare a distance with repeated floors (R,): it passes within THRESHOLD standard deviations of their median.
-
-    In logarithms: that of a distance scatters evenly around its median.
-    """
-    low, median, high = (float(q) for q in np.quantile(floors, [0.05, 0.5, 0.95]))
-    beyond = np.log(max(value, 1e-12)) - np.log(max(median, 1e-12))
-    passed = bool(beyond <= THRESHOLD * np.std(np.log(np.maximum(floors, 1e-12)), ddof=1))
-    if passed:
-        verdict = f"indistinguishable at n = {n:,}" if value <= high else "slightly outside its floor's band"
-    else:
-        verdict = metric.failed.format(value, median)
-    return MetricResult(metric.name, value, median, low, high, n, passed, verdict)
+    """The metric between independent sets of n real points, (REPEATS,)."""
+    return np.array([metric.compute(draw(n, 2 * i + 1), draw(n, 2 * i + 2)) for i in range(REPEATS)])
 
 
 def exact_draws(mixture: GaussianMixture, seed: int) -> Draw:
@@ -133,7 +113,7 @@ def rows_of(points: NDArray, seed: int) -> Draw:
     def draw(n: int, i: int) -> NDArray:
         order = np.random.default_rng(integer_seed(seed, "real draws", (i + 1) // 2)).permutation(len(points))
         half = len(points) // 2
-        return points[order[:half] if i % 2 else order[half:]][:n]
+        return points[order[:half] if i % 2 else order[-half:]][:n]
 
     return draw
 

@@ -11,30 +11,24 @@ permuting them. To add a test, write a function of Evidence and give it a row in
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from typing import SupportsFloat
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import stats
-from scipy.sparse import coo_array, csr_array
 from scipy.spatial import KDTree
-from threadpoolctl import threadpool_limits
 
-from metrics.table import LEVEL, MetricResult, in_words
+from metrics import two_sample
+from metrics.table import LEVEL, MetricResult, Statistic, tested
 from mixture import GaussianMixture
-from runtime.randomness import generator, integer_seed
+from runtime.randomness import generator
 
 FEWEST = 100  # samples
 MOST = 10_000  # samples, and real points, that a test looks at
 ALONG, ACROSS, CELL = 80, 5, 25  # cells along the curves and across, and the fewest points due in one
 STRAY = 1e-4  # the share of real points that counts as strays
-NEIGHBOURS = 5
-BLOCKS = 5  # of the classifier
-PAIRED, PERMUTATIONS = 2000, 1299  # points of each kind for the energy distance, and permutations of them
 ENTROPY_POINTS = 1 << 16
-MEMORISED = 0.05  # the share of points, those nearest to one training point alone, that is looked at
 
 
 @dataclass(frozen=True)
@@ -62,24 +56,6 @@ class Evidence:
         along = end - self.mixture.weights[centre] * torch.rand(len(x), generator=g, dtype=torch.float64)
         square = ((x - self.mixture.centres[centre]).square() / self.mixture.variance).sum(1)
         return along.clamp(0, 1 - 1e-12).numpy(), stats.chi2.cdf(square.numpy(), x.shape[1])
-
-    @cached_property
-    def strays(self) -> NDArray:
-        """Which samples are farther from their centre than all but a share STRAY of real points: (n,)."""
-        return self.origin[1] > 1 - STRAY
-
-
-@dataclass(frozen=True)
-class Statistic:
-    """A value, its median and 90 % band among perfect samples, its p-value, and what it says if that is too small."""
-
-    value: SupportsFloat  # NumPy's and SciPy's numbers have many types
-    floor: SupportsFloat
-    low: SupportsFloat
-    high: SupportsFloat
-    p: SupportsFloat
-    fault: str
-    n: int
 
 
 # ---------------------------------------------------------------- against the exact distribution
@@ -116,128 +92,34 @@ def negative_log_density(e: Evidence) -> Statistic:
     assert e.mixture is not None
     n = len(e.samples)
     value = -float(e.mixture.log_density(torch.from_numpy(e.samples)).mean())
-    logs = e.mixture.log_density(e.mixture.sample_evenly(ENTROPY_POINTS, seed=0))
-    entropy, error = -float(logs.mean()), float(logs.std()) / n**0.5
+    entropy, deviation = _entropy(e.mixture)
+    error = deviation / n**0.5
     low, high = entropy - 1.645 * error, entropy + 1.645 * error
     p = 2 * stats.norm.sf(abs(value - entropy) / error)
     return Statistic(value, entropy, low, high, p, f"{value - entropy:+.3f} nats from real points", n)
 
 
+@lru_cache(maxsize=8)
+def _entropy(mixture: GaussianMixture) -> tuple[float, float]:
+    """-E[log p] and the standard deviation of log p."""
+    logs = mixture.log_density(mixture.sample_evenly(ENTROPY_POINTS, seed=0))
+    return -float(logs.mean()), float(logs.std())
+
+
 def strays(e: Evidence) -> Statistic:
     """The share of points farther off than all but 1 in 10 000 real ones: binomial."""
-    n, count = len(e.samples), int(e.strays.sum())
+    n, count = len(e.samples), int((e.origin[1] > 1 - STRAY).sum())
     low, median, high = stats.binom.ppf([0.05, 0.5, 0.95], n, STRAY)
     fault = f"{count:,} points astray where {n * STRAY:.2g} are due"
     return Statistic(count / n, median / n, low / n, high / n, stats.binom.sf(count - 1, n, STRAY), fault, n)
 
 
-# ---------------------------------------------------------------- against real points
-
-
-def neighbours(e: Evidence) -> Statistic:
-    """How many of the 5 nearest neighbours of a point, in the union, are of its own kind (Schilling 1986; Henze 1988).
-
-    Half if both are real; more where samples repeat each other, or one kind is denser. With g = +1 for samples and -1
-    for real points, it is linear in sum w_ij g_i g_j over the edges of a graph. Of that, mean and variance over all
-    permutations of g are known: E g_i g_j = -1 / (N - 1), and with four different points 3 / ((N - 1) (N - 3)).
-    """
-    points, n = np.concatenate([e.samples, e.real]), len(e.samples)
-    graph = _neighbour_graph(points)
-    kind = np.repeat([1.0, -1.0], n)
-    edges, N = graph.sum() / 2, 2 * n  # each edge stands in the matrix twice
-    squares, degrees = graph.power(2).sum() / 2, np.square(np.asarray(graph.sum(0))).sum()
-    mean = -edges / (N - 1)
-    second = squares - (degrees - 2 * squares) / (N - 1) + 3 * (edges**2 - degrees + squares) / ((N - 1) * (N - 3))
-    value, deviation = kind @ (graph @ kind) / 2, np.sqrt(second - mean**2)
-    p = stats.norm.sf((value - mean) / deviation)
-    share, floor, spread = (1 + value / edges) / 2, (1 + mean / edges) / 2, 1.645 * deviation / edges / 2
-    fault = f"{share:.1%} of a point's nearest neighbours are of its kind"
-    return Statistic(share, floor, floor - spread, floor + spread, p, fault, n)
-
-
-def _neighbour_graph(points: NDArray) -> csr_array:
-    """How often each of two points is among the other's nearest neighbours, 0 to 2: sparse (N, N), symmetric."""
-    N = len(points)
-    nearest = np.asarray(
-        KDTree(points).query(points, NEIGHBOURS + 1)[1]
-    )  # (N, 6); a point itself is one, unless it has copies
-    own = nearest == np.arange(N)[:, None]
-    own[~own.any(1), -1] = True
-    ends = np.repeat(np.arange(N), NEIGHBOURS), nearest[~own]
-    one = coo_array((np.ones(len(ends[0])), ends), (N, N)).tocsr()
-    return one + one.T
-
-
-def classifier(e: Evidence) -> Statistic:
-    """Accuracy of a classifier trained to separate samples from real points: 0.5 if it cannot, 1 if it always can.
-
-    Gradient-boosted trees (Lopez-Paz and Oquab 2017, arXiv 1610.06545). The points come in 5 blocks; each block but the
-    first is guessed after learning from the blocks before it. Whatever has been learnt, a real point is then guessed
-    right with probability 1/2, so the hits are binomial; those of cross-validation are not (1.18 times as scattered).
-    """
-    from sklearn.ensemble import HistGradientBoostingClassifier  # takes a second, and most commands never need it
-
-    n, rng = len(e.samples), np.random.default_rng(integer_seed(e.seed, "classifier"))
-    x, y = np.concatenate([e.samples, e.real]), np.repeat([0, 1], n)
-    block = np.concatenate([rng.permutation(n) % BLOCKS, rng.permutation(n) % BLOCKS])
-    hits = 0
-    with threadpool_limits(1, "openmp"):  # on a busy machine two threads would wait for each other for seconds
-        for i in range(1, BLOCKS):
-            trees = HistGradientBoostingClassifier(early_stopping=True, random_state=0)  # pyright: ignore[reportArgumentType]
-            trees.fit(x[block < i], y[block < i])
-            hits += int((trees.predict(x[block == i]) == y[block == i]).sum())
-    guessed = int((block > 0).sum())
-    low, high = stats.binom.interval(0.9, guessed, 0.5)
-    fault = f"a classifier is right on {hits / guessed:.1%} of points"
-    p = stats.binom.sf(hits - 1, guessed, 0.5)
-    return Statistic(hits / guessed, 0.5, low / guessed, high / guessed, p, fault, n)
-
-
-def energy(e: Evidence) -> Statistic:
-    """The energy distance sqrt(2 E|a - b| - E|a - a'| - E|b - b'|) (Szekely and Rizzo 2013), by permutations.
-
-    The means include a point and itself. With g as in `neighbours`, its square is -sum g_i g_j |x_i - x_j| / n^2.
-    """
-    n = min(len(e.samples), PAIRED)
-    points = torch.from_numpy(np.concatenate([e.samples[:n], e.real[:n]])).float()
-    distances = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
-    rng = np.random.default_rng(integer_seed(e.seed, "permutations"))
-    order = rng.random((PERMUTATIONS + 1, 2 * n), dtype=np.float32).argsort(1).T  # (2n, R + 1)
-    order[:, 0] = np.arange(2 * n)  # the first is the one that happened
-    kinds = 2 * torch.from_numpy(order < n).float() - 1  # (2n, R + 1)
-    squares = -(kinds * (distances @ kinds)).double().sum(0).numpy() / n**2
-    value, *floors = np.sqrt(np.maximum(squares, 0))
-    low, floor, high = np.quantile(floors, [0.05, 0.5, 0.95])
-    p = (1 + np.sum(floors >= value)) / (PERMUTATIONS + 1)
-    return Statistic(value, floor, low, high, p, f"{value:.3g} where real points give {floor:.3g}", n)
-
-
 def memorised(e: Evidence) -> Statistic:
-    """Copies of training points: see `copies`."""
+    """Copies of training points: see two_sample.copies."""
     assert e.train is not None
     tree = KDTree(e.train)
-    return copies(*(nearest_ratio(tree.query(x, 2)[0]) for x in (e.samples, e.real)), of="training points")
-
-
-def nearest_ratio(nearest: NDArray) -> NDArray:
-    """Distance to the nearest over that to the second nearest, of distances (n, 2): 0 for a copy, near 1 by chance."""
-    return nearest[:, 0] / np.maximum(nearest[:, 1], 1e-12)
-
-
-def copies(made: NDArray, real: NDArray, of: str) -> Statistic:
-    """The share of `made` among the smallest 5 % of all ratios (see nearest_ratio): hypergeometric, for n of each kind.
-
-    Real ones that were held out are as often close to a single training example as perfect samples are.
-    """
-    n = len(made)
-    chosen = max(10, round(MEMORISED * 2 * n))
-    ties = np.random.default_rng(0).random(2 * n)
-    smallest = np.lexsort([ties, np.concatenate([made, real])])[:chosen]
-    count = int((smallest < n).sum())
-    null = stats.hypergeom(2 * n, n, chosen)
-    low, high = null.interval(0.9)
-    fault = f"{count / chosen:.0%} of the points next to one of the {of} are samples"
-    return Statistic(count / chosen, 0.5, low / chosen, high / chosen, null.sf(count - 1), fault, n)
+    made, real = (two_sample.nearest_ratio(np.asarray(tree.query(x, 2)[0])) for x in (e.samples, e.real))
+    return two_sample.copies(made, real)
 
 
 # ---------------------------------------------------------------- all together
@@ -259,9 +141,9 @@ class Test:
 
 
 TESTS = [
-    Test("classifier accuracy", classifier),
-    Test("energy distance", energy),
-    Test("neighbours", neighbours, lambda e: _continuous(e)),
+    Test("classifier accuracy", lambda e: two_sample.classifier(e.samples, e.real, e.seed)),
+    Test("energy distance", lambda e: two_sample.energy(e.samples, e.real, e.seed)),
+    Test("neighbours", lambda e: two_sample.neighbours(e.samples, e.real), lambda e: _continuous(e)),
     Test("memorised", memorised, lambda e: _continuous(e) and e.train is not None),
     Test("masses", masses, lambda e: _known(e) and e.parts > 1, share=4),
     Test("cells", cells, lambda e: _known(e)),
@@ -287,17 +169,11 @@ def run_tests(e: Evidence) -> list[MetricResult]:
     """
     if min(len(e.samples), len(e.real)) < FEWEST:
         raise ValueError(f"an evaluation needs at least {FEWEST} samples and real points, got {len(e.samples)}")
-    return [_result(test.name, test.compute(e), level) for test, level in tests_of(e)]
+    return [tested(test.name, test.compute(e), level) for test, level in levels(e)]
 
 
-def tests_of(e: Evidence) -> list[tuple[Test, float]]:
+def levels(e: Evidence) -> list[tuple[Test, float]]:
     """The tests that apply, each with its share of LEVEL."""
     tests = [test for test in TESTS if test.applies(e)]
     total = sum(test.share for test in tests)
     return [(test, LEVEL * test.share / total) for test in tests]
-
-
-def _result(name: str, s: Statistic, level: float) -> MetricResult:
-    value, floor, low, high, p = (float(x) for x in (s.value, s.floor, s.low, s.high, s.p))
-    words = f"indistinguishable at n = {s.n:,}" if p > level else s.fault
-    return MetricResult(name, value, floor, low, high, s.n, p > level, f"{words} ({in_words(p)})", p=p)

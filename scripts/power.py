@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
 # isort: split
 from dataset import make_dataset
-from metrics.significance import Evidence, tests_of
+from metrics.significance import Evidence, levels
 from mixture import GaussianMixture
 from runtime.randomness import generator, integer_seed
 
@@ -103,7 +103,7 @@ def failures(
     samples = array(make(n, generator(seed, "power samples")))
     others = array(real(n, generator(seed, "power real"))), make_dataset("moons", 2 * n, seed, noise=0.05).points
     e = Evidence(samples, others[0], MOONS, 2, others[1], integer_seed(seed, "power tests") % 2**31)
-    return [test.name for test, level in tests_of(e) if test.name not in skip and float(test.compute(e).p) <= level]
+    return [test.name for test, level in levels(e) if test.name not in skip and float(test.compute(e).p) <= level]
 
 
 def rate(make: Callable[[int, Generator], torch.Tensor], draws: int, n: int, skip: tuple[str, ...] = ()) -> float:
