@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-PANEL, NODES, MOST_PANELS = 6, 12, 330  # of a curve: standard deviations a panel, nodes in each, panels at most
+PANEL, NODES, MOST_PANELS = 36, 78, 55  # of a curve: standard deviations a panel, nodes in each, panels at most
 CHUNK = 1 << 19  # point-centre pairs held at once: 4 MiB in float64, which stay in the CPU's cache
 
 
@@ -105,6 +105,16 @@ class GaussianMixture:
 
     # ------------------------------------------------------------ samples
 
+    def sample_centres(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Which centre each of x (B, d) came from, drawn from its posterior: (B,). Of the mixture's own draws, centre
+        and point are then distributed as `sample_parts` makes them."""
+
+        def drawn(part: Tensor, terms: Tensor) -> Tensor:
+            return terms.softmax(1).multinomial(1, generator=generator)[:, 0]
+
+        self._positive_variance()
+        return self._by_chunk(x, drawn)
+
     def sample(self, num_samples: int, generator: torch.Generator) -> Tensor:
         """Independent draws (num_samples, d), float64."""
         return self.sample_parts(num_samples, generator)[0]
@@ -160,7 +170,10 @@ def curve(
     Raises:
         ValueError: noise so small that too many nodes would be needed.
 
-    Gauss-Legendre nodes in panels of a few standard deviations each; the density's relative error is below 1e-8.
+    Gauss-Legendre nodes in long panels: per standard deviation these are 2.2 nodes, and many in one panel are worth far
+    more than as many in short ones. Against 20 times as many nodes, log p is wrong by less than 1e-9 nats within 8
+    standard deviations of the curve and 1e-5 within 32. Beyond that the error grows, to 0.1 nats at 150 standard
+    deviations, where log p itself is -10 000.
     """
     panels = math.ceil(length / (PANEL * noise)) if noise > 0 else MOST_PANELS
     if panels > MOST_PANELS:

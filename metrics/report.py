@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from dataset import DataSet, PointSet
-from metrics.distances import as_json, table
 from metrics.evaluation import Evaluation
+from metrics.significance import TESTS
+from metrics.table import as_json, table
 from mixture import GaussianMixture
 from runtime.trained import Trained
 from schedule import step_of
@@ -29,8 +30,9 @@ def write_report(folder: Path, evaluation: Evaluation | None, unseen: DataSet, *
     if evaluation:
         print(table(evaluation.rows))
         if isinstance(unseen, PointSet) and unseen.mixture is None:
-            print("  the exact distribution of these points is not known: floors come from held-out points, and")
-            print("  neither the density nor the best possible epsilon can be computed")
+            missing = [test.name for test in TESTS if test.name not in result["figures"]]
+            print("  the exact distribution of these points is not known: floors come from held-out points, and there")
+            print(f"  is no {', '.join(missing)}, error of epsilon or KL")
     return result
 
 

@@ -13,7 +13,14 @@ from sklearn.datasets import load_digits
 
 from metrics import image_features
 from metrics.image_features import FeatureClassifier, feature_classifier, features_of, train_classifier
-from metrics.image_metrics import _accuracies, compare_features, evaluate_images, frechet_distance, share_inside
+from metrics.image_metrics import (
+    _accuracies,
+    compare_features,
+    evaluate_images,
+    frechet_distance,
+    nearest_two,
+    share_inside,
+)
 from runtime import checkpoint
 from runtime.randomness import generator
 
@@ -158,7 +165,7 @@ def test_real_unseen_images_are_flagged_by_none_in_10_splits(folder):
         order = torch.randperm(len(UNSEEN), generator=generator(seed, "fresh"))
         rows = results(*UNSEEN[order[:N]], folder, UNSEEN.part(order[N:]))
         assert failed(rows) == set()
-        assert [row.n for row in rows.values()] == [N] * 4
+        assert [row.n for row in rows.values()] == [N] * 5
 
 
 def noisy(x, y, g):
@@ -185,8 +192,8 @@ def swapped_labels(x, y, g):
     return x, torch.cat([y[:half][torch.randperm(half, generator=g)], y[half:]])
 
 
-# Each fault, and the metrics that must flag it: here they are all 5 standard deviations or more beyond their floor,
-# where 4 are enough, so that no rounding decides. The features are fixed; only the faults are drawn, three times.
+# Each fault, and the metrics that must flag it: here they are all 6 standard deviations or more beyond their floor,
+# where 5 are enough, so that no rounding decides. The features are fixed; only the faults are drawn, three times.
 FAULTS = [
     (noisy, {"Frechet distance", "precision", "label accuracy"}),
     (class_missing, {"Frechet distance"}),
@@ -221,9 +228,25 @@ def test_a_shift_of_gaussian_features_is_flagged_by_its_closed_form():
 def test_sorted_samples_are_not_cut_off(folder):
     # n is half of the unseen images, far fewer than the samples: the first of them would all be zeros and ones
     order = TRAIN.labels.argsort()
-    rows = evaluate_images(*TRAIN[order], TRAIN, UNSEEN, folder=folder)
-    assert [row.n for row in rows] == [180, 180, 180, len(TRAIN)]
-    assert all(row.passed for row in rows)
+    rows = {row.name: row for row in evaluate_images(*TRAIN[order], TRAIN, UNSEEN, folder=folder)}
+    assert [row.n for row in rows.values()] == [180, 180, 180, 360, len(TRAIN)]
+    assert failed(rows) == {"memorised"}  # they are the training images themselves
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25])
+@pytest.mark.parametrize("blur", [0, 0.05])
+def test_copies_of_training_images_are_caught(share, blur, folder):
+    images, labels = UNSEEN[torch.arange(N)]
+    count, g = int(share * N), generator(0, "copies")
+    images[:count], labels[:count] = TRAIN[torch.randperm(len(TRAIN), generator=g)[:count]]
+    images = images + blur * torch.randn(images.shape, generator=g)
+    assert "memorised" in failed(results(images, labels, folder))
+
+
+def test_nearest_two_by_brute_force():
+    images = UNSEEN[torch.arange(7)][0]
+    every = (images[:, None] - TRAIN[torch.arange(len(TRAIN))][0][None]).flatten(2).norm(dim=2)
+    torch.testing.assert_close(nearest_two(images, TRAIN), every.sort(1).values[:, :2], rtol=1e-4, atol=1e-4)
 
 
 def test_no_label_accuracy_where_no_label_was_asked_for(folder):

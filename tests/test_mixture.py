@@ -67,6 +67,34 @@ def test_moons_density_against_brute_force_integration():
         assert float(ours) == pytest.approx(math.log(density), abs=1e-5)
 
 
+ARC = (lambda a: np.stack([np.cos(a), np.sin(a)], 1)), 0, math.pi
+ROLL = (lambda a: a[:, None] / (4.5 * math.pi) * np.stack([np.cos(a), np.sin(a)], 1)), 1.5 * math.pi, 4.5 * math.pi
+SCREW = (lambda a: np.stack([np.cos(a), np.sin(a), a / (2 * math.pi) - 1], 1)), 0, 4 * math.pi
+
+
+def fine_curve(path, start, end, noise, length):
+    """`curve` by 12 nodes for every third of a standard deviation: 17 times as many."""
+    panels, (nodes, weights) = math.ceil(3 * length / noise), np.polynomial.legendre.leggauss(12)
+    parameter = start + (end - start) * (np.arange(panels)[:, None] + (nodes + 1) / 2).reshape(-1) / panels
+    return GaussianMixture(
+        torch.from_numpy(path(parameter)), noise**2, torch.from_numpy(np.tile(weights / 2, panels) / panels)
+    )
+
+
+@pytest.mark.parametrize("noise", [0.01, 0.05, 0.2])
+@pytest.mark.parametrize(("path", "start", "end", "length"), [(*ARC, math.pi), (*ROLL, 9.5), (*SCREW, 4 * math.pi + 2)])
+def test_curves_are_right_far_into_the_tails(path, start, end, length, noise):
+    ours, fine = (make(path, start, end, noise, length) for make in (curve, fine_curve))
+    rng = np.random.default_rng(0)
+    for deviations, most in [(0, 1e-9), (4, 1e-9), (8, 1e-9), (16, 1e-7), (32, 1e-5)]:
+        near = path(rng.uniform(start, end, 200))
+        direction = rng.normal(size=near.shape)
+        x = torch.from_numpy(near + deviations * noise * direction / np.linalg.norm(direction, axis=1, keepdims=True))
+        assert float((ours.log_density(x) - fine.log_density(x)).abs().max()) < most, deviations
+    x = torch.from_numpy(rng.uniform(-1.5, 1.5, size=near.shape))  # anywhere: up to 200 standard deviations away
+    assert float((ours.log_density(x) - fine.log_density(x)).abs().max()) < 0.2
+
+
 def test_a_single_gaussian_is_the_textbook_one():
     mixture, x = (
         GaussianMixture(torch.tensor([[1.0, -2.0]]), torch.tensor([0.25, 4.0])),
