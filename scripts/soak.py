@@ -14,7 +14,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # run as a script, Python only knows scripts/
 
-from crashes import KINDS, crash, crash_points, damage, kills  # noqa: E402
+from crashes import KINDS, crash, crash_points, damage, kills  # noqa: E402  # pyright: ignore
 
 KILLS, TRUNCATIONS, FLIPS = 8, 600, 500
 
