@@ -4,6 +4,7 @@
 """
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from sklearn.datasets import make_moons
 from torch import Tensor
 
 from images.sets import IMAGE_DATASETS, ImageSet, held_out_images, make_images
-from mixture import GaussianMixture, curve, mixed
+from mixture import FINEST_EXACT, GaussianMixture, curve, mixed
+from runtime.arrays import floats
 from runtime.randomness import generator, integer_seed
 
 
@@ -26,10 +28,11 @@ def create_moon_dataset(n_samples: int = 500, noise: float = 0.05, seed: int = 0
 
 @dataclass(frozen=True)
 class PointSet:
-    """Points (N, d) float32, the part of the set that each belongs to (N,) int64, and the distributions they come from.
+    """Points (N, d), float32 or (see read_points) float64, the part of the set that each belongs to (N,) int64, and the
+    distributions they come from.
 
-    mixture: the exact distribution of all points; parts: that of each label. A file of points has neither. `self[i]`
-    returns tensors: (points,) or (points, labels).
+    mixture: the exact distribution of all points; parts: that of each label. A file of points has neither, nor has
+    noise too small for an exact density. `self[i]` returns tensors: (points,) or (points, labels).
     """
 
     points: np.ndarray
@@ -51,6 +54,9 @@ class PointSet:
 
 
 DataSet = PointSet | ImageSet
+LARGEST = 1e100  # of a coordinate: the squares of larger ones come near to what float64 holds
+FRESH = 20_000  # points to evaluate on where they can be drawn but have no exact density
+BLURRED = 1e-4  # of a standard deviation: rounding to float32 may move a point by as much
 
 
 # ---------------------------------------------------------------- exact distributions: a list of parts for each set
@@ -120,7 +126,10 @@ def make_sets(name: str, n_samples: int | None, seed: int, **options: Any) -> tu
         ValueError, FileNotFoundError: no such set, or a file or folder that cannot be used.
     """
     if name not in IMAGE_DATASETS:
-        return held_out(make_dataset(name, n_samples, seed, **options))
+        data = make_dataset(name, n_samples, seed, **options)
+        if name == "file":
+            return held_out(data)
+        return data, data if data.mixture else make_dataset(name, FRESH, seed + 1, **options)
     return held_out_images(make_images(name, n_samples=n_samples, seed=seed, **options), name, **options)
 
 
@@ -128,7 +137,7 @@ def make_dataset(name: str, n_samples: int | None, seed: int, **options: Any) ->
     """n_samples points of the set of that name (a key of DATASETS, or "file"), with its exact distribution.
 
     Raises:
-        ValueError: no such set, or a file that holds no points.
+        ValueError: no such set or option of it, or a file that holds no points.
     """
     if n_samples is not None and n_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {n_samples}")
@@ -140,7 +149,10 @@ def make_dataset(name: str, n_samples: int | None, seed: int, **options: Any) ->
         raise ValueError(
             f"dataset {name!r} is unknown; choose one of {', '.join([*DATASETS, 'file', *IMAGE_DATASETS])}"
         )
-    parts = DATASETS[name](**options)
+    try:
+        parts = DATASETS[name](**options)
+    except TypeError as error:
+        raise ValueError(f"dataset={name} does not take these options: {error}") from error
     mixture = mixed(parts)
     if name == "moons":
         points, labels = make_moons(n_samples, random_state=integer_seed(seed, "dataset") % 2**32, **options)
@@ -148,13 +160,13 @@ def make_dataset(name: str, n_samples: int | None, seed: int, **options: Any) ->
         part_of_centre = torch.cat([torch.full((len(part.centres),), i) for i, part in enumerate(parts)])
         points, centre = mixture.sample_parts(n_samples, generator(seed, "dataset"))
         labels = part_of_centre[centre]
-    return PointSet(np.asarray(points, np.float32), np.asarray(labels, np.int64), mixture, parts)
+    data = PointSet(np.asarray(points, np.float32), np.asarray(labels, np.int64), mixture, parts)
+    exact = max(len(part.centres) for part in parts) <= FINEST_EXACT and not 0 < float(mixture.variance[0]) < 1e-12
+    return data if exact else PointSet(data.points, data.labels)
 
 
 def held_out(data: PointSet) -> tuple[PointSet, PointSet]:
-    """The first four fifths to train on, the rest to evaluate on; all for both if the mixture is known."""
-    if data.mixture is not None:
-        return data, data
+    """The first four fifths of a file's points to train on, the rest to evaluate on."""
     cut = max(1, len(data.points) * 4 // 5)
     return PointSet(data.points[:cut]), PointSet(data.points[cut:])
 
@@ -162,22 +174,38 @@ def held_out(data: PointSet) -> tuple[PointSet, PointSet]:
 def read_points(path: str | None, n_samples: int | None, seed: int) -> PointSet:
     """At most n_samples points, chosen at random, of an .npy file or of a table of numbers in text.
 
+    They are float32, or float64 where float32 would blur them or their squares would not fit into it.
+
     Raises:
-        ValueError: no path, or the file is not a finite table of at least 2 columns and 2 rows.
+        ValueError: no path, or the file is not a finite table of at least 2 columns and 2 rows, of sizes up to LARGEST.
         FileNotFoundError: no such file.
     """
     if not path:
         raise ValueError("dataset=file needs dataset.path=FILE, an .npy file or a table of numbers")
     try:
-        points = np.load(path) if Path(path).suffix == ".npy" else np.loadtxt(path, delimiter=_delimiter(path), ndmin=2)
-    except (ValueError, EOFError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an empty file gives one; the sentence below is enough
+            table = (
+                np.load(path) if Path(path).suffix == ".npy" else np.loadtxt(path, delimiter=_delimiter(path), ndmin=2)
+            )
+    except (ValueError, EOFError, MemoryError, TypeError) as error:
         raise ValueError(f"{path} is not a table of numbers: {error}") from error
-    if points.ndim != 2 or points.shape[1] < 2 or len(points) < 2 or not np.isrealobj(points):
+    points = floats(table, str(path)).double().numpy()
+    if points.ndim != 2 or points.shape[1] < 2 or len(points) < 2:
         raise ValueError(f"{path} must hold an array of shape (N, d) with N and d at least 2, not {points.shape}")
-    if not np.isfinite(points).all():
-        raise ValueError(f"{path} holds NaN or infinity")
+    if (largest := np.abs(points).max()) > LARGEST:
+        raise ValueError(f"{path} holds numbers as large as {largest:.1g}: give the points in larger units")
     order = torch.randperm(len(points), generator=generator(seed, "dataset"))[:n_samples]
-    return PointSet(points[order.numpy()].astype(np.float32))
+    return PointSet(_as_short_as_possible(points[order.numpy()]))
+
+
+def _as_short_as_possible(points: np.ndarray) -> np.ndarray:
+    """Points (N, d) in float32 where that holds them, their differences and their squares."""
+    spread = points.std(0)
+    if np.abs(points).max() > 1e15 or (spread[spread > 0] < 1e-15).any():
+        return points
+    short = points.astype(np.float32)
+    return short if (np.abs(short - points).max(0) <= BLURRED * spread)[np.ptp(points, 0) > 0].all() else points
 
 
 def _delimiter(path: str) -> str | None:
@@ -189,7 +217,7 @@ def _delimiter(path: str) -> str | None:
 class Normaliser:
     """Shift and scale that give the training data mean 0 and standard deviation 1 in each dimension.
 
-    mean, std: shape (*dims). Takes and returns tensors of shape (B, *dims).
+    mean, std: shape (*dims), of the data's type. Tensors have shape (B, *dims); normalised ones are float32.
     """
 
     mean: Tensor
@@ -198,8 +226,9 @@ class Normaliser:
     @classmethod
     def fit(cls, x: Tensor) -> "Normaliser":
         """Fitted to x. A constant dimension keeps its scale."""
+        varies = (x != x[0]).any(0)  # rounding may give a constant a spread
         std = x.std(0, correction=0)
-        return cls(x.mean(0), torch.where(std > 0, std, torch.ones_like(std)))
+        return cls(torch.where(varies, x.mean(0), x[0]), torch.where(varies & (std > 0), std, torch.ones_like(std)))
 
     @classmethod
     def of(cls, data: DataSet) -> "Normaliser":
@@ -209,10 +238,10 @@ class Normaliser:
         return cls(torch.zeros(data.dims), torch.ones(data.dims))
 
     def normalise(self, x: Tensor) -> Tensor:
-        return (x - self.mean.to(x)) / self.std.to(x)
+        return ((x - self.mean.to(x)) / self.std.to(x)).float()
 
     def denormalise(self, x: Tensor) -> Tensor:
-        return x * self.std.to(x) + self.mean.to(x)
+        return x.to(self.mean.dtype) * self.std.to(x.device) + self.mean.to(x.device)
 
 
 if __name__ == "__main__":

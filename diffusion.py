@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mixture import GaussianMixture
+from runtime.arrays import floats
 from runtime.randomness import generator
 from schedule import CLEAN, NoiseScheduler, make_scheduler, t_of
 
@@ -71,14 +72,10 @@ class DiffusionModel:
 
 
 def _tensor(data: np.ndarray | Tensor) -> Tensor:
-    """Data as a floating-point tensor, checked. Integers and lists become float32."""
-    x = torch.as_tensor(data)
-    if not x.is_floating_point():
-        x = x.to(torch.float32)
+    """Data as a floating-point tensor (see arrays.floats), checked."""
+    x = floats(data, "data")
     if x.ndim < 2:
         raise ValueError(f"data must have shape (B, *dims), such as (500, 2); got {tuple(x.shape)}")
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError("data holds NaN or infinity")
     return x
 
 

@@ -12,7 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from runtime.arrays import floats
+
 PANEL, NODES, MOST_PANELS = 36, 78, 55  # of a curve: standard deviations a panel, nodes in each, panels at most
+FINEST_EXACT = NODES * MOST_PANELS  # centres of a curve; with more, a mixture is for drawing from only
+FINEST = 3000  # panels of those
 CHUNK = 1 << 19  # point-centre pairs held at once: 4 MiB in float64, which stay in the CPU's cache
 
 
@@ -26,10 +30,18 @@ class GaussianMixture:
     """
 
     def __init__(self, centres: Tensor, variance: Tensor | float = 0.0, weights: Tensor | None = None) -> None:
-        self.centres = torch.as_tensor(centres, dtype=torch.float64)
+        self.centres, variances = floats(centres, "centres").double(), floats(variance, "variance").double()
+        if self.centres.ndim != 2 or 0 in self.centres.shape:
+            raise ValueError(f"centres must have shape (M, d), not {tuple(self.centres.shape)}")
         m, d = self.centres.shape
-        self.variance = torch.as_tensor(variance, dtype=torch.float64).expand(d)
-        self.weights = torch.full((m,), 1 / m, dtype=torch.float64) if weights is None else weights.double()
+        if variances.shape not in ((), (1,), (d,)) or bool((variances < 0).any()):
+            raise ValueError(f"variance must be a number or {d} numbers, none below 0")
+        self.variance = variances.expand(d)
+        self.weights = torch.full((m,), 1 / m, dtype=torch.float64)
+        if weights is not None:
+            self.weights = floats(weights, "weights").double()
+            if self.weights.shape != (m,) or bool((self.weights < 0).any()) or abs(self.weights.sum() - 1) > 1e-6:
+                raise ValueError(f"weights must be {m} numbers, none below 0, that sum to 1")
 
     @property
     def dim(self) -> int:
@@ -79,7 +91,7 @@ class GaussianMixture:
         No denoiser has a smaller squared error. E[eps | x_t] is -sigma times the score of x_t (Tweedie's formula:
         Efron 2011; Ho et al. 2020, section 3.2); E[x_0 | x_t] is computed from the centres, not from that.
         """
-        noised = self.noised(alpha, sigma)
+        x_t, noised = self._points(x_t), self.noised(alpha, sigma)
         centre = noised._by_chunk(x_t, lambda part, terms: terms.softmax(1) @ self.centres)  # E[centre | x_t]
         minus_score = (x_t.double() - float(alpha) * centre) / noised.variance
         x_0 = centre + float(alpha) * self.variance * minus_score
@@ -141,6 +153,12 @@ class GaussianMixture:
             raise ValueError("points without noise have no density: ask for it after some forward steps")
         return self.variance
 
+    def _points(self, x: Tensor) -> Tensor:
+        x = floats(x, "x")
+        if x.ndim != 2 or x.shape[1] != self.dim:
+            raise ValueError(f"points must have shape (B, {self.dim}), not {tuple(x.shape)}")
+        return x
+
     def _log_terms(self, x: Tensor) -> Tensor:
         """log(weight * exp(-|x - centre|^2 / 2 variance)), up to a constant: (B, d) -> (B, M).
 
@@ -154,7 +172,7 @@ class GaussianMixture:
     def _by_chunk(self, x: Tensor, f: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """f(points, their log terms) for all x, a few rows at a time to bound the memory."""
         rows = max(1, CHUNK // len(self.centres))
-        return torch.cat([f(part, self._log_terms(part)) for part in x.double().split(rows)])
+        return torch.cat([f(part, self._log_terms(part)) for part in self._points(x).double().split(rows)])
 
 
 def curve(
@@ -167,17 +185,14 @@ def curve(
         noise: standard deviation.
         length: of the curve, or its largest |path'| times the parameter's range: panels are even in the parameter.
 
-    Raises:
-        ValueError: noise so small that too many nodes would be needed.
+    With noise so small that more than FINEST_EXACT nodes are needed, densities take too long: draw from it only.
 
     Gauss-Legendre nodes in long panels: per standard deviation these are 2.2 nodes, and many in one panel are worth far
     more than as many in short ones. Against 20 times as many nodes, log p is wrong by less than 1e-9 nats within 8
     standard deviations of the curve and 1e-5 within 32. Beyond that the error grows, to 0.1 nats at 150 standard
     deviations, where log p itself is -10 000.
     """
-    panels = math.ceil(length / (PANEL * noise)) if noise > 0 else MOST_PANELS
-    if panels > MOST_PANELS:
-        raise ValueError(f"noise={noise:g} is too small for an exact density: use 0 or at least {length / 1900:.1g}")
+    panels = math.ceil(min(length / (PANEL * noise), FINEST)) if noise > 0 else MOST_PANELS
     nodes, weights = np.polynomial.legendre.leggauss(NODES)
     parameter = start + (end - start) * (np.arange(panels)[:, None] + (nodes + 1) / 2).reshape(-1) / panels
     return GaussianMixture(

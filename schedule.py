@@ -14,8 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from runtime.arrays import numbers
+
 LARGEST_BETA = 0.999  # a beta of 1 would forget x_{t-1} completely, and eq. 11 would divide by zero
 ENOUGH_SIGNAL_GONE = 0.01  # alpha-bar at the last step above this: x_T is visibly not N(0, I)
+SMALLEST_BETA = 1e-12  # 1 - alpha-bar, in float64, has few digits left of a smaller one
+SMALLEST_ALPHA_BAR = 1e-36  # in float32, in which networks compute, 1 / alpha^2 must be finite
 CLEAN = -1  # the t of clean data
 
 
@@ -54,12 +58,12 @@ class NoiseScheduler:
 
     def check_t(self, t: int | Sequence[int] | np.ndarray | Tensor) -> Tensor:
         """`t` as an integer tensor. Raises ValueError where it is outside 0 .. T-1."""
-        t = torch.as_tensor(t)
-        if t.is_floating_point() or t.is_complex() or t.dtype == torch.bool:
+        t = numbers(t, "t")
+        if t.is_floating_point() or t.dtype == torch.bool:
             raise ValueError(f"t must be an integer step, got {t.dtype}")
         if t.numel() and not (int(t.min()) >= 0 and int(t.max()) < self.num_timesteps):
             raise ValueError(f"t must lie in 0..{self.num_timesteps - 1}, got {int(t.min())}..{int(t.max())}")
-        return t
+        return t.long()  # torch takes bytes as an index for a mask
 
     def alpha_sigma(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha, sigma) at t, shaped to multiply `like`."""
@@ -154,12 +158,18 @@ class VariancePreserving(NoiseScheduler):
     """
 
     def __init__(self, betas: Tensor | Sequence[float]) -> None:
-        betas = torch.as_tensor(betas, dtype=torch.float64)
-        if betas.ndim != 1 or len(betas) < 1 or not bool(((betas > 0) & (betas < 1)).all()):
-            raise ValueError("betas must be a list of numbers above 0 and below 1")
+        betas = numbers(betas, "betas").double()
+        if betas.ndim != 1 or len(betas) < 1 or not bool(((betas >= SMALLEST_BETA) & (betas < 1)).all()):
+            raise ValueError(f"betas must be a list of numbers from {SMALLEST_BETA:g} to 1, without 1 itself")
         self.betas = betas
         self.alphas = 1 - betas
         self.alphas_cumprod = self.alphas.cumprod(0)
+        if self.alphas_cumprod[-1] < SMALLEST_ALPHA_BAR:
+            gone = int((self.alphas_cumprod >= SMALLEST_ALPHA_BAR).sum())
+            raise ValueError(
+                f"these betas are too large for {len(betas)} steps: after {gone} nothing at all is left of the signal;"
+                " lower beta_end, or leave both betas unset"
+            )
         self.alphas_cumprod_prev = torch.cat([torch.ones(1, dtype=torch.float64), self.alphas_cumprod[:-1]])
         self.sqrt_alphas_cumprod = self.alphas_cumprod.sqrt()
         self.sqrt_one_minus_alphas_cumprod = (1 - self.alphas_cumprod).sqrt()

@@ -54,7 +54,7 @@ class Process:
     """forward process"""
 
     schedule: str = option("linear", f"noise schedule; {meanings(SCHEDULES)}", choices=SCHEDULES)
-    num_timesteps: int = option(1000, "T, the number of forward steps", low=2)
+    num_timesteps: int = option(1000, "T, the number of forward steps", low=2, high=100_000)
     beta_start: float | None = option(
         None, "first noise variance of schedule=linear; default: 0.1 / T", above=0, below=1
     )
@@ -221,7 +221,7 @@ class Main(Seeded, Recording, Process, Data):
 
     dataset: Any = option("moons", "what to add noise to")
     num_samples: int | None = option(500, "points or images to show; of images, at most 64", low=1)
-    num_timesteps: int = option(100, "T, the number of forward steps", low=2)
+    num_timesteps: int = option(100, "T, the number of forward steps", low=2, high=100_000)
     save_plots: bool = option(False, "also save pictures of the process, its schedule, its statistics against theory")
     compare_schedules: bool = option(False, "also save one picture that compares the schedules")
 

@@ -1,9 +1,12 @@
 """Which device computes, with how many CPU threads, and in which numbers."""
 
+import os
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+
+MOST_THREADS = 64  # where there are fewer cores
 
 
 def choose(device: str) -> torch.device:
@@ -30,7 +33,16 @@ def place(net: nn.Module, device: torch.device, channels_last: bool) -> nn.Modul
 
 
 def use_threads(threads: int | None, images: bool) -> None:
-    """Set the CPU threads: those asked for; else all cores for images and one for points."""
+    """Set the CPU threads: those asked for; else all cores for images and one for points.
+
+    Raises:
+        ValueError: so many that the machine could not start them.
+    """
+    most = max(MOST_THREADS, os.cpu_count() or 1)
+    if threads is not None and not 1 <= threads <= most:
+        raise ValueError(
+            f"threads must lie in 1..{most} on this machine, which has {os.cpu_count()} cores; got {threads}"
+        )
     # Points, small networks: a second thread waits in spinning barriers and is far slower on a busy machine.
     if threads or not images:
         torch.set_num_threads(threads or 1)

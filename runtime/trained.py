@@ -15,6 +15,7 @@ from diffusion import Denoiser, Prediction, denoiser, guided, in_chunks, within_
 from model import build_model
 from runtime import checkpoint
 from runtime import device as devices
+from runtime.arrays import floats
 from runtime.randomness import generator
 from sampler import State, sample, sampler_of
 from schedule import VariancePreserving, make_scheduler
@@ -140,8 +141,8 @@ class Trained:
         return sample(denoise, self.scheduler, x_T, generator=g, **options)
 
     def data_units(self, x: Tensor) -> Tensor:
-        """Samples as the data was given: float32 on the CPU."""
-        return self.normaliser.denormalise(x).float().cpu()
+        """Samples as the data was given, in its type, on the CPU."""
+        return self.normaliser.denormalise(x).cpu()
 
     def ready(self, device: torch.device) -> "Trained":
         """On the device, for sampling only."""
@@ -164,11 +165,14 @@ def load(path: str | Path, device: torch.device, precision: str = "auto") -> Tra
     """
     state = checkpoint.load(path)
     try:
-        normaliser, classes = Normaliser(**state["normaliser"]), state["classes"]
+        normaliser, classes = _normaliser(state["normaliser"]), _names(state["classes"])
+        if missing := {"seed", "num_samples", "dataset"} - state["config"].keys():
+            raise KeyError(*sorted(missing))
         net, scheduler = build(state["config"], tuple(normaliser.mean.shape), len(classes))
         average, weights = AveragedModel(net), state["ema"]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"the checkpoint {path} does not fit its own configuration: {error}") from error
+    except Exception as error:  # parts of any wrong type and value fail in as many ways
+        why = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"the checkpoint {path} does not fit its own configuration: {why}") from error
     take_weights(average, weights, path)
     mixed = devices.mixed_precision(precision, device, images=normaliser.mean.ndim == 3)
     return Trained(average.module, scheduler, normaliser, state["config"], classes, mixed).ready(device)
@@ -180,10 +184,32 @@ def take_weights(net: nn.Module, weights: dict[str, Tensor], path: str | Path) -
     Raises:
         ValueError: they are those of another network; the sentence names the first that differs.
     """
+    if not isinstance(weights, Mapping) or not all(isinstance(w, Tensor) for w in weights.values()):
+        raise ValueError(f"the checkpoint {path} holds no weights where they should be")
     own = {name: tuple(w.shape) for name, w in net.state_dict().items()}
     theirs = {name: tuple(w.shape) for name, w in weights.items()}
     for name in [*own, *theirs]:
         if own.get(name) != theirs.get(name):
             have, want = (f"of shape {w[name]}" if name in w else "absent" for w in (theirs, own))
             raise ValueError(f"the checkpoint {path} holds another network: {name} is {have}, and here {want}")
+    for name, w in net.state_dict().items():
+        if weights[name].dtype != w.dtype or not bool(weights[name].isfinite().all()):
+            raise ValueError(f"the checkpoint {path} holds {name} as {weights[name].dtype} or with NaN or infinity")
     net.load_state_dict(weights)
+
+
+def _normaliser(parts: Mapping[str, Tensor]) -> Normaliser:
+    """Raises ValueError where mean and std are not those of points or images."""
+    mean, std = parts["mean"], parts["std"]
+    if not isinstance(mean, Tensor) or not isinstance(std, Tensor):
+        raise ValueError("its normaliser is not of tensors")
+    mean, std = floats(mean, "mean"), floats(std, "std")
+    if mean.shape != std.shape or mean.ndim not in (1, 3) or not mean.numel() or not bool((std > 0).all()):
+        raise ValueError(f"its normaliser has shapes {tuple(mean.shape)} and {tuple(std.shape)}, or std not above 0")
+    return Normaliser(mean, std)
+
+
+def _names(classes: list[str]) -> list[str]:
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError("its classes are not a list of names")
+    return classes

@@ -51,3 +51,9 @@ def test_a_device_that_is_not_there_is_named():
     for name in ("cuda:77", "quantum"):
         with pytest.raises(ValueError, match=f"device={name} cannot be used here; try device=cpu"):
             devices.choose(name)
+
+
+def test_more_threads_than_the_machine_can_start_are_refused():
+    for threads in (0, 1_000_000):
+        with pytest.raises(ValueError, match=r"threads must lie in 1\.\."):
+            devices.use_threads(threads, images=False)

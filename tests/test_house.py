@@ -11,7 +11,14 @@ PRODUCT = [
     path for path in subprocess.check_output(["git", "ls-files", "*.py"], cwd=ROOT, text=True).split()
     if not path.startswith("tests/")
 ]  # fmt: skip
-GROUND = ("runtime.randomness", "runtime.device", "runtime.progress", "runtime.checkpoint", "runtime.moments")
+GROUND = (
+    "runtime.randomness",
+    "runtime.device",
+    "runtime.progress",
+    "runtime.checkpoint",
+    "runtime.moments",
+    "runtime.arrays",
+)
 
 # From the ground up: each may import what stands in the lines above its own, and its own room or line.
 FLOORS = [

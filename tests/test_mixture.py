@@ -198,9 +198,17 @@ def test_curve_weights_sum_to_one_and_mixtures_are_equal():
     )
 
 
-def test_too_little_noise_for_an_exact_distribution_is_refused():
-    with pytest.raises(ValueError, match="noise=1e-05 is too small"):
-        make_dataset("moons", 10, 0, noise=1e-5)
+def test_with_too_little_noise_for_an_exact_density_there_are_points_and_no_distribution():
+    for name in ("moons", "circles"):
+        options = {"noise": 1e-3} | ({"factor": 0.5} if name == "circles" else {})
+        data = make_dataset(name, 4000, 0, **options)
+        assert (data.mixture, data.parts) == (None, ())
+        x, label = data.points, data.labels
+        centre = np.array([0, 0]) if name == "circles" else np.stack([label, 0.5 * label], 1)
+        radius = np.where(label == 0, 1, 0.5) if name == "circles" else 1.0
+        away = np.linalg.norm(x - centre, axis=1) - radius  # normal with sd 1e-3; sample sd off by 5 sd: 1 in 10^6
+        assert away.std() == pytest.approx(1e-3, abs=5 * 1e-3 / math.sqrt(2 * 4000))
+        assert len(np.unique(np.arctan2(*(x - centre).T).round(4))) > 3000  # all along the curve, not at its nodes
     assert not make_dataset("moons", 10, 0, noise=0.0).mixture.has_density
 
 

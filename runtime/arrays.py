@@ -1,0 +1,52 @@
+"""Arrays of every kind that people have, as tensors: numbers stay what they are, anything else is refused in words."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def numbers(values: Any, what: str) -> Tensor:
+    """Real numbers (an array of any type, byte order or strides, a list, a tensor) as a tensor of the same values.
+
+    Tensors and arrays that torch knows keep their type and memory; other integers become int64, or float64 where they
+    do not fit; long doubles become float64.
+
+    Raises:
+        ValueError: text, dates, complex numbers, objects, rows of different lengths or hidden (masked) values.
+    """
+    if isinstance(values, Tensor):
+        if values.is_complex() or values.layout != torch.strided or values.is_quantized:
+            raise ValueError(f"{what} must be an ordinary array of real numbers, not {values.dtype} {values.layout}")
+        return values
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"{what} must be an array of real numbers; its rows do not fit together") from error
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{what} must be an array of real numbers, not of {array.dtype}")
+    if np.ma.is_masked(values):
+        raise ValueError(f"{what} has masked values: fill them in or remove their rows")
+    kind = array.dtype.newbyteorder("=")
+    if kind.kind == "u" and kind.itemsize > 1:
+        kind = np.dtype(np.int64 if kind.itemsize < 8 else np.float64)
+    elif kind.itemsize > 8:
+        kind = np.dtype(np.float64)
+    array = np.ascontiguousarray(array, kind).reshape(array.shape)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def floats(values: Any, what: str) -> Tensor:
+    """The same as floating-point numbers, all finite: integers become float32, or float64 where that would round them.
+
+    Raises:
+        ValueError: as `numbers`; also NaN and infinity.
+    """
+    x = numbers(values, what)
+    if not x.is_floating_point():
+        exact = x.to(torch.float32)
+        x = exact if bool((exact.double() == x.double()).all()) else x.to(torch.float64)
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError(f"{what} holds NaN or infinity")
+    return x
