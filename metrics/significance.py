@@ -3,7 +3,7 @@
 Two kinds. Where the exact distribution is a mixture of Gaussians, a real point is a centre and standard normal noise.
 Draw for each sample the centre that it came from, out of its posterior: for real points, and for them only, the centres
 then are as frequent as their weights, and the noise is standard normal and independent of them. Cells along the curve
-(and across it) therefore have exactly equal probability, and points far off it have an exactly known one.
+therefore have exactly equal probability, and points far off it have an exactly known one.
 
 Where only real points are known, samples and real points could be exchanged if both were real, so p-values come from
 permuting them. To add a test, write a function of Evidence and give it a row in TESTS.
@@ -26,7 +26,7 @@ from runtime.randomness import generator
 
 FEWEST = 100  # samples
 MOST = 10_000  # samples, and real points, that a test looks at
-ALONG, ACROSS, CELL = 80, 5, 25  # cells along the curves and across, and the fewest points due in one
+ALONG, CELL = 80, 25  # cells along the curves, and the fewest points due in one
 STRAY = 1e-4  # the share of real points that counts as strays
 ENTROPY_POINTS = 1 << 16
 
@@ -74,17 +74,18 @@ def masses(e: Evidence) -> Statistic:
 
 
 def cells(e: Evidence) -> Statistic:
-    """Pearson's chi-squared over cells of equal probability along and across the curves, per degree of freedom."""
+    """Pearson's chi-squared over cells of equal probability along the curves, per degree of freedom.
+
+    Cells across the curves as well (5 times as many) only hide a gap of 5 % of a moon: 91 % of 200 were
+    caught instead of all.
+    """
     n = len(e.samples)
-    along = max(1, min(ALONG, n // (ACROSS * CELL)))
-    place = (e.origin[0] * along).astype(int) * ACROSS + np.minimum((e.origin[1] * ACROSS).astype(int), ACROSS - 1)
-    due, free = n / (along * ACROSS), along * ACROSS - 1
-    counts = np.bincount(place, minlength=along * ACROSS)
+    along = max(2, min(ALONG, n // CELL))
+    counts, due, free = np.bincount((e.origin[0] * along).astype(int), minlength=along), n / along, along - 1
     value, null = float(((counts - due) ** 2 / due).sum()), stats.chi2(free)
     low, floor, high = null.ppf([0.05, 0.5, 0.95]) / free
-    return Statistic(
-        value / free, floor, low, high, null.sf(value), "some stretches hold too many or too few points", n
-    )
+    fault = "some stretches hold too many or too few points"
+    return Statistic(value / free, floor, low, high, null.sf(value), fault, n)
 
 
 def negative_log_density(e: Evidence) -> Statistic:

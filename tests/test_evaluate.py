@@ -1,4 +1,4 @@
-"""Judgements from the command line: files of samples, points of one's own, three dimensions."""
+"""Evaluations from the command line: files of samples, points of one's own, three dimensions."""
 
 import numpy as np
 from conftest import command, not_blank
@@ -7,16 +7,16 @@ from dataset import create_moon_dataset
 from runtime import checkpoint
 
 
-def test_evaluate_judges_a_file_of_samples(tmp_path):
+def test_evaluate_tests_a_file_of_samples(tmp_path):
     np.save(tmp_path / "real.npy", create_moon_dataset(1000, seed=5))
     np.save(tmp_path / "wide.npy", create_moon_dataset(1000, noise=0.1, seed=5))
     done = command("evaluate.py samples=real.npy dataset=moons", tmp_path)
     assert done.returncode == 0 and "indistinguishable by every metric" in done.stdout, done.stdout
     done = command("evaluate.py --samples wide.npy", tmp_path)
-    assert done.returncode == 0 and "distinguishable by" in done.stdout, done.stdout
+    assert done.returncode == 0 and "verdict: distinguishable by" in done.stdout, done.stdout
 
 
-def test_points_of_ones_own_are_judged_by_held_out_ones(tmp_path):
+def test_points_of_ones_own_are_compared_with_held_out_ones(tmp_path):
     np.savetxt(tmp_path / "mine.csv", create_moon_dataset(2000), delimiter=",")
     line = "train.py dataset=file dataset.path=mine.csv max_steps=50 num_timesteps=50 eval_samples=200 task_name=run"
     done = command(line, tmp_path)

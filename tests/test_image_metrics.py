@@ -192,8 +192,8 @@ def swapped_labels(x, y, g):
     return x, torch.cat([y[:half][torch.randperm(half, generator=g)], y[half:]])
 
 
-# Each fault, and the metrics that must flag it: here they are all 6 standard deviations or more beyond their floor,
-# where 5 are enough, so that no rounding decides. The features are fixed; only the faults are drawn, three times.
+# Each fault, and the metrics that must flag it: here they are all 5 standard deviations or more beyond their floor,
+# where 4.5 are enough, so that no rounding decides. The features are fixed; only the faults are drawn, three times.
 FAULTS = [
     (noisy, {"Frechet distance", "precision", "label accuracy"}),
     (class_missing, {"Frechet distance"}),
