@@ -1,6 +1,6 @@
 """How often the tests of points fail perfect samples, and how often they catch faulty ones: `python scripts/power.py`.
 
-1000 tables of perfect samples and 200 of each fault at n = 10 000 take about 40 minutes of one core. Against faults the
+1000 tables of perfect samples and 200 of each fault at n = 10 000 take about 25 minutes of one core. Against faults the
 two slowest tests (classifier, energy distance) are left out, which can only make the power smaller.
 """
 
