@@ -28,7 +28,7 @@ def write_report(folder: Path, evaluation: Evaluation | None, unseen: DataSet, *
     result = {**facts, "figures": as_json(evaluation.rows)} if evaluation else facts
     (folder / "metrics.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     if evaluation:
-        print(table(evaluation.rows))
+        print(table(evaluation.rows, "at most" if isinstance(unseen, PointSet) else "about"))
         if isinstance(unseen, PointSet) and unseen.mixture is None:
             missing = [test.name for test in TESTS if test.name not in result["figures"]]
             print("  the exact distribution of these points is not known: floors come from held-out points, and there")

@@ -48,8 +48,11 @@ def tested(name: str, s: Statistic, level: float) -> MetricResult:
     return MetricResult(name, value, floor, low, high, s.n, p > level, f"{words} ({chance})", p=p)
 
 
-def table(rows: Sequence[MetricResult]) -> str:
-    """One line for each metric (value, floor with its 90 % band, verdict) and an overall verdict with its level."""
+def table(rows: Sequence[MetricResult], bound: str = "at most") -> str:
+    """One line for each metric (value, floor with its 90 % band, verdict) and an overall verdict with its level.
+
+    bound: "at most" where every test has an exact p-value, "about" where the level was only measured.
+    """
     lines = [f"  {'metric':<24}{'value':>9}   {'floor [90 % band]':<26} verdict"]
     for r in rows:
         floor = f"{r.floor:.4f} [{r.low:.4f}, {r.high:.4f}]"
@@ -57,7 +60,7 @@ def table(rows: Sequence[MetricResult]) -> str:
     failed = ", ".join(r.name for r in rows if not r.passed)
     lines.append("  verdict: " + (f"distinguishable by {failed}" if failed else "indistinguishable by every metric"))
     if any(r.p is not None for r in rows):
-        lines.append(f"  (at most {LEVEL:.0%} of perfect sets of samples would fail this table)")
+        lines.append(f"  ({bound} {LEVEL:.0%} of perfect sets of samples would fail this table)")
     return "\n".join(lines)
 
 
