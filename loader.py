@@ -25,6 +25,8 @@ class ShuffledBatches(Sampler[Tensor]):
 
 def make_loader(data: Dataset, *, batch_size: int, seed: int) -> DataLoader:
     """A DataLoader over any data set that takes a tensor of indices: its batches are (x,) or (x, label)."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     rows = len(data)  # pyright: ignore[reportArgumentType]  # torch's Dataset does not declare its length
     # batch_size=None: the sampler yields whole batches of indices, which the data set takes in one call.
     return DataLoader(data, sampler=ShuffledBatches(rows, batch_size, seed), batch_size=None)
