@@ -17,7 +17,7 @@ from torch import Tensor
 
 from images.sets import IMAGE_DATASETS, ImageSet, held_out_images, make_images
 from mixture import FINEST_EXACT, GaussianMixture, curve, mixed
-from runtime.arrays import floats
+from runtime.arrays import floats, numbers
 from runtime.randomness import generator, integer_seed
 
 
@@ -40,11 +40,19 @@ class PointSet:
     mixture: GaussianMixture | None = None
     parts: Sequence[GaussianMixture] = ()
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.points, np.ndarray) or self.points.dtype not in (np.float32, np.float64):
+            raise ValueError("points must be an array of float32 or float64, such as read_points gives")
+        if self.points.ndim != 2 or not numbers(self.points, "points").numel():
+            raise ValueError(f"points must have shape (N, d), not {self.points.shape}")
+        if self.labels is not None and (len(self.labels) != len(self.points) or self.labels.dtype != np.int64):
+            raise ValueError(f"labels must be {len(self.points)} int64 numbers")
+
     def __len__(self) -> int:
         return len(self.points)
 
     def __getitem__(self, i: int | slice | Tensor) -> tuple[Tensor, ...]:
-        rows = torch.from_numpy(self.points)[i]
+        rows = numbers(self.points, "points")[i]
         return (rows,) if self.labels is None else (rows, torch.from_numpy(self.labels)[i])
 
     @property
@@ -149,6 +157,8 @@ def make_dataset(name: str, n_samples: int | None, seed: int, **options: Any) ->
         raise ValueError(
             f"dataset {name!r} is unknown; choose one of {', '.join([*DATASETS, 'file', *IMAGE_DATASETS])}"
         )
+    if not 0 <= (noise := options.get("noise", 0)) < math.inf:
+        raise ValueError(f"noise must be at least 0 and finite, got {noise}")
     try:
         parts = DATASETS[name](**options)
     except TypeError as error:
@@ -234,7 +244,7 @@ class Normaliser:
     def of(cls, data: DataSet) -> "Normaliser":
         """For a data set: fitted to points; the identity for images, which lie in [-1, 1] already."""
         if isinstance(data, PointSet):
-            return cls.fit(torch.from_numpy(data.points))
+            return cls.fit(data[:][0])
         return cls(torch.zeros(data.dims), torch.ones(data.dims))
 
     def normalise(self, x: Tensor) -> Tensor:

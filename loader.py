@@ -34,6 +34,8 @@ class ShuffledBatches(Sampler[Tensor]):
 
 def make_loader(data: Rows, *, batch_size: int, seed: int) -> DataLoader:
     """A DataLoader whose batches are (x,) or (x, label)."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     # batch_size=None: the sampler yields whole batches of indices, which the data set takes in one call.
     return DataLoader(cast(Dataset, data), sampler=ShuffledBatches(len(data), batch_size, seed), batch_size=None)
 

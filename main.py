@@ -52,6 +52,9 @@ def main(o: Main, run_folder: Path) -> None:
         print(stills.save(comparison(clean, o.num_timesteps, o.seed), run_folder / "schedules.png"))
     if not (o.rerun or o.save_trajectory or o.animation != "none"):
         return
+    if not of_images and clean.shape[1] not in (2, 3):
+        print(f"recording: none, because it shows points of 2 or 3 coordinates, not of {clean.shape[1]}")
+        return
     scene = replay.of_forward(scheduler, clean, o.viz_steps, o.seed)
     films.save(scene, run_folder, o.animation or "none", o.save_trajectory)
     if o.rerun:

@@ -15,6 +15,7 @@ import rerun as rr
 from numpy.typing import ArrayLike
 
 from metrics.scene import Process, Scene, checked_points, checked_rows
+from runtime.arrays import numbers
 from viz import viewer as viewers
 from viz.recording.layout import log_panels
 
@@ -55,7 +56,7 @@ def log_forward_diffusion(
     Raises:
         ValueError: shapes that do not fit, NaN, or a tracked row that does not exist.
     """
-    data, trajectory = np.asarray(data), np.asarray(trajectory)
+    data, trajectory = numbers(data, "data").numpy(), numbers(trajectory, "trajectory").numpy()
     if trajectory.ndim != 3 or trajectory.shape[1:] != data.shape:
         raise ValueError(f"a trajectory of data {data.shape} has shape (S, *{data.shape}), not {trajectory.shape}")
     after = np.arange(1, len(trajectory) + 1) if steps is None else np.asarray(steps)
@@ -76,7 +77,7 @@ def log_reverse_diffusion(
 
     `data`, where given, is drawn behind in grey: what the samples should come to lie on.
     """
-    reverse = Process("reverse", np.asarray(states), np.asarray(steps))
+    reverse = Process("reverse", numbers(states, "states").numpy(), np.asarray(steps))
     log_scene(Scene([reverse], data=None if data is None else np.asarray(data)), track_samples, rec=rec)
 
 
@@ -89,6 +90,11 @@ def log_scene(scene: Scene, track_samples: ArrayLike = (), *, rec: rr.RecordingS
     if rec is None:
         raise ValueError("there is no recording yet: call init_rerun first, or pass rec")
     if not scene.of_images:  # all of it is checked before anything is sent
+        for p in scene.processes:
+            if p.states.ndim != 3 or p.steps.shape != p.states.shape[:1] or p.steps.dtype.kind not in "iu":
+                raise ValueError(f"states {p.states.shape} need as many whole steps, not {p.steps.shape}")
+            if not p.steps.size or p.steps.max() < 1:
+                raise ValueError("a process has at least one forward step, but its steps hold none above 0")
         processes = [p._replace(states=checked_points(p.states)) for p in scene.processes]
         rows = checked_rows(track_samples, min(p.states.shape[1] for p in processes))
         data = None if scene.data is None else checked_points(scene.data)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from diffusion import Denoiser
+from runtime.arrays import floats
 from schedule import CLEAN, NoiseScheduler, step_of
 
 
@@ -42,7 +43,7 @@ def ddpm(
     x_s = c_t x_t + c_0 x_0 + std noise, the posterior of eq. 6 and 7 with the guess of x_0 in place of the truth.
     Yields a state for each step, x_T itself first, and the samples last.
     """
-    x = x_T
+    x = floats(x_T, "x_T")
     for t, s in _strides(scheduler, timesteps):
         x_0 = denoise(x, torch.tensor(t, device=x.device)).x_0
         yield State(t, x, x_0)
@@ -68,7 +69,9 @@ def ddim(
     x_s = alpha_s x_0 + sqrt(sigma_s^2 - fresh^2) eps + fresh noise, where fresh (eq. 16) is eta times the standard
     deviation of the posterior: eta = 0 is deterministic, eta = 1 is `ddpm`.
     """
-    x = x_T
+    x = floats(x_T, "x_T")
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must lie in 0..1, got {eta}")
     for t, s in _strides(scheduler, timesteps):
         eps, x_0 = denoise(x, torch.tensor(t, device=x.device))
         yield State(t, x, x_0)
@@ -93,7 +96,7 @@ def dpmpp_2m(
     x_s = sigma_s / sigma_t x_t - alpha_s (exp(-h) - 1) D with h the stride in log-SNR and D = x_0 + (x_0 - x_0_last)
     h / (2 h_last), the guess extrapolated to the middle of the stride. `timesteps` should be even in log-SNR.
     """
-    x, x_0_last, h_last = x_T, None, math.inf
+    x, x_0_last, h_last = floats(x_T, "x_T"), None, math.inf
     for t, s in _strides(scheduler, timesteps):
         x_0 = denoise(x, torch.tensor(t, device=x.device)).x_0
         yield State(t, x, x_0)
@@ -110,7 +113,9 @@ def dpmpp_2m(
 
 def _strides(scheduler: NoiseScheduler, timesteps: Sequence[int] | None) -> Iterator[tuple[int, int]]:
     """(t, the next t) down to CLEAN, over these timesteps or all."""
-    timesteps = scheduler.timesteps() if timesteps is None else timesteps
+    timesteps = scheduler.timesteps() if timesteps is None else scheduler.check_t(list(timesteps)).tolist()
+    if not timesteps or sorted(set(timesteps), reverse=True) != timesteps:
+        raise ValueError("timesteps must fall from step to step")
     return zip(timesteps, [*timesteps[1:], CLEAN])
 
 

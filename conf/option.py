@@ -72,4 +72,8 @@ def allowed(limits: Mapping[str, Any]) -> str:
     if limits["choices"]:
         return "one of " + ", ".join(limits["choices"])
     words = {"low": "at least", "above": "above", "high": "at most", "below": "below"}
-    return " and ".join(f"{word} {limits[key]:g}" for key, word in words.items() if limits[key] is not None)
+    return " and ".join(f"{word} {_plain(limits[key])}" for key, word in words.items() if limits[key] is not None)
+
+
+def _plain(limit: float) -> str:
+    return f"{limit:,}" if isinstance(limit, int) else f"{limit:g}"

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from images import MNIST_ROOT
 from images.files import list_images, read_images
+from runtime.arrays import numbers
 from runtime.randomness import generator
 
 
@@ -28,6 +29,7 @@ class ImageSet(Dataset):
     mixture = None  # unlike for synthetic points, the exact distribution of images is unknown
 
     def __init__(self, pixels: Tensor, labels: Tensor | None = None, classes: list[str] | None = None) -> None:
+        pixels = numbers(pixels, "pixels")
         if pixels.dtype != torch.uint8 or pixels.ndim != 4:
             raise ValueError(f"pixels must be uint8 (N, C, H, W), not {pixels.dtype} {tuple(pixels.shape)}")
         self.pixels, self.labels, self.classes = pixels, labels, list(classes or [])

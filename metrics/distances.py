@@ -16,16 +16,18 @@ from scipy.spatial.distance import cdist
 from metrics.significance import MOST, Evidence, run_tests
 from metrics.table import MetricResult
 from mixture import GaussianMixture
+from runtime.arrays import floats
 from runtime.randomness import generator, integer_seed
 
 Draw = Callable[[int, int], NDArray]  # draw(n, i): the i-th independent set of n real points, (n, d)
+LARGEST = 1e100  # of a coordinate
 
 # ---------------------------------------------------------------- functions of two point sets (n, d) and (m, d)
 
 
 def sliced_wasserstein(a: NDArray, b: NDArray, directions: int = 100) -> float:
     """Mean Wasserstein-1 distance along random directions (Bonneel et al. 2015), in the points' units."""
-    _same_size(a, b)
+    a, b = _same_size(a, b)
     normals = np.random.default_rng(0).normal(size=(a.shape[1], directions))
     normals /= np.linalg.norm(normals, axis=0)
     return float(np.abs(np.sort(a @ normals, 0) - np.sort(b @ normals, 0)).mean())
@@ -33,14 +35,31 @@ def sliced_wasserstein(a: NDArray, b: NDArray, directions: int = 100) -> float:
 
 def wasserstein2(a: NDArray, b: NDArray) -> float:
     """The exact Wasserstein-2 distance: the root mean squared length of the optimal matching."""
-    _same_size(a, b)
+    a, b = _same_size(a, b)
     cost = cdist(a, b, "sqeuclidean")
     return float(np.sqrt(cost[linear_sum_assignment(cost)].mean()))
 
 
-def _same_size(a: NDArray, b: NDArray) -> None:
+def _points(a: NDArray) -> NDArray:
+    """Points (n, d) in float64, whose squares float64 can hold."""
+    x = floats(a, "points").double()
+    if x.ndim != 2 or not x.numel() or float(x.abs().max()) > LARGEST:
+        raise ValueError(f"points must have shape (n, d) and lie within {LARGEST:g} of 0; got {tuple(x.shape)}")
+    return x.numpy()
+
+
+def _same_dimension(a: NDArray, b: NDArray) -> tuple[NDArray, NDArray]:
+    a, b = _points(a), _points(b)
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"points of {a.shape[1]} and {b.shape[1]} coordinates cannot be compared")
+    return a, b
+
+
+def _same_size(a: NDArray, b: NDArray) -> tuple[NDArray, NDArray]:
+    a, b = _same_dimension(a, b)
     if len(a) != len(b):
         raise ValueError(f"this metric matches points one to one, so {len(a)} and {len(b)} points cannot be compared")
+    return a, b
 
 
 @dataclass(frozen=True)

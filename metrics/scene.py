@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+
+from runtime.arrays import numbers
 
 
 class Process(NamedTuple):
@@ -77,7 +80,7 @@ class Scene(NamedTuple):
 
 def checked_points(points: NDArray) -> NDArray[np.float32]:
     """Points (..., 2 or 3) as contiguous float32, finite: rerun itself accepts NaN without a word."""
-    points = np.ascontiguousarray(points, dtype=np.float32)
+    points = numbers(points, "points").float().contiguous().numpy()
     if points.ndim < 2 or points.shape[-1] not in (2, 3):
         raise ValueError(f"points must have 2 or 3 coordinates, got shape {points.shape}")
     if 0 in points.shape:
@@ -89,7 +92,10 @@ def checked_points(points: NDArray) -> NDArray[np.float32]:
 
 def checked_rows(rows: ArrayLike | None, count: int) -> NDArray[np.int64]:
     """Tracked rows of `count`; by default the first six."""
-    chosen = np.arange(min(6, count)) if rows is None else np.asarray(rows, dtype=np.int64)
+    given = numbers(np.arange(min(6, count)) if rows is None else rows, "track_samples")
+    if given.ndim != 1 or (given.numel() and (given.is_floating_point() or given.dtype == torch.bool)):
+        raise ValueError(f"track_samples must be a list of rows such as [0,10,20], got {rows}")
+    chosen = given.long().numpy()
     if chosen.size and not (chosen.min() >= 0 and chosen.max() < count):
         raise ValueError(f"track_samples must lie in 0..{count - 1}, got {chosen.tolist()}")
     return chosen

@@ -20,7 +20,7 @@ def choose(device: str) -> torch.device:
         return found if found is not None and torch.accelerator.is_available() else torch.device("cpu")
     try:
         chosen = torch.device(device)
-        torch.zeros(1, device=chosen)
+        torch.zeros(1, device=chosen).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device={device} cannot be used here; try device=cpu") from error
     return chosen

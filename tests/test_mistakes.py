@@ -66,6 +66,16 @@ MISTAKES = [
     ("train.py dataset=file dataset.path=three.npy conditional=true", "conditional=true needs labels"),
     ("evaluate.py samples=three.npy dataset=digits", "shape (N, C, H, W)"),
     ("main.py schedule=cosine beta_end=0.1", "belong to schedule=linear"),
+    ("main.py beta_start=0.5 beta_end=0.9 num_timesteps=1000", "too large for 1000 steps: after"),
+    ("train.py beta_start=0.5 beta_end=0.9", "too large for 1000 steps: after"),
+    ("train.py beta_start=1e-20 beta_end=1e-19", "betas must be a list of numbers from 1e-12"),
+    ("train.py num_timesteps=1000000", "num_timesteps must be at least 2 and at most 100,000; got 1000000"),
+    ("train.py threads=1000000", "threads must lie in 1.."),
+    ("train.py dataset=file dataset.path=text.npy", "text.npy must be an array of real numbers"),
+    ("train.py dataset=file dataset.path=complex.npy", "complex.npy must be an array of real numbers"),
+    ("train.py dataset=file dataset.path=huge.npy", "give the points in larger units"),
+    ("train.py dataset=file dataset.path=empty.csv", "empty.csv must hold an array of shape (N, d)"),
+    ("evaluate.py samples=text.npy", "text.npy must be an array of real numbers"),
     ("loss/plot.py", "no run yet"),
     ("loss/plot.py nowhere", "no loss to plot at nowhere"),
 ]
@@ -78,6 +88,10 @@ def test_a_mistake_is_answered_in_one_line(line, words, tmp_path):
     (tmp_path / "full" / "loss.csv").write_text("step")
     np.save(tmp_path / "nan.npy", np.full((200, 2), np.nan))
     np.save(tmp_path / "three.npy", np.zeros((200, 3)))
+    np.save(tmp_path / "text.npy", np.full((200, 2), "a"))
+    np.save(tmp_path / "complex.npy", np.full((200, 2), 1j))
+    np.save(tmp_path / "huge.npy", np.arange(400.0).reshape(200, 2) * 1e300)
+    (tmp_path / "empty.csv").touch()
     np.save(tmp_path / "few.npy", np.zeros((20, 2)))
     for name, side in (("sizes/a", 8), ("sizes/b", 12)):
         (tmp_path / name).mkdir(parents=True)

@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from runtime.arrays import floats
+
 # clean -> noise
 NOISE_STOPS = np.array([[46, 160, 67], [222, 196, 45], [240, 136, 32], [214, 48, 49]], dtype=float)
 TRACKED = (0, 200, 220)  # cyan
@@ -21,7 +23,7 @@ LOSS = (72, 120, 190)
 
 def noise_colours(share: ArrayLike) -> NDArray[np.uint8]:
     """RGB for a share of noise from 0 (green) through yellow and orange to 1 (red): shape (*share.shape, 3)."""
-    at = np.clip(np.asarray(share, dtype=float), 0, 1)
+    at = floats(share, "share").double().numpy().clip(0, 1)
     stops = np.linspace(0, 1, len(NOISE_STOPS))
     channels = [np.interp(at, stops, NOISE_STOPS[:, i]) for i in range(3)]
     return np.stack(channels, -1).round().astype(np.uint8)

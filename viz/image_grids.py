@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
+from runtime.arrays import numbers
 from viz.colours import GROUND
 
 DPI = 120  # that of stills.save, so that a tile's pixel becomes a whole number of the picture's
@@ -51,7 +52,9 @@ def pixels(images: ArrayLike) -> NDArray[np.uint8]:
     Raises:
         ValueError: NaN or infinity, or no three dimensions.
     """
-    images = np.asarray(images)
+    images = numbers(images, "images").numpy()
+    if images.dtype.kind != "f":
+        images = images.astype(np.float32)
     if images.ndim < 3 or not images.size:
         raise ValueError(f"images have shape (..., C, H, W), not {images.shape}")
     if not np.isfinite(images).all():

@@ -1,0 +1,25 @@
+"""Random command lines, the short form of `python scripts/fuzz.py 2000`: about six in ten are right."""
+
+import re
+
+from conftest import command, python
+
+
+def test_random_command_lines_work_or_are_answered_in_one_line(tmp_path):
+    done = command("scripts/fuzz.py 40 --seed 3", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    counts = dict(re.findall(r"'([\w ]+)': (\d+)", done.stdout.splitlines()[-1]))
+    assert int(counts["lines"]) == 40
+    assert int(counts["right"]) >= 20
+    assert int(counts["ended with 0"]) + int(counts["ended with 1"]) == 40
+
+
+def test_the_campaign_notices_a_traceback_and_a_second_line(tmp_path):
+    code = """
+from scripts.fuzz import Line, Result, fault
+right, wrong = Line(["train"], True), Line(["train"], False)
+assert fault(right, Result(0, "", [], 1.0)) is None and fault(wrong, Result(1, "no", [], 1.0)) is None
+assert fault(right, Result(1, "no", [], 1.0)) and fault(wrong, Result(1, "Traceback\\nno", [], 1.0))
+assert fault(wrong, Result(-11, "", [], 1.0)) and fault(wrong, Result(1, "no", [".last.pt.1"], 1.0))
+"""
+    assert python(code, tmp_path).returncode == 0
