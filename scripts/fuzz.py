@@ -105,6 +105,7 @@ def of_train(r: random.Random, folder: Path) -> list[str]:
     images = r.random() < 0.15
     name, own = ("digits", []) if images else points_of(r, folder)
     model = "unet_small" if images else r.choice(["mlp", "mlp", "linear"])
+    wide = [f"dataset.path={folder / 'wide.npy'}"]  # cannot be recorded
     words = [f"dataset={name}", f"model={model}", *own, *some(GROUPS["model"][model], r, "model.")] if not images else [
         "dataset=digits", "model=unet_small", "model.channels=[8,8]", "model.heads=2", "model.blocks=1"]  # fmt: skip
     words += ["eval_samples=0", f"max_steps={r.randint(1, 3)}", f"num_samples={r.randint(10, 200)}", *process(r)]
@@ -112,7 +113,9 @@ def of_train(r: random.Random, folder: Path) -> list[str]:
     words += [f"loss_weight={r.choice(['target', 'eps', 'min_snr'])}"] if r.random() < 0.3 else []
     words += [f"viz_save=true viz_num={r.randint(1, 4)}"] if images and r.random() < 0.3 else []
     words = [part for word in words for part in word.split()]
-    return words + [word for word in some(COMMANDS["train"], r) if not (images and word == "record=true")]
+    return words + [
+        word for word in some(COMMANDS["train"], r) if (own != wide and not images) or word != "record=true"
+    ]
 
 
 def of_inference(r: random.Random, folder: Path, evaluation: bool = False) -> list[str]:

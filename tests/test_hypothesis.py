@@ -234,12 +234,11 @@ def test_the_best_denoiser_takes_any_array(centres, x):
         )
 
 
-@given(
-    st.sampled_from([*SAMPLERS, "dpm", "other"]),
-    st.none() | st.integers(-1, 14),
-    any_array | st.just(torch.randn(4, 2)),
-    st.sampled_from([0.0, 0.5, 1.0, -0.5, 2.0, math.nan]),
-)
+start = st.just(torch.randn(4, 2, generator=torch.Generator().manual_seed(0)))
+
+
+@given(st.sampled_from([*SAMPLERS, "dpm", "other"]), st.none() | st.integers(-1, 14), any_array | start,
+       st.sampled_from([0.0, 0.5, 1.0, -0.5, 2.0, math.nan]))  # fmt: skip
 def test_a_sampler_ends_at_the_mean_of_a_point_or_refuses(name, count, x_T, eta):
     mixture, g = GaussianMixture(torch.tensor([[0.5, -1.0]]), 0.0), torch.Generator().manual_seed(0)
     denoise = exact_denoiser(mixture, MODEL.scheduler)
@@ -352,10 +351,8 @@ def test_a_device_is_there_or_is_refused(name):
     assert device is REFUSED or float(torch.ones(2, device=device).sum()) == 2
 
 
-plain = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
-)
+leaf = st.none() | st.booleans() | st.integers() | st.floats(-1e300, 1e300) | st.text(max_size=5)
+plain = st.recursive(leaf, lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=4), x, max_size=3))
 
 
 @given(st.dictionaries(st.text(max_size=5).filter(lambda k: k != "format"), plain, max_size=4))

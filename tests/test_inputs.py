@@ -7,10 +7,12 @@ from conftest import command
 
 from dataset import Normaliser, make_sets, read_points
 from diffusion import DiffusionModel
+from metrics.forward import measured_statistics
 from runtime import checkpoint
 from runtime.arrays import floats, numbers
 from runtime.trained import load
 from schedule import LinearNoiseScheduler, VariancePreserving
+from viz import stills
 
 X = np.random.default_rng(0).normal(size=(200, 2)) * [2, 0.1]
 CPU = torch.device("cpu")
@@ -194,3 +196,14 @@ def test_weights_of_another_type_or_with_nan_are_refused(state, tmp_path):
     checkpoint.save(tmp_path / "x.pt", {k: v for k, v in state.items() if k != "ema"})
     with pytest.raises(ValueError, match=r"it has no 'ema'"):
         load(tmp_path / "x.pt", CPU)
+
+
+@pytest.mark.filterwarnings("error")
+def test_pictures_and_statistics_of_a_constant_coordinate_and_of_one_point():
+    data = np.c_[X, np.full(len(X), 0.1)]
+    eps = np.random.default_rng(1).normal(size=(1, *data.shape))
+    found = measured_statistics(data, 0.6 * data + 0.8 * eps)
+    assert float(found["snr"][0]) == pytest.approx(
+        0.36 * data.var(0).sum() / (0.64 * 3), rel=0.3
+    )  # 200 points: the sd is near 8 %
+    stills.samples(X[:1], X[:1]).canvas.draw()

@@ -52,14 +52,13 @@ def pixels(images: ArrayLike) -> NDArray[np.uint8]:
     Raises:
         ValueError: NaN or infinity, or no three dimensions.
     """
-    images = numbers(images, "images").numpy()
-    if images.dtype.kind != "f":
-        images = images.astype(np.float32)
-    if images.ndim < 3 or not images.size:
-        raise ValueError(f"images have shape (..., C, H, W), not {images.shape}")
-    if not np.isfinite(images).all():
+    values = numbers(images, "images")
+    values = (values if values.is_floating_point() else values.float()).numpy()
+    if values.ndim < 3 or not values.size:
+        raise ValueError(f"images have shape (..., C, H, W), not {values.shape}")
+    if not np.isfinite(values).all():
         raise ValueError("the images hold NaN or infinity: there is nothing to show")
-    shown = np.moveaxis(images[..., :3, :, :], -3, -1)
+    shown = np.moveaxis(values[..., :3, :, :], -3, -1)
     if shown.shape[-1] == 2:  # no colour has two parts
         shown = np.concatenate([shown, np.full_like(shown[..., :1], -1)], -1)
     return ((np.clip(shown, -1, 1) + 1) * 127.5).round().astype(np.uint8)

@@ -33,7 +33,8 @@ def samples(generated: NDArray, real: NDArray) -> Figure:
     left, right = _subplots(figure, 1, 2, d=real.shape[1])[0]
     _points(left, generated, ORANGE, f"generated ({len(generated):,})")
     _points(right, real, GREY, f"real ({len(real):,})")
-    low, high = real.min(0) - 0.2 * np.ptp(real, 0), real.max(0) + 0.2 * np.ptp(real, 0)
+    margin = np.where(np.ptp(real, 0) > 0, 0.2 * np.ptp(real, 0), 1)
+    low, high = real.min(0) - margin, real.max(0) + margin
     for ax in (left, right):
         _limit(ax, low, high)
     if outside := int(((generated < low) | (generated > high)).any(1).sum()):
