@@ -175,4 +175,8 @@ if __name__ == "__main__":
     data = digits()
     images, labels = data[:200]
     print(f"digits: {len(data)} images of {data.dims}, labels {', '.join(data.classes)}")
-    print(figures.save(image_figures.data(images, labels, data.classes, "digits: real images"), "outputs/images.png"))
+    print(
+        figures.save(
+            image_figures.data(images.numpy(), labels, data.classes, "digits: real images"), "outputs/images.png"
+        )
+    )
