@@ -20,7 +20,7 @@ def measured_statistics(data: NDArray, states: NDArray) -> dict[str, NDArray]:
     snr: the power of the part proportional to the data over that of the rest; kl: KL(x_t || N(0, I)), by neighbours.
     """
     x_0 = data - data.mean(0)
-    spread = np.where(x_0.any(0), x_0.var(0), 1)  # a constant coordinate carries no signal
+    spread = np.where(np.ptp(data, 0) > 0, x_0.var(0), 1)  # a constant coordinate carries no signal
     signal = (states * x_0).mean(1) / spread  # the regression of x_t on x_0: its slope is sqrt(alpha-bar)
     power = (signal**2 * x_0.var(0)).sum(1)
     variance = states.var(1)

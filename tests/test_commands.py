@@ -78,8 +78,8 @@ def test_evaluate_judges_a_checkpoint(workplace, run):
     assert result["sampler"] == "dpmpp_2m"  # what points are judged with by default
     figures = result["figures"]
     assert set(figures) == {
-        "classifier accuracy", "sliced Wasserstein-1", "Wasserstein-2", "energy distance", "negative log-density",
-        "error of epsilon", "KL(exact || model)",
+        "classifier accuracy", "energy distance", "neighbours", "memorised", "masses", "cells", "negative log-density",
+        "strays", "sliced Wasserstein-1", "Wasserstein-2", "error of epsilon", "KL(exact || model)",
     }  # fmt: skip
     for name in figures:
         assert name in done.stdout

@@ -115,7 +115,7 @@ def test_training_and_evaluate_judge_images_each_figure_beside_its_floor(tmp_pat
     assert done.returncode == 0, done.stderr
     for folder in ("runs/a", "judged"):
         figures = json.loads((tmp_path / folder / "metrics.json").read_text())["figures"]
-        assert list(figures) == ["Frechet distance", "recall", "precision", "label accuracy"]
+        assert list(figures) == ["Frechet distance", "recall", "precision", "memorised", "label accuracy"]
         distance = figures["Frechet distance"]
         assert distance["value"] > distance["floor"] > 0 and distance["n"] == 70  # half of the unseen images
         assert not_blank(tmp_path / folder / "samples.png")

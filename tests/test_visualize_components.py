@@ -43,7 +43,7 @@ def saved(path, *, dims=(1, 8, 8), classes=10, name="unet_small", dataset="digit
     """A checkpoint of an untrained network whose output is not zero."""
     model = {"name": name, "prediction": "v", **({**MODEL, **model} if "unet" in name else model)}
     process = {"schedule": "cosine", "num_timesteps": 40, "beta_start": None, "beta_end": None}
-    config = {**process, "model": model, "dataset": {"name": dataset}}
+    config = {**process, "model": model, "dataset": {"name": dataset}, "seed": 0, "num_samples": None}
     torch.manual_seed(0)
     net, _ = build(config, dims, classes)
     normaliser = {"mean": torch.zeros(dims), "std": torch.ones(dims)}
