@@ -79,8 +79,8 @@ def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | 
     preflight.look_at(data, trained, net, loss_of, weights, total=total - moment.done)
 
     # ------------------------------------------------------------ 3. the loop
-    clock, cpu = moment.seconds - time.perf_counter(), moment.cpu_seconds - time.process_time()
     with watched(run_folder, trained, learner, data, moment, total, stack) as watchers, interrupts.caught() as signals:
+        clock, cpu = moment.seconds - time.perf_counter(), moment.cpu_seconds - time.process_time()
         for step, batch in zip(range(moment.done, total), batches(loader, moment.done)):
             lr = optimizer.param_groups[0]["lr"] = learning_rate(step, total, o.warmup_steps, o.lr)
             loss = loss_of(*noised(*batch, trained, generator(o.seed, "noise", step))).mean()
