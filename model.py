@@ -91,6 +91,11 @@ def build_model(name: str, dims: tuple[int, ...], num_timesteps: int, num_labels
         raise ValueError(f"model={name} does not take these options: {error}") from error
 
 
+def hidden_matrices(net: nn.Module) -> list[Tensor]:
+    """The weights between hidden layers, which Muon may train: of an MLP, the others have none or keep theirs."""
+    return [layer.weight for layer in net.layers if isinstance(layer, nn.Linear)] if isinstance(net, MLP) else []
+
+
 def check_takes(name: str, images: bool) -> None:
     """Raises ValueError if there is no such network, or if it takes points and the data is images, or vice versa."""
     if name not in MODELS:

@@ -18,7 +18,7 @@ from conf.choices import SAMPLING_DEFAULTS
 from conf.config import Train
 from conf.resumed import resumed_options
 from dataset import DataSet, Normaliser, make_sets
-from diffusion import loss_weights, training_loss
+from diffusion import draw_steps, loss_weights, step_weights, training_loss
 from loader import batches, make_loader
 from loss.log import read_excess, read_losses
 from metrics.evaluation import evaluate_model, real_rows
@@ -26,6 +26,7 @@ from metrics.report import score_fields, write_report
 from runtime import checkpoint, interrupts, preflight
 from runtime import device as devices
 from runtime.moments import LOG_EVERY, Moment
+from runtime.optimizers import make_optimizers
 from runtime.randomness import generator, integer_seed
 from runtime.resume import Learner
 from runtime.run_folder import taken
@@ -71,9 +72,11 @@ def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | 
     mixed = devices.mixed_precision(o.precision, device, images)
     weights = loss_weights(scheduler, o.model.prediction, o.loss_weight).float().to(device)
     run = devices.in_bf16(net) if mixed else net
-    loss_of = partial(training_loss, run, scheduler, target=o.model.prediction, weights=weights)
-    optimizer = torch.optim.AdamW(net.parameters(), o.lr, weight_decay=o.weight_decay, fused=True)
-    learner = Learner.of(net, optimizer, o.ema_decay)
+    drawn = weights * step_weights(o.num_timesteps, o.t_power).to(weights)
+    loss_of = partial(training_loss, run, scheduler, target=o.model.prediction, weights=drawn)
+    loss_of = partial(loss_of, references=o.references, null_label=len(classes))
+    optimizers = make_optimizers(net, o.optimizer, lr=o.lr, weight_decay=o.weight_decay)
+    learner = Learner.of(net, optimizers, o.ema_decay)
     moment = learner.restore(state, data, total, run_folder) if state else Moment()
     trained = Trained(learner.average.module, scheduler, normaliser, asdict(o), classes, mixed)
     preflight.look_at(data, trained, net, loss_of, weights, total=total - moment.done)
@@ -82,16 +85,11 @@ def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | 
     with watched(run_folder, trained, learner, data, moment, total, stack) as watchers, interrupts.caught() as signals:
         clock, cpu = moment.seconds - time.perf_counter(), moment.cpu_seconds - time.process_time()
         for step, batch in zip(range(moment.done, total), batches(loader, moment.done)):
-            lr = optimizer.param_groups[0]["lr"] = learning_rate(step, total, o.warmup_steps, o.lr)
-            loss = loss_of(*noised(*batch, trained, generator(o.seed, "noise", step))).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            learner.average.update_parameters(net)
-            learner.losses.append(loss.detach())
+            lr = learning_rate(step, total, o.warmup_steps, o.lr)
+            learner.learn(loss_of(*noised(*batch, trained, generator(o.seed, "noise", step))), lr)
             done, last = step + 1, step + 1 == total or bool(signals)
-            mean = learner.mean_loss() if done % LOG_EVERY == 0 or done == total else None
-            moment = Moment(done, mean, lr, clock + time.perf_counter(), cpu + time.process_time(), last)
+            loss, stable = learner.mean_loss() if done % LOG_EVERY == 0 or done == total else (None, None)
+            moment = Moment(done, loss, lr, clock + time.perf_counter(), cpu + time.process_time(), last, stable)
             for watcher in watchers:
                 watcher.after(moment)
             if last:
@@ -107,7 +105,7 @@ def noised(
     x_0: Tensor, label: Tensor | None, trained: Trained, g: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """(x_0, t, eps, label) of one optimizer step, on the device: normalised, and some of the labels dropped."""
-    t = torch.randint(trained.scheduler.num_timesteps, x_0.shape[:1], generator=g)
+    t = draw_steps(trained.scheduler.num_timesteps, len(x_0), trained.config["t_power"], g)
     eps = torch.randn(x_0.shape, generator=g)
     if trained.classes and label is not None:  # without its label an image teaches the unconditional epsilon
         dropped = torch.rand(label.shape, generator=g) < trained.config["label_dropout"]

@@ -19,6 +19,7 @@ LOSS_WEIGHTS = {
     "v": "that of the velocity does",
     "min_snr": "steps with little noise count less",
 }
+OPTIMIZERS = {"muon": "Muon for the hidden matrices of an mlp, AdamW for the rest", "adamw": "AdamW for all"}
 
 # ---------------------------------------------------------------- sampling
 
@@ -32,6 +33,7 @@ SAMPLERS = {
     "ddpm": SamplerChoice("ancestral sampling through all T steps", None),
     "ddim": SamplerChoice("deterministic, skips steps", 50),
     "dpmpp_2m": SamplerChoice("DPM-Solver++(2M), second order, skips the most", 50),
+    "dpmpp_2m_sde": SamplerChoice("the same with fresh noise, which heals strays", 50),
 }
 SAMPLER_ALIASES = {"dpm": "dpmpp_2m"}
 
@@ -55,7 +57,7 @@ SAMPLING_DEFAULTS: dict[str, dict[Kind, SamplingDefaults]] = {
         "images": SamplingDefaults("ddim", 25, 0.35, 100),
     },
     "evaluate": {
-        "points": SamplingDefaults("dpmpp_2m", None, 0.0, 10_000),
+        "points": SamplingDefaults("dpmpp_2m_sde", None, 0.0, 10_000),
         "images": SamplingDefaults("ddim", 25, 0.35, 2000),
     },
 }

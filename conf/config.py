@@ -12,6 +12,7 @@ from typing import Any
 
 from conf.choices import (
     LOSS_WEIGHTS,
+    OPTIMIZERS,
     SAMPLER_ALIASES,
     SAMPLERS,
     SAMPLING_DEFAULTS,
@@ -137,11 +138,12 @@ class Network:
 class Training:
     """training"""
 
-    num_epochs: int = option(220, "passes over the data", low=1)
+    num_epochs: int = option(100, "passes over the data", low=1)
     max_steps: int | None = option(None, "stop after this many optimizer steps instead of num_epochs", low=1)
     batch_size: int = option(1024, "points or images per optimizer step", low=1)
-    lr: float = option(4e-3, "peak learning rate, after a linear warm-up and before a cosine decay to 0", above=0)
-    warmup_steps: int = option(100, "optimizer steps of warm-up", low=0)
+    lr: float = option(8e-3, "peak learning rate, after a linear warm-up and before a cosine decay to 0", above=0)
+    warmup_steps: int = option(30, "optimizer steps of warm-up", low=0)
+    optimizer: str = option("muon", f"update of the weights; {meanings(OPTIMIZERS)}", choices=OPTIMIZERS)
     weight_decay: float = option(0.01, "weight decay of AdamW", low=0)
     ema_decay: float | None = option(
         None,
@@ -150,6 +152,18 @@ class Training:
         below=1,
     )
     loss_weight: str = option("eps", f"weight of each step in the loss; {meanings(LOSS_WEIGHTS)}", choices=LOSS_WEIGHTS)
+    references: int = option(
+        512,
+        "rows of a batch that serve as references: each learns from its noise expected over them, with less variance"
+        " than the noise drawn (stable target); 0: from the noise drawn",
+        low=0,
+    )
+    t_power: float = option(
+        1.6,
+        "steps are drawn as t = T u^t_power, u even in 0..1: above 1 small t more often, weighted back",
+        low=0.1,
+        high=10,
+    )
     conditional: bool = option(False, "also learn the labels, so that samples can be requested by label")
     label_dropout: float = option(0.1, "fraction of labels dropped, which guidance needs", low=0, below=1)
 

@@ -88,8 +88,8 @@ def prediction() -> Any:
 @dataclass
 class MLP:
     name: str = option("mlp", "residual multilayer perceptron, for points", choices=("mlp",))
-    hidden: int = option(112, "width of the layers", low=1)
-    layers: int = option(3, "number of residual layers", low=1)
+    hidden: int = option(96, "width of the layers", low=1)
+    layers: int = option(4, "number of residual layers", low=1)
     frequencies: int = option(3, "how many of sin and cos of x times 1, 2, 4 ... are added to the input", low=0)
     prediction: str = prediction()
 
@@ -140,6 +140,8 @@ FOR_IMAGES = {
     "batch_size": 32,
     "lr": 1.5e-3,
     "warmup_steps": 200,
+    "references": 0,
+    "t_power": 1.0,
     "eval_samples": SAMPLING_DEFAULTS["evaluate"]["images"].num_samples,
 }
 PRESETS: dict[str, dict[str, Any]] = {

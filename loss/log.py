@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from runtime.moments import Moment
 
 NAME, EXCESS_NAME = "loss.csv", "excess.csv"
-COLUMNS = ("step", "loss", "lr", "seconds")
+COLUMNS = ("step", "loss", "lr", "seconds", "stable_loss")
 
 
 def opened(path: Path, header: Sequence[str], start: int) -> TextIO:
@@ -50,7 +50,8 @@ def read_whole(path: Path, columns: Sequence[str]) -> dict[str, NDArray]:
 
 
 class LossLog:
-    """Writes each mean loss as a row: step (the last of those it is the mean of), loss, lr, seconds.
+    """Writes each mean loss as a row: step (the last of those it is the mean of), loss, lr, seconds, and the loss that
+    is learnt from (diffusion.Loss).
 
     start: the steps done before; rows up to there are kept.
     """
@@ -61,7 +62,8 @@ class LossLog:
 
     def after(self, moment: Moment) -> None:
         if moment.loss is not None:
-            self.rows.writerow([moment.done, f"{moment.loss:.6g}", f"{moment.lr:.4g}", f"{moment.seconds:.3f}"])
+            loss, stable = f"{moment.loss:.6g}", f"{moment.stable_loss:.6g}"
+            self.rows.writerow([moment.done, loss, f"{moment.lr:.4g}", f"{moment.seconds:.3f}", stable])
             self.file.flush()
 
     def close(self) -> None:

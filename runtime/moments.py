@@ -11,9 +11,9 @@ LOOKS = 40
 class Moment(NamedTuple):
     """Where a training stands after an optimizer step; by default before the first.
 
-    done: optimizer steps. loss: the mean since the last one that was given, every LOG_EVERY steps, else None. lr: the
-    learning rate. seconds, cpu_seconds: of the whole training, earlier parts of a resumed one included. last: the
-    training ends here, because all is done or because it was interrupted.
+    done: optimizer steps. loss, stable_loss: the means since those that were given last (see diffusion.Loss), every
+    LOG_EVERY steps, else None. lr: the learning rate. seconds, cpu_seconds: of the whole training, earlier parts of a
+    resumed one included. last: the training ends here, because all is done or because it was interrupted.
     """
 
     done: int = 0
@@ -22,6 +22,7 @@ class Moment(NamedTuple):
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     last: bool = False
+    stable_loss: float | None = None
 
 
 def moments(start: int, total: int) -> list[int]:

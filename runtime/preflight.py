@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dataset import IMAGE_DATASETS, DataSet
+from diffusion import Loss
 from images.sets import ImageSet
 from model import check_takes
 from runtime import checkpoint, training_grids
@@ -40,10 +41,10 @@ def classes_to_learn(data: DataSet, o: Mapping[str, Any]) -> list[str]:
 
 # ---------------------------------------------------------------- the start-up check
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # of (x_0, t, eps): (B,)
+LossOf = Callable[[Tensor, Tensor, Tensor], Loss]  # of (x_0, t, eps)
 
 
-def look_at(data: DataSet, trained: Trained, net: nn.Module, loss: Loss, weights: Tensor, *, total: int) -> None:
+def look_at(data: DataSet, trained: Trained, net: nn.Module, loss: LossOf, weights: Tensor, *, total: int) -> None:
     """Print a few lines about a training of `net` over `total` steps, and what looks wrong.
 
     weights: what the loss counts at each step of the process (T,).
@@ -112,7 +113,7 @@ def warnings_of_points(x: Tensor) -> list[str]:
     return found
 
 
-def _seconds_per_step(net: nn.Module, loss: Loss, x_0: Tensor) -> float:
+def _seconds_per_step(net: nn.Module, loss: LossOf, x_0: Tensor) -> float:
     """Measured with a learning rate of 0, so that the training itself is not touched."""
     optimizer = torch.optim.AdamW(net.parameters(), lr=0.0, weight_decay=0.0, fused=True)
     t, eps = torch.zeros(len(x_0), dtype=torch.long, device=x_0.device), torch.zeros_like(x_0)
@@ -121,7 +122,7 @@ def _seconds_per_step(net: nn.Module, loss: Loss, x_0: Tensor) -> float:
         if i == 2:  # warmed up
             begin = time.perf_counter()
         optimizer.zero_grad()
-        loss(x_0, t, eps).mean().backward()
+        loss(x_0, t, eps).stable.mean().backward()
         optimizer.step()
     optimizer.zero_grad()
     return (time.perf_counter() - begin) / 4

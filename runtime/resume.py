@@ -11,33 +11,44 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from dataset import DataSet, PointSet
+from diffusion import Loss
 from runtime.moments import Moment
 from runtime.trained import take_weights
 
 
 @dataclass
 class Learner:
-    """What changes from step to step: a network, the average of its weights, its optimizer, losses not yet logged."""
+    """What changes from step to step: a network, the average of its weights, its optimizers, losses not yet logged."""
 
     net: nn.Module
     average: AveragedModel
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
     losses: list[Tensor] = field(default_factory=list)
 
     @classmethod
-    def of(cls, net: nn.Module, optimizer: torch.optim.Optimizer, ema_decay: float | None) -> "Learner":
-        return cls(net, AveragedModel(net, multi_avg_fn=averaging(ema_decay)), optimizer)
+    def of(cls, net: nn.Module, optimizers: list[torch.optim.Optimizer], ema_decay: float | None) -> "Learner":
+        return cls(net, AveragedModel(net, multi_avg_fn=averaging(ema_decay)), optimizers)
 
-    def mean_loss(self) -> float:
-        """The mean of the losses since the last call."""
-        mean = float(sum(self.losses)) / len(self.losses)  # the only moment that waits for a GPU
+    def learn(self, loss: Loss, lr: float) -> None:
+        """One optimizer step down the loss."""
+        self.net.zero_grad()
+        loss.stable.mean().backward()
+        for optimizer in self.optimizers:
+            optimizer.param_groups[0]["lr"] = lr
+            optimizer.step()
+        self.average.update_parameters(self.net)
+        self.losses.append(torch.stack([part.detach().mean() for part in loss]))
+
+    def mean_loss(self) -> tuple[float, float]:
+        """The means of the ordinary and of the stable losses since the last call."""
+        ordinary, stable = torch.stack(self.losses).mean(0).tolist()  # the only moment that waits for a GPU
         self.losses.clear()
-        return mean
+        return ordinary, stable
 
     def state(self) -> dict[str, Any]:
         states = {"net": self.net.state_dict(), "ema": self.average.state_dict()}
-        losses = torch.tensor([float(loss) for loss in self.losses])
-        return {**states, "optimizer": self.optimizer.state_dict(), "losses": losses}
+        losses = torch.stack(self.losses).cpu() if self.losses else torch.empty(0, 2)
+        return {**states, "optimizers": [each.state_dict() for each in self.optimizers], "losses": losses}
 
     def restore(self, state: Mapping[str, Any], data: DataSet, total: int, run: object) -> Moment:
         """Everything as it was when the checkpoint of `run` was saved; returns when that was.
@@ -50,7 +61,8 @@ class Learner:
             check_continues(state, data, total, run)
             take_weights(self.net, state["net"], str(run))
             take_weights(self.average, state["ema"], str(run))
-            self.optimizer.load_state_dict(state["optimizer"])
+            for optimizer, old in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(old)
             self.losses[:] = state["losses"].to(next(self.net.parameters()).device).unbind()
             return Moment(**state["moment"])
         except (KeyError, TypeError, AttributeError) as error:

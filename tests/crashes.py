@@ -27,7 +27,7 @@ from runtime import checkpoint
 OPERATIONS = ("open", "write", "fsync", "replace", "unlink", "truncate")
 EVERY = 3
 POINTS = Train(dataset=Moons(), model=MLP(hidden=8, layers=1, frequencies=1), num_samples=64, batch_size=16,
-               num_timesteps=8, warmup_steps=2, max_steps=24, checkpoint_every=EVERY, eval_samples=0)  # fmt: skip
+               references=8, num_timesteps=8, warmup_steps=2, max_steps=24, checkpoint_every=EVERY, eval_samples=0)  # fmt: skip
 LONG = {"max_steps": 403, "checkpoint_every": 7, "num_samples": 500}
 UNET = UNetSmall(channels=[8, 8], heads=2)
 KINDS = {
@@ -81,9 +81,10 @@ def assert_same_state(a, b):
     assert a["step"] == b["step"] and torch.equal(a["losses"], b["losses"])
     for part in ("net", "ema"):
         assert a[part].keys() == b[part].keys() and all(torch.equal(a[part][k], b[part][k]) for k in a[part]), part
-    assert a["optimizer"]["state"].keys() == b["optimizer"]["state"].keys()
-    for i, moments in a["optimizer"]["state"].items():
-        assert all(torch.equal(moments[k], b["optimizer"]["state"][i][k]) for k in moments)
+    for one, other in zip(a["optimizers"], b["optimizers"], strict=True):
+        assert one["state"].keys() == other["state"].keys()
+        for i, moments in one["state"].items():
+            assert all(torch.equal(moments[k], other["state"][i][k]) for k in moments)
 
 
 def assert_same_run(one, other):

@@ -86,7 +86,7 @@ def test_an_alias_becomes_the_sampler_that_it_stands_for():
     options = Inference(sampler="dpm")
     check(options)
     assert options.sampler == "dpmpp_2m"
-    with pytest.raises(ValueError, match=r"sampler must be one of ddpm, ddim, dpmpp_2m; got 'pdm'"):
+    with pytest.raises(ValueError, match=r"sampler must be one of ddpm, ddim, .*; got 'pdm'"):
         check(Inference(sampler="pdm"))
 
 

@@ -100,8 +100,8 @@ def test_training_loss_is_zero_for_the_noise_itself_and_one_for_silence():
         torch.randn(4000, 2, generator=torch.Generator().manual_seed(0)),
     )
     x_0, t = torch.randn(4000, 2), torch.randint(100, (4000,))
-    right = training_loss(lambda x_t, t, label: eps, scheduler, x_0, t, eps)
-    silent = training_loss(lambda x_t, t, label: torch.zeros_like(x_t), scheduler, x_0, t, eps)
+    right = training_loss(lambda x_t, t, label: eps, scheduler, x_0, t, eps).ordinary
+    silent = training_loss(lambda x_t, t, label: torch.zeros_like(x_t), scheduler, x_0, t, eps).ordinary
     assert right.shape == (4000,) and float(right.abs().max()) == 0
     assert float(silent.mean()) == pytest.approx(1, abs=5 * (2 / 8000) ** 0.5)
 
@@ -148,7 +148,7 @@ def test_a_perfect_network_of_any_target_gives_the_true_noise_and_data(target, n
     prediction = denoiser(network, scheduler, target)(x_t, t)
     torch.testing.assert_close(prediction.eps, eps, rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(prediction.x_0, x_0, rtol=1e-8, atol=1e-8)
-    loss = training_loss(network, scheduler, x_0, t, eps, target=target)
+    loss = training_loss(network, scheduler, x_0, t, eps, target=target).ordinary
     torch.testing.assert_close(loss, torch.zeros(60, dtype=torch.float64), atol=1e-14, rtol=0)
 
 
@@ -229,7 +229,7 @@ def test_a_weight_makes_the_loss_the_error_of_what_it_names(scheduler, target):
     }
     for weight, expected in direct.items():
         weights = loss_weights(scheduler, target, weight)
-        ours = training_loss(lambda *_: guess, scheduler, x_0, t, eps, target=target, weights=weights)
+        ours = training_loss(lambda *_: guess, scheduler, x_0, t, eps, target=target, weights=weights).ordinary
         torch.testing.assert_close(ours, expected, rtol=1e-7, atol=1e-12)
 
 
@@ -258,10 +258,10 @@ def test_min_snr_keeps_the_end_and_tames_the_beginning():
 
 def test_a_loss_without_weights_is_that_of_the_target(noised):
     scheduler, x_0, t, eps, _ = noised
-    loss = training_loss(lambda x_t, t, label: 0 * x_t, scheduler, x_0, t, eps)
+    loss = training_loss(lambda x_t, t, label: 0 * x_t, scheduler, x_0, t, eps).ordinary
     torch.testing.assert_close(loss, eps.square().mean((1, 2, 3)))
     weights = torch.arange(60.0)  # float32, as the training holds them: the loss keeps its dtype
-    weighted = training_loss(lambda x_t, t, label: 0 * x_t, scheduler, x_0, t.flip(0), eps, weights=weights)
+    weighted = training_loss(lambda x_t, t, label: 0 * x_t, scheduler, x_0, t.flip(0), eps, weights=weights).ordinary
     torch.testing.assert_close(weighted, loss * t.flip(0))
 
 

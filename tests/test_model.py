@@ -58,7 +58,7 @@ def trained(name, steps, x, scheduler, lr, target="v", weight="eps"):
     for _ in range(steps):
         x_0 = x[torch.randint(len(x), (512,))]
         t, eps = torch.randint(scheduler.num_timesteps, (512,)), torch.randn(512, 2)
-        loss = training_loss(net, scheduler, x_0, t, eps, target=target, weights=weights).mean()
+        loss = training_loss(net, scheduler, x_0, t, eps, target=target, weights=weights).ordinary.mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
