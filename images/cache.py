@@ -32,7 +32,7 @@ class Kept(NamedTuple):
 
 
 def read_cached(root: str | Path, paths: list[str], chosen: Tensor, on_bad_image: str) -> tuple[Tensor, Tensor]:
-    """As files.read_images of the chosen rows of `paths`, all the images below `root`; these are kept if all are chosen.
+    """files.read_images of the chosen rows of `paths`, all the images below `root`. If all are chosen, they are kept.
 
     Raises: as files.read_images.
     """
