@@ -78,8 +78,8 @@ def _dtype(kept: Kept) -> np.dtype:
 
 def _checksum(key: bytes, kept: Kept) -> bytes:
     digest = hashlib.blake2b(key + repr(_dtype(kept).descr).encode(), digest_size=32)
-    digest.update(np.ascontiguousarray(kept.good))
-    digest.update(np.ascontiguousarray(kept.pixels))
+    digest.update(np.ascontiguousarray(kept.good).data)
+    digest.update(np.ascontiguousarray(kept.pixels).data)
     return digest.digest()
 
 
