@@ -73,11 +73,14 @@ def test_the_second_start_opens_no_image(tree, capsys):
     assert os.listdir(kept(tree).parent) == ["tree.npy"]
 
 
-@pytest.mark.parametrize("how", ["content", "name", "gone", "more"])
+@pytest.mark.parametrize("how", ["size", "time", "name", "gone", "more"])
 def test_a_changed_folder_is_read_again(tree, how):
     before = columns(MNISTDataset(tree))
-    if how == "content":
-        draw(tree / "0" / "b.png", np.full(SIDE, 9), age=50)
+    if how == "size":
+        draw(tree / "0" / "b.png", np.full(SIDE, 9), age=1)  # as old as it was
+    elif how == "time":
+        swap_unnoticed(tree / "0" / "b.png")
+        aged(tree / "0" / "b.png", 50)
     elif how == "name":
         (tree / "0" / "b.png").rename(tree / "1" / "b.png")
     elif how == "gone":
