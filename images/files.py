@@ -84,9 +84,14 @@ def read_images(paths: list[str], on_bad_image: str = "skip") -> tuple[Tensor, T
             raise ValueError(_differing(paths[good[0]], pixels.shape[1:], path, image.shape))
         pixels[len(good)] = image
         good.append(i)
+    say_skipped(bad)
+    return torch.from_numpy(pixels[: len(good)]), torch.tensor(good, dtype=torch.int64)
+
+
+def say_skipped(bad: list[str]) -> None:
+    """A printed line about the damaged images of these paths, if there are any."""
     if bad:
         print(f"skipped {len(bad)} damaged images: {', '.join(bad[:5])}{' ...' if len(bad) > 5 else ''}")
-    return torch.from_numpy(pixels[: len(good)]), torch.tensor(good, dtype=torch.int64)
 
 
 def read_image(path: str | Path) -> np.ndarray:

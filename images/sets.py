@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from images import MNIST_ROOT
-from images.files import list_images, read_images
+from images.cache import read_cached
+from images.files import list_images
 from runtime.arrays import numbers
 from runtime.randomness import generator
 
@@ -78,7 +79,7 @@ class MNISTDataset(ImageSet):
             raise ValueError(f"on_bad_image must be skip or error, not {on_bad_image!r}")
         classes, paths, labels = list_images(root)
         chosen = choose(len(paths), n_samples, seed).sort().values
-        pixels, good = read_images([paths[i] for i in chosen], on_bad_image)
+        pixels, good = read_cached(root, paths, chosen, on_bad_image)
         labels = torch.tensor(labels)[chosen]
         if lost := set(labels.tolist()) - set(labels[good].tolist()):
             raise ValueError(f"every image read from {Path(root, classes[min(lost)])} is damaged; replace them")

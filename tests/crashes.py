@@ -27,7 +27,8 @@ from runtime import checkpoint
 OPERATIONS = ("open", "write", "fsync", "replace", "unlink", "truncate")
 EVERY = 3
 POINTS = Train(dataset=Moons(), model=MLP(hidden=8, layers=1, frequencies=1), num_samples=64, batch_size=16,
-               references=8, num_timesteps=8, warmup_steps=2, max_steps=24, checkpoint_every=EVERY, eval_samples=0)  # fmt: skip
+               references=8, num_timesteps=8, warmup_steps=2, max_steps=24,
+               checkpoint_every=EVERY, eval_samples=0)  # fmt: skip
 LONG = {"max_steps": 403, "checkpoint_every": 7, "num_samples": 500}
 UNET = UNetSmall(channels=[8, 8], heads=2)
 KINDS = {
