@@ -28,7 +28,7 @@ def check_name(name: str) -> None:
 
 
 def save(path: str | Path, state: dict[str, Any]) -> None:
-    """Write `state` (tensors, plain containers, numbers, text) to `path`: the old checkpoint or the new one is there."""
+    """Write `state` (tensors, plain containers, numbers, text) to `path`, which holds the old state or the new one."""
     with whole_file(path) as file:
         torch.save({"format": FORMAT, **state}, file)
 
