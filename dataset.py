@@ -32,13 +32,14 @@ class PointSet:
     distributions they come from.
 
     mixture: the exact distribution of all points; parts: that of each label. A file of points has neither, nor has
-    noise too small for an exact density. `self[i]` returns tensors: (points,) or (points, labels).
+    noise too small for an exact density; `inexact` says why. `self[i]` returns tensors: (points,) or (points, labels).
     """
 
     points: np.ndarray
     labels: np.ndarray | None = None
     mixture: GaussianMixture | None = None
     parts: Sequence[GaussianMixture] = ()
+    inexact: str = "they come from a file"
 
     def __post_init__(self) -> None:
         if not isinstance(self.points, np.ndarray) or self.points.dtype not in (np.float32, np.float64):
@@ -172,7 +173,7 @@ def make_dataset(name: str, n_samples: int | None, seed: int, **options: Any) ->
         labels = part_of_centre[centre]
     data = PointSet(np.asarray(points, np.float32), np.asarray(labels, np.int64), mixture, parts)
     exact = max(len(part.centres) for part in parts) <= FINEST_EXACT and not 0 < float(mixture.variance[0]) < 1e-12
-    return data if exact else PointSet(data.points, data.labels)
+    return data if exact else PointSet(data.points, data.labels, inexact="their noise is too small for one")
 
 
 def held_out(data: PointSet) -> tuple[PointSet, PointSet]:

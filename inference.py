@@ -17,6 +17,7 @@ from runtime import checkpoint
 from runtime import device as devices
 from runtime.progress import progress_bar
 from runtime.trained import Trained, load
+from runtime.whole_file import whole_file
 from sampler import timesteps_of
 from schedule import evenly
 from viz import films, image_grids, stills
@@ -73,9 +74,10 @@ def save_samples(folder: Path, trained: Trained, samples: NDArray, labels: NDArr
     else:
         real, _ = replay.real_sets(trained.config["dataset"], len(samples), seed)
         sheet = stills.samples(samples, real.points)
-    np.save(folder / "samples.npy", samples)
-    if labels is not None:
-        np.save(folder / "labels.npy", labels)
+    for name, array in (("samples", samples), ("labels", labels)):
+        if array is not None:
+            with whole_file(folder / f"{name}.npy") as file:
+                np.save(file, array)
     print(f"samples:    {folder / 'samples.npy'}")
     print(f"picture:    {stills.save(sheet, folder / 'samples.png')}")
 

@@ -44,11 +44,11 @@ def main(options: Train, run_folder: Path) -> float:
 
 def begin_or_resume(options: Train, run_folder: Path, typed: set[str]) -> dict[str, Any]:
     """A new training in `run_folder`; or with resume= that of another folder, there and with the options it has."""
-    path = checkpoint.newest() if options.resume == "latest" else options.resume and Path(options.resume)
+    path = checkpoint.all_of_them()[0] if options.resume == "latest" else options.resume and Path(options.resume)
     run_folder = checkpoint.folder_of(path) if path else run_folder
     with taken(run_folder, new=not path), ExitStack() as stack:
         if state := checkpoint.load(path) if path else None:
-            options = resumed_options(options, typed, state["config"], run_folder)
+            options = resumed_options(options, typed, state.get("config", {}), run_folder)
         return train(options, run_folder, stack, state)
 
 
@@ -79,7 +79,7 @@ def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | 
     learner = Learner.of(net, optimizers, o.ema_decay)
     moment = learner.restore(state, data, total, run_folder) if state else Moment()
     trained = Trained(learner.average.module, scheduler, normaliser, asdict(o), classes, mixed)
-    preflight.look_at(data, trained, net, loss_of, weights, total=total - moment.done)
+    preflight.look_at(data, unseen, trained, net, loss_of, weights, total=total - moment.done)
 
     # ------------------------------------------------------------ 3. the loop
     with watched(run_folder, trained, learner, data, moment, total, stack) as watchers, interrupts.caught() as signals:

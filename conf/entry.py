@@ -103,6 +103,8 @@ def _run(name: str, job: Callable[[DictConfig], object]) -> None:
     OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, replace=True)
     sys.argv[1:] = to_overrides(sys.argv[1:])
     if any(re.match("resume=(?!null$)", word) for word in sys.argv):  # it goes on in a folder that there is
+        if not {"-m", "--multirun"}.isdisjoint(sys.argv):
+            raise ValueError("resume= goes on with one training: leave out -m")
         sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its own errors on, and we make one sentence of them
     hydra.main(version_base="1.3", config_path=None, config_name=name)(job)()

@@ -16,11 +16,18 @@ def resumed_options(asked: Train, typed: set[str], begun: Mapping[str, Any], run
     """`begun`, the options in the checkpoint of `run`, with those that the user has `typed` and that may change.
 
     Raises:
-        ValueError: one may not; the sentence names it.
+        ValueError: one may not, or `begun` are no options; the sentence says which.
     """
     if "task_name" in typed and Path(asked.task_name or "").absolute() != run.absolute():
         raise ValueError(f"resume={run} goes on in that folder, not in task_name={asked.task_name}")
     new = asdict(asked)
+    try:
+        return _merged(asked, typed, begun, new, run)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"the checkpoint of {run} cannot be resumed: it lacks its options ({error})") from error
+
+
+def _merged(asked: Train, typed: set[str], begun: Mapping[str, Any], new: dict[str, Any], run: Path) -> Train:
     for name in sorted(typed):
         was, now = _value(begun, name), _value(new, name)
         if name.split(".")[0] in fixed_options(Train) - LENGTH and was != now:

@@ -30,6 +30,13 @@ def opened(path: Path, header: Sequence[str], start: int) -> TextIO:
     return file
 
 
+def secure(folder: Path) -> None:
+    """Force the rows of both tables to the disk."""
+    for path in filter(Path.exists, (folder / NAME, folder / EXCESS_NAME)):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
 def read_whole(path: Path, columns: Sequence[str]) -> dict[str, NDArray]:
     """The columns of a table by name. A last row that a crash has torn is left out, which a line on stderr says.
 

@@ -12,9 +12,9 @@ from dataset import IMAGE_DATASETS, DataSet, PointSet, make_sets, read_points
 from diffusion import exact_denoiser
 from images.files import read_samples
 from images.sets import ImageSet
+from metrics import image_metrics, significance
 from metrics.bayes import bayes_floor, excess, make_probes
 from metrics.distances import Draw, evaluate_points, exact_draws, rows_of
-from metrics.image_metrics import evaluate_images
 from metrics.likelihood import kl_from_exact
 from metrics.table import MetricResult
 from mixture import GaussianMixture
@@ -64,18 +64,27 @@ def evaluate_model(
             to compare with, and neither the density nor the best epsilon is known.
         sampling: see Trained.sampling.
     """
+    check_enough(unseen, num_samples)
     labels = _as_frequent(unseen, num_samples, seed) if trained.classes else None
     states = trained.sample(num_samples, seed, labels=labels, **sampling)
     evaluations = len(timesteps_of(trained.scheduler, sampling["sampler"], sampling["sampling_steps"]))
     samples = trained.data_units(last(progress_bar(states, "sampling", evaluations + 1)))
     asked = None if labels is None else labels.numpy()
     if isinstance(unseen, ImageSet) and isinstance(train, ImageSet):
-        rows = evaluate_images(samples, labels, train, unseen, seed=seed, device=trained.device)
+        rows = image_metrics.evaluate_images(samples, labels, train, unseen, seed=seed, device=trained.device)
         return Evaluation(rows, samples.numpy(), asked, sampling=sampling)
     assert isinstance(unseen, PointSet)
     rows = _point_rows(samples.numpy(), unseen, train.points if isinstance(train, PointSet) else None, seed)
     found = Evaluation(rows, samples.numpy(), asked, sampling=sampling)
     return found if unseen.mixture is None else _with_exact(found, trained, unseen, seed)
+
+
+def check_enough(unseen: DataSet, num_samples: int) -> None:
+    """Raises ValueError where so many samples, or the unseen data, are too few to compare them."""
+    if isinstance(unseen, ImageSet):
+        image_metrics.compared(num_samples, len(unseen))
+    else:
+        significance.check_enough(num_samples, len(real_draws(unseen, 0)(significance.FEWEST, 0)))
 
 
 def _point_rows(samples: NDArray, unseen: PointSet, train: NDArray | None, seed: int) -> list[MetricResult]:
@@ -110,7 +119,8 @@ def evaluate_file(path: str, dataset: dict[str, Any], num_samples: int, seed: in
     train, unseen = make_sets(n_samples=None if images else num_samples, seed=seed, **dataset)
     if isinstance(train, ImageSet) and isinstance(unseen, ImageSet):
         samples = read_samples(path)[:num_samples]
-        return Evaluation(evaluate_images(torch.from_numpy(samples), None, train, unseen, seed=seed), samples), unseen
+        rows = image_metrics.evaluate_images(torch.from_numpy(samples), None, train, unseen, seed=seed)
+        return Evaluation(rows, samples), unseen
     assert isinstance(unseen, PointSet)
     points = read_points(path, n_samples=num_samples, seed=seed).points
     return Evaluation(_point_rows(points, unseen, None, seed), points), unseen

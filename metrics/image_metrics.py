@@ -187,10 +187,15 @@ def _checked(samples: Tensor, asked: Tensor | None, dims: tuple[int, ...], num_u
         raise ValueError("the samples hold NaN or infinity")
     if asked is not None and asked.shape != samples.shape[:1]:
         raise ValueError(f"there must be one label for each of {len(samples)} samples, not {tuple(asked.shape)}")
-    n = min(len(samples), MOST, min(num_unseen, MOST_REAL) // 2)
+    return compared(len(samples), num_unseen)
+
+
+def compared(samples: int, unseen: int) -> int:
+    """How many of so many samples are compared with as many unseen images. Raises ValueError for too few of either."""
+    n = min(samples, MOST, min(unseen, MOST_REAL) // 2)
     if n < FEWEST:
         raise ValueError(
             f"evaluating images needs at least {FEWEST} samples and {2 * FEWEST} unseen images,"
-            f" not {len(samples)} and {num_unseen}"
+            f" not {samples} and {unseen}"
         )
     return n

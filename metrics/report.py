@@ -14,6 +14,7 @@ from metrics.significance import TESTS
 from metrics.table import as_json, table
 from mixture import GaussianMixture
 from runtime.trained import Trained
+from runtime.whole_file import whole_file
 from schedule import step_of
 
 FIELD_SHARES = (0.02, 0.1, 0.3, 0.6)  # of T: the moments at which the score field is drawn
@@ -26,13 +27,14 @@ def write_report(folder: Path, evaluation: Evaluation | None, unseen: DataSet, *
     unseen: the images or the points (with or without their exact distribution) that the evaluation compared with.
     """
     result = {**facts, "figures": as_json(evaluation.rows)} if evaluation else facts
-    (folder / "metrics.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    with whole_file(folder / "metrics.json") as file:
+        file.write(f"{json.dumps(result, indent=2)}\n".encode())
     if evaluation:
         print(table(evaluation.rows, "at most" if isinstance(unseen, PointSet) else "about"))
         if isinstance(unseen, PointSet) and unseen.mixture is None:
             missing = [test.name for test in TESTS if test.name not in result["figures"]]
-            print("  the exact distribution of these points is not known: floors come from held-out points, and there")
-            print(f"  is no {', '.join(missing)}, error of epsilon or KL")
+            print(f"  these points have no exact density ({unseen.inexact}): floors come from other real points, and")
+            print(f"  there is no {', '.join(missing)}, error of epsilon or KL")
     return result
 
 

@@ -168,9 +168,16 @@ def run_tests(e: Evidence) -> list[MetricResult]:
     Raises:
         ValueError: too few samples or real points.
     """
-    if min(len(e.samples), len(e.real)) < FEWEST:
-        raise ValueError(f"an evaluation needs at least {FEWEST} samples and real points, got {len(e.samples)}")
+    check_enough(len(e.samples), len(e.real))
     return [tested(test.name, test.compute(e), level) for test, level in levels(e)]
+
+
+def check_enough(samples: int, real: int) -> None:
+    """Raises ValueError where so many samples and real points are too few for an evaluation."""
+    if min(samples, real) < FEWEST:
+        raise ValueError(
+            f"an evaluation needs at least {FEWEST} samples and real points; there are {samples} and {real}"
+        )
 
 
 def levels(e: Evidence) -> list[tuple[Test, float]]:

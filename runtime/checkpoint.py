@@ -1,7 +1,6 @@
-"""Checkpoints that are either whole or absent: atomic save, checked load, and where the newest one is."""
+"""Checkpoints: saved whole or not at all, checked where they are loaded, and the newest one found."""
 
 import io
-import os
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,10 +8,13 @@ from typing import Any
 
 import torch
 
+from runtime.whole_file import whole_file
+
 NAME = "last.pt"
 ENDINGS = (".pt", ".pth")
 FORMAT = "moonwalk checkpoint 1"
 FOLDERS = ("outputs", "runs")  # where `newest` looks
+NONE_YET = f"checkpoint yet below {' or '.join(FOLDERS)}: run `python train.py` first, or name one"
 
 
 def _named_like_one(path: Path) -> bool:
@@ -26,35 +28,9 @@ def check_name(name: str) -> None:
 
 
 def save(path: str | Path, state: dict[str, Any]) -> None:
-    """Write `state` (tensors, plain containers, numbers, text) to `path`: the old file or the new one, never neither.
-
-    Written beside the target, forced to the disk, then renamed: a crash at any moment leaves a readable file.
-    """
-    path, content = Path(path), io.BytesIO()
-    torch.save({"format": FORMAT, **state}, content)  # into memory: on a full disk its zip writer fails in riddles
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        error.filename = str(path)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """The rename itself must reach the disk (POSIX only: elsewhere folders cannot be opened)."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Write `state` (tensors, plain containers, numbers, text) to `path`, which holds the old state or the new one."""
+    with whole_file(path) as file:
+        torch.save({"format": FORMAT, **state}, file)
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -106,16 +82,25 @@ def newest(root: str | Path = ".") -> Path:
     Raises:
         FileNotFoundError: there is none.
     """
-    for path in filter(_named_like_one, newest_first("*.pt*", root)):
+    for path in all_of_them(root):
         try:
             load(path)
         except ValueError as error:
             print(f"passed over: {error}")
             continue
         return path
-    raise FileNotFoundError(
-        f"no checkpoint yet below {' or '.join(FOLDERS)}: run `python train.py` first, or name one with checkpoint=PATH"
-    )
+    raise FileNotFoundError(f"no readable {NONE_YET}")
+
+
+def all_of_them(root: str | Path = ".") -> list[Path]:
+    """Whatever is named like a checkpoint below outputs/ and runs/, the newest first, unread.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if not (found := [*filter(_named_like_one, newest_first("*.pt*", root))]):
+        raise FileNotFoundError(f"no {NONE_YET}")
+    return found
 
 
 def in_folder(folder: Path) -> Path:

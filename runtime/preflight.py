@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dataset import IMAGE_DATASETS, DataSet
 from diffusion import Loss
 from images.sets import ImageSet
+from metrics.evaluation import check_enough
 from model import check_takes
 from runtime import checkpoint, training_grids
 from runtime import device as devices
@@ -44,11 +45,26 @@ def classes_to_learn(data: DataSet, o: Mapping[str, Any]) -> list[str]:
 LossOf = Callable[[Tensor, Tensor, Tensor], Loss]  # of (x_0, t, eps)
 
 
-def look_at(data: DataSet, trained: Trained, net: nn.Module, loss: LossOf, weights: Tensor, *, total: int) -> None:
+def check_evaluation(unseen: DataSet, eval_samples: int) -> None:
+    """Raises ValueError where the evaluation after the training is bound to fail."""
+    try:
+        check_enough(unseen, eval_samples)
+    except ValueError as error:
+        raise ValueError(f"{error}; eval_samples=0 trains without an evaluation") from error
+
+
+def look_at(
+    data: DataSet, unseen: DataSet, trained: Trained, net: nn.Module, loss: LossOf, weights: Tensor, *, total: int
+) -> None:
     """Print a few lines about a training of `net` over `total` steps, and what looks wrong.
 
     weights: what the loss counts at each step of the process (T,).
+
+    Raises:
+        ValueError: the data, or the samples asked for, are too few for the evaluation that is to follow.
     """
+    if trained.config["eval_samples"]:
+        check_evaluation(unseen, trained.config["eval_samples"])
     device, scheduler, batch_size = trained.device, trained.scheduler, trained.config["batch_size"]
     order = torch.randperm(len(data), generator=generator(trained.config["seed"], "start-up"))
     rows = data[order[:IMAGES_LOOKED_AT] if isinstance(data, ImageSet) else order][0]

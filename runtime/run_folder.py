@@ -16,7 +16,7 @@ except ImportError:  # Windows: nobody keeps two trainings apart there
     fcntl: Any = None
 
 FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
-UNFINISHED = re.compile(r"\..+\.pth?\.\d+")  # what a save writes before it renames it
+UNFINISHED = re.compile(r"\..+(?<!\.rrd)\.\d+")  # see whole_file.unfinished; of a recording it is worth keeping
 
 
 @contextmanager
@@ -33,8 +33,8 @@ def taken(folder: Path, new: bool) -> Iterator[None]:
             _lock(descriptor, folder)
         if new and set(os.listdir(folder)) - {".hydra"}:
             raise ValueError(f"{folder} already holds a run; choose another task_name")
-        for path in folder.iterdir():
-            if UNFINISHED.fullmatch(path.name):  # of a save that was killed
+        for path in [*folder.rglob(".*")]:
+            if UNFINISHED.fullmatch(path.name):  # of a process that was killed
                 path.unlink()
         yield
     except OSError as error:

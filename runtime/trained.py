@@ -200,7 +200,7 @@ def take_weights(net: nn.Module, weights: dict[str, Tensor], path: str | Path) -
 
 def _normaliser(parts: Mapping[str, Tensor]) -> Normaliser:
     """Raises ValueError where mean and std are not those of points or images."""
-    mean, std = parts["mean"], parts["std"]
+    mean, std = (parts["mean"], parts["std"]) if isinstance(parts, Mapping) else (None, None)
     if not isinstance(mean, Tensor) or not isinstance(std, Tensor):
         raise ValueError("its normaliser is not of tensors")
     mean, std = floats(mean, "mean"), floats(std, "std")

@@ -21,6 +21,7 @@ from images.sets import ImageSet
 from runtime.moments import Moment
 from runtime.randomness import generator
 from runtime.trained import Trained
+from runtime.whole_file import whole_file
 from sampler import State, ddim
 from schedule import evenly, step_of
 from viz import films as animation
@@ -66,7 +67,8 @@ class Grids:
             if self.save:
                 self.folder.mkdir(exist_ok=True)
                 self.saved.append(self.folder / f"denoise_progress_ep{epoch}_{name}.png")
-                Image.fromarray(pixels).save(self.saved[-1])
+                with whole_file(self.saved[-1]) as file:
+                    Image.fromarray(pixels).save(file, "PNG")
             if self.show:
                 self.show(pixels)
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from dataset import DataSet
 from images.sets import ImageSet
-from loss.log import ExcessLog, LossLog
+from loss.log import ExcessLog, LossLog, secure
 from metrics.bayes import bayes_floor, excess, make_probes
 from mixture import GaussianMixture
 from runtime import checkpoint
@@ -39,8 +39,8 @@ def watched(
 ) -> Iterator[list[Watcher]]:
     """All that watches a training, as trained.config asks for it, in the order in which it is called.
 
-    The checkpoint comes last: whatever it counts as done is in the other files by then. A recording ends with
-    `stack`, everything else where the training ends.
+    The checkpoint comes last: whatever it counts as done is in the other files by then, and rows of tables are on the
+    disk. A recording ends with `stack`, everything else where the training ends.
     """
     o, start, finite = trained.config, begin.done, Finite(folder, trained, learner, data)
     watchers: list[Watcher] = [finite, LossLog(folder, start), ProgressBar(start, total)]
@@ -135,6 +135,7 @@ class Checkpoints:
             state = {"step": moment.done, "moment": now, **self.facts, **self.finite.learner.state()}
             if name := checkpoint.not_finite(state):
                 raise self.finite.diverged(moment, f"{name} is not finite")
+            secure(self.path.parent)
             checkpoint.save(self.path, state)
 
     def close(self) -> None:

@@ -25,9 +25,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         points, whole = crash_points(place)
-        for full in (False, True):
-            found = Counter(crash(place, whole, at, full, report=at % 8 == 0) for at in range(1, points + 1))
-            print(f"{'disk full' if full else 'killed'} at {points} points: {dict(found)}", flush=True)
+        for how in ("killed", "disk full", "power cut"):
+            found = Counter(crash(place, whole, at, how, report=at % 8 == 0) for at in range(1, points + 1))
+            print(f"{how} at {points} points: {dict(found)}", flush=True)
         refused, right = damage(whole / "last.pt", TRUNCATIONS, FLIPS, seed=0)
         print(
             f"{TRUNCATIONS} truncations, {FLIPS} flips: {refused} refused, {right} with the right content", flush=True

@@ -100,15 +100,17 @@ def assert_same_run(one, other):
 # ---------------------------------------------------------------- crash points
 
 
-def break_files(folder, log, at, full):
+def break_files(folder, log, at, how):
     """From now on, before the `at`-th operation on a file in `folder`, this process is killed, or the disk is full.
+
+    Where the power is cut, rows of tables that have not been forced to the disk are lost as well.
 
     Python's own implementation of files stands in for that in C, because it goes through os.open and os.write. Each
     operation is noted in the file descriptor `log`; of a write that kills, half is done.
     """
     builtins.open = io.open = _pyio.open
     real = {name: getattr(os, name) for name in OPERATIONS}
-    ours, count = set(), 0
+    ours, count, safe = {}, 0, {}
 
     def broken(name):
         def operation(what, *args, **options):
@@ -118,16 +120,20 @@ def break_files(folder, log, at, full):
                 return real[name](what, *args, **options)
             count += 1
             real["write"](log, f"{name}\n".encode())
+            if name == "fsync" and what in ours:
+                safe[ours[what]] = os.fstat(what).st_size
             needs_room = name != "unlink" and (name != "open" or args[0] & os.O_CREAT)
-            if full and count >= at and needs_room:
+            if how == "disk full" and count >= at and needs_room:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            if not full and count == at:
+            if how != "disk full" and count == at:
                 if name == "write":
                     real["write"](what, args[0][: len(args[0]) // 2])
+                for table in folder.glob("*.csv") if how == "power cut" else ():
+                    real["truncate"](table, min(table.stat().st_size, safe.get(table, 0)))
                 os.kill(os.getpid(), signal.SIGKILL)
             result = real[name](what, *args, **options)
             if name == "open":
-                ours.add(result)
+                ours[result] = Path(os.fsdecode(what))
             return result
 
         return operation
@@ -136,14 +142,14 @@ def break_files(folder, log, at, full):
         setattr(os, name, broken(name))
 
 
-def operations(folder, log, at=10**9, full=False):
+def operations(folder, log, at=10**9, how="killed"):
     """What a training in `folder` does with its files until it breaks down; and the status of its process."""
     descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     errors = os.open(f"{log}.err", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
 
     def work():
         os.dup2(errors, 2)
-        break_files(folder, descriptor, at, full)
+        break_files(folder, descriptor, at, how)
         training(POINTS, folder, report=False)
 
     folder.mkdir()
@@ -162,14 +168,14 @@ def crash_points(place):
     return len(done), place / "whole"
 
 
-def crash(place, whole, at, full, report=False):
+def crash(place, whole, at, how, report=False):
     """Break a training down at one point; then it must go on, in its folder, to the same end. Returns the operation."""
     folder, log = place / "run", place / "log"
     shutil.rmtree(folder, ignore_errors=True)
-    done, status = operations(folder, log, at, full)
+    done, status = operations(folder, log, at, how)
     said, last, code = Path(f"{log}.err").read_text(), done[at - 1], os.waitstatus_to_exitcode(status)
     saved = EVERY * done[: at - 1].count("replace")
-    if not full:
+    if how != "disk full":
         assert code == -signal.SIGKILL, (at, last, said)
     elif saved < POINTS.max_steps:  # else all was written before the disk was full
         words = f"the last checkpoint, of step {saved}, is intact" if saved else "there is no checkpoint yet"

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from runtime import checkpoint
+from runtime.trained import load
+from runtime.whole_file import whole_file
 
 
 @pytest.fixture
@@ -127,3 +129,23 @@ def test_a_checkpoint_of_any_name_is_found(tmp_path, name):
 def test_names_that_nobody_would_find_are_refused(name):
     with pytest.raises(ValueError, match="ckpt_save_name must be a file name"):
         checkpoint.check_name(name)
+
+
+def test_a_file_is_whole_or_absent(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), whole_file(path) as file:
+        file.write(b"half of the n")
+        raise RuntimeError
+    assert path.read_text() == "old" and [*tmp_path.iterdir()] == [path]
+    with whole_file(path) as file:
+        file.write(b"new")
+    assert path.read_text() == "new" and [*tmp_path.iterdir()] == [path]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("normaliser", [torch.ones(3), [torch.ones(2)], "mean"])
+def test_a_normaliser_that_is_no_dictionary_is_refused(normaliser, tmp_path):
+    checkpoint.save(tmp_path / "last.pt", {"normaliser": normaliser, "classes": []})
+    with pytest.raises(ValueError, match="its normaliser is not of tensors"):
+        load(tmp_path, torch.device("cpu"))

@@ -18,6 +18,7 @@ GROUND = (
     "runtime.checkpoint",
     "runtime.moments",
     "runtime.arrays",
+    "runtime.whole_file",
 )
 
 # From the ground up: each may import what stands in the lines above its own, and its own room or line.

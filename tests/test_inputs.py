@@ -149,7 +149,15 @@ def test_training_with_little_noise_says_which_figures_are_missing(noise, tmp_pa
     )
     done = command(line, tmp_path)
     assert done.returncode == 0, done.stderr
-    assert ("is not known" in done.stdout) == (noise == "0.001")
+    words = "no exact density (their noise is too small for one): floors come from other real points"
+    assert (words in done.stdout) == (noise == "0.001")
+
+
+def test_too_few_points_for_the_evaluation_are_refused_before_the_training(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(300, 2)))
+    done = command("train.py dataset=file dataset.path=x.npy max_steps=3 task_name=run", tmp_path)
+    assert done.returncode == 1 and "eval_samples=0 trains without" in done.stderr
+    assert "30" in done.stderr and not (tmp_path / "run").exists()
 
 
 # ---------------------------------------------------------------- checkpoints

@@ -299,3 +299,21 @@ def test_each_part_of_a_training_has_its_recording(tmp_path):
     assert (tmp_path / "run/training.rrd").read_bytes() == first
     assert (tmp_path / "run/training-2.rrd").read_bytes() == first[:-100]
     assert (tmp_path / "run/training-3.rrd").exists() and not list((tmp_path / "run").glob(".*rrd*"))
+
+
+def test_a_sweep_and_a_checkpoint_without_options_are_refused(tmp_path):
+    (tmp_path / "run").mkdir()
+    checkpoint.save(tmp_path / "run" / "last.pt", {"step": 3})
+    done = command("train.py -m resume=run max_steps=20,30", tmp_path)
+    assert done.returncode == 1 and done.stderr.strip() == "resume= goes on with one training: leave out -m"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    done = command("train.py resume=run", tmp_path)
+    assert done.returncode == 1 and "the checkpoint of run cannot be resumed: it lacks its options" in done.stderr
+
+
+def test_a_recording_that_cannot_be_written_ends_in_one_sentence(tmp_path):
+    shell = ["bash", "-c", f"ulimit -f 100; exec {sys.executable} {ROOT / 'main.py'} viewer=file"]
+    done = subprocess.run(shell, cwd=tmp_path, env={**QUIET, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.strip() == "cannot write the recording outputs/forward.rrd, most likely because the disk is full"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -1,5 +1,6 @@
 """Short films of the processes, of points or of a grid of images: GIF, or MP4 where ffmpeg is found."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from metrics.scene import Process, Scene, checked_points
+from runtime.whole_file import unfinished, whole_file
 from schedule import evenly
 from viz.colours import DATA, hex_colour, noise_colours
 from viz.image_grids import Sheet, arranged, grid_picture
@@ -196,7 +198,9 @@ def _write_gif(
     images = [Image.fromarray(p).quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
     duration = [round(1000 / frames_per_s)] * len(images)
     duration[-1] = round(1000 * HELD_S)
-    images[0].save(path, save_all=True, append_images=images[1:], duration=duration, loop=0, optimize=False)
+    options = {"append_images": images[1:], "duration": duration, "loop": 0, "optimize": False}
+    with whole_file(path) as file:
+        images[0].save(file, "GIF", save_all=True, **options)
 
 
 def _write_mp4(pictures: list[NDArray[np.uint8]], path: Path, frames_per_s: int) -> None:
@@ -204,14 +208,18 @@ def _write_mp4(pictures: list[NDArray[np.uint8]], path: Path, frames_per_s: int)
     held = [pictures[-1]] * round(HELD_S * frames_per_s)
     raw = b"".join(p[:height, :width].tobytes() for p in [*pictures, *held])
     size = f"{width}x{height}"
-    done = subprocess.run(
-        ["ffmpeg", "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size,
-         "-r", str(frames_per_s), "-i", "-", "-pix_fmt", "yuv420p", str(path)],
-        input=raw, capture_output=True,
-    )  # fmt: skip
-    if done.returncode:
-        path.unlink(missing_ok=True)
-        raise OSError(f"ffmpeg could not write {path}: {done.stderr.decode(errors='replace').strip()}")
+    temporary = unfinished(path)  # ffmpeg goes back and forth in a file, so that it needs one on the disk
+    try:
+        done = subprocess.run(
+            ["ffmpeg", "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size,
+             "-r", str(frames_per_s), "-i", "-", "-pix_fmt", "yuv420p", "-f", "mp4", str(temporary)],
+            input=raw, capture_output=True,
+        )  # fmt: skip
+        if done.returncode:
+            raise OSError(f"ffmpeg could not write {path}: {done.stderr.decode(errors='replace').strip()}")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def save_scene(scene: Scene, path: Path) -> Path:
@@ -219,7 +227,8 @@ def save_scene(scene: Scene, path: Path) -> Path:
     arrays: dict[str, Any] = {} if scene.data is None else {"data": scene.data}
     for p in scene.processes:
         arrays |= {p.side: p.states, f"{p.side}_steps": p.steps}
-    np.savez(path, **arrays)
+    with whole_file(path) as file:
+        np.savez(file, **arrays)
     return path
 
 

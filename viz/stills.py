@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from runtime.whole_file import whole_file
 from viz.colours import DATA, GENERATED, hex_colour, noise_colours
 
 GREY, ORANGE, BLUE = hex_colour(DATA), hex_colour(GENERATED), "#2f6db5"
@@ -16,7 +17,8 @@ def save(figure: Figure, path: str | Path) -> Path:
     """Write a picture (the folder is made where it is missing) and return its path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with whole_file(path) as file:
+        figure.savefig(file, dpi=120, format=path.suffix.lstrip(".") or None)
     return path
 
 

@@ -14,10 +14,13 @@ from pathlib import Path
 
 import rerun as rr
 
+from runtime.whole_file import unfinished
+
 VIEWERS = ("auto", "window", "web", "file")
 PATIENCE_S = 20.0
 SETTLED_S = 3.0  # a window that cannot open has ended by then, though it may have listened for a moment
 QUIET = {"CI": "1"}  # under which rerun's program neither looks up its analytics host nor writes its analytics files
+QUIET_LOG = "warn,re_log_encoding=off,re_sdk=off"  # what fails there, _finish says in a sentence
 LOOPBACK = "127.0.0.1"  # whoever shares the network must not see the recording
 
 
@@ -44,32 +47,40 @@ def recording(
         raise ValueError(f"viewer must be one of {', '.join(VIEWERS)}; got {viewer!r}")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.touch()  # says in Python's own words when the folder cannot be written to
+    temporary = unfinished(path)
+    temporary.touch()  # says in Python's own words when the folder cannot be written to
     with _ending_politely():
         server = None
         try:
             server = _server(viewer, port, live)
-            rec = _stream(app_id, unfinished, server)
+            rec = _stream(app_id, temporary, server)
             if server and live and viewer == "web":
                 print(f"recording: watch it grow at  {server.page}", flush=True)
             yield rec
-            rec.flush()
-            rec.disconnect()
-            os.replace(unfinished, path)
+            _finish(rec, path)
+            os.replace(temporary, path)
             _show(path, viewer, server)
         finally:
-            unfinished.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             if server and viewer == "web":  # a window stays open for the person who looks at it
                 server.stop()
 
 
 def _stream(app_id: str, file: Path, server: "_Server | None") -> rr.RecordingStream:
+    os.environ.setdefault("RUST_LOG", QUIET_LOG)
     rr.set_strict_mode(True)  # otherwise bad data become an empty entity and a warning
     rec = rr.RecordingStream(app_id)
     rec.set_log_time_enabled(False)
     rec.set_sinks(rr.FileSink(str(file)), *([rr.GrpcSink(server.address)] if server else []))
     return rec
+
+
+def _finish(rec: rr.RecordingStream, path: Path) -> None:
+    try:
+        rec.flush()
+    except RuntimeError as error:  # rerun keeps the cause to its log
+        raise OSError(f"cannot write the recording {path}, most likely because the disk is full") from error
+    rec.disconnect()
 
 
 @contextmanager
