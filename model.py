@@ -92,8 +92,16 @@ def build_model(name: str, dims: tuple[int, ...], num_timesteps: int, num_labels
 
 
 def hidden_matrices(net: nn.Module) -> list[Tensor]:
-    """The weights between hidden layers, which Muon may train: of an MLP, the others have none or keep theirs."""
-    return [layer.weight for layer in net.layers if isinstance(layer, nn.Linear)] if isinstance(net, MLP) else []
+    """The weights between hidden layers, which Muon may train; of a UNet, convolutions too.
+
+    The first and the last layer and the embeddings keep AdamW; other networks have none or keep theirs.
+    """
+    if isinstance(net, MLP):
+        return [layer.weight for layer in net.layers if isinstance(layer, nn.Linear)]
+    if isinstance(net, UNet):
+        inner = (net.down, net.bottleneck, net.up)
+        return [weight for part in inner for weight in part.parameters() if weight.ndim > 1]
+    return []
 
 
 def check_takes(name: str, images: bool) -> None:

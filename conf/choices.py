@@ -19,7 +19,7 @@ LOSS_WEIGHTS = {
     "v": "that of the velocity does",
     "min_snr": "steps with little noise count less",
 }
-OPTIMIZERS = {"muon": "Muon for the hidden matrices of an mlp, AdamW for the rest", "adamw": "AdamW for all"}
+OPTIMIZERS = {"muon": "Muon for the weights between hidden layers, AdamW for the rest", "adamw": "AdamW for all"}
 
 # ---------------------------------------------------------------- sampling
 

@@ -1,4 +1,4 @@
-"""The optimizers of a training: Muon for the hidden matrices of a network that has some, AdamW for all else."""
+"""The optimizers of a training: Muon for the weights between hidden layers, AdamW for all else."""
 
 import math
 from collections.abc import Iterable

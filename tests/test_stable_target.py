@@ -146,3 +146,24 @@ def test_muon_descends_and_its_step_has_the_size_that_it_says():
         if i == 0:
             assert 0.3 < float(weight.detach().square().mean().sqrt()) / (0.02 * 0.5) < 1.3
     assert float((weight.detach() - goal).square().mean()) < 0.01 * float(goal.square().mean())
+
+
+def test_muon_takes_the_inner_weights_of_a_unet():
+    net = build_model("unet_small", (1, 8, 8), 10, num_labels=3)
+    taken = {id(weight) for weight in hidden_matrices(net)}
+    others = {
+        name.split(".")[0] for name, weight in net.named_parameters() if id(weight) not in taken and weight.ndim > 1
+    }
+    assert others == {"time", "label", "stem", "head"}
+    assert all(weight.ndim in (2, 4) for weight in hidden_matrices(net))
+
+
+def test_a_convolution_is_a_matrix_to_muon():
+    g = torch.Generator().manual_seed(0)
+    weight, grad = torch.randn(6, 4, 3, 3, generator=g), torch.randn(6, 4, 3, 3, generator=g)
+    kernel, matrix = weight.clone().requires_grad_(), weight.flatten(1).clone().requires_grad_()
+    for parameter in (kernel, matrix):
+        parameter.grad = grad.view_as(parameter).clone()
+        Muon([parameter], lr=0.02).step()
+    assert torch.equal(kernel.flatten(1), matrix)
+    assert not torch.equal(kernel, weight)
