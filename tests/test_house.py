@@ -29,6 +29,7 @@ FLOORS = [
     ("diffusion",),
     ("sampler",),
     ("images",),
+    ("points",),
     ("dataset", "loader", "model"),
     ("loss.log",),
     ("runtime.trained",),
