@@ -54,7 +54,7 @@ def glyph(font: ImageFont.FreeTypeFont, code: int) -> Image.Image:
 
 
 def _coloured(page: Image.Image) -> bool:
-    return any(low < 255 for low, _ in page.getextrema())
+    return bool((np.asarray(page) < 255).any())
 
 
 def draw_glyphs() -> tuple[np.ndarray, np.ndarray, list[str]]:
