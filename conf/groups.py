@@ -13,8 +13,9 @@ def noise(default: float, around: str = "the curve") -> Any:
 
 @dataclass
 class Embedded:
-    """What every synthetic point set has."""
+    """What every synthetic point set has; its name comes first, as in all groups."""
 
+    name: str = option("", "which set")
     embed: int | None = option(
         None,
         "dimensions to place the set in, by a random orthogonal map that is the same for every seed; the noise then"
