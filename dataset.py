@@ -4,10 +4,8 @@
 """
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,8 +14,10 @@ from sklearn.datasets import make_moons
 from torch import Tensor
 
 from images.sets import IMAGE_DATASETS, ImageSet, held_out_images, make_images
-from mixture import FINEST_EXACT, GaussianMixture, curve, mixed
-from runtime.arrays import floats, numbers
+from mixture import FINEST_EXACT, GaussianMixture, mixed
+from points import curves, drawings
+from points.files import read_table
+from runtime.arrays import numbers
 from runtime.randomness import generator, integer_seed
 
 
@@ -28,11 +28,12 @@ def create_moon_dataset(n_samples: int = 500, noise: float = 0.05, seed: int = 0
 
 @dataclass(frozen=True)
 class PointSet:
-    """Points (N, d), float32 or (see read_points) float64, the part of the set that each belongs to (N,) int64, and the
-    distributions they come from.
+    """Points (N, d), float32 or (see read_table) float64, the part of the set that each belongs to (N,) int64, and the
+    distributions they come from. A set of a single part has no labels.
 
     mixture: the exact distribution of all points; parts: that of each label. A file of points has neither, nor has
-    noise too small for an exact density; `inexact` says why. `self[i]` returns tensors: (points,) or (points, labels).
+    noise too small for an exact density; `inexact` says why. names: of the labels; by default their numbers.
+    `self[i]` returns tensors: (points,) or (points, labels).
     """
 
     points: np.ndarray
@@ -40,6 +41,7 @@ class PointSet:
     mixture: GaussianMixture | None = None
     parts: Sequence[GaussianMixture] = ()
     inexact: str = "they come from a file"
+    names: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.points, np.ndarray) or self.points.dtype not in (np.float32, np.float64):
@@ -59,69 +61,28 @@ class PointSet:
     @property
     def classes(self) -> list[str]:
         """Names of the labels."""
-        return [] if self.labels is None else [str(i) for i in range(int(self.labels.max()) + 1)]
+        if self.labels is None:
+            return []
+        return [*self.names] or [str(i) for i in range(max(len(self.parts), int(self.labels.max()) + 1))]
 
 
 DataSet = PointSet | ImageSet
-LARGEST = 1e100  # of a coordinate: the squares of larger ones come near to what float64 holds
 FRESH = 20_000  # points to evaluate on where they can be drawn but have no exact density
-BLURRED = 1e-4  # of a standard deviation: rounding to float32 may move a point by as much
-
-
-# ---------------------------------------------------------------- exact distributions: a list of parts for each set
-
-
-def moons(noise: float) -> list[GaussianMixture]:
-    """scikit-learn's two moons: the upper half circle, then the lower."""
-    return [
-        curve(lambda a: np.stack([np.cos(a), np.sin(a)], 1), 0, math.pi, noise, math.pi),
-        curve(lambda a: np.stack([1 - np.cos(a), 0.5 - np.sin(a)], 1), 0, math.pi, noise, math.pi),
-    ]
-
-
-def circles(noise: float, factor: float) -> list[GaussianMixture]:
-    """Two circles around the origin: radius 1, then radius `factor`."""
-    return [
-        curve(lambda a, r=r: r * np.stack([np.cos(a), np.sin(a)], 1), 0, 2 * math.pi, noise, 2 * math.pi * r)
-        for r in (1.0, factor)
-    ]
-
-
-def gaussians(noise: float, modes: int) -> list[GaussianMixture]:
-    """Equal Gaussians on a circle of radius 1."""
-    angles = 2 * math.pi * torch.arange(modes) / modes
-    return [GaussianMixture(torch.stack([a.cos(), a.sin()])[None], noise**2) for a in angles]
-
-
-def swiss_roll(noise: float) -> list[GaussianMixture]:
-    """The rolled-up line of scikit-learn's swiss roll, without its depth, scaled to radius 1."""
-    return [curve(lambda a: _arm(a / (4.5 * math.pi), a), 1.5 * math.pi, 4.5 * math.pi, noise, 9.5)]
-
-
-def spirals(noise: float, arms: int) -> list[GaussianMixture]:
-    """Arms that wind outwards from near the centre, one and a half turns, to radius 1."""
-    return [
-        curve(lambda a, k=k: _arm(a, 3 * math.pi * a + 2 * math.pi * k / arms), 0.1, 1, noise, 8.6) for k in range(arms)
-    ]
-
-
-def helix(noise: float) -> list[GaussianMixture]:
-    """A screw line in three dimensions: two turns of radius 1, height 2."""
-    turns = 4 * math.pi
-    return [curve(lambda a: np.stack([np.cos(a), np.sin(a), 2 * a / turns - 1], 1), 0, turns, noise, turns + 2)]
-
-
-def _arm(radius: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
-
-
+# Each gives the parts of a set's exact distribution, of equal mass, from the set's options.
 DATASETS: dict[str, Callable[..., list[GaussianMixture]]] = {
-    "moons": moons,
-    "circles": circles,
-    "gaussians": gaussians,
-    "swiss_roll": swiss_roll,
-    "spirals": spirals,
-    "helix": helix,
+    "moons": curves.moons,
+    "circles": curves.circles,
+    "gaussians": curves.gaussians,
+    "grid": curves.grid,
+    "checkerboard": curves.checkerboard,
+    "swiss_roll": curves.swiss_roll,
+    "swiss_roll_3d": curves.swiss_roll_3d,
+    "s_curve": curves.s_curve,
+    "spirals": curves.spirals,
+    "pinwheel": curves.pinwheel,
+    "helix": curves.helix,
+    "text": drawings.text,
+    "picture": drawings.picture,
 }
 
 
@@ -142,11 +103,14 @@ def make_sets(name: str, n_samples: int | None, seed: int, **options: Any) -> tu
     return held_out_images(make_images(name, n_samples=n_samples, seed=seed, **options), name, **options)
 
 
-def make_dataset(name: str, n_samples: int | None, seed: int, **options: Any) -> PointSet:
+def make_dataset(name: str, n_samples: int | None, seed: int, embed: int | None = None, **options: Any) -> PointSet:
     """n_samples points of the set of that name (a key of DATASETS, or "file"), with its exact distribution.
+
+    embed: the number of dimensions to place a synthetic set in (see embedded).
 
     Raises:
         ValueError: no such set or option of it, or a file that holds no points.
+        FileNotFoundError: no such file.
     """
     if n_samples is not None and n_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {n_samples}")
@@ -154,6 +118,26 @@ def make_dataset(name: str, n_samples: int | None, seed: int, **options: Any) ->
         return read_points(n_samples=n_samples, seed=seed, **options)
     if n_samples is None:
         raise ValueError(f"dataset={name} has no fixed size: set num_samples, the number of points to draw")
+    parts = exact_parts(name, embed, **options)
+    mixture = mixed(parts)
+    if name == "moons" and embed is None:
+        points, labels = make_moons(n_samples, random_state=integer_seed(seed, "dataset") % 2**32, **options)
+    else:
+        part_of_centre = torch.cat([torch.full((len(part.centres),), i) for i, part in enumerate(parts)])
+        points, centre = mixture.sample_parts(n_samples, generator(seed, "dataset"))
+        labels = part_of_centre[centre]
+    points = np.asarray(points, np.float32)
+    known = np.asarray(labels, np.int64) if len(parts) > 1 else None
+    exact = max(len(part.centres) for part in parts) <= FINEST_EXACT and not 0 < float(mixture.variance[0]) < 1e-12
+    return (
+        PointSet(points, known, mixture, parts)
+        if exact
+        else PointSet(points, known, inexact="their noise is too small for one")
+    )
+
+
+def exact_parts(name: str, embed: int | None = None, **options: Any) -> list[GaussianMixture]:
+    """The parts of a synthetic set's exact distribution, of equal mass; raises as make_dataset."""
     if name not in DATASETS:
         raise ValueError(
             f"dataset {name!r} is unknown; choose one of {', '.join([*DATASETS, 'file', *IMAGE_DATASETS])}"
@@ -164,64 +148,40 @@ def make_dataset(name: str, n_samples: int | None, seed: int, **options: Any) ->
         parts = DATASETS[name](**options)
     except TypeError as error:
         raise ValueError(f"dataset={name} does not take these options: {error}") from error
-    mixture = mixed(parts)
-    if name == "moons":
-        points, labels = make_moons(n_samples, random_state=integer_seed(seed, "dataset") % 2**32, **options)
-    else:
-        part_of_centre = torch.cat([torch.full((len(part.centres),), i) for i, part in enumerate(parts)])
-        points, centre = mixture.sample_parts(n_samples, generator(seed, "dataset"))
-        labels = part_of_centre[centre]
-    data = PointSet(np.asarray(points, np.float32), np.asarray(labels, np.int64), mixture, parts)
-    exact = max(len(part.centres) for part in parts) <= FINEST_EXACT and not 0 < float(mixture.variance[0]) < 1e-12
-    return data if exact else PointSet(data.points, data.labels, inexact="their noise is too small for one")
+    if embed is None:
+        return parts
+    if embed < parts[0].dim:
+        raise ValueError(f"dataset.embed={embed} is too small: dataset={name} has {parts[0].dim} dimensions itself")
+    return [embedded(part, embed) for part in parts]
+
+
+def embedded(mixture: GaussianMixture, dim: int) -> GaussianMixture:
+    """A mixture with equal noise in all directions, placed in `dim` dimensions by a random orthogonal map.
+
+    The noise then fills all of them. The map depends on `dim` alone and not on the seed of the points: points drawn
+    anew, to compare with, must lie on the same plane.
+    """
+    square = torch.randn(dim, dim, generator=generator(0, "embedding", dim), dtype=torch.float64)
+    plane = torch.linalg.qr(square).Q[:, : mixture.dim]
+    return GaussianMixture(mixture.centres @ plane.T, float(mixture.variance[0]), mixture.weights)
 
 
 def held_out(data: PointSet) -> tuple[PointSet, PointSet]:
     """The first four fifths of a file's points to train on, the rest to evaluate on."""
-    cut = max(1, len(data.points) * 4 // 5)
-    return PointSet(data.points[:cut]), PointSet(data.points[cut:])
+    cut = max(1, len(data) * 4 // 5)
+    halves = slice(cut), slice(cut, None)
+    train, unseen = (
+        replace(data, points=data.points[rows], labels=None if data.labels is None else data.labels[rows])
+        for rows in halves
+    )
+    return train, unseen
 
 
-def read_points(path: str | None, n_samples: int | None, seed: int) -> PointSet:
-    """At most n_samples points, chosen at random, of an .npy file or of a table of numbers in text.
-
-    They are float32, or float64 where float32 would blur them or their squares would not fit into it.
-
-    Raises:
-        ValueError: no path, or the file is not a finite table of at least 2 columns and 2 rows, of sizes up to LARGEST.
-        FileNotFoundError: no such file.
-    """
-    if not path:
-        raise ValueError("dataset=file needs dataset.path=FILE, an .npy file or a table of numbers")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an empty file gives one; the sentence below is enough
-            table = (
-                np.load(path) if Path(path).suffix == ".npy" else np.loadtxt(path, delimiter=_delimiter(path), ndmin=2)
-            )
-    except (ValueError, EOFError, MemoryError, TypeError) as error:
-        raise ValueError(f"{path} is not a table of numbers: {error}") from error
-    points = floats(table, str(path)).double().numpy()
-    if points.ndim != 2 or points.shape[1] < 2 or len(points) < 2:
-        raise ValueError(f"{path} must hold an array of shape (N, d) with N and d at least 2, not {points.shape}")
-    if (largest := np.abs(points).max()) > LARGEST:
-        raise ValueError(f"{path} holds numbers as large as {largest:.1g}: give the points in larger units")
-    order = torch.randperm(len(points), generator=generator(seed, "dataset"))[:n_samples]
-    return PointSet(_as_short_as_possible(points[order.numpy()]))
-
-
-def _as_short_as_possible(points: np.ndarray) -> np.ndarray:
-    """Points (N, d) in float32 where that holds them, their differences and their squares."""
-    spread = points.std(0)
-    if np.abs(points).max() > 1e15 or (spread[spread > 0] < 1e-15).any():
-        return points
-    short = points.astype(np.float32)
-    return short if (np.abs(short - points).max(0) <= BLURRED * spread)[np.ptp(points, 0) > 0].all() else points
-
-
-def _delimiter(path: str) -> str | None:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return "," if "," in file.readline() else None
+def read_points(path: str | None, n_samples: int | None, seed: int, label: str | None = None) -> PointSet:
+    """At most n_samples points of a file, chosen at random: see points.files.read_table, also for what it raises."""
+    points, labels, names = read_table(path, label)
+    order = torch.randperm(len(points), generator=generator(seed, "dataset"))[:n_samples].numpy()
+    return PointSet(points[order], None if labels is None else labels[order], names=names)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from runtime.arrays import floats
 PANEL, NODES, MOST_PANELS = 36, 78, 55  # of a curve: standard deviations a panel, nodes in each, panels at most
 FINEST_EXACT = NODES * MOST_PANELS  # centres of a curve; with more, a mixture is for drawing from only
 FINEST = 3000  # panels of those
+FINEST_SIDE = 700  # nodes along each side of a surface at most; the square of it is for drawing from only
 CHUNK = 1 << 19  # point-centre pairs held at once: 4 MiB in float64, which stay in the CPU's cache
 
 
@@ -198,6 +199,29 @@ def curve(
     return GaussianMixture(
         torch.from_numpy(path(parameter)), noise**2, torch.from_numpy(np.tile(weights / 2, panels) / panels)
     )
+
+
+def surface(
+    sheet: Callable[[np.ndarray, np.ndarray], np.ndarray], noise: float, lengths: tuple[float, float]
+) -> GaussianMixture:
+    """A surface, uniform in its two parameters from 0 to 1, with Gaussian noise around it; otherwise as `curve`.
+
+    Args:
+        sheet: parameters (M,) and (M,) -> points (M, d); smooth.
+        lengths: the largest lengths of its derivatives in either parameter.
+
+    Gauss-Legendre nodes in both, fewer than a curve's: 1.4 per standard deviation and 6 more. Of the sets with their
+    default noise, against 6 times as many nodes, log p is wrong by less than 2e-6 nats within 4 standard deviations of
+    the surface, 1e-4 within 8 and 2e-3 within 16.
+    """
+    rules = []
+    for length in lengths:
+        count = math.ceil(min(1.4 * length / noise + 6, FINEST_SIDE)) if noise > 0 else FINEST_SIDE
+        nodes, weights = np.polynomial.legendre.leggauss(count)
+        rules.append(((nodes + 1) / 2, weights / 2))
+    (u, across), (v, along) = rules
+    points = sheet(np.repeat(u, len(v)), np.tile(v, len(u)))
+    return GaussianMixture(torch.from_numpy(points), noise**2, torch.from_numpy(np.outer(across, along).reshape(-1)))
 
 
 def mixed(mixtures: list[GaussianMixture]) -> GaussianMixture:

@@ -61,7 +61,7 @@ def to_overrides(argv: Sequence[str]) -> list[str]:
     if TRAIN_DDPM_MODEL in argv:
         chosen = {word.split("=")[0] for word in overrides}
         overrides = [f"{group}={choice}" for group, choice in DDPM_MODEL.items() if group not in chosen] + overrides
-    if "dataset=file" in overrides:  # its --data-path is a file
+    if {"dataset=file", "dataset=picture"} & set(overrides):  # their --data-path is a file
         overrides = [re.sub(r"^dataset\.root=", "dataset.path=", word) for word in overrides]
     return hydra + overrides
 

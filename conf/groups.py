@@ -1,64 +1,132 @@
 """What can be chosen by name, dataset=... and model=..., with the options of each choice."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from conf.choices import SAMPLING_DEFAULTS, TARGETS, meanings
 from conf.option import option
 
 
-def noise(default: float) -> Any:
-    return option(default, "standard deviation of the Gaussian noise around the curve", low=0)
+def noise(default: float, around: str = "the curve") -> Any:
+    return option(default, f"standard deviation of the Gaussian noise around {around}", low=0)
 
 
 @dataclass
-class Moons:
+class Embedded:
+    """What every synthetic point set has; its name comes first, as in all groups."""
+
+    name: str = option("", "which set")
+    embed: int | None = option(
+        None,
+        "dimensions to place the set in, by a random orthogonal map that is the same for every seed; the noise then"
+        " fills all of them",
+        low=2,
+        high=4096,
+    )
+
+
+@dataclass
+class Moons(Embedded):
     name: str = option("moons", "two interleaved half circles", choices=("moons",))
     noise: float = noise(0.05)
 
 
 @dataclass
-class Circles:
+class Circles(Embedded):
     name: str = option("circles", "one circle inside another", choices=("circles",))
     noise: float = noise(0.05)
     factor: float = option(0.5, "radius of the inner circle; the outer one has 1", above=0, below=1)
 
 
 @dataclass
-class Gaussians:
+class Gaussians(Embedded):
     name: str = option("gaussians", "Gaussians of equal weight on a circle of radius 1", choices=("gaussians",))
     noise: float = option(0.1, "standard deviation of each Gaussian", low=0)
     modes: int = option(8, "number of Gaussians", low=1)
 
 
 @dataclass
-class SwissRoll:
+class Grid(Embedded):
+    name: str = option("grid", "Gaussians of equal weight on a square grid from -1 to 1", choices=("grid",))
+    noise: float = option(0.05, "standard deviation of each Gaussian", low=0)
+    side: int = option(5, "Gaussians along each side", low=1, high=60)
+
+
+@dataclass
+class Checkerboard(Embedded):
+    name: str = option("checkerboard", "the black squares of a board of 4 x 4", choices=("checkerboard",))
+    noise: float = noise(0.03, "the squares")
+
+
+@dataclass
+class SwissRoll(Embedded):
     name: str = option("swiss_roll", "a rolled-up line", choices=("swiss_roll",))
     noise: float = noise(0.03)
 
 
 @dataclass
-class Spirals:
+class SwissRoll3D(Embedded):
+    name: str = option("swiss_roll_3d", "a rolled-up sheet in three dimensions", choices=("swiss_roll_3d",))
+    noise: float = noise(0.1, "the sheet; much less, and the exact density takes too long")
+
+
+@dataclass
+class SCurve(Embedded):
+    name: str = option("s_curve", "a sheet in the shape of an S, in three dimensions", choices=("s_curve",))
+    noise: float = noise(0.1, "the sheet; much less, and the exact density takes too long")
+
+
+@dataclass
+class Spirals(Embedded):
     name: str = option("spirals", "arms that wind outwards", choices=("spirals",))
     noise: float = noise(0.03)
     arms: int = option(2, "number of arms", low=1)
 
 
 @dataclass
-class Helix:
+class Pinwheel(Embedded):
+    name: str = option("pinwheel", "bent blades around a centre", choices=("pinwheel",))
+    noise: float = noise(0.05)
+    arms: int = option(5, "number of blades", low=1)
+
+
+@dataclass
+class Helix(Embedded):
     name: str = option("helix", "a helix in three dimensions", choices=("helix",))
     noise: float = noise(0.05)
 
 
 @dataclass
+class Text(Embedded):
+    name: str = option("text", "the letters of a text", choices=("text",))
+    text: str = option("HELLO", "the text, in Latin letters; the shorter, the finer it is drawn")
+    noise: float = option(0.6, "standard deviation of the Gaussian noise, in pixels of the letters", low=0)
+
+
+@dataclass
+class Picture(Embedded):
+    name: str = option("picture", "the dark pixels of a picture, with their darkness as weight", choices=("picture",))
+    path: str | None = option(None, "the picture; reduced to at most 4,000 dark pixels (also --data-path)")
+    noise: float = option(0.6, "standard deviation of the Gaussian noise, in pixels of the reduced picture", low=0)
+
+
+@dataclass
 class File:
     name: str = option("file", "your own points, whose exact distribution is unknown", choices=("file",))
-    path: str | None = option(None, "an .npy file or a table of numbers, one point per row (also --data-path)")
+    path: str | None = option(
+        None, "a .csv, .npy or .npz file or a table of numbers, one point per row (also --data-path)"
+    )
+    label: str | None = option(None, "name or index, from 0, of the column that holds the labels; default: no labels")
 
 
 @dataclass
 class Digits:
     name: str = option("digits", "the 1,797 digits of scikit-learn, 8x8 pixels, no download", choices=("digits",))
+
+
+@dataclass
+class Emoji:
+    name: str = option("emoji", "the glyphs of an installed emoji font, in colour, 32x32", choices=("emoji",))
 
 
 @dataclass
@@ -124,11 +192,13 @@ class UNetSmall(UNet):
     patch: int = option(1, "side in pixels of the squares that enter as one; a larger one is faster", low=1)
 
 
-DATASETS = (Moons, Circles, Gaussians, SwissRoll, Spirals, Helix, File, Digits, MNIST, Images)
+DATASETS = (
+    *(Moons, Circles, Gaussians, Grid, Checkerboard, SwissRoll, SwissRoll3D, SCurve, Spirals, Pinwheel, Helix),
+    *(Text, Picture, File, Digits, MNIST, Emoji, Images),
+)
 MODELS = (MLP, Linear, UNet, UNetSmall)
 GROUPS: dict[str, dict[str, type]] = {
-    group: {str(fields(m)[0].default): m for m in members}
-    for group, members in {"dataset": DATASETS, "model": MODELS}.items()
+    group: {str(m.name): m for m in members} for group, members in {"dataset": DATASETS, "model": MODELS}.items()
 }
 
 # What a network changes in the training's defaults; an option that the user gives wins over it.

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from images import MNIST_ROOT
 from images.cache import read_cached
+from images.emoji import draw_glyphs
 from images.files import list_images
 from runtime.arrays import numbers
 from runtime.randomness import generator
@@ -102,6 +103,13 @@ def digits(n_samples: int | None = None, seed: int = 0) -> ImageSet:
     return whole.subset(choose(len(whole), n_samples, seed).sort().values)
 
 
+def emoji(n_samples: int | None = None, seed: int = 0) -> ImageSet:
+    """The glyphs of an installed emoji font in colour, 32x32 on white; labels: blocks of Unicode."""
+    pixels, labels, blocks = draw_glyphs()
+    whole = ImageSet(torch.from_numpy(pixels), torch.from_numpy(labels), blocks)
+    return whole.subset(choose(len(whole), n_samples, seed).sort().values)
+
+
 def mnist(root: str | None = None, test_root: str | None = None, **options: Any) -> ImageSet:
     """MNIST as scripts/prepare_mnist.py writes it."""
     return MNISTDataset(root or MNIST_ROOT, **options)
@@ -114,7 +122,12 @@ def own_images(root: str | None = None, test_root: str | None = None, **options:
     return MNISTDataset(root, **options)
 
 
-IMAGE_DATASETS: dict[str, Callable[..., ImageSet]] = {"digits": digits, "mnist": mnist, "images": own_images}
+IMAGE_DATASETS: dict[str, Callable[..., ImageSet]] = {
+    "digits": digits,
+    "mnist": mnist,
+    "emoji": emoji,
+    "images": own_images,
+}
 
 
 def make_images(name: str, *, n_samples: int | None, seed: int, **options: Any) -> ImageSet:

@@ -15,7 +15,8 @@ QUINTIC = 3.4445, -4.7750, 2.0315  # Jordan et al.: pulls all singular values in
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, made orthogonal (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon): for matrices only.
+    """Momentum, made orthogonal (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon): for matrices, and for
+    convolutions, taken as matrices (out, in * k * k).
 
     In the weights' own precision: torch.optim.Muon multiplies in bfloat16, which many CPUs only emulate.
     """
@@ -31,8 +32,9 @@ class Muon(torch.optim.Optimizer):
                 if not state:
                     state["momentum"] = torch.zeros_like(weight)
                 momentum = state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-                update = orthogonal(weight.grad.lerp(momentum, group["momentum"]))  # Nesterov's
-                weight.add_(update, alpha=-group["lr"] * STEP * math.sqrt(max(weight.shape)))
+                nesterov = weight.grad.lerp(momentum, group["momentum"]).flatten(1)
+                size = group["lr"] * STEP * math.sqrt(max(nesterov.shape))
+                weight.add_(orthogonal(nesterov).view_as(weight), alpha=-size)
 
 
 def orthogonal(matrix: Tensor) -> Tensor:

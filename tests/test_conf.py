@@ -70,7 +70,9 @@ def test_a_network_takes_exactly_its_options(choice):
 
 @pytest.mark.parametrize("choice", dataset.DATASETS)
 def test_a_point_set_takes_exactly_its_options(choice):
-    assert names(GROUPS["dataset"][choice]) - {"name"} == {*inspect.signature(dataset.DATASETS[choice]).parameters}
+    assert names(GROUPS["dataset"][choice]) - {"name", "embed"} == {
+        *inspect.signature(dataset.DATASETS[choice]).parameters
+    }
 
 
 def test_presets_set_options_that_exist_to_values_that_are_allowed():

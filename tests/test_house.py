@@ -30,6 +30,7 @@ FLOORS = [
     ("diffusion",),
     ("sampler",),
     ("images",),
+    ("points",),
     ("dataset", "loader", "model"),
     ("loss.log",),
     ("runtime.trained",),

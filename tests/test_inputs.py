@@ -129,7 +129,7 @@ def test_files_of_anything_else_are_refused_by_name(table, tmp_path):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("text", ["", "x,y\n1,2\n3,4\n", "1,2\n3\n", "1,,2\n3,4,5\n", "1,a\n2,b\n", "1,nan\n1,2\n"])
+@pytest.mark.parametrize("text", ["", "x,y\n", "x,y\n1,2\n", "1,2\n3\n", "1,,2\n3,4,5\n", "1,a\n2,b\n", "1,nan\n1,2\n"])
 def test_texts_of_anything_else_are_refused_by_name(text, tmp_path):
     (tmp_path / "x.csv").write_text(text)
     with pytest.raises(ValueError, match=r"x\.csv"):

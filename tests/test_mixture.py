@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from scipy import stats
 
 from dataset import DATASETS, make_dataset
@@ -20,6 +21,13 @@ OPTIONS = {
     "swiss_roll": {"noise": 0.03},
     "spirals": {"noise": 0.03, "arms": 2},
     "helix": {"noise": 0.05},
+    "grid": {"noise": 0.05, "side": 5},
+    "checkerboard": {"noise": 0.1},
+    "swiss_roll_3d": {"noise": 0.2},
+    "s_curve": {"noise": 0.2},
+    "pinwheel": {"noise": 0.05, "arms": 5},
+    "text": {"noise": 0.6, "text": "Hi"},
+    "picture": {"noise": 1.0, "path": str(ROOT / "docs/samples.png")},
 }
 SCHEDULER = LinearNoiseScheduler(1000)
 
@@ -38,7 +46,9 @@ def test_score_is_the_gradient_of_the_log_density(name, t):
     torch.testing.assert_close(mixture.score(x.detach()), gradient, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", [n for n in DATASETS if n != "helix"])
+@pytest.mark.parametrize(
+    "name", [n for n in DATASETS if n not in ("helix", "swiss_roll_3d", "s_curve", "text", "picture")]
+)
 @pytest.mark.parametrize("t", [None, 300])
 def test_density_integrates_to_one(name, t):
     mixture = mixture_of(name)
@@ -169,7 +179,7 @@ def test_data_and_mixture_agree(name):
     given = mixture.log_density(torch.from_numpy(data.points))
     error = float((own.var() / len(own) + given.var() / len(given)).sqrt())
     assert abs(float(own.mean() - given.mean())) < 5 * error
-    assert data.points.shape[1] == mixture.dim and data.labels.min() == 0
+    assert data.points.shape[1] == mixture.dim and (data.labels is None or data.labels.min() == 0)
 
 
 def test_labels_name_the_parts():
