@@ -30,10 +30,29 @@ class SamplerChoice(NamedTuple):
 
 SAMPLERS = {
     "ddpm": SamplerChoice("ancestral sampling through all T steps", None),
-    "ddim": SamplerChoice("deterministic, skips steps", 50),
-    "dpmpp_2m": SamplerChoice("DPM-Solver++(2M), second order, skips the most", 50),
+    "ddim": SamplerChoice("deterministic, skips steps; for a flow Euler's method", 50),
+    "dpmpp_2m": SamplerChoice("DPM-Solver++(2M), second order", 50),
+    "dpmpp_3m": SamplerChoice("its 3M", 50),
+    "dpmpp_2m_sde": SamplerChoice("its 2M with fresh noise", 50),
+    "unipc": SamplerChoice("UniPC of third order", 25),
+    "heun": SamplerChoice("Heun's method of second order, two evaluations a step", 51),
+    "heun_sde": SamplerChoice("the same with fresh noise", 51),
+    "adams": SamplerChoice("Adams-Moulton of third order in arctan(sigma / alpha), skips the most", 25),
 }
 SAMPLER_ALIASES = {"dpm": "dpmpp_2m"}
+VARIANCES = {
+    "fixed_small": "that of data in one point",
+    "fixed_large": "that of normally distributed data",
+    "optimal": "the best single number for each step (Analytic-DPM)",
+    "exact": "the full covariance at each point, from the derivative of the denoiser; not for images",
+}
+SPACINGS = {
+    "even": "in t",
+    "trailing": "in t, as is the step to clean data",
+    "log_snr": "in log-SNR",
+    "karras": "in (sigma / alpha)^(1/7)",
+    "angle": "in arctan(sigma / alpha)^(1/3)",
+}
 
 
 class SamplingDefaults(NamedTuple):
@@ -55,7 +74,7 @@ SAMPLING_DEFAULTS: dict[str, dict[Kind, SamplingDefaults]] = {
         "images": SamplingDefaults("ddim", 25, 0.35, 100),
     },
     "evaluate": {
-        "points": SamplingDefaults("dpmpp_2m", None, 0.0, 10_000),
+        "points": SamplingDefaults("adams", None, 0.0, 10_000),
         "images": SamplingDefaults("ddim", 25, 0.35, 2000),
     },
 }

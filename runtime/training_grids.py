@@ -21,7 +21,8 @@ from images.sets import ImageSet
 from runtime.moments import Moment
 from runtime.randomness import generator
 from runtime.trained import Trained
-from sampler import State, ddim
+from samplers.ancestral import ddim
+from samplers.steps import State
 from schedule import evenly, step_of
 from viz import films as animation
 from viz.image_grids import Sheet, table_picture

@@ -82,9 +82,7 @@ def _noise(
     return std * z
 
 
-def _with_covariance(
-    denoise: Denoiser, scheduler: NoiseScheduler, x: Tensor, t: int
-) -> tuple[Prediction, Tensor]:
+def _with_covariance(denoise: Denoiser, scheduler: NoiseScheduler, x: Tensor, t: int) -> tuple[Prediction, Tensor]:
     """What the denoiser guesses at x (B, d), and Cov[x_0 | x_t] by it, (B, d, d).
 
     Of the best denoiser it is sigma^2 / alpha times the Jacobian of E[x_0 | x_t] (Efron 2011, second order; Manor and

@@ -42,6 +42,7 @@ def test_choices_are_those_of_the_registries():
         name: row.evaluations for name, row in sampler.SAMPLERS.items()
     }
     assert choices.SAMPLER_ALIASES == sampler.ALIASES
+    assert choices.VARIANCES.keys() == set(sampler.VARIANCES) and choices.SPACINGS.keys() == schedule.SPACINGS.keys()
     assert GROUPS["dataset"].keys() == {*dataset.DATASETS, "file", *dataset.IMAGE_DATASETS}
     assert GROUPS["model"].keys() == model.MODELS.keys()
 
@@ -86,7 +87,7 @@ def test_an_alias_becomes_the_sampler_that_it_stands_for():
     options = Inference(sampler="dpm")
     check(options)
     assert options.sampler == "dpmpp_2m"
-    with pytest.raises(ValueError, match=r"sampler must be one of ddpm, ddim, dpmpp_2m; got 'pdm'"):
+    with pytest.raises(ValueError, match=r"sampler must be one of ddpm, ddim, .*; got 'pdm'"):
         check(Inference(sampler="pdm"))
 
 

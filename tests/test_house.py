@@ -27,6 +27,7 @@ FLOORS = [
     GROUND,
     ("mixture", "schedule"),
     ("diffusion",),
+    ("samplers",),
     ("sampler",),
     ("images",),
     ("dataset", "loader", "model"),
