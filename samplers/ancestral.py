@@ -33,14 +33,15 @@ def ddpm(
     x = floats(x_T, "x_T")
     check_variance(variance, x)
     for t, s in strides(scheduler, timesteps):
-        if variance == "exact" and s != CLEAN:
+        if variance == "exact":
             guess, covariance = _with_covariance(denoise, scheduler, x, t)
         else:
             guess, covariance = denoise(x, as_t(t, x)), None
         yield State(t, x, guess.x_0)
         c_t, c_0, _ = scheduler.posterior(t, s)
-        mean = c_t * x + c_0 * guess.x_0
-        x = mean if s == CLEAN else mean + _noise(scheduler, t, s, variance, guess, covariance, generator)
+        x = c_t * x + c_0 * guess.x_0
+        if s != CLEAN or variance == "exact":  # the others end on the mean, as Ho et al. do
+            x = x + _noise(scheduler, t, s, variance, guess, covariance, generator)
     yield State(CLEAN, x, x)
 
 
@@ -61,7 +62,7 @@ def _noise(
     covariance: Tensor | None,
     generator: torch.Generator | None,
 ) -> Tensor:
-    """The noise of x_s given x_t, s not CLEAN. Its variance is std^2 + c_0^2 Var[x_0 | x_t], and is taken as
+    """The noise of x_s given x_t. Its variance is std^2 + c_0^2 Var[x_0 | x_t], and is taken as
 
     fixed_small: that of data in a point, std^2 (Ho et al. 2020, eq. 7).
     fixed_large: that of data from N(0, I) (section 3.2; beta of the stride if alpha^2 + sigma^2 = 1).
@@ -93,7 +94,7 @@ def _with_covariance(denoise: Denoiser, scheduler: NoiseScheduler, x: Tensor, t:
         return denoise(x, as_t(t, x)), torch.eye(x.shape[1]).to(x).expand(len(x), -1, -1)
     step, columns, guess = as_t(t, x), [], None
     for direction in torch.eye(x.shape[1]).to(x):
-        guess, slope = torch.func.jvp(lambda x: denoise(x, step), (x,), (direction.expand_as(x),))
+        guess, slope = torch.func.jvp(lambda x: denoise(x, step), (x,), (direction.expand_as(x),))[:2]
         columns.append(slope.x_0)
     assert guess is not None
     return guess, sigma**2 / alpha * torch.stack(columns, 2)
