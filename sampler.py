@@ -34,7 +34,7 @@ class Sampler(NamedTuple):
     a_step: int = 1
 
 
-CHURN = 5  # of heun_sde: more blurs, less forgets no errors
+CHURN = 5  # of heun_sde, as S_churn in Karras et al.
 
 SAMPLERS = {
     "ddpm": Sampler(ddpm, None, "even", takes=("variance",)),

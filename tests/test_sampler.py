@@ -224,7 +224,7 @@ def test_the_covariance_that_ddpm_differentiates_is_that_of_the_posterior():
 
 
 def test_ddpm_with_the_exact_covariance_is_exact_for_a_gaussian_in_few_steps():
-    # level 1e-4; fixed_small leaves a quarter of this variance out
+    # level 1e-4
     scheduler, g = LinearNoiseScheduler(1000), generator(2, "test")
     mixture = GaussianMixture(torch.tensor([[MEAN, MEAN]]), VARIANCE)
     options = {"timesteps": scheduler.timesteps(5), "generator": g, "variance": "exact"}
