@@ -37,9 +37,8 @@ def main(o: Inference, run_folder: Path) -> None:
     defaults = SAMPLING_DEFAULTS["inference"][trained.kind]
     count = o.num_samples or defaults.num_samples
     labels, tracked = trained.labels(o.labels, count), checked_rows(o.track_samples, count)
-    sampling = trained.sampling(
-        defaults._asdict(), sampler=o.sampler, sampling_steps=o.sampling_steps, eta=o.eta, guidance=o.guidance
-    )
+    options = {"sampler": o.sampler, "sampling_steps": o.sampling_steps, "eta": o.eta, "guidance": o.guidance}
+    sampling = trained.sampling(defaults._asdict(), spacing=o.spacing, variance=o.variance, **options)
     total = len(timesteps_of(trained.scheduler, sampling["sampler"], sampling["sampling_steps"])) + 1
     states = progress_bar(trained.sample(count, o.seed, labels=labels, **sampling), "sampling", total)
     kept, some = set(evenly(0, total - 1, o.viz_steps)), slice(image_grids.SHOWN if trained.of_images else None)

@@ -106,23 +106,28 @@ class NoiseScheduler:
         return a * (sigma_s / sigma_t) ** 2, alpha_s * (b / sigma_t) ** 2, b * sigma_s / sigma_t
 
     def timesteps(self, count: int | None = None, spacing: str = "log_snr") -> list[int]:
-        """Exactly `count` distinct steps from T-1 down to 0 (all by default), even in log-SNR or in t ("even").
+        """`count` distinct steps that fall from T-1 (all by default), even on the clock of SPACINGS.
 
-        Solvers of high order want even log-SNR (Lu et al. 2022, arXiv 2206.00927, section 3); DDIM was made for even t.
-        Where a schedule has fewer steps than wanted in a stretch of log-SNR, the nearest free ones are taken.
+        Where a schedule has fewer steps than wanted in a stretch of it, the nearest free ones are taken.
 
         Raises:
-            ValueError: count outside 2 .. T.
+            ValueError: count outside 2 .. T, or no such spacing.
         """
-        last, log_snr = self.num_timesteps - 1, self.log_snr.numpy()
+        last = self.num_timesteps - 1
+        if spacing not in SPACINGS:
+            raise ValueError(f"spacing must be one of {', '.join(SPACINGS)}; got {spacing!r}")
         if count is None or count == last + 1:
             return list(range(last, -1, -1))
         if not 2 <= count <= last + 1:
             raise ValueError(f"the number of sampling steps must lie in 2..{last + 1}, got {count}")
         if spacing == "even":
             return evenly(last, 0, count)
-        order, wanted = np.arange(count), np.linspace(log_snr[0], log_snr[-1], count)
-        nearest = np.abs(log_snr[None] - wanted[:, None]).argmin(1)
+        clock, to_clean = SPACINGS[spacing](self.alpha.numpy(), self.sigma.numpy()), spacing in TO_CLEAN
+        if not np.isfinite(clock[-1]):  # no signal at all: as far on as from the step before it
+            clock[-1] = 2 * clock[-2] - clock[-3] if last > 1 else clock[-2] + 1
+        wanted = np.linspace(clock[-1], 0 if to_clean else clock[0], count, endpoint=not to_clean)[::-1]
+        nearest = np.abs(clock[None] - wanted[:, None]).argmin(1)
+        order = np.arange(count)
         rising = np.maximum.accumulate(nearest - order) + order  # each above the one before it,
         return np.minimum(rising, last + 1 - count + order)[::-1].tolist()  # with room for those after it
 
@@ -146,6 +151,19 @@ def evenly(first: int, last: int, count: int) -> list[int]:
     """At most `count` distinct integers from `first` to `last`, evenly chosen, always with both ends."""
     return np.linspace(first, last, min(count, abs(last - first) + 1)).round().astype(int).tolist()
 
+
+# Clocks on which steps may be even: (alpha, sigma), both (T,) -> (T,). High orders want log-SNR (Lu et al. 2022, arXiv
+# 2206.00927, section 3), DDIM was made for even t; "karras" is eq. 5 of Karras et al. 2022 (arXiv 2206.00364), rho = 7;
+# "angle" is the same idea for arctan(sigma / alpha), finite at both ends; its power was chosen on moons with the exact
+# denoiser. Those of TO_CLEAN count the stride to clean data, at 0, among the equal ones.
+SPACINGS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+    "even": lambda alpha, sigma: np.arange(len(alpha), dtype=float),
+    "trailing": lambda alpha, sigma: np.arange(1.0, len(alpha) + 1),
+    "log_snr": lambda alpha, sigma: np.log(alpha / sigma),
+    "karras": lambda alpha, sigma: (sigma / alpha) ** (1 / 7),
+    "angle": lambda alpha, sigma: np.arctan2(sigma, alpha) ** (1 / 3),
+}
+TO_CLEAN = ("trailing", "angle")
 
 # ---------------------------------------------------------------- variance-preserving schedules
 

@@ -31,11 +31,29 @@ class SamplerChoice(NamedTuple):
 
 SAMPLERS = {
     "ddpm": SamplerChoice("ancestral sampling through all T steps", None),
-    "ddim": SamplerChoice("deterministic, skips steps", 50),
-    "dpmpp_2m": SamplerChoice("DPM-Solver++(2M), second order, skips the most", 50),
-    "dpmpp_2m_sde": SamplerChoice("the same with fresh noise, which heals strays", 50),
+    "ddim": SamplerChoice("deterministic, skips steps; for a flow Euler's method", 50),
+    "dpmpp_2m": SamplerChoice("DPM-Solver++(2M), second order", 50),
+    "dpmpp_3m": SamplerChoice("its 3M", 50),
+    "dpmpp_2m_sde": SamplerChoice("its 2M with fresh noise, which heals what a network gets wrong on the way", 50),
+    "unipc": SamplerChoice("UniPC of third order", 25),
+    "heun": SamplerChoice("Heun's method of second order, two evaluations a step", 51),
+    "heun_sde": SamplerChoice("the same with fresh noise", 51),
+    "adams": SamplerChoice("Adams-Moulton of third order in arctan(sigma / alpha), for the fewest evaluations", 25),
 }
 SAMPLER_ALIASES = {"dpm": "dpmpp_2m"}
+VARIANCES = {
+    "fixed_small": "that of data in one point",
+    "fixed_large": "that of normally distributed data",
+    "optimal": "the best single number for each step (Analytic-DPM)",
+    "exact": "the full covariance at each point, from the derivative of the denoiser; not for images",
+}
+SPACINGS = {
+    "even": "in t",
+    "trailing": "in t, as is the step to clean data",
+    "log_snr": "in log-SNR",
+    "karras": "in (sigma / alpha)^(1/7)",
+    "angle": "in arctan(sigma / alpha)^(1/3)",
+}
 
 
 class SamplingDefaults(NamedTuple):

@@ -17,6 +17,8 @@ from conf.choices import (
     SAMPLERS,
     SAMPLING_DEFAULTS,
     SCHEDULES,
+    SPACINGS,
+    VARIANCES,
     default_by_kind,
     default_steps,
     meanings,
@@ -77,7 +79,13 @@ class Sampling:
     checkpoint: str | None = option(None, "a checkpoint or its run folder; default: the newest one")
     num_samples: int | None = option(None, f"samples to generate; {default_by_kind('inference', 'num_samples')}", low=1)
     sampler: str | None = sampler_of("inference")
-    sampling_steps: int | None = option(None, f"network evaluations; {default_steps('inference')}", low=2)
+    sampling_steps: int | None = option(None, f"network evaluations, at most; {default_steps('inference')}", low=2)
+    spacing: str | None = option(
+        None, f"how sampling steps are even; {meanings(SPACINGS)}; default: the sampler's own", choices=SPACINGS
+    )
+    variance: str | None = option(
+        None, f"of the noise in ddpm; {meanings(VARIANCES)}; default: fixed_small", choices=VARIANCES
+    )
     eta: float = option(0.0, "fresh noise in ddim: 0 for none, 1 for as much as in ddpm", low=0, high=1)
     guidance: float | None = option(
         None,

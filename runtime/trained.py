@@ -82,6 +82,8 @@ class Trained:
         sampling_steps: int | None = None,
         eta: float = 0.0,
         guidance: float | None = None,
+        spacing: str | None = None,
+        variance: str | None = None,
     ) -> dict[str, Any]:
         """The options of `sample`, those of `defaults` (a row of conf.choices.SAMPLING) in place of None."""
         sampler = sampler or str(defaults["sampler"])
@@ -90,7 +92,8 @@ class Trained:
             sampling_steps = min(defaults["sampling_steps"] or evaluations, self.scheduler.num_timesteps)
         if guidance is None:
             guidance = defaults["guidance"] if self.classes else 0.0
-        return {"sampler": sampler, "sampling_steps": sampling_steps, "eta": eta, "guidance": guidance}
+        own = {"sampler": sampler, "sampling_steps": sampling_steps, "eta": eta, "guidance": guidance}
+        return own | {name: value for name, value in (("spacing", spacing), ("variance", variance)) if value}
 
     def labels(self, asked: list[int | str] | int | str | None, count: int) -> Tensor | None:
         """Which class each of `count` samples shall be, (count,): those asked for by name, in turn; None, "all": all.
@@ -123,6 +126,8 @@ class Trained:
         sampling_steps: int | None = None,
         eta: float = 0.0,
         guidance: float = 0.0,
+        spacing: str | None = None,
+        variance: str | None = None,
     ) -> Iterator[State]:
         """A reverse process from fresh noise (sampler.sample), state by state, in normalised units.
 
@@ -138,6 +143,7 @@ class Trained:
             denoise = partial(denoise, label=labels.to(self.device))
         x_T = torch.randn(num_samples, *self.dims, generator=g, device=self.device)
         options = {"sampler": sampler, "sampling_steps": sampling_steps, "eta": eta}
+        options |= {"spacing": spacing, "variance": variance}
         return sample(denoise, self.scheduler, x_T, generator=g, **options)
 
     def data_units(self, x: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ from runtime.moments import Moment
 from runtime.randomness import generator
 from runtime.trained import Trained
 from runtime.whole_file import whole_file
-from sampler import State, ddim
+from samplers.ancestral import ddim
+from samplers.steps import State
 from schedule import evenly, step_of
 from viz import films as animation
 from viz.image_grids import Sheet, table_picture

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from diffusion import TARGETS, denoiser, within_range
 from runtime.randomness import generator
-from sampler import ddim, ddpm, dpmpp_2m
+from samplers.ancestral import ddim, ddpm
+from samplers.multistep import dpmpp
 from schedule import CosineNoiseScheduler, LinearNoiseScheduler
 
 T = 1000
@@ -178,7 +179,7 @@ def test_dpmpp_2m(schedule, target, shape, count):
             scheduler.sigmas = torch.cat([((1 - alpha_bar) / alpha_bar).sqrt(), torch.zeros(1)])
         return run_their_solver(scheduler, shape, dtype)
 
-    check(lambda dtype: run_ours(dpmpp_2m, schedule, target, shape, dtype, timesteps), theirs)
+    check(lambda dtype: run_ours(dpmpp, schedule, target, shape, dtype, timesteps), theirs)
 
 
 @every_schedule

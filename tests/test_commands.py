@@ -75,7 +75,7 @@ def test_evaluate_judges_a_checkpoint(workplace, run):
     done = command(f"evaluate.py checkpoint={run} num_samples=500 hydra.run.dir=judged", workplace)
     assert done.returncode == 0, done.stderr
     result = json.loads((workplace / "judged" / "metrics.json").read_text())
-    assert result["sampler"] == "dpmpp_2m"  # what points are judged with by default
+    assert result["sampler"] == "adams"  # what points are judged with by default
     figures = result["figures"]
     assert set(figures) == {
         "classifier accuracy", "energy distance", "neighbours", "memorised", "masses", "cells", "negative log-density",

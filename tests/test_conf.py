@@ -42,6 +42,7 @@ def test_choices_are_those_of_the_registries():
         name: row.evaluations for name, row in sampler.SAMPLERS.items()
     }
     assert choices.SAMPLER_ALIASES == sampler.ALIASES
+    assert choices.VARIANCES.keys() == set(sampler.VARIANCES) and choices.SPACINGS.keys() == schedule.SPACINGS.keys()
     assert GROUPS["dataset"].keys() == {*dataset.DATASETS, "file", *dataset.IMAGE_DATASETS}
     assert GROUPS["model"].keys() == model.MODELS.keys()
 

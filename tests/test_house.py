@@ -28,6 +28,7 @@ FLOORS = [
     GROUND,
     ("mixture", "schedule"),
     ("diffusion",),
+    ("samplers",),
     ("sampler",),
     ("images",),
     ("points",),

@@ -7,7 +7,9 @@ from scipy import stats
 from diffusion import denoiser, exact_denoiser
 from mixture import GaussianMixture
 from runtime.randomness import generator
-from sampler import ALIASES, SAMPLERS, ddim, ddpm, dpmpp_2m, last, sample, timesteps_of
+from sampler import ALIASES, SAMPLERS, last, sample, timesteps_of
+from samplers.ancestral import _with_covariance, ddim, ddpm
+from samplers.multistep import dpmpp
 from schedule import CLEAN, CosineNoiseScheduler, LinearNoiseScheduler, NoiseScheduler
 
 MEAN, VARIANCE = 0.8, 0.25
@@ -80,10 +82,11 @@ def test_samplers_yield_every_state_newest_last(sampler):
     scheduler = LinearNoiseScheduler(10)
     x_T = torch.randn(3, 1, 2, 2)
     states = list(sample(gaussian_denoiser(scheduler), scheduler, x_T, sampler=sampler, generator=generator(0, "test")))
-    assert [s.step for s in states] == list(range(10, -1, -1)) and [s.t for s in states] == [*range(9, -1, -1), CLEAN]
-    assert states[0].x_t is x_T and torch.equal(states[-1].x_t, states[-1].x_0)
-    # the last step adds no noise: it ends on its own guess of x_0
-    torch.testing.assert_close(states[-1].x_t, states[-2].x_0, atol=1e-5, rtol=1e-5)
+    if sampler != "heun_sde":  # which looks at steps above its own
+        assert [s.step for s in states] == list(range(10, -1, -1))
+    assert states[0].x_t is x_T and states[-1].t == CLEAN and torch.equal(states[-1].x_t, states[-1].x_0)
+    if sampler != "adams":  # the last step adds no noise: it ends on its own guess of x_0
+        torch.testing.assert_close(states[-1].x_t, states[-2].x_0, atol=1e-5, rtol=1e-5)
     for state in states[:-1]:
         guess = gaussian_denoiser(scheduler)(state.x_t, torch.tensor(state.t)).x_0
         torch.testing.assert_close(state.x_0, guess)
@@ -127,7 +130,7 @@ def test_deterministic_samplers_follow_the_flow_to_their_order(sampler, order):
     assert errors[1] < 0.1
 
 
-@pytest.mark.parametrize(("solver", "order"), [(ddim, 1), (dpmpp_2m, 2)])
+@pytest.mark.parametrize(("solver", "order"), [(ddim, 1), (dpmpp, 2)])
 def test_samplers_follow_the_flow_of_a_process_that_is_not_variance_preserving(solver, order):
     # rectified flow: x_t = (1 - s) x_0 + s eps. The samplers ask for alpha and sigma, and for nothing else.
     s = torch.linspace(1e-3, 1 - 1e-3, 4000, dtype=torch.float64)
@@ -158,9 +161,27 @@ def test_the_timesteps_are_known_beforehand(sampler, T, steps):
     scheduler = LinearNoiseScheduler(T)
     states = sample(gaussian_denoiser(scheduler), scheduler, torch.zeros(1, 2), sampler=sampler, sampling_steps=steps)
     timesteps = timesteps_of(scheduler, sampler, steps)
-    assert [state.t for state in states] == [*timesteps, CLEAN]
-    assert len(timesteps) == (steps or (T if sampler == "ddpm" else min(50, T)))
-    assert timesteps[0] == T - 1 and timesteps[-1] == 0
+    if sampler == "heun_sde":  # it looks at steps above its own
+        assert len(list(states)) == len(timesteps) + 1
+    else:
+        assert [state.t for state in states] == [*timesteps, CLEAN]
+    row = SAMPLERS[ALIASES.get(sampler, sampler)]
+    evaluations = (len(timesteps) - 1) * row.a_step + 1
+    assert evaluations == (steps or min(row.evaluations or T, row.a_step * (T - 1) + 1))
+    assert timesteps[0] == T - 1 and (timesteps[-1] == 0 or row.spacing == "angle")
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("asked", [3, 4, 15])
+def test_no_more_evaluations_than_asked_for(sampler, asked):
+    scheduler, calls = LinearNoiseScheduler(100), []
+
+    def counted(x_t, t, label=None):
+        calls.append(int(t))
+        return gaussian_denoiser(scheduler)(x_t, t)
+
+    last(sample(counted, scheduler, torch.zeros(3, 2), sampler=sampler, sampling_steps=asked))
+    assert len(calls) == asked - (asked % 2 == 0 and sampler.startswith("heun"))
 
 
 def test_an_alias_is_the_same_sampler():
@@ -173,6 +194,11 @@ def test_an_alias_is_the_same_sampler():
     ("options", "words"),
     [
         ({"sampler": "euler"}, "choose one of ddpm, ddim, dpmpp_2m"),
+        ({"sampler": "heun", "sampling_steps": 20}, r"3\.\.19"),
+        ({"sampler": "adams", "variance": "exact"}, "variance belongs to sampler=ddpm, not to adams"),
+        ({"variance": "large"}, "variance must be one of fixed_small, fixed_large"),
+        ({"x_T": torch.zeros(1, 1, 2, 2), "variance": "exact"}, "variance=exact is for points"),
+        ({"spacing": "odd", "sampling_steps": 5}, "spacing must be one of even, trailing"),
         ({"sampler": "ddpm", "sampling_steps": 0}, r"2\.\.10"),
         ({"sampler": "ddpm", "eta": 1.0}, "eta belongs to sampler=ddim, not to ddpm"),
         ({"sampler": "dpmpp_2m", "sampling_steps": 11}, r"2\.\.10"),
@@ -181,4 +207,27 @@ def test_an_alias_is_the_same_sampler():
 )
 def test_impossible_samplers_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
-        sample(lambda x, t: x, LinearNoiseScheduler(10), torch.zeros(1, 2), **options)
+        sample(lambda x, t: x, LinearNoiseScheduler(10), options.pop("x_T", torch.zeros(1, 2)), **options)
+
+
+def test_the_covariance_that_ddpm_differentiates_is_that_of_the_posterior():
+    g, scheduler = generator(0, "test"), LinearNoiseScheduler(1000)
+    mixture = GaussianMixture(torch.randn(5, 2, generator=g), torch.tensor([0.1, 0.3]))
+    x = torch.randn(4, 2, generator=g, dtype=torch.float64)
+    for t in (0, 300, 999):
+        _, covariance = _with_covariance(exact_denoiser(mixture, scheduler), scheduler, x, t)
+        for point, found in zip(x, covariance):
+            posterior = mixture.posterior(point, *scheduler.alpha_sigma_at(t))
+            off = posterior.centres - posterior.weights @ posterior.centres
+            expected = off.T @ (posterior.weights[:, None] * off) + posterior.variance.diag()
+            torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10)
+
+
+def test_ddpm_with_the_exact_covariance_is_exact_for_a_gaussian_in_few_steps():
+    # level 1e-4
+    scheduler, g = LinearNoiseScheduler(1000), generator(2, "test")
+    mixture = GaussianMixture(torch.tensor([[MEAN, MEAN]]), VARIANCE)
+    options = {"timesteps": scheduler.timesteps(5), "generator": g, "variance": "exact"}
+    x_T = torch.randn(20_000, 2, generator=g, dtype=torch.float64)
+    x = last(ddpm(exact_denoiser(mixture, scheduler), scheduler, x_T, **options))
+    assert stats.kstest(x[:, 0], stats.norm(MEAN, VARIANCE**0.5).cdf).pvalue > 1e-4
