@@ -20,6 +20,15 @@ LOSS_WEIGHTS = {
     "min_snr": "steps with little noise count less",
 }
 
+MASKS = ("left", "right", "top", "bottom", "centre")
+METHODS = {
+    "dps": "the guess of x_0 counts as certain",
+    "pigdm": "as certain as of standard normal data",
+    "mmps": "as certain as the denoiser's Jacobian says",
+    "repaint": "overwrites what is known, ten times a step",
+    "tds": "weighted particles, exact for many samples",
+}
+
 # ---------------------------------------------------------------- sampling
 
 

@@ -17,12 +17,16 @@ from runtime.trained import take_weights
 
 @dataclass
 class Learner:
-    """What changes from step to step: a network, the average of its weights, its optimizer, losses not yet logged."""
+    """What changes from step to step: a network, the average of its weights, its optimizer, losses not yet logged.
+
+    early: an early copy of the average, for autoguidance, once `keep_early` has been called.
+    """
 
     net: nn.Module
     average: AveragedModel
     optimizer: torch.optim.Optimizer
     losses: list[Tensor] = field(default_factory=list)
+    early: dict[str, Tensor] | None = None
 
     @classmethod
     def of(cls, net: nn.Module, optimizer: torch.optim.Optimizer, ema_decay: float | None) -> "Learner":
@@ -34,10 +38,16 @@ class Learner:
         self.losses.clear()
         return mean
 
+    def keep_early(self) -> None:
+        """Keep the averaged weights as they are now; the first call counts."""
+        if self.early is None:
+            self.early = {name: weights.cpu().clone() for name, weights in self.average.state_dict().items()}
+
     def state(self) -> dict[str, Any]:
         states = {"net": self.net.state_dict(), "ema": self.average.state_dict()}
         losses = torch.tensor([float(loss) for loss in self.losses])
-        return {**states, "optimizer": self.optimizer.state_dict(), "losses": losses}
+        early = {} if self.early is None else {"early": self.early}
+        return {**states, **early, "optimizer": self.optimizer.state_dict(), "losses": losses}
 
     def restore(self, state: Mapping[str, Any], data: DataSet, total: int, run: object) -> Moment:
         """Everything as it was when the checkpoint of `run` was saved; returns when that was.
@@ -51,6 +61,7 @@ class Learner:
             take_weights(self.net, state["net"], str(run))
             take_weights(self.average, state["ema"], str(run))
             self.optimizer.load_state_dict(state["optimizer"])
+            self.early = state.get("early")
             self.losses[:] = state["losses"].to(next(self.net.parameters()).device).unbind()
             return Moment(**state["moment"])
         except (KeyError, TypeError, AttributeError) as error:

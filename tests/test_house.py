@@ -28,6 +28,7 @@ FLOORS = [
     ("mixture", "schedule"),
     ("diffusion",),
     ("sampler",),
+    ("steering",),
     ("images",),
     ("dataset", "loader", "model"),
     ("loss.log",),
