@@ -31,7 +31,8 @@ def main(o: Inference, run_folder: Path) -> None:
     devices.use_threads(o.threads, trained.of_images)
     print(f"checkpoint: {path}")
     if o.observe or o.guidance_sheet:
-        return steered(o, trained, run_folder)
+        steered(o, trained, run_folder)
+        return
     film = o.animation or ("gif" if trained.of_images else "none")
     films.check_options(film, trained.of_images, o.track_samples, o.save_trajectory)
 

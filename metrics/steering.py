@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dataset import PointSet, make_dataset, make_sets
-from diffusion import Denoiser, exact_denoiser
+from diffusion import Denoiser, exact_denoiser, within_range
 from images.sets import ImageSet
 from metrics.distances import METRICS, Draw, compute_floors
-from mixture import GaussianMixture
 from runtime.progress import progress_bar
 from runtime.randomness import generator
 from runtime.trained import Trained
@@ -58,9 +57,9 @@ class GuidanceSheet:
 
     weights: Sequence[float]
     labels: NDArray
-    points: Mapping[str, Sequence[NDArray]]
-    distance: Mapping[str, Sequence[float]]
-    floor: Sequence[float]
+    points: dict[str, list[NDArray]]
+    distance: dict[str, list[float]]
+    floor: list[float]
 
 
 def guidance_sheet(trained: Trained, count: int, seed: int, interval: Sequence[float] | None = None) -> GuidanceSheet:
@@ -178,7 +177,8 @@ def posteriors(trained: Trained, text: str, noise: float, method: str | None, co
 def _given(denoise: Denoiser, trained: Trained, seen: Observation, count: int, method: str, seed: int) -> Tensor:
     g = generator(seed, "sampling", device=trained.device)
     x_T = torch.randn(count, *trained.dims, generator=g, device=trained.device)
-    return last(sample_given(denoise, trained.scheduler, x_T, seen, method=method, generator=g))
+    within = partial(within_range, scheduler=trained.scheduler) if trained.of_images else None
+    return last(sample_given(denoise, trained.scheduler, x_T, seen, method=method, generator=g, last_word=within))
 
 
 def posterior_table(found: Posteriors) -> str:

@@ -30,7 +30,7 @@ class Trained:
     """What sampling needs.
 
     config: the plain dictionary that the model was trained with. classes: names of the labels that samples can be
-    asked for; none of an unconditional model. mixed: the network runs in bf16. early: the same network as it was early in
+    asked for; none of an unconditional model. mixed: the network runs in bf16. early: the network as it was early in
     the training, where that was kept (early_ema).
     """
 

@@ -74,12 +74,13 @@ def given(denoise: Denoiser, scheduler: NoiseScheduler, seen: Observation, covar
 def solved(times: Callable[[Tensor], Tensor], b: Tensor, least: float) -> Tensor:
     """The w of times(w) = b, row by row (B, m), by conjugate gradients; `least` is the matrix's smallest eigenvalue.
 
-    A network's Jacobian is not quite symmetric, nor positive: no direction may count less than `least`.
+    A network's Jacobian is not quite symmetric, nor positive: where a direction counts less than `least`, it ends.
     """
     w, r, p = torch.zeros_like(b), b, b
     for _ in range(min(b.shape[1], SOLVING)):
         q, rr = times(p), r.square().sum(1, keepdim=True)
-        step = rr / (p * q).sum(1, keepdim=True).maximum(least * p.square().sum(1, keepdim=True)).clamp(min=1e-30)
+        curvature, lowest = (p * q).sum(1, keepdim=True), 0.99 * least * p.square().sum(1, keepdim=True)
+        step = torch.where(curvature > lowest, rr / curvature.clamp(min=1e-30), 0)
         w, r = w + step * p, r - step * q
         p = r + r.square().sum(1, keepdim=True) / rr.clamp(min=1e-30) * p
     return w
@@ -218,12 +219,17 @@ def sample_given(
     *,
     method: str,
     generator: torch.Generator | None = None,
+    last_word: Callable[[Denoiser], Denoiser] | None = None,
 ) -> Iterator[State]:
-    """Samples of x_0 given what was seen, in the denoiser's units; `method` is a key of METHODS."""
+    """Samples of x_0 given what was seen, in the denoiser's units; `method` is a key of METHODS.
+
+    last_word: what has to be done to a denoiser's guess, once it has been steered, such as diffusion.within_range.
+    """
     row, timesteps = METHODS[method], timesteps_of(scheduler, method)
     if row.covariance is None:
         assert row.run is not None
         return row.run(denoise, scheduler, x_T, seen, timesteps=timesteps, generator=generator)
     steered = given(denoise, scheduler, seen, row.covariance)
+    steered = last_word(steered) if last_word else steered
     options = {"sampler": row.sampler, "sampling_steps": len(timesteps), "eta": row.eta}
     return sample(steered, scheduler, x_T, generator=generator, **options)

@@ -19,7 +19,7 @@ def guidance(sheet: GuidanceSheet) -> Figure:
         "exact denoiser": "sampled\nexact denoiser",
         "network": "sampled\nnetwork",
     }
-    figure = Figure(figsize=(2.5 * len(sheet.weights), 7.4), layout="constrained")
+    figure = Figure(figsize=(2.5 * len(sheet.weights), 5.8), layout="constrained")
     axes = _axes(figure, 3, len(sheet.weights), sheet.points["claimed"][0])
     for row, (name, title) in zip(axes, names.items()):
         row[0].set_ylabel(title)
