@@ -113,7 +113,7 @@ class Steering:
     )
     observe_noise: float = option(0.05, "standard deviation of the noise in the observation", above=0)
     observe_method: str | None = option(
-        None, f"posterior sampler; {meanings(METHODS)}; default: tds for points, mmps for images", choices=METHODS
+        None, f"posterior sampler; {meanings(METHODS)}; default: tds for points, pigdm for images", choices=METHODS
     )
     observe_image: int = option(0, "which of the held-out images is observed; the next seven follow", low=0)
     guidance_sheet: bool = option(

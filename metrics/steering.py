@@ -215,7 +215,7 @@ def inpaint(trained: Trained, text: str, noise: float, method: str | None, first
     Raises:
         ValueError: no mask, or no such image.
     """
-    config, method = trained.config, method or "mmps"
+    config, method = trained.config, method or "pigdm"
     _, unseen = make_sets(n_samples=config["num_samples"], seed=config["seed"], **config["dataset"])
     assert isinstance(unseen, ImageSet)
     if first >= len(unseen):

@@ -17,7 +17,7 @@ from mixture import GaussianMixture
 
 COORDINATES = "xyz"
 FARTHEST = 6.0  # standard deviations: an observation farther than that from all components contradicts the set
-TERM = re.compile(r"([+-]?)(\d+\.?\d*|\.\d+)?\*?([a-z])")
+TERM = re.compile(r"([+-])(?:(\d+\.?\d*|\.\d+)\*?)?([a-z])")
 
 
 class Observation(NamedTuple):
@@ -61,7 +61,7 @@ def read_line(text: str, dim: int, noise: float) -> Observation:
     """
     names = COORDINATES[: min(dim, 3)]
     left, _, right = text.replace(" ", "").lower().partition("=")
-    row = torch.zeros(dim, dtype=torch.float64)
+    left, row = left if left[:1] in ("+", "-") else f"+{left}", torch.zeros(dim, dtype=torch.float64)
     for sign, factor, name in TERM.findall(left):
         if name in names:
             row[names.index(name)] += float(f"{sign}{factor or 1}")
@@ -69,7 +69,7 @@ def read_line(text: str, dim: int, noise: float) -> Observation:
         value = float(right)
     except ValueError:
         value = math.nan
-    if not TERM.sub("", left) == "" or not math.isfinite(value) or not bool(row.any()):
+    if TERM.sub("", left) or not math.isfinite(value) or not bool(row.any()):
         raise ValueError(
             f"observe={text} is no observation of a point with the coordinates {', '.join(names)}:"
             " give one as in observe=y=0.2, or a line as in observe=2x-y=0.3"
