@@ -171,19 +171,6 @@ def exact_denoiser(mixture: GaussianMixture, scheduler: NoiseScheduler) -> Denoi
     return denoise
 
 
-def guided(denoise: Denoiser, guidance: float) -> Denoiser:
-    """eps = (1 + w) eps_cond - w eps_uncond, w = `guidance` (Ho and Salimans 2022, arXiv 2207.12598, eq. 6); 0: off."""
-
-    def steered(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
-        cond = denoise(x_t, t, label)
-        if guidance == 0 or label is None:
-            return cond
-        uncond = denoise(x_t, t, None)
-        return Prediction(*((1 + guidance) * c - guidance * u for c, u in zip(cond, uncond)))
-
-    return steered
-
-
 def within_range(denoise: Denoiser, scheduler: NoiseScheduler) -> Denoiser:
     """A denoiser of images, whose guess of x_0 is kept within [-1, 1], where all pixels are; eps moves along."""
 

@@ -51,6 +51,7 @@ def of_checkpoint(o: Evaluate, run_folder: Path) -> dict:
     train, unseen = make_sets(n_samples=config["num_samples"], seed=config["seed"], **config["dataset"])
     options = {"sampler": o.sampler, "sampling_steps": o.sampling_steps, "eta": o.eta, "guidance": o.guidance}
     options |= {"spacing": o.spacing, "variance": o.variance}
+    options |= {"guidance_interval": o.guidance_interval, "autoguidance": o.autoguidance}
     sampling, most = trained.sampling(defaults._asdict(), **options), o.num_samples or defaults.num_samples
     print(f"checkpoint {path}, {most:,} samples")
     evaluation = evaluate_model(trained, train, unseen, num_samples=most, seed=o.seed, sampling=sampling)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from conf.choices import SAMPLING_DEFAULTS
 from conf.config import Inference
-from metrics import replay
+from metrics import replay, steering
 from metrics.scene import checked_rows
 from runtime import checkpoint
 from runtime import device as devices
@@ -21,6 +21,7 @@ from runtime.whole_file import whole_file
 from sampler import timesteps_of
 from schedule import evenly
 from viz import films, image_grids, stills
+from viz import steering as steering_pictures
 
 
 @command("inference")
@@ -30,6 +31,9 @@ def main(o: Inference, run_folder: Path) -> None:
     trained = load(path, devices.choose(o.device), o.precision)
     devices.use_threads(o.threads, trained.of_images)
     print(f"checkpoint: {path}")
+    if o.observe or o.guidance_sheet:
+        steered(o, trained, run_folder)
+        return
     film = o.animation or ("gif" if trained.of_images else "none")
     films.check_options(film, trained.of_images, o.track_samples, o.save_trajectory)
 
@@ -38,6 +42,7 @@ def main(o: Inference, run_folder: Path) -> None:
     count = o.num_samples or defaults.num_samples
     labels, tracked = trained.labels(o.labels, count), checked_rows(o.track_samples, count)
     options = {"sampler": o.sampler, "sampling_steps": o.sampling_steps, "eta": o.eta, "guidance": o.guidance}
+    options |= {"guidance_interval": o.guidance_interval, "autoguidance": o.autoguidance}
     sampling = trained.sampling(defaults._asdict(), spacing=o.spacing, variance=o.variance, **options)
     total = len(timesteps_of(trained.scheduler, sampling["sampler"], sampling["sampling_steps"])) + 1
     states = progress_bar(trained.sample(count, o.seed, labels=labels, **sampling), "sampling", total)
@@ -79,6 +84,34 @@ def save_samples(folder: Path, trained: Trained, samples: NDArray, labels: NDArr
                 np.save(file, array)
     print(f"samples:    {folder / 'samples.npy'}")
     print(f"picture:    {stills.save(sheet, folder / 'samples.png')}")
+
+
+def steered(o: Inference, trained: Trained, run_folder: Path) -> None:
+    """Samples given an observation, or the sheet of what guidance claims and samples."""
+    if o.observe and o.guidance_sheet:
+        raise ValueError("observe and guidance_sheet are two things: ask for one of them")
+    if any((o.sampler, o.sampling_steps, o.eta, o.guidance, o.autoguidance, o.labels is not None)):
+        raise ValueError(
+            "observe and guidance_sheet choose sampler, labels and guidance themselves: leave out"
+            " sampler, sampling_steps, eta, labels, guidance and autoguidance"
+        )
+    count = o.num_samples or SAMPLING_DEFAULTS["inference"][trained.kind].num_samples
+    if o.guidance_sheet:
+        sheet = steering.guidance_sheet(trained, count, o.seed, o.guidance_interval)
+        picture = steering_pictures.guidance(sheet)
+        print(steering.guidance_table(sheet))
+        print(f"picture:    {stills.save(picture, run_folder / 'guidance.png')}")
+    elif trained.of_images:
+        found = steering.inpaint(trained, str(o.observe), o.observe_noise, o.observe_method, o.observe_image, o.seed)
+        np.save(run_folder / "samples.npy", found.samples)
+        print(f"samples:    {run_folder / 'samples.npy'}")
+        print(f"picture:    {stills.save(steering_pictures.inpainting(found), run_folder / 'inpainting.png')}")
+    else:
+        found = steering.posteriors(trained, str(o.observe), o.observe_noise, o.observe_method, count, o.seed)
+        np.save(run_folder / "samples.npy", found.samples)
+        print(steering.posterior_table(found))
+        print(f"samples:    {run_folder / 'samples.npy'}, by {found.method} and the network")
+        print(f"picture:    {stills.save(steering_pictures.posterior(found), run_folder / 'posterior.png')}")
 
 
 if __name__ == "__main__":

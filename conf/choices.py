@@ -21,6 +21,15 @@ LOSS_WEIGHTS = {
 }
 OPTIMIZERS = {"muon": "Muon for the weights between hidden layers, AdamW for the rest", "adamw": "AdamW for all"}
 
+MASKS = ("left", "right", "top", "bottom", "centre")
+METHODS = {
+    "dps": "the guess of x_0 counts as certain",
+    "pigdm": "as certain as of standard normal data",
+    "mmps": "as certain as the denoiser's Jacobian says",
+    "repaint": "overwrites what is known, ten times a step",
+    "tds": "weighted particles, exact for many samples",
+}
+
 # ---------------------------------------------------------------- sampling
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from conf.choices import (
     LOSS_WEIGHTS,
+    MASKS,
+    METHODS,
     OPTIMIZERS,
     SAMPLER_ALIASES,
     SAMPLERS,
@@ -90,8 +92,15 @@ class Sampling:
     guidance: float | None = option(
         None,
         "classifier-free guidance of a conditional model: w in eps = (1 + w) eps_cond - w eps_uncond, 0 for none;"
+        " -1 for the unconditional model;"
         f" {default_by_kind('inference', 'guidance')}",
-        low=0,
+        low=-1,
+    )
+    guidance_interval: list[float] | None = option(
+        None, "guide only where the noise sigma/alpha lies in [low,high], such as [0.2,2]; default: everywhere"
+    )
+    autoguidance: float = option(
+        0.0, "guidance away from an early snapshot instead (train.py early_ema=0.1), labels or not: its weight w", low=0
     )
 
 
@@ -100,6 +109,25 @@ class Labels:
     """sampling"""
 
     labels: Any = option(None, "labels to generate, such as [0,1,2]; default: all of a conditional model's, in turn")
+
+
+@dataclass
+class Steering:
+    """steering"""
+
+    observe: str | None = option(
+        None,
+        "sample given an observation: of points a coordinate or a line in data units, y=0.2 or 2x-y=0.3 (also scores"
+        f" every method against the exact posterior); of images {', '.join(f'mask:{name}' for name in MASKS)}",
+    )
+    observe_noise: float = option(0.05, "standard deviation of the noise in the observation", above=0)
+    observe_method: str | None = option(
+        None, f"posterior sampler; {meanings(METHODS)}; default: tds for points, pigdm for images", choices=METHODS
+    )
+    observe_image: int = option(0, "which of the held-out images is observed; the next seven follow", low=0)
+    guidance_sheet: bool = option(
+        False, "instead of sampling: what guidance claims against what it samples, w from 0 to 8, of conditional points"
+    )
 
 
 @dataclass
@@ -157,6 +185,13 @@ class Training:
         None,
         "decay of the moving average of weights used for sampling; default: over the last tenth of the training",
         low=0,
+        below=1,
+    )
+    early_ema: float | None = option(
+        None,
+        "keep a copy of the averaged weights after this fraction of the training, for autoguidance, such as 0.1;"
+        " default: none",
+        above=0,
         below=1,
     )
     loss_weight: str = option("eps", f"weight of each step in the loss; {meanings(LOSS_WEIGHTS)}", choices=LOSS_WEIGHTS)
@@ -223,7 +258,7 @@ class Train(Machine, Watching, Run, Evaluation, Training, Process, Network, Data
 
 
 @dataclass
-class Inference(Machine, Recording, Labels, Sampling):
+class Inference(Machine, Recording, Steering, Labels, Sampling):
     """Sample from a checkpoint and show the learned reverse process."""
 
     viz_steps: int = option(100, "states recorded, evenly spaced, with the first and the last", low=2)

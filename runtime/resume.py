@@ -18,12 +18,16 @@ from runtime.trained import take_weights
 
 @dataclass
 class Learner:
-    """What changes from step to step: a network, the average of its weights, its optimizers, losses not yet logged."""
+    """What changes from step to step: a network, the average of its weights, its optimizers, losses not yet logged.
+
+    early: an early copy of the average, for autoguidance, once `keep_early` has been called.
+    """
 
     net: nn.Module
     average: AveragedModel
     optimizers: list[torch.optim.Optimizer]
     losses: list[Tensor] = field(default_factory=list)
+    early: dict[str, Tensor] | None = None
 
     @classmethod
     def of(cls, net: nn.Module, optimizers: list[torch.optim.Optimizer], ema_decay: float | None) -> "Learner":
@@ -45,10 +49,17 @@ class Learner:
         self.losses.clear()
         return ordinary, stable
 
+    def keep_early(self) -> None:
+        """Keep the averaged weights as they are now; the first call counts."""
+        if self.early is None:
+            self.early = {name: weights.cpu().clone() for name, weights in self.average.state_dict().items()}
+
     def state(self) -> dict[str, Any]:
         states = {"net": self.net.state_dict(), "ema": self.average.state_dict()}
         losses = torch.stack(self.losses).cpu() if self.losses else torch.empty(0, 2)
-        return {**states, "optimizers": [each.state_dict() for each in self.optimizers], "losses": losses}
+        early = {} if self.early is None else {"early": self.early}
+        optimizers = [each.state_dict() for each in self.optimizers]
+        return {**states, **early, "optimizers": optimizers, "losses": losses}
 
     def restore(self, state: Mapping[str, Any], data: DataSet, total: int, run: object) -> Moment:
         """Everything as it was when the checkpoint of `run` was saved; returns when that was.
@@ -63,6 +74,7 @@ class Learner:
             take_weights(self.average, state["ema"], str(run))
             for optimizer, old in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(old)
+            self.early = state.get("early")
             self.losses[:] = state["losses"].to(next(self.net.parameters()).device).unbind()
             return Moment(**state["moment"])
         except (KeyError, TypeError, AttributeError) as error:

@@ -1,6 +1,6 @@
 """A trained model, taken out of its checkpoint: network, scheduler and normaliser, ready to make samples."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from dataset import Normaliser
-from diffusion import Denoiser, Prediction, denoiser, guided, in_chunks, within_range
+from diffusion import Denoiser, Prediction, denoiser, in_chunks, within_range
 from model import build_model
 from runtime import checkpoint
 from runtime import device as devices
@@ -19,6 +19,7 @@ from runtime.arrays import floats
 from runtime.randomness import generator
 from sampler import State, sample, sampler_of
 from schedule import VariancePreserving, make_scheduler
+from steering.guidance import checked_interval, classifier_free, guided
 
 # rows per pass through a network: what it computes then stays in the cache
 ROWS, IMAGE_ROWS = 1250, 100
@@ -29,7 +30,8 @@ class Trained:
     """What sampling needs.
 
     config: the plain dictionary that the model was trained with. classes: names of the labels that samples can be
-    asked for; none of an unconditional model. mixed: the network runs in bf16.
+    asked for; none of an unconditional model. mixed: the network runs in bf16. early: the network as it was early in
+    the training, where that was kept (early_ema).
     """
 
     net: nn.Module
@@ -38,6 +40,7 @@ class Trained:
     config: dict[str, Any]
     classes: list[str] = field(default_factory=list)
     mixed: bool = False
+    early: nn.Module | None = None
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -55,13 +58,37 @@ class Trained:
     def device(self) -> torch.device:
         return next(self.net.parameters()).device
 
-    def denoise(self, guidance: float = 0.0) -> Denoiser:
-        """The network as a denoiser, in the normalised units that it was trained in."""
-        net = devices.in_bf16(self.net) if self.mixed else self.net
-        denoise = guided(denoiser(net, self.scheduler, self.config["model"]["prediction"]), guidance)
+    def denoise(
+        self, guidance: float = 0.0, guidance_interval: Sequence[float] | None = None, autoguidance: float = 0.0
+    ) -> Denoiser:
+        """The network as a denoiser, in the normalised units that it was trained in; guided if asked (see `sample`).
+
+        Raises:
+            ValueError: guidance that this model cannot have.
+        """
+        self._check_guidance(guidance, guidance_interval, autoguidance)
+        of, where = self._denoiser, (self.scheduler, checked_interval(guidance_interval))
+        denoise = classifier_free(of(self.net), guidance, *where)
+        if self.early:
+            denoise = guided(denoise, of(self.early), autoguidance, *where)
         if not self.of_images:
             return in_chunks(denoise, ROWS)
         return in_chunks(within_range(denoise, self.scheduler), IMAGE_ROWS)
+
+    def _denoiser(self, net: nn.Module) -> Denoiser:
+        run = devices.in_bf16(net) if self.mixed else net
+        return denoiser(run, self.scheduler, self.config["model"]["prediction"])
+
+    def _check_guidance(self, guidance: float, interval: Sequence[float] | None, autoguidance: float) -> None:
+        """Raises ValueError for guidance that this model cannot have, in a sentence that says what would."""
+        if guidance and not self.classes:
+            raise ValueError("guidance needs labels, and this model is unconditional; train one with conditional=true")
+        if autoguidance and not self.early:
+            raise ValueError("autoguidance needs an early snapshot of the model; train one with early_ema=0.1")
+        if guidance and autoguidance:
+            raise ValueError("guidance and autoguidance are alternatives: set one of them to 0")
+        if interval is not None and not guidance and not autoguidance:
+            raise ValueError("guidance_interval says where to guide: give guidance or autoguidance as well")
 
     def denoise_as(self, condition: int | None) -> Denoiser:
         """The same under one condition for all rows; None: unconditional."""
@@ -84,6 +111,8 @@ class Trained:
         guidance: float | None = None,
         spacing: str | None = None,
         variance: str | None = None,
+        guidance_interval: list[float] | None = None,
+        autoguidance: float = 0.0,
     ) -> dict[str, Any]:
         """The options of `sample`, those of `defaults` (a row of conf.choices.SAMPLING) in place of None."""
         sampler = sampler or str(defaults["sampler"])
@@ -91,8 +120,9 @@ class Trained:
         if sampling_steps is None and evaluations:
             sampling_steps = min(defaults["sampling_steps"] or evaluations, self.scheduler.num_timesteps)
         if guidance is None:
-            guidance = defaults["guidance"] if self.classes else 0.0
+            guidance = defaults["guidance"] if self.classes and not autoguidance else 0.0
         own = {"sampler": sampler, "sampling_steps": sampling_steps, "eta": eta, "guidance": guidance}
+        own |= {"guidance_interval": guidance_interval, "autoguidance": autoguidance}
         return own | {name: value for name, value in (("spacing", spacing), ("variance", variance)) if value}
 
     def labels(self, asked: list[int | str] | int | str | None, count: int) -> Tensor | None:
@@ -128,17 +158,23 @@ class Trained:
         guidance: float = 0.0,
         spacing: str | None = None,
         variance: str | None = None,
+        guidance_interval: Sequence[float] | None = None,
+        autoguidance: float = 0.0,
     ) -> Iterator[State]:
         """A reverse process from fresh noise (sampler.sample), state by state, in normalised units.
 
-        labels: the condition of each sample (num_samples,).
+        Args:
+            labels: the condition of each sample (num_samples,).
+            guidance, autoguidance: weights w (steering.guidance.guided), away from the network without the label, or
+                from its early snapshot; at noise within guidance_interval, [low, high] of sigma / alpha.
 
         Raises:
-            ValueError: see sampler.sample; guidance of an unconditional model, which has nothing to guide it.
+            ValueError: see sampler.sample; guidance that this model cannot have.
         """
-        if guidance and not self.classes:
-            raise ValueError("guidance needs labels, and this model is unconditional; train one with conditional=true")
-        denoise, g = self.denoise(guidance), generator(seed, "sampling", device=self.device)
+        denoise, g = (
+            self.denoise(guidance, guidance_interval, autoguidance),
+            generator(seed, "sampling", device=self.device),
+        )
         if labels is not None:
             denoise = partial(denoise, label=labels.to(self.device))
         x_T = torch.randn(num_samples, *self.dims, generator=g, device=self.device)
@@ -152,7 +188,8 @@ class Trained:
 
     def ready(self, device: torch.device) -> "Trained":
         """On the device, for sampling only."""
-        devices.place(self.net, device, channels_last=self.of_images).eval()
+        for net in filter(None, (self.net, self.early)):
+            devices.place(net, device, channels_last=self.of_images).eval()
         return self
 
 
@@ -180,8 +217,12 @@ def load(path: str | Path, device: torch.device, precision: str = "auto") -> Tra
         why = f"it has no {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"the checkpoint {path} does not fit its own configuration: {why}") from error
     take_weights(average, weights, path)
-    mixed = devices.mixed_precision(precision, device, images=normaliser.mean.ndim == 3)
-    return Trained(average.module, scheduler, normaliser, state["config"], classes, mixed).ready(device)
+    mixed, early = devices.mixed_precision(precision, device, images=normaliser.mean.ndim == 3), None
+    if "early" in state:
+        early = AveragedModel(net)
+        take_weights(early, state["early"], path)
+        early = early.module
+    return Trained(average.module, scheduler, normaliser, state["config"], classes, mixed, early).ready(device)
 
 
 def take_weights(net: nn.Module, weights: dict[str, Tensor], path: str | Path) -> None:

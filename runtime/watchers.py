@@ -50,6 +50,8 @@ def watched(
         watchers.append(Grids(folder, trained, data, begin, total))
     if data.mixture and not trained.classes and o["loss_weight"] == "eps":  # else the floor is not that of this loss
         watchers.append(Probes(folder, trained, data.mixture, start, total))
+    if o["early_ema"]:
+        watchers.append(EarlySnapshot(learner, max(1, round(o["early_ema"] * total))))
     watchers.append(Checkpoints(folder / o["ckpt_save_name"], finite, begin, total))
     with ExitStack() as closing:
         for watcher in watchers:
@@ -89,6 +91,20 @@ class Probes:
 
     def close(self) -> None:
         self.log.close()
+
+
+class EarlySnapshot:
+    """Keeps a copy of the averaged weights after some optimizer step, once (see Learner.keep_early)."""
+
+    def __init__(self, learner: Learner, due: int) -> None:
+        self.learner, self.due = learner, due
+
+    def after(self, moment: Moment) -> None:
+        if moment.done >= self.due:
+            self.learner.keep_early()
+
+    def close(self) -> None:
+        pass
 
 
 class Finite:

@@ -12,7 +12,6 @@ from diffusion import (
     Prediction,
     denoiser,
     forward_states,
-    guided,
     in_chunks,
     loss_weights,
     training_loss,
@@ -266,43 +265,6 @@ def test_a_loss_without_weights_is_that_of_the_target(noised):
 
 
 # ---------------------------------------------------------------- guidance, and the range of images
-
-
-def with_or_without(x_t, t, label=None):
-    """A denoiser whose answers with and without a label differ."""
-    eps = 0.3 * x_t if label is None else x_t + label[:, None]
-    return Prediction(eps, 2 - eps)
-
-
-@pytest.mark.parametrize("w", [0.0, 0.5, 1.0, 3.0])
-def test_guidance_steps_away_from_the_answer_without_a_label(w):
-    x_t, t, label = torch.randn(4, 2), torch.tensor(3), torch.arange(4)
-    conditional, unconditional = with_or_without(x_t, t, label), with_or_without(x_t, t)
-    steered = guided(with_or_without, w)(x_t, t, label)
-    for ours, c, u in zip(steered, conditional, unconditional):
-        torch.testing.assert_close(ours, (1 + w) * c - w * u)
-        assert w != 0 or torch.equal(ours, c)
-
-
-def test_guided_noise_and_data_still_make_x_t(noised):
-    # x_t = alpha x_0 + sigma eps holds for both answers, and so for what is steered from them
-    scheduler, _, t, _, x_t = noised
-    network = lambda x_t, t, label: x_t.tanh() if label is None else x_t.sin()  # noqa: E731
-    eps, x_0 = guided(denoiser(network, scheduler, "v"), 2.5)(x_t, t, t)
-    torch.testing.assert_close(scheduler.add_noise(x_0, t, eps), x_t, rtol=1e-9, atol=1e-9)
-
-
-@pytest.mark.parametrize(("w", "labelled", "calls"), [(0.0, True, 1), (2.0, False, 1), (2.0, True, 2)])
-def test_guidance_asks_the_network_no_more_often_than_it_must(w, labelled, calls):
-    x_t, asked = torch.randn(4, 2), []
-
-    def denoise(x_t, t, label=None):
-        asked.append(label)
-        return with_or_without(x_t, t, label)
-
-    out = guided(denoise, w)(x_t, torch.tensor(3), torch.arange(4) if labelled else None)
-    assert len(asked) == calls
-    assert labelled or torch.equal(out.eps, with_or_without(x_t, torch.tensor(3)).eps)
 
 
 @pytest.mark.parametrize("target", TARGETS)

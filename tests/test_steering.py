@@ -1,0 +1,256 @@
+"""Guidance and posterior sampling, where what is right is known in closed form."""
+
+import pytest
+import torch
+from conftest import NO_EVALUATION, SMALL, command
+
+from conf import choices
+from dataset import make_dataset
+from diffusion import Prediction, denoiser, exact_denoiser
+from mixture import GaussianMixture
+from runtime import checkpoint
+from runtime.randomness import generator
+from runtime.trained import load
+from sampler import dpmpp_2m, last
+from schedule import LinearNoiseScheduler
+from steering.guidance import classifier_free, draw_claimed, exact_denoiser_of, guided
+from steering.observation import MASKS, check_possible, draw_posterior, posterior_log_density, read_line, read_mask
+from steering.posterior import METHODS, dps, given, mmps, pigdm, r_squared, repaint, sample_given
+
+SCHEDULER = LinearNoiseScheduler(1000)
+MOONS = make_dataset("moons", 100, 0, noise=0.05)
+
+
+# ---------------------------------------------------------------- guidance
+
+
+def with_or_without(x_t, t, label=None):
+    """A denoiser whose answers with and without a label differ."""
+    eps = 0.3 * x_t if label is None else x_t + label[:, None]
+    return Prediction(eps, 2 - eps)
+
+
+@pytest.mark.parametrize("w", [0.0, 0.5, 1.0, 3.0])
+def test_guidance_steps_away_from_the_answer_without_a_label(w):
+    x_t, t, label = torch.randn(4, 2), torch.tensor(3), torch.arange(4)
+    conditional, unconditional = with_or_without(x_t, t, label), with_or_without(x_t, t)
+    steered = classifier_free(with_or_without, w)(x_t, t, label)
+    for ours, c, u in zip(steered, conditional, unconditional):
+        torch.testing.assert_close(ours, (1 + w) * c - w * u)
+        assert w != 0 or torch.equal(ours, c)
+
+
+def test_guided_noise_and_data_still_make_x_t():
+    # x_t = alpha x_0 + sigma eps holds for both answers, and so for what is steered from them
+    t, x_t = torch.tensor(400), torch.randn(5, 2, dtype=torch.float64)
+    network = lambda x_t, t, label: x_t.tanh() if label is None else x_t.sin()  # noqa: E731
+    eps, x_0 = classifier_free(denoiser(network, SCHEDULER, "v"), 2.5)(x_t, t, torch.zeros(5))
+    torch.testing.assert_close(SCHEDULER.add_noise(x_0, t, eps), x_t, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("w", "labelled", "calls"), [(0.0, True, 1), (2.0, False, 1), (2.0, True, 2)])
+def test_guidance_asks_the_network_no_more_often_than_it_must(w, labelled, calls):
+    x_t, asked = torch.randn(4, 2), []
+
+    def denoise(x_t, t, label=None):
+        asked.append(label)
+        return with_or_without(x_t, t, label)
+
+    out = classifier_free(denoise, w)(x_t, torch.tensor(3), torch.arange(4) if labelled else None)
+    assert len(asked) == calls
+    assert labelled or torch.equal(out.eps, with_or_without(x_t, torch.tensor(3)).eps)
+
+
+def test_guidance_0_is_the_conditional_and_minus_1_the_unconditional_denoiser_bitwise():
+    exact = exact_denoiser_of(MOONS.parts, SCHEDULER)
+    x_t, t, label = torch.randn(50, 2), torch.tensor(400), torch.arange(50) % 2
+    for w, expected in ((0.0, exact(x_t, t, label)), (-1.0, exact(x_t, t))):
+        for ours, theirs in zip(classifier_free(exact, w)(x_t, t, label), expected):
+            assert torch.equal(ours, theirs)
+
+
+def test_outside_of_the_interval_nothing_is_guided():
+    strong, weak = (lambda x_t, t, label=None, k=k: Prediction(k * x_t, k * x_t) for k in (1.0, 3.0))
+    steered, x_t = guided(strong, weak, 2.0, SCHEDULER, (0.5, 2.0)), torch.ones(3, 2)
+    noise = SCHEDULER.sigma / SCHEDULER.alpha
+    for t in (10, 300, 990):
+        inside = 0.5 <= float(noise[t]) <= 2
+        assert torch.equal(steered(x_t, torch.tensor(t)).eps, (-3 if inside else 1) * x_t)
+
+
+def test_the_exact_denoiser_lies_on_the_moon_that_is_asked_for():
+    exact, label = exact_denoiser_of(MOONS.parts, SCHEDULER), torch.arange(2000) % 2
+    x_T, timesteps = torch.randn(2000, 2, generator=generator(0, "test")), SCHEDULER.timesteps(50)
+    x = last(dpmpp_2m(lambda x, t, _=None: exact(x, t, label), SCHEDULER, x_T, timesteps=timesteps))
+    log_p = torch.stack([part.log_density(x) for part in MOONS.parts])
+    assert float((log_p.argmax(0) == label).double().mean()) >= 0.995
+
+
+def test_what_guidance_claims_is_drawn_as_its_density_says():
+    parts = [GaussianMixture(torch.tensor([[c]]), 1.0) for c in (-1.0, 1.0)]
+    grid = torch.linspace(-8, 8, 20001, dtype=torch.float64)[:, None]
+    for w in (0.0, 1.0, 4.0):
+        log_p = torch.stack([part.log_density(grid) for part in parts])
+        density = ((1 + w) * log_p[1] - w * log_p.logsumexp(0)).softmax(0)
+        mean = float((density * grid[:, 0]).sum())
+        spread = float((density * (grid[:, 0] - mean).square()).sum().sqrt())
+        x = draw_claimed(parts, 1, w, 20_000, generator(0, "test"))
+        assert abs(float(x.mean()) - mean) < 4 * spread / 20_000**0.5  # 1 in 16 000
+        assert float(x.std()) == pytest.approx(spread, rel=0.03)
+
+
+# ---------------------------------------------------------------- observations
+
+
+def test_lines_in_words():
+    assert read_line("2x-y=0.3", 2, 0.1).matrix.tolist() == [[2, -1]]
+    assert read_line("-x + .5*z = -1", 3, 0.1).matrix.tolist() == [[-1, 0, 0.5]]
+    for wrong in ("q=1", "z=1", "y", "y=", "y=b", "=1", "x-x=1", "mask:left", "y=nan", "x*y=1", "x2=1"):
+        with pytest.raises(ValueError, match="is no observation of a point"):
+            read_line(wrong, 2, 0.1)
+    with pytest.raises(ValueError, match="contradicts"):
+        check_possible(MOONS.mixture, read_line("y=50", 2, 0.05), "y=50")
+    check_possible(MOONS.mixture, read_line("y=0.2", 2, 0.05), "y=0.2")
+
+
+def test_masks_observe_their_pixels():
+    assert MASKS.keys() == set(choices.MASKS) and METHODS.keys() == choices.METHODS.keys()
+    image = torch.arange(16.0).reshape(1, 4, 4)
+    assert read_mask("mask:left", image, 0.1).value.tolist() == [0, 1, 4, 5, 8, 9, 12, 13]
+    assert read_mask("mask:bottom", image, 0.1).value.tolist() == [*range(8, 16)]
+    assert read_mask("mask:centre", image, 0.1).value.tolist() == [5, 6, 9, 10]
+    with pytest.raises(ValueError, match="choose one of mask:left"):
+        read_mask("y=1", image, 0.1)
+
+
+@pytest.mark.parametrize("text", ["y=0.2", "2x-y=0.3"])
+def test_exact_draws_are_those_of_brute_force_and_of_their_density(text):
+    seen = read_line(text, 2, 0.1)
+    x = draw_posterior(MOONS.mixture, seen, 20_000, generator(0, "test"))
+    many = MOONS.mixture.sample(400_000, generator(1, "test"))
+    w = seen.log_likelihood(many).softmax(0)
+    error = 4 * (1 / 20_000 + float(w.square().sum())) ** 0.5  # of a mean, in standard deviations: 1 in 16 000
+    for f in (lambda x: x[:, 0], lambda x: x[:, 1], lambda x: x.prod(1), lambda x: x[:, 0].square()):
+        mean = float((w * f(many)).sum())
+        spread = float((w * (f(many) - mean).square()).sum().sqrt())
+        assert abs(float(f(x).mean()) - mean) < error * spread
+    side = torch.linspace(-2, 3.2, 521, dtype=torch.float64)
+    log_p = posterior_log_density(MOONS.mixture, seen, torch.cartesian_prod(side, side))
+    assert float(log_p.exp().sum()) * 0.01**2 == pytest.approx(1, abs=1e-3)
+
+
+# ---------------------------------------------------------------- posterior samplers
+
+MEAN, VARIANCE = torch.tensor([[0.3, -0.2]]), torch.tensor([1.0, 0.25])
+
+
+@pytest.mark.parametrize("variance", [torch.ones(2), VARIANCE], ids=["standard", "other"])
+@pytest.mark.parametrize("t", [50, 500, 900])
+def test_of_one_gaussian_every_method_has_the_score_that_it_should(variance, t):
+    """J = alpha variance / p with p = alpha^2 variance + sigma^2; the true covariance is sigma^2 variance / p."""
+    one, seen = GaussianMixture(MEAN, variance), read_line("x-2y=0.5", 2, 0.1)
+    alpha, sigma = SCHEDULER.alpha_sigma_at(t)
+    exact, x_t = exact_denoiser(one, SCHEDULER), torch.randn(20, 2, dtype=torch.float64)
+    A, noised = seen.matrix, alpha**2 * variance.double() + sigma**2
+    eps, x_0 = exact(x_t, torch.tensor(t))
+    for believed, V in ((dps, 0 * noised), (pigdm, r_squared(alpha, sigma) + 0 * noised),
+                        (mmps, sigma**2 * variance / noised)):  # fmt: skip
+        weight = (seen.value - x_0 @ A.T) / (seen.noise**2 + (A * V) @ A.T)
+        score = alpha * variance / noised * (weight @ A)
+        ours = given(exact, SCHEDULER, seen, believed)(x_t, torch.tensor(t))
+        torch.testing.assert_close(ours.eps, eps - sigma * score)
+        torch.testing.assert_close(ours.x_0, x_0 + sigma**2 / alpha * score)
+
+
+def test_of_an_axis_mmps_is_the_denoiser_of_the_exact_posterior_and_so_is_pigdm_of_standard_data():
+    x_t, t = torch.randn(20, 2, dtype=torch.float64), torch.tensor(400)
+    for variance, methods in ((torch.ones(2), (mmps, pigdm)), (VARIANCE, (mmps,))):
+        variance, noise = variance.double(), 0.1
+        gain = variance[1] / (variance[1] + noise**2)
+        centre = MEAN.double() + torch.tensor([[0, gain * (0.7 - MEAN[0, 1])]])
+        posterior = GaussianMixture(centre, torch.stack([variance[0], variance[1] * (1 - gain)]))
+        expected = exact_denoiser(posterior, SCHEDULER)(x_t, t)
+        exact = exact_denoiser(GaussianMixture(MEAN, variance), SCHEDULER)
+        for believed in methods:
+            ours = given(exact, SCHEDULER, read_line("y=0.7", 2, noise), believed)(x_t, t)
+            torch.testing.assert_close(ours.x_0, expected.x_0)
+            torch.testing.assert_close(ours.eps, expected.eps)
+
+
+@pytest.mark.parametrize("method", ["mmps", "repaint", "tds"])
+def test_samples_of_a_gaussian_have_the_posterior_s_mean_and_spread(method):
+    one, seen, g = GaussianMixture(torch.zeros(1, 2), 1.0), read_line("x+y=1", 2, 0.2), generator(0, "test")
+    x_T = torch.randn(2000, 2, generator=g)
+    exact = exact_denoiser(one, SCHEDULER)
+    if method == "repaint":
+        states = repaint(exact, SCHEDULER, x_T, seen, timesteps=SCHEDULER.timesteps(30, "even"), generator=g)
+    else:
+        states = sample_given(exact, SCHEDULER, x_T, seen, method=method, generator=g)
+    x = last(states)
+    along, across = (x[:, 0] + x[:, 1]) / 2**0.5, (x[:, 0] - x[:, 1]) / 2**0.5
+    if method != "repaint":  # which takes the observation for the truth, as if the data were uniform
+        gain = 2 / (2 + 0.2**2)
+        assert float(along.mean()) == pytest.approx(gain / 2**0.5, abs=0.02)
+        assert float(along.std()) == pytest.approx((1 - gain) ** 0.5, rel=0.2)  # a hundred ancestral steps make it thin
+    assert float(along.mean()) == pytest.approx(0.7, abs=0.03)
+    assert float(across.mean()) == pytest.approx(0, abs=0.1) and float(across.std()) == pytest.approx(1, rel=0.25)
+
+
+# ---------------------------------------------------------------- the early snapshot, and commands
+
+
+@pytest.fixture(scope="module")
+def early(tmp_path_factory):
+    """A conditional model with an early snapshot."""
+    folder = tmp_path_factory.mktemp("early")
+    line = f"train.py {SMALL} {NO_EVALUATION} conditional=true early_ema=0.5"
+    for words in ("max_steps=60 task_name=whole", "max_steps=60 task_name=part"):
+        assert (done := command(f"{line} {words}", folder)).returncode == 0, done.stderr
+    return folder
+
+
+def test_the_snapshot_is_the_average_of_that_step_and_guides(early):
+    state = checkpoint.load(early / "whole")
+    assert int(state["early"]["n_averaged"]) == 30 and int(state["ema"]["n_averaged"]) == 60
+    trained = load(early / "whole", torch.device("cpu"))
+    assert trained.early is not None
+    for w, guess in ((0.0, trained.net), (-1.0, trained.early)):
+        x_t, t, label = torch.randn(9, 2), torch.tensor(20), torch.arange(9) % 2
+        expected = denoiser(guess, trained.scheduler, "v")(x_t, t, label)
+        assert torch.equal(trained.denoise(autoguidance=w)(x_t, t, label).eps, expected.eps)
+
+
+def test_a_resumed_training_keeps_the_snapshot(early):
+    before = checkpoint.load(early / "part")
+    done = command(f"train.py resume=part max_steps=70 {NO_EVALUATION}", early)
+    assert done.returncode == 0, done.stderr
+    after = checkpoint.load(early / "part")
+    assert after["step"] == 70
+    assert all(torch.equal(before["early"][name], after["early"][name]) for name in before["early"])
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("observe=y=50", "contradicts the data set"),
+        ("observe=mask:left", "is for images"),
+        ("guidance_interval=[2,1] guidance=1", "two numbers that rise from 0; got [2,1]"),
+    ],
+)
+def test_a_mistake_is_answered_in_one_line(early, words, sentence):
+    done = command(f"inference.py checkpoint=whole {words}", early)
+    assert done.returncode == 1 and sentence in done.stderr, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_guidance_that_makes_no_sense_is_refused(early):
+    model = load(early / "whole", torch.device("cpu"))
+    with pytest.raises(ValueError, match="give guidance or autoguidance as well"):
+        model.sample(5, 0, guidance_interval=[1, 2])
+    with pytest.raises(ValueError, match="are alternatives"):
+        model.sample(5, 0, guidance=1.0, autoguidance=1.0)
+
+
+def test_without_a_snapshot_there_is_no_autoguidance(run):
+    with pytest.raises(ValueError, match="needs an early snapshot"):
+        load(run, torch.device("cpu")).sample(5, 0, autoguidance=1.0)
