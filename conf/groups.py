@@ -1,6 +1,6 @@
 """What can be chosen by name, dataset=... and model=..., with the options of each choice."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from conf.choices import SAMPLING_DEFAULTS, TARGETS, meanings
