@@ -42,5 +42,8 @@ def running_command() -> str | None:
 
 
 spin_briefly(os.environ)
+os.environ.setdefault(
+    "RUST_LOG", "warn,re_log_encoding=off,re_sdk=off"
+)  # read by rerun; viz.viewer says it in a sentence
 if name := running_command():
     answer_help(name, sys.argv[1:])

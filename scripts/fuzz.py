@@ -45,7 +45,8 @@ SMALL: dict[str, tuple[float, float]] = {
 SEPARATE = {"dataset", "model", "checkpoint", "resume", "task_name", "ckpt_save_name", "device", "precision", "samples",
             "viewer", "viz_live", "viz_t", "viz_save", "labels", "track_samples", "eval_samples", "animation", "port",
             "max_steps", "sampling_steps", "num_samples", "threads", "conditional", "guidance", "eta", "sampler",
-            "beta_start", "beta_end", "schedule", "num_timesteps", "loss_weight"}  # fmt: skip
+            "beta_start", "beta_end", "schedule", "num_timesteps", "loss_weight", "guidance_sheet", "observe_method",
+            "variance", "spacing"}  # fmt: skip
 NO_IMAGES = "save_trajectory=true"  # belongs to points
 JUNK = ["", "null", "nan", "-1", "1e400", "0", "99999999999999999999", "[1,2", "{a:b}", "é", "'", '"', "a b", "${x}",
         "true", "[]", "../..", "/dev/null", "/", "1e-320", "\t", "=", "none", "[a,b]", "0x10", "1_000"]  # fmt: skip
@@ -95,7 +96,7 @@ def process(r: random.Random) -> list[str]:
 
 def points_of(r: random.Random, folder: Path) -> tuple[str, list[str]]:
     """The name of a set of points and its options."""
-    name = r.choice(["moons", "circles", "gaussians", "swiss_roll", "spirals", "helix", "file"])
+    name = r.choice(["moons", "circles", "gaussians", "swiss_roll", "spirals", "helix", "grid", "pinwheel", "file"])
     if name == "file":
         return name, [f"dataset.path={folder / r.choice(['points.npy', 'points.csv', 'wide.npy', 'far.npy'])}"]
     return name, some(GROUPS["dataset"][name], r, "dataset.", 0.5)
@@ -120,7 +121,10 @@ def of_train(r: random.Random, folder: Path) -> list[str]:
 
 def of_inference(r: random.Random, folder: Path, evaluation: bool = False) -> list[str]:
     kind = r.choice(["points", "labels"] if evaluation else ["points", "labels", "images"])
-    words, sampler = [f"checkpoint={folder / kind}"], r.choice(["ddpm", "ddim", "dpmpp_2m", "dpm"])
+    words, sampler = (
+        [f"checkpoint={folder / kind}"],
+        r.choice(["ddpm", "ddim", "dpmpp_2m", "dpm", "dpmpp_3m", "dpmpp_2m_sde", "unipc", "adams"]),
+    )
     words += [f"sampler={sampler}", f"num_samples={r.randint(100, 120) if evaluation else r.randint(1, 60)}"]
     words += [f"sampling_steps={r.randint(2, 20)}"] if r.random() < 0.5 else []
     words += [f"eta={r.random():.3f}"] if sampler == "ddim" and r.random() < 0.5 else []
@@ -186,16 +190,16 @@ def run(words: list[str]) -> Result:
     began, here = time.monotonic(), tempfile.mkdtemp(prefix="fuzz-")
     output = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed where this function ends)
     sys.stdout.flush()
-    if not (child := os.fork()):
-        _child(words, here, output.fileno())
+    if not (process := os.fork()):
+        child(words, here, output.fileno())
     code = None
     while code is None and time.monotonic() - began < SECONDS:
-        done, status = os.waitpid(child, os.WNOHANG)
+        done, status = os.waitpid(process, os.WNOHANG)
         code = os.waitstatus_to_exitcode(status) if done else None
         time.sleep(0.005)
     if code is None:
-        os.kill(child, 9)
-        os.waitpid(child, 0)
+        os.kill(process, 9)
+        os.waitpid(process, 0)
         code = 124
     left = [str(p) for p in Path(here).rglob(".*") if p.is_file()]
     shutil.rmtree(here, ignore_errors=True)
@@ -203,7 +207,7 @@ def run(words: list[str]) -> Result:
     return Result(code, output.read(), left, time.monotonic() - began)
 
 
-def _child(words: list[str], folder: str, stderr: int) -> NoReturn:
+def child(words: list[str], folder: str, stderr: int) -> NoReturn:
     code = 1
     try:
         os.chdir(folder)

@@ -1,6 +1,7 @@
 """What several tests share: commands as a person types them, and one small trained run."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,12 @@ from matplotlib.image import imread
 ROOT = Path(__file__).resolve().parent.parent
 os.environ["OMP_NUM_THREADS"] = "1"  # two test processes with two threads each would only wait for each other
 torch.set_num_threads(1)
+for name in (
+    "SIGINT",
+    "SIGHUP",
+):  # ignored below nohup and behind &, which programs that are started here would inherit
+    if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_IGN:
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
 # no display: a recording becomes a file
 QUIET = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "HYDRA_FULL_ERROR")}
 

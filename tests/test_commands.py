@@ -57,7 +57,7 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(run, tmp_path):
     one, two = checkpoint.load(run)["ema"], checkpoint.load(tmp_path / "half")["ema"]
     assert all(torch.equal(one[k], two[k]) for k in one)
     other = command("train.py resume=half lr=1e-3", tmp_path)
-    assert other.returncode == 1 and "was trained with lr=0.004, not lr=0.001" in other.stderr
+    assert other.returncode == 1 and "was trained with lr=0.008, not lr=0.001" in other.stderr
 
 
 def test_inference_takes_the_newest_run(workplace):
@@ -75,7 +75,7 @@ def test_evaluate_judges_a_checkpoint(workplace, run):
     done = command(f"evaluate.py checkpoint={run} num_samples=500 hydra.run.dir=judged", workplace)
     assert done.returncode == 0, done.stderr
     result = json.loads((workplace / "judged" / "metrics.json").read_text())
-    assert result["sampler"] == "adams"  # what points are judged with by default
+    assert result["sampler"] == "dpmpp_2m_sde"  # what points are judged with by default
     figures = result["figures"]
     assert set(figures) == {
         "classifier accuracy", "energy distance", "neighbours", "memorised", "masses", "cells", "negative log-density",

@@ -114,7 +114,7 @@ def test_first_rows_are_of_several_classes(tree):
 @pytest.mark.parametrize(
     ("name", "n", "options", "sentence"),
     [
-        ("digit", 5, {}, "choose one of digits, mnist, images"),
+        ("digit", 5, {}, "choose one of digits, mnist, emoji, images"),
         ("digits", 0, {}, "at least 1"),
         ("images", 5, {"root": None}, "needs dataset.root=DIR"),
         ("mnist", 5, {"on_bad_image": "ignore"}, "skip or error"),

@@ -1,8 +1,12 @@
 """Every mistake that a person can make is answered in one line, with exit code 1, and leaves nothing behind."""
 
+import json
+import subprocess
+import sys
+
 import numpy as np
 import pytest
-from conftest import command
+from conftest import QUIET, ROOT, command
 from PIL import Image
 
 MISTAKES = [
@@ -47,7 +51,7 @@ MISTAKES = [
     ("inference.py sampling_steps=1", "sampling_steps must be at least 2"),
     ("evaluate.py", "no checkpoint yet"),
     ("evaluate.py samples=nowhere.npy", "nowhere.npy"),
-    ("evaluate.py samples={file}", "not a table of numbers"),
+    ("evaluate.py samples={file}", "file must hold points of shape (N, d)"),
     ("evaluate.py samples=nan.npy", "NaN"),
     ("evaluate.py samples=three.npy", "shape (N, 2)"),
     ("evaluate.py samples=few.npy", "at least 100 samples"),
@@ -74,32 +78,75 @@ MISTAKES = [
     ("train.py dataset=file dataset.path=text.npy", "text.npy must be an array of real numbers"),
     ("train.py dataset=file dataset.path=complex.npy", "complex.npy must be an array of real numbers"),
     ("train.py dataset=file dataset.path=huge.npy", "give the points in larger units"),
-    ("train.py dataset=file dataset.path=empty.csv", "empty.csv must hold an array of shape (N, d)"),
+    ("train.py dataset=file dataset.path=empty.csv", "empty.csv is not a table of numbers: it is empty"),
     ("evaluate.py samples=text.npy", "text.npy must be an array of real numbers"),
     ("loss/plot.py", "no run yet"),
     ("loss/plot.py nowhere", "no loss to plot at nowhere"),
 ]
 
 
-@pytest.mark.parametrize(("line", "words"), MISTAKES)
-def test_a_mistake_is_answered_in_one_line(line, words, tmp_path):
-    (tmp_path / "file").write_text("hello")
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "loss.csv").write_text("step")
-    np.save(tmp_path / "nan.npy", np.full((200, 2), np.nan))
-    np.save(tmp_path / "three.npy", np.zeros((200, 3)))
-    np.save(tmp_path / "text.npy", np.full((200, 2), "a"))
-    np.save(tmp_path / "complex.npy", np.full((200, 2), 1j))
-    np.save(tmp_path / "huge.npy", np.arange(400.0).reshape(200, 2) * 1e300)
-    (tmp_path / "empty.csv").touch()
-    np.save(tmp_path / "few.npy", np.zeros((20, 2)))
+def prepare(folder):
+    """Files that the lines speak of."""
+    (folder / "file").write_text("hello")
+    (folder / "full").mkdir()
+    (folder / "full" / "loss.csv").write_text("step")
+    np.save(folder / "nan.npy", np.full((200, 2), np.nan))
+    np.save(folder / "three.npy", np.zeros((200, 3)))
+    np.save(folder / "text.npy", np.full((200, 2), "a"))
+    np.save(folder / "complex.npy", np.full((200, 2), 1j))
+    np.save(folder / "huge.npy", np.arange(400.0).reshape(200, 2) * 1e300)
+    (folder / "empty.csv").touch()
+    np.save(folder / "few.npy", np.zeros((20, 2)))
     for name, side in (("sizes/a", 8), ("sizes/b", 12)):
-        (tmp_path / name).mkdir(parents=True)
-        Image.new("L", (side, side)).save(tmp_path / name / "one.png")
-    (tmp_path / "bare" / "0").mkdir(parents=True)
-    before = sorted(p.name for p in tmp_path.rglob("*"))
-    done = command(line.format(file="file", full="full"), tmp_path)
-    assert done.returncode == 1
-    assert words.lower() in done.stderr.lower()
-    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
-    assert not [p for p in tmp_path.rglob("*") if p.is_file() and p.name not in before]
+        (folder / name).mkdir(parents=True)
+        Image.new("L", (side, side)).save(folder / name / "one.png")
+    (folder / "bare" / "0").mkdir(parents=True)
+
+
+CODE = """
+import json, os, shutil, sys
+from scripts import fuzz
+from loss import plot
+sys.modules["torch"].set_num_threads(1)
+answers = []
+for i, line in enumerate(json.load(sys.stdin)):
+    script, *words = line.format(file="file", full="full").split()
+    here = shutil.copytree("prepared", str(i))
+    with open(f"{i}.txt", "w+") as said:
+        if not (child := os.fork()):
+            fuzz.child([script.removesuffix(".py"), *words], here, said.fileno())
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        answers.append((code, said.read() if not said.seek(0) else ""))
+json.dump(answers, sys.stdout)
+"""
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """(exit code, stderr, files) of each line: forked from one process, which has spent seconds on importing torch."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    (folder / "prepared").mkdir()
+    prepare(folder / "prepared")
+    lines = json.dumps([line for line, _ in MISTAKES])
+    environment = {**QUIET, "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
+    done = subprocess.run(
+        [sys.executable, "-c", CODE], cwd=folder, env=environment, input=lines, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    files = [sorted(p.relative_to(folder / str(i)) for p in (folder / str(i)).rglob("*")) for i in range(len(MISTAKES))]
+    before = sorted(p.relative_to(folder / "prepared") for p in (folder / "prepared").rglob("*"))
+    return [(*answer, left, before) for answer, left in zip(json.loads(done.stdout), files)]
+
+
+@pytest.mark.parametrize("i", range(len(MISTAKES)), ids=[line for line, _ in MISTAKES])
+def test_a_mistake_is_answered_in_one_line(i, answers):
+    code, stderr, left, before = answers[i]
+    assert code == 1
+    assert MISTAKES[i][1].lower() in stderr.lower()
+    assert len(stderr.strip().splitlines()) == 1, stderr
+    assert [path for path in left if path.suffix] == [path for path in before if path.suffix]
+
+
+def test_a_real_process_answers_in_the_same_way(tmp_path):
+    done = command("train.py epochs=3", tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith("unknown option epochs") and done.stderr.count("\n") == 1

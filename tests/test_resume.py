@@ -101,7 +101,7 @@ def test_a_finished_run_is_reported_again_and_may_grow(whole, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("lr=1e-3", "resume=run was trained with lr=0.004, not lr=0.001"),
+        ("lr=1e-3", "resume=run was trained with lr=0.008, not lr=0.001"),
         ("model.hidden=64", "was trained with model.hidden=32, not model.hidden=64"),
         ("dataset=circles", "was trained with dataset=moons, not dataset=circles"),
         ("seed=1", "was trained with seed=0, not seed=1"),
@@ -121,7 +121,7 @@ def test_what_differs_is_refused_by_name(options, words, whole, tmp_path):
 
 def test_the_same_options_typed_again_and_free_ones_are_taken(whole, tmp_path):
     shutil.copytree(whole, tmp_path / "run")
-    done = command(f"{LINE} resume=run lr=0.004 checkpoint_every=7 task_name=run", tmp_path)
+    done = command(f"{LINE} resume=run lr=0.008 checkpoint_every=7 task_name=run", tmp_path)
     assert done.returncode == 0, done.stderr
 
 

@@ -11,7 +11,8 @@ from mixture import GaussianMixture
 from runtime import checkpoint
 from runtime.randomness import generator
 from runtime.trained import load
-from sampler import dpmpp_2m, last
+from sampler import last
+from samplers.multistep import dpmpp
 from schedule import LinearNoiseScheduler
 from steering.guidance import classifier_free, draw_claimed, exact_denoiser_of, guided
 from steering.observation import MASKS, check_possible, draw_posterior, posterior_log_density, read_line, read_mask
@@ -81,7 +82,7 @@ def test_outside_of_the_interval_nothing_is_guided():
 def test_the_exact_denoiser_lies_on_the_moon_that_is_asked_for():
     exact, label = exact_denoiser_of(MOONS.parts, SCHEDULER), torch.arange(2000) % 2
     x_T, timesteps = torch.randn(2000, 2, generator=generator(0, "test")), SCHEDULER.timesteps(50)
-    x = last(dpmpp_2m(lambda x, t, _=None: exact(x, t, label), SCHEDULER, x_T, timesteps=timesteps))
+    x = last(dpmpp(lambda x, t, _=None: exact(x, t, label), SCHEDULER, x_T, timesteps=timesteps))
     log_p = torch.stack([part.log_density(x) for part in MOONS.parts])
     assert float((log_p.argmax(0) == label).double().mean()) >= 0.995
 

@@ -20,7 +20,6 @@ VIEWERS = ("auto", "window", "web", "file")
 PATIENCE_S = 20.0
 SETTLED_S = 3.0  # a window that cannot open has ended by then, though it may have listened for a moment
 QUIET = {"CI": "1"}  # under which rerun's program neither looks up its analytics host nor writes its analytics files
-QUIET_LOG = "warn,re_log_encoding=off,re_sdk=off"  # what fails there, _finish says in a sentence
 LOOPBACK = "127.0.0.1"  # whoever shares the network must not see the recording
 
 
@@ -67,7 +66,6 @@ def recording(
 
 
 def _stream(app_id: str, file: Path, server: "_Server | None") -> rr.RecordingStream:
-    os.environ.setdefault("RUST_LOG", QUIET_LOG)
     rr.set_strict_mode(True)  # otherwise bad data become an empty entity and a warning
     rec = rr.RecordingStream(app_id)
     rec.set_log_time_enabled(False)
