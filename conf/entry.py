@@ -98,7 +98,7 @@ def command(name: str) -> Callable[[Callable[[Any, Path], object]], Callable[[],
 
 def _run(name: str, job: Callable[[DictConfig], object]) -> None:
     """`job` with the options of the command line, as Hydra composes them."""
-    register()
+    register(name)
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
     OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, replace=True)
     sys.argv[1:] = to_overrides(sys.argv[1:])

@@ -8,13 +8,13 @@ from conf.config import COMMANDS
 from conf.groups import GROUPS, PRESETS
 
 
-def register() -> None:
-    """Put every command and group into Hydra's ConfigStore."""
+def register(running: str) -> None:
+    """Put every command and group into Hydra's ConfigStore. running: the command, since presets are for train only."""
     store = ConfigStore.instance()
     for group, members in GROUPS.items():
         for choice, member in members.items():
-            # in the global package, so that a network can set the training's own options beside its own
-            node = {group: member, **PRESETS.get(choice, {})}
+            # in the global package, so that a choice can set the training's own options beside its own
+            node = {group: member, **(PRESETS.get(choice, {}) if running == "train" else {})}
             store.store(group=group, name=choice, node=node, package="_global_")
     for name, command in COMMANDS.items():
         groups = [{f.name: f.default} for f in fields(command) if f.name in GROUPS]
