@@ -129,11 +129,9 @@ def make_dataset(name: str, n_samples: int | None, seed: int, embed: int | None 
     points = np.asarray(points, np.float32)
     known = np.asarray(labels, np.int64) if len(parts) > 1 else None
     exact = max(len(part.centres) for part in parts) <= FINEST_EXACT and not 0 < float(mixture.variance[0]) < 1e-12
-    return (
-        PointSet(points, known, mixture, parts)
-        if exact
-        else PointSet(points, known, inexact="their noise is too small for one")
-    )
+    if not exact:
+        return PointSet(points, known, inexact="their noise is too small for one")
+    return PointSet(points, known, mixture, parts)
 
 
 def exact_parts(name: str, embed: int | None = None, **options: Any) -> list[GaussianMixture]:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from conf.choices import SAMPLING_DEFAULTS
-from conf.config import Evaluate
+from conf.config import Evaluate, sampling_options
 from dataset import IMAGE_DATASETS, make_sets
 from loss.log import read_excess
 from metrics.evaluation import evaluate_file, evaluate_model, real_rows
@@ -49,10 +49,7 @@ def of_checkpoint(o: Evaluate, run_folder: Path) -> dict:
     devices.use_threads(o.threads, trained.of_images)
     config, defaults = trained.config, DEFAULTS[trained.kind]
     train, unseen = make_sets(n_samples=config["num_samples"], seed=config["seed"], **config["dataset"])
-    options = {"sampler": o.sampler, "sampling_steps": o.sampling_steps, "eta": o.eta, "guidance": o.guidance}
-    options |= {"spacing": o.spacing, "variance": o.variance}
-    options |= {"guidance_interval": o.guidance_interval, "autoguidance": o.autoguidance}
-    sampling, most = trained.sampling(defaults._asdict(), **options), o.num_samples or defaults.num_samples
+    sampling, most = trained.sampling(defaults._asdict(), **sampling_options(o)), o.num_samples or defaults.num_samples
     print(f"checkpoint {path}, {most:,} samples")
     evaluation = evaluate_model(trained, train, unseen, num_samples=most, seed=o.seed, sampling=sampling)
     real, history = real_rows(unseen, most, o.seed), read_excess(checkpoint.folder_of(path))

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from conf.choices import SAMPLING_DEFAULTS
-from conf.config import Inference
+from conf.config import Inference, sampling_options
 from metrics import replay, steering
 from metrics.scene import checked_rows
 from runtime import checkpoint
@@ -41,9 +41,7 @@ def main(o: Inference, run_folder: Path) -> None:
     defaults = SAMPLING_DEFAULTS["inference"][trained.kind]
     count = o.num_samples or defaults.num_samples
     labels, tracked = trained.labels(o.labels, count), checked_rows(o.track_samples, count)
-    options = {"sampler": o.sampler, "sampling_steps": o.sampling_steps, "eta": o.eta, "guidance": o.guidance}
-    options |= {"guidance_interval": o.guidance_interval, "autoguidance": o.autoguidance}
-    sampling = trained.sampling(defaults._asdict(), spacing=o.spacing, variance=o.variance, **options)
+    sampling = trained.sampling(defaults._asdict(), **sampling_options(o))
     total = len(timesteps_of(trained.scheduler, sampling["sampler"], sampling["sampling_steps"])) + 1
     states = progress_bar(trained.sample(count, o.seed, labels=labels, **sampling), "sampling", total)
     kept, some = set(evenly(0, total - 1, o.viz_steps)), slice(image_grids.SHOWN if trained.of_images else None)
@@ -80,10 +78,14 @@ def save_samples(folder: Path, trained: Trained, samples: NDArray, labels: NDArr
         sheet = stills.samples(samples, real.points)
     for name, array in (("samples", samples), ("labels", labels)):
         if array is not None:
-            with whole_file(folder / f"{name}.npy") as file:
-                np.save(file, array)
+            save_array(folder / f"{name}.npy", array)
     print(f"samples:    {folder / 'samples.npy'}")
     print(f"picture:    {stills.save(sheet, folder / 'samples.png')}")
+
+
+def save_array(path: Path, array: NDArray) -> None:
+    with whole_file(path) as file:
+        np.save(file, array)
 
 
 def steered(o: Inference, trained: Trained, run_folder: Path) -> None:
@@ -103,12 +105,12 @@ def steered(o: Inference, trained: Trained, run_folder: Path) -> None:
         print(f"picture:    {stills.save(picture, run_folder / 'guidance.png')}")
     elif trained.of_images:
         found = steering.inpaint(trained, str(o.observe), o.observe_noise, o.observe_method, o.observe_image, o.seed)
-        np.save(run_folder / "samples.npy", found.samples)
+        save_array(run_folder / "samples.npy", found.samples)
         print(f"samples:    {run_folder / 'samples.npy'}")
         print(f"picture:    {stills.save(steering_pictures.inpainting(found), run_folder / 'inpainting.png')}")
     else:
         found = steering.posteriors(trained, str(o.observe), o.observe_noise, o.observe_method, count, o.seed)
-        np.save(run_folder / "samples.npy", found.samples)
+        save_array(run_folder / "samples.npy", found.samples)
         print(steering.posterior_table(found))
         print(f"samples:    {run_folder / 'samples.npy'}, by {found.method} and the network")
         print(f"picture:    {stills.save(steering_pictures.posterior(found), run_folder / 'posterior.png')}")

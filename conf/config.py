@@ -6,7 +6,7 @@ same fields: the docstring of a class is the heading of its options there, that 
 The choices of dataset= and model= have their own options in groups.py.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -102,6 +102,11 @@ class Sampling:
     autoguidance: float = option(
         0.0, "guidance away from an early snapshot instead (train.py early_ema=0.1), labels or not: its weight w", low=0
     )
+
+
+def sampling_options(o: Sampling) -> dict[str, Any]:
+    """How a command samples: the options of Sampling but the checkpoint and the number of samples."""
+    return {f.name: getattr(o, f.name) for f in fields(Sampling) if f.name not in ("checkpoint", "num_samples")}
 
 
 @dataclass

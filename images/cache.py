@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from images.files import read_images, say_skipped
+from runtime.whole_file import unfinished
 
 RECIPE = 1  # part of the checksum: raise it whenever files.read_image gives other pixels
 SMALLEST = 2**20  # bytes of pixels: fewer are read in a blink
@@ -98,7 +99,7 @@ def _load(path: Path, key: bytes) -> Kept | None:
 def _save(root: str | Path, key: bytes, kept: Kept) -> None:
     """Write the file in the first place that takes it, under another name until it is whole."""
     for path in _places(root):
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary = unfinished(path)
         with suppress(OSError):
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)

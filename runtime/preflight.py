@@ -14,6 +14,7 @@ from metrics.evaluation import check_enough
 from model import check_takes
 from runtime import checkpoint, training_grids
 from runtime import device as devices
+from runtime.optimizers import make_optimizers
 from runtime.randomness import generator
 from runtime.trained import Trained
 
@@ -69,7 +70,7 @@ def look_at(
     order = torch.randperm(len(data), generator=generator(trained.config["seed"], "start-up"))
     rows = data[order[:IMAGES_LOOKED_AT] if isinstance(data, ImageSet) else order][0]
     x = trained.normaliser.normalise(rows)
-    seconds = total * _seconds_per_step(net, loss, x[:batch_size].to(device))
+    seconds = total * _seconds_per_step(net, trained.config["optimizer"], loss, x[:batch_size].to(device))
     threads = torch.get_num_threads()
     print("start-up check")
     for line in _of_images(data, rows) if isinstance(data, ImageSet) else _of_points(data, rows):
@@ -129,18 +130,19 @@ def warnings_of_points(x: Tensor) -> list[str]:
     return found
 
 
-def _seconds_per_step(net: nn.Module, loss: LossOf, x_0: Tensor) -> float:
+def _seconds_per_step(net: nn.Module, optimizer: str, loss: LossOf, x_0: Tensor) -> float:
     """Measured with a learning rate of 0, so that the training itself is not touched."""
-    optimizer = torch.optim.AdamW(net.parameters(), lr=0.0, weight_decay=0.0, fused=True)
+    optimizers = make_optimizers(net, optimizer, lr=0.0, weight_decay=0.0)
     t, eps = torch.zeros(len(x_0), dtype=torch.long, device=x_0.device), torch.zeros_like(x_0)
     begin = 0.0
     for i in range(6):
         if i == 2:  # warmed up
             begin = time.perf_counter()
-        optimizer.zero_grad()
+        net.zero_grad()
         loss(x_0, t, eps).stable.mean().backward()
-        optimizer.step()
-    optimizer.zero_grad()
+        for each in optimizers:
+            each.step()
+    net.zero_grad()
     return (time.perf_counter() - begin) / 4
 
 

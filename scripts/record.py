@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median_high
 
 import torch
 
@@ -27,11 +28,11 @@ def main() -> None:
     for seed in range(arguments.first, arguments.first + arguments.seeds):
         runs.append(run(seed, options))
         print(line(seed, runs[-1]), flush=True)
-    passed, seconds = sum(not r["failed"] for r in runs), sorted(r["cpu_seconds"] for r in runs)
-    ratios, excess = sorted(r["ratio"] for r in runs), sorted(r["excess"] for r in runs)
+    passed, seconds = sum(not r["failed"] for r in runs), [r["cpu_seconds"] for r in runs]
+    ratios, excess = [r["ratio"] for r in runs], [r["excess"] for r in runs]
     print(
-        f"{passed} of {len(runs)} seeds indistinguishable; medians: {middle(seconds):.1f} s of CPU,"
-        f" {middle(ratios):.2f} yardsticks, {middle(excess):.3%} above the Bayes floor"
+        f"{passed} of {len(runs)} seeds indistinguishable; medians: {median_high(seconds):.1f} s of CPU,"
+        f" {median_high(ratios):.2f} yardsticks, {median_high(excess):.3%} above the Bayes floor"
     )
 
 
@@ -71,10 +72,6 @@ def line(seed: int, r: dict) -> str:
     return (
         f"seed {seed:2d}  {r['cpu_seconds']:5.1f} s of CPU  {r['ratio']:5.2f} yardsticks  {r['excess']:.3%}  {verdict}"
     )
-
-
-def middle(values: list[float]) -> float:
-    return values[len(values) // 2]
 
 
 if __name__ == "__main__":

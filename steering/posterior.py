@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from diffusion import Denoiser, Prediction
-from sampler import State, sample
+from sampler import sample
+from samplers.steps import State, as_t, noise_like, strides
 from schedule import CLEAN, NoiseScheduler
 from steering.observation import Observation
 
@@ -103,17 +104,17 @@ def repaint(
     """
     inverse = torch.linalg.pinv(seen.matrix).T.to(x_T)  # (m, d)
     x, x_s = x_T, x_T
-    truth = seen.value.to(x) + seen.noise * seen.of(_noise_like(x, generator)) / seen.matrix.norm(dim=1).to(x)
-    for t, s in zip(timesteps, [*timesteps[1:], CLEAN]):
+    truth = seen.value.to(x) + seen.noise * seen.of(noise_like(x, generator)) / seen.matrix.norm(dim=1).to(x)
+    for t, s in strides(scheduler, timesteps):
         (alpha_s, sigma_s), (c_t, c_0, std) = scheduler.alpha_sigma_at(s), scheduler.posterior(t, s)
         (a, b), x_0 = scheduler.stride(s, t), x
         for again in range(ROUNDS - 1, -1, -1):
-            x_0 = denoise(x, torch.tensor(t, device=x.device)).x_0
-            unknown = c_t * x + c_0 * x_0 + std * _noise_like(x, generator)
-            known = alpha_s * truth + sigma_s * seen.of(_noise_like(x, generator))
+            x_0 = denoise(x, as_t(t, x)).x_0
+            unknown = c_t * x + c_0 * x_0 + std * noise_like(x, generator)
+            known = alpha_s * truth + sigma_s * seen.of(noise_like(x, generator))
             x_s = unknown + ((known - seen.of(unknown)) @ inverse).reshape(x.shape)
             if again and s != CLEAN:
-                x = a * x_s + b * _noise_like(x, generator)
+                x = a * x_s + b * noise_like(x, generator)
         yield State(t, x, x_0)
         x = x_s
     yield State(CLEAN, x, x)
@@ -135,9 +136,9 @@ def tds(
     p(x_s | x_t) p~(y | x_s) / (q(x_s | x_t) p~(y | x_t)) at each step, by which rows are drawn again when they differ
     too much. `timesteps` should be even in log-SNR. Of PARTICLES rows for each sample, one is drawn at the end.
     """
-    x = torch.cat([x_T, *(_noise_like(x_T, generator) for _ in range(PARTICLES - 1))])
+    x = torch.cat([x_T, *(noise_like(x_T, generator) for _ in range(PARTICLES - 1))])
     log_w = torch.zeros(len(x)).to(x)
-    for t, s in zip(timesteps, [*timesteps[1:], CLEAN]):
+    for t, s in strides(scheduler, timesteps):
         (alpha, sigma), (c_t, c_0, std) = scheduler.alpha_sigma_at(t), scheduler.posterior(t, s)
         x_0, belief, score = _twist(denoise, x, t, seen, alpha, sigma)
         log_w = log_w + belief
@@ -148,7 +149,7 @@ def tds(
         if s == CLEAN:  # a step without noise: no weight can mend what pushes it
             x, log_w = x_0, log_w - belief + seen.log_likelihood(x_0)
         else:
-            z, push = _noise_like(x, generator), c_0 * sigma**2 / alpha * score
+            z, push = noise_like(x, generator), c_0 * sigma**2 / alpha * score
             x = c_t * x + c_0 * x_0 + push + std * z
             log_w = log_w - belief + 0.5 * (z.square() - (z + push / std).square()).flatten(1).sum(1)
     x = x[_drawn_by(log_w, generator, len(x_T))]
@@ -161,7 +162,7 @@ def _twist(
     """The guess of x_0, log p~(y | x_t) (B,) and its gradient, p~(y | x_t) = N(A x_0, noise^2 + r^2 A A^T)."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        x_0 = denoise(x, torch.tensor(t, device=x.device)).x_0
+        x_0 = denoise(x, as_t(t, x)).x_0
         belief = seen.log_likelihood(x_0, spread=r_squared(alpha, sigma))
         return x_0.detach(), belief.detach(), torch.autograd.grad(belief.sum(), x)[0]
 
@@ -172,10 +173,6 @@ def _drawn_by(log_w: Tensor, generator: torch.Generator | None, count: int) -> T
     places = (torch.arange(count, device=log_w.device) + u) / count
     rows = torch.searchsorted(log_w.double().softmax(0).cumsum(0), places).clamp(max=len(log_w) - 1)
     return rows[torch.randperm(count, generator=generator, device=log_w.device)]  # copies lie side by side
-
-
-def _noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
-    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)
 
 
 # ---------------------------------------------------------------- by name
