@@ -14,9 +14,9 @@ from sklearn.datasets import make_moons
 from torch import Tensor
 
 from images.sets import IMAGE_DATASETS, ImageSet, held_out_images, make_images
-from mixture import FINEST_EXACT, GaussianMixture, mixed
 from points import curves, drawings
 from points.files import read_table
+from points.mixture import FINEST_EXACT, GaussianMixture, mixed
 from runtime.arrays import numbers
 from runtime.randomness import generator, integer_seed
 

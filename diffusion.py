@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mixture import GaussianMixture
+from points.mixture import GaussianMixture
 from runtime.arrays import floats
 from runtime.randomness import generator
 from schedule import CLEAN, NoiseScheduler, make_scheduler, t_of

@@ -11,7 +11,7 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from diffusion import Denoiser
-from mixture import GaussianMixture
+from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from schedule import NoiseScheduler
 

@@ -15,7 +15,7 @@ from scipy.spatial.distance import cdist
 
 from metrics.significance import MOST, Evidence, run_tests
 from metrics.table import MetricResult
-from mixture import GaussianMixture
+from points.mixture import GaussianMixture
 from runtime.arrays import floats
 from runtime.randomness import generator, integer_seed
 

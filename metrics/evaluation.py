@@ -17,7 +17,7 @@ from metrics.bayes import bayes_floor, excess, make_probes
 from metrics.distances import Draw, evaluate_points, exact_draws, rows_of
 from metrics.likelihood import kl_from_exact
 from metrics.table import MetricResult
-from mixture import GaussianMixture
+from points.mixture import GaussianMixture
 from runtime.progress import progress_bar
 from runtime.randomness import generator
 from runtime.trained import Trained

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from scipy.special import digamma
 
-from mixture import GaussianMixture
+from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from schedule import NoiseScheduler
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from diffusion import Denoiser
-from mixture import GaussianMixture
+from points.mixture import GaussianMixture
 from schedule import NoiseScheduler
 
 

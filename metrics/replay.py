@@ -15,7 +15,7 @@ from loss.log import read_losses
 from metrics.bayes import bayes_floor
 from metrics.distances import sliced_wasserstein
 from metrics.scene import Distance, Field, Loss, Process, Scene
-from mixture import GaussianMixture
+from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from runtime.trained import Trained
 from sampler import State

@@ -12,7 +12,7 @@ from dataset import DataSet, PointSet
 from metrics.evaluation import Evaluation
 from metrics.significance import TESTS
 from metrics.table import as_json, table
-from mixture import GaussianMixture
+from points.mixture import GaussianMixture
 from runtime.trained import Trained
 from runtime.whole_file import whole_file
 from schedule import step_of

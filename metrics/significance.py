@@ -21,7 +21,7 @@ from scipy.spatial import KDTree
 
 from metrics import two_sample
 from metrics.table import LEVEL, MetricResult, Statistic, tested
-from mixture import GaussianMixture
+from points.mixture import GaussianMixture
 from runtime.randomness import generator
 
 FEWEST = 100  # samples

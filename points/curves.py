@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from mixture import GaussianMixture, curve, mixed, surface
+from points.mixture import GaussianMixture, curve, mixed, surface
 
 ROLL = 4.5 * math.pi  # where scikit-learn's swiss roll ends, from a third of that on: there its radius is 1 here
 DEPTH = 1.5  # of the surfaces in three dimensions

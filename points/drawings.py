@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from images.files import read_image
-from mixture import GaussianMixture
+from points.mixture import GaussianMixture
 
 MOST = 4000  # pixels: a drawing with more is drawn or averaged more coarsely
 PAPER = 0.05  # darkness up to which a pixel counts as white, such as a JPEG's traces

@@ -12,7 +12,7 @@ from dataset import DataSet
 from images.sets import ImageSet
 from loss.log import ExcessLog, LossLog, secure
 from metrics.bayes import bayes_floor, excess, make_probes
-from mixture import GaussianMixture
+from points.mixture import GaussianMixture
 from runtime import checkpoint
 from runtime.moments import Moment, moments
 from runtime.resume import Learner, checksum

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 # isort: split
 from dataset import make_dataset
 from metrics.significance import Evidence, levels
-from mixture import GaussianMixture
+from points.mixture import GaussianMixture
 from runtime.randomness import generator, integer_seed
 
 SLOW = ("classifier accuracy", "energy distance")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from diffusion import Denoiser, Prediction, exact_denoiser
-from mixture import GaussianMixture, mixed
+from points.mixture import GaussianMixture, mixed
 from schedule import NoiseScheduler
 
 Interval = tuple[float, float]

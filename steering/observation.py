@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mixture import GaussianMixture
+from points.mixture import GaussianMixture
 
 COORDINATES = "xyz"
 FARTHEST = 6.0  # standard deviations: an observation farther than that from all components contradicts the set

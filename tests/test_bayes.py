@@ -6,7 +6,7 @@ import torch
 from dataset import Normaliser, make_dataset
 from diffusion import Prediction, exact_denoiser, training_loss
 from metrics.bayes import bayes_floor, excess, make_probes
-from mixture import GaussianMixture
+from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from schedule import LinearNoiseScheduler
 

@@ -10,7 +10,7 @@ from diffusion import Prediction
 from metrics import evaluation
 from metrics.evaluation import evaluate_model
 from metrics.likelihood import kl_from_exact
-from mixture import GaussianMixture
+from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from runtime.trained import Trained
 from schedule import LinearNoiseScheduler

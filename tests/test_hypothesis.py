@@ -20,8 +20,8 @@ from images.files import read_samples
 from images.sets import ImageSet
 from loader import batches, make_loader
 from metrics.distances import METRICS, sliced_wasserstein, wasserstein2
-from mixture import GaussianMixture
 from model import build_model
+from points.mixture import GaussianMixture
 from rerun_viz import log_forward_diffusion, log_reverse_diffusion
 from runtime import checkpoint
 from runtime import device as devices

@@ -10,7 +10,7 @@ from metrics.distances import evaluate_points, exact_draws, rows_of, sliced_wass
 from metrics.likelihood import kl_from_exact, log_likelihood, mean_kl
 from metrics.significance import Evidence, negative_log_density
 from metrics.table import table
-from mixture import GaussianMixture
+from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from sampler import last, sample
 from schedule import LinearNoiseScheduler

@@ -10,7 +10,7 @@ from scipy import stats
 
 from dataset import DATASETS, make_dataset
 from diffusion import exact_denoiser
-from mixture import GaussianMixture, curve, mixed
+from points.mixture import GaussianMixture, curve, mixed
 from runtime.randomness import generator
 from schedule import CosineNoiseScheduler, LinearNoiseScheduler
 

@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 
 from diffusion import denoiser, exact_denoiser
-from mixture import GaussianMixture
+from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from sampler import ALIASES, SAMPLERS, last, sample, timesteps_of
 from samplers.ancestral import _with_covariance, ddim, ddpm

@@ -7,7 +7,7 @@ from conftest import NO_EVALUATION, SMALL, command
 from conf import choices
 from dataset import make_dataset
 from diffusion import Prediction, denoiser, exact_denoiser
-from mixture import GaussianMixture
+from points.mixture import GaussianMixture
 from runtime import checkpoint
 from runtime.randomness import generator
 from runtime.trained import load
