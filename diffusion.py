@@ -24,8 +24,7 @@ class DiffusionModel:
 
     Args:
         num_timesteps: T.
-        beta_start, beta_end: see schedule.LinearNoiseScheduler.
-        schedule: a key of schedule.SCHEDULES.
+        beta_start, beta_end, schedule, zero_snr: see schedule.make_scheduler.
         seed: the noise is a function of it and of how many calls came before.
     """
 
@@ -36,8 +35,9 @@ class DiffusionModel:
         beta_end: float | None = None,
         seed: int = 0,
         schedule: str = "linear",
+        zero_snr: bool = False,
     ) -> None:
-        self.scheduler = make_scheduler(schedule, num_timesteps, beta_start, beta_end)
+        self.scheduler = make_scheduler(schedule, num_timesteps, beta_start, beta_end, zero_snr)
         self.generator = generator(seed, "forward")
 
     def forward_diffusion(self, data: Array, t: int | Tensor, noise: Array | None = None) -> tuple[Array, Array]:
@@ -110,35 +110,60 @@ class Prediction(NamedTuple):
 
 
 class Target(NamedTuple):
-    """What a network's output stands for.
+    """What a network's output stands for, in any process.
 
     of: (x_0, eps, alpha, sigma) -> what it should be. prediction: (output, x_t, alpha, sigma) -> Prediction, both
     parts straight from the output, never one from the other through a division by a tiny alpha or sigma.
-    share: (alpha, sigma) -> what an error of eps is, in units of an error of the target.
+    error: (alpha, sigma) -> how wrong it is where eps is wrong by alpha and x_0 by -sigma: given x_t, only together.
     """
 
     of: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
     prediction: Callable[[Tensor, Tensor, Tensor, Tensor], Prediction]
-    share: Callable[[Tensor, Tensor], Tensor]
+    error: Callable[[Tensor, Tensor], Tensor]
+
+
+def _from_v(v: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
+    a, s = alpha / (alpha**2 + sigma**2), sigma / (alpha**2 + sigma**2)  # the sum is 1 where the variance is preserved
+    return Prediction(s * x_t + a * v, a * x_t - s * v)
+
+
+def _from_velocity(u: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
+    total = alpha + sigma  # 1 in the flow
+    return Prediction((x_t + alpha * u) / total, (x_t - sigma * u) / total)
 
 
 TARGETS = {
     "eps": Target(  # Ho et al. 2020: eq. 14, and eq. 15 for x_0
         of=lambda x_0, eps, alpha, sigma: eps,
         prediction=lambda eps, x_t, alpha, sigma: Prediction(eps, (x_t - sigma * eps) / alpha),
-        share=lambda alpha, sigma: torch.ones_like(alpha),
+        error=lambda alpha, sigma: alpha,
     ),
-    "v": Target(  # the velocity of Salimans and Ho 2022, arXiv 2202.00512, appendix D
+    "v": Target(  # Salimans and Ho 2022, arXiv 2202.00512, appendix D
         of=lambda x_0, eps, alpha, sigma: alpha * eps - sigma * x_0,
-        prediction=lambda v, x_t, alpha, sigma: Prediction(sigma * x_t + alpha * v, alpha * x_t - sigma * v),
-        share=lambda alpha, sigma: alpha,
+        prediction=_from_v,
+        error=lambda alpha, sigma: alpha**2 + sigma**2,
     ),
     "x0": Target(
         of=lambda x_0, eps, alpha, sigma: x_0,
         prediction=lambda x_0, x_t, alpha, sigma: Prediction((x_t - alpha * x_0) / sigma, x_0),
-        share=lambda alpha, sigma: alpha / sigma,
+        error=lambda alpha, sigma: sigma,
+    ),
+    "velocity": Target(  # of the flow, dx_t/ds: Lipman et al. 2023, arXiv 2210.02747, eq. 23; Liu et al. 2023, eq. 1
+        of=lambda x_0, eps, alpha, sigma: eps - x_0,
+        prediction=_from_velocity,
+        error=lambda alpha, sigma: alpha + sigma,
     ),
 }
+
+
+def check_target(scheduler: NoiseScheduler, target: str) -> None:
+    """Raises ValueError where the process ends in pure noise, which says nothing of x_0 to a network that finds eps."""
+    if target == "eps" and scheduler.alpha[-1] == 0:
+        raise ValueError(
+            "model.prediction=eps cannot work where no signal is left at the last step (schedule=flow, zero_snr=true),"
+            " as x_0 cannot be had from eps there: take model.prediction=v, x0 or velocity"
+        )
+
 
 # ---------------------------------------------------------------- denoisers
 
@@ -272,19 +297,30 @@ def step_weights(num_timesteps: int, power: float) -> Tensor:
     return 1 / (num_timesteps * ends.diff())
 
 
-def loss_weights(scheduler: NoiseScheduler, target: str, weight: str) -> Tensor:
-    """What the squared error of the network's output counts at each step, (T,) float64.
+def weight_of(scheduler: NoiseScheduler, weight: str | None) -> str:
+    """The weight by name; None: "eps", or "target" where a step of nothing but noise would count nothing in that."""
+    return weight or ("target" if scheduler.alpha[-1] == 0 else "eps")
 
-    "target": 1, so that the error of what the network predicts counts evenly. Else the error of eps counts
-    "eps": 1 (Ho et al. 2020, eq. 14), "v": 1 / alpha^2, which makes it the error of v (Salimans and Ho 2022,
-    appendix D), or "min_snr": min(SNR, 5) / SNR (Hang et al. 2023, arXiv 2303.09556, section 3.4).
+
+def loss_weights(scheduler: NoiseScheduler, target: str, weight: str | None) -> Tensor:
+    """What the squared error of the network's output counts at each step, (T,) float64; weight: see `weight_of`.
+
+    "target": 1, so that the error of what the network predicts counts evenly. Else the error of another quantity is
+    made of it: "eps" that of eps (Ho et al. 2020, eq. 14), "v" that of v (Salimans and Ho 2022, appendix D), "min_snr"
+    that of x_0 times min(SNR, 5) (Hang et al. 2023, arXiv 2303.09556, section 3.4), "logit_normal" that of the velocity
+    times how often t is drawn where its logit is N(0, 1) (Esser et al. 2024, arXiv 2403.03206, eq. 19; a weight of mean
+    1 with t drawn evenly, rather than rarer draws).
     """
-    alpha, sigma = scheduler.alpha, scheduler.sigma
+    alpha, sigma, weight = scheduler.alpha, scheduler.sigma, weight_of(scheduler, weight)
     if weight == "target":
         return torch.ones_like(alpha)
-    snr = (alpha / sigma).square()
-    of_eps = {"eps": torch.ones_like(snr), "v": alpha**-2, "min_snr": snr.clamp(max=5) / snr}[weight]
-    return of_eps * TARGETS[target].share(alpha, sigma).square()
+    of, factor = weight, torch.ones_like(alpha)
+    if weight == "min_snr":
+        of, factor = "x0", (alpha / sigma).square().clamp(max=5)
+    if weight == "logit_normal":
+        edges = torch.linspace(0, 1, len(alpha) + 1, dtype=torch.float64)
+        of, factor = "velocity", len(alpha) * torch.special.ndtr(edges.logit()).diff()
+    return factor * (TARGETS[of].error(alpha, sigma) / TARGETS[target].error(alpha, sigma)).square()
 
 
 if __name__ == "__main__":
@@ -295,5 +331,5 @@ if __name__ == "__main__":
     trajectory = model.add_noise_trajectory(data)
     print(f"trajectory {trajectory.shape}: the share of variance that is signal")
     for t in (0, 25, 50, 75, 99):
-        share = float(model.scheduler.alphas_cumprod[t])
+        share = float(model.scheduler.signal[t])
         print(f"t = {t:2d}  {share:6.1%}  {'#' * round(50 * share)}")

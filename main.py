@@ -7,6 +7,7 @@ import runpy
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from images.sets import make_images
 from metrics import replay
 from metrics.forward import measured_statistics, theoretical_statistics
 from metrics.scene import checked_rows
-from schedule import SCHEDULES, NoiseScheduler, VariancePreserving, evenly, make_scheduler, t_of
+from schedule import SCHEDULES, NoiseScheduler, evenly, make_scheduler, t_of
 from viz import films, image_grids, stills
 
 IMAGES, STRIPS = 64, 5  # images shown at most, and those of them in forward.png
@@ -33,7 +34,7 @@ def main(o: Main, run_folder: Path) -> None:
     """
     of_images = o.dataset.name in IMAGE_DATASETS
     films.check_options(o.animation or "none", of_images, o.track_samples, o.save_trajectory)
-    scheduler = make_scheduler(o.schedule, o.num_timesteps, o.beta_start, o.beta_end)
+    scheduler = make_scheduler(o.schedule, o.num_timesteps, o.beta_start, o.beta_end, o.zero_snr)
     count, make = o.num_samples, make_dataset
     if of_images:
         count, make = min(count or IMAGES, IMAGES), make_images
@@ -73,9 +74,10 @@ def strip(scheduler: NoiseScheduler, clean: NDArray, seed: int) -> stills.Figure
     return image_grids.forward_strip(states, steps) if of_images else stills.forward_strip([*states], steps)
 
 
-def save_schedule(folder: Path, scheduler: VariancePreserving, data: DataSet, seed: int) -> None:
+def save_schedule(folder: Path, scheduler: NoiseScheduler, data: DataSet, seed: int) -> None:
     """schedule.png and, of points, statistics.png: the schedule, and what it does, measured against theory."""
-    sheet = stills.schedule(scheduler.betas.numpy(), scheduler.alphas_cumprod.numpy())
+    fresh = np.array([scheduler.stride(t - 1, t)[1] ** 2 for t in range(scheduler.num_timesteps)])
+    sheet = stills.schedule(scheduler.alpha.numpy(), scheduler.sigma.numpy(), fresh)
     print(stills.save(sheet, folder / "schedule.png"))
     if isinstance(data, PointSet):
         steps = evenly(0, scheduler.num_timesteps, 41)
@@ -86,15 +88,21 @@ def save_schedule(folder: Path, scheduler: VariancePreserving, data: DataSet, se
 
 
 def comparison(clean: NDArray, num_timesteps: int, seed: int) -> stills.Figure:
-    """The same data with the same noise under every schedule, and under the textbook betas."""
-    betas = dict.fromkeys(SCHEDULES, (None, None)) | {"linear, betas 1e-4 .. 0.02": (1e-4, 0.02)}
-    models = {name: DiffusionModel(num_timesteps, *pair, seed, name.split(",")[0]) for name, pair in betas.items()}
+    """The same data with the same noise under every schedule, without any signal left, and under the textbook betas."""
+    options: dict[str, dict[str, Any]] = {name: {} for name in SCHEDULES}
+    options["linear, zero SNR"] = {"zero_snr": True}
+    options["linear, betas 1e-4 .. 0.02"] = {"beta_start": 1e-4, "beta_end": 0.02}
+    models = {
+        name: DiffusionModel(num_timesteps, schedule=name.split(",")[0], seed=seed, **own)
+        for name, own in options.items()
+    }
     noise, of_images = models["linear"].forward_diffusion(clean, 0)[1], clean.ndim == 4
     steps = evenly(0, num_timesteps, 7 if of_images else 6)[1:]
     states = {n: [m.forward_diffusion(clean, t_of(k), noise)[0] for k in steps] for n, m in models.items()}
     if of_images:
         return image_grids.schedules({name: [x[0] for x in xs] for name, xs in states.items()}, steps)
-    return stills.schedules({n: m.scheduler.alphas_cumprod.numpy() for n, m in models.items()}, states, steps)
+    signal = {name: model.scheduler.signal.numpy() for name, model in models.items()}
+    return stills.schedules(signal, states, steps)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ SAMPLERS = {
     "heun_sde": Sampler(partial(heun, churn=CHURN), 51, "karras", a_step=2),
     "adams": Sampler(adams, 25, "angle"),
 }
-ALIASES = {"dpm": "dpmpp_2m"}
+ALIASES = {"dpm": "dpmpp_2m", "euler": "ddim"}
 
 
 def sampler_of(name: str) -> Sampler:

@@ -36,13 +36,16 @@ def t_of(step: int) -> int:
 class NoiseScheduler:
     """A process, given by alpha and sigma at each step: x_t = alpha[t] x_0 + sigma[t] eps.
 
-    `alpha` and `sigma` have shape (T,), float64; alpha / sigma must fall. Samplers ask for nothing else.
+    `alpha` and `sigma` have shape (T,), float64; alpha / sigma must fall, down to 0 if it likes: alpha may be 0 at the
+    last step, where x_t is then nothing but noise. Everybody asks for these two only; betas are a subclass's own.
     Methods take x of shape (B, *dims) and t of shape (B,), or () when one step serves all rows; they compute
     the coefficients in float64 and return x's dtype.
     """
 
     def __init__(self, alpha: Tensor, sigma: Tensor) -> None:
         self.alpha, self.sigma = alpha.double(), sigma.double()
+        if len(self.alpha) < 1:
+            raise ValueError("num_timesteps must be at least 1, got 0")
         if not bool((self.log_snr.diff() < 0).all()):
             raise ValueError("alpha / sigma must fall from step to step")
         self._like: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
@@ -53,8 +56,13 @@ class NoiseScheduler:
 
     @property
     def log_snr(self) -> Tensor:
-        """log(alpha / sigma), half the logarithm of the signal-to-noise ratio: (T,), falling."""
+        """log(alpha / sigma), half the logarithm of the signal-to-noise ratio: (T,), falling; -inf where alpha is 0."""
         return (self.alpha / self.sigma).log()
+
+    @property
+    def signal(self) -> Tensor:
+        """The share of x_t's variance that is signal, (T,): alpha-bar where variance is preserved."""
+        return self.alpha**2 / (self.alpha**2 + self.sigma**2)
 
     def check_t(self, t: int | Sequence[int] | np.ndarray | Tensor) -> Tensor:
         """`t` as an integer tensor. Raises ValueError where it is outside 0 .. T-1."""
@@ -122,9 +130,8 @@ class NoiseScheduler:
             raise ValueError(f"the number of sampling steps must lie in 2..{last + 1}, got {count}")
         if spacing == "even":
             return evenly(last, 0, count)
-        clock, to_clean = SPACINGS[spacing](self.alpha.numpy(), self.sigma.numpy()), spacing in TO_CLEAN
-        if not np.isfinite(clock[-1]):  # no signal at all: as far on as from the step before it
-            clock[-1] = 2 * clock[-2] - clock[-3] if last > 1 else clock[-2] + 1
+        with np.errstate(divide="ignore"):  # where no signal is left
+            clock, to_clean = finite(SPACINGS[spacing](self.alpha.numpy(), self.sigma.numpy())), spacing in TO_CLEAN
         wanted = np.linspace(clock[-1], 0 if to_clean else clock[0], count, endpoint=not to_clean)[::-1]
         nearest = np.abs(clock[None] - wanted[:, None]).argmin(1)
         order = np.arange(count)
@@ -152,6 +159,14 @@ def evenly(first: int, last: int, count: int) -> list[int]:
     return np.linspace(first, last, min(count, abs(last - first) + 1)).round().astype(int).tolist()
 
 
+def finite(clock: np.ndarray) -> np.ndarray:
+    """A clock (T,), whose last value is infinite where no signal is left; it is then as far on as the one before it."""
+    if np.isfinite(clock[-1]) or len(clock) < 2:
+        return clock
+    stride = clock[-2] - clock[-3] if len(clock) > 2 else np.sign(clock[-1])
+    return np.append(clock[:-1], clock[-2] + stride)
+
+
 # Clocks on which steps may be even: (alpha, sigma), both (T,) -> (T,). High orders want log-SNR (Lu et al. 2022, arXiv
 # 2206.00927, section 3), DDIM was made for even t; "karras" is eq. 5 of Karras et al. 2022 (arXiv 2206.00364), rho = 7;
 # "angle" is the same idea for arctan(sigma / alpha), finite at both ends; its power was chosen on moons with the exact
@@ -169,7 +184,7 @@ TO_CLEAN = ("trailing", "angle")
 
 
 class VariancePreserving(NoiseScheduler):
-    """A schedule given by its betas: alpha = sqrt(alpha-bar), sigma = sqrt(1 - alpha-bar).
+    """A schedule given by its betas: alpha = sqrt(alpha-bar), sigma = sqrt(1 - alpha-bar). The last beta may be 1.
 
     All arrays have shape (T,), float64: `betas`, `alphas`, `alphas_cumprod`, `alphas_cumprod_prev`,
     `sqrt_alphas_cumprod`, `sqrt_one_minus_alphas_cumprod`, `posterior_variance`.
@@ -177,13 +192,17 @@ class VariancePreserving(NoiseScheduler):
 
     def __init__(self, betas: Tensor | Sequence[float]) -> None:
         betas = numbers(betas, "betas").double()
-        if betas.ndim != 1 or len(betas) < 1 or not bool(((betas >= SMALLEST_BETA) & (betas < 1)).all()):
-            raise ValueError(f"betas must be a list of numbers from {SMALLEST_BETA:g} to 1, without 1 itself")
+        allowed = (betas >= SMALLEST_BETA) & (betas <= 1)
+        if betas.ndim != 1 or len(betas) < 1 or not bool(allowed.all() and (betas[:-1] < 1).all()):
+            raise ValueError(
+                f"betas must be a list of numbers from {SMALLEST_BETA:g} to 1, and 1 itself only at the end"
+            )
         self.betas = betas
         self.alphas = 1 - betas
         self.alphas_cumprod = self.alphas.cumprod(0)
-        if self.alphas_cumprod[-1] < SMALLEST_ALPHA_BAR:
-            gone = int((self.alphas_cumprod >= SMALLEST_ALPHA_BAR).sum())
+        kept = self.alphas_cumprod >= SMALLEST_ALPHA_BAR
+        if not bool((kept | (betas == 1)).all()):
+            gone = int(kept.sum())
             raise ValueError(
                 f"these betas are too large for {len(betas)} steps: after {gone} nothing at all is left of the signal;"
                 " lower beta_end, or leave both betas unset"
@@ -196,7 +215,7 @@ class VariancePreserving(NoiseScheduler):
         super().__init__(self.sqrt_alphas_cumprod, self.sqrt_one_minus_alphas_cumprod)
 
     def posterior_mean(self, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """The mean of x_{t-1} given x_t and the noise in it (eq. 11)."""
+        """The mean of x_{t-1} given x_t and the noise in it (eq. 11); beta < 1, else eps says nothing of x_0."""
         beta, (_, sigma) = _shaped(self.betas.to(x_t)[t], x_t), self.alpha_sigma(t, x_t)
         return (x_t - beta / sigma * eps) / (1 - beta).sqrt()
 
@@ -216,16 +235,30 @@ class LinearNoiseScheduler(VariancePreserving):
         ValueError: fewer than one step, or betas outside 0 .. 1 or falling.
     """
 
+    power = 1  # of a linear ramp
+
     def __init__(
         self, num_timesteps: int = 1000, beta_start: float | None = None, beta_end: float | None = None
     ) -> None:
-        if num_timesteps < 1:
-            raise ValueError(f"num_timesteps must be at least 1, got {num_timesteps}")
+        _check_length(num_timesteps)
         start = min(0.1 / num_timesteps, LARGEST_BETA) if beta_start is None else beta_start
         end = min(20 / num_timesteps, LARGEST_BETA) if beta_end is None else beta_end
         if not 0 < start <= end < 1:
             raise ValueError(f"betas must satisfy 0 < beta_start <= beta_end < 1, got {start:g} and {end:g}")
-        super().__init__(torch.linspace(start, end, num_timesteps, dtype=torch.float64))
+        ends = start ** (1 / self.power), end ** (1 / self.power)
+        super().__init__(torch.linspace(*ends, num_timesteps, dtype=torch.float64) ** self.power)
+
+
+class ScaledLinearNoiseScheduler(LinearNoiseScheduler):
+    """The square roots of the betas grow linearly: "scaled linear" of Rombach et al. 2022 (arXiv 2112.10752), who end
+    at 0.85 / T and 12 / T, "quad" of Song, Meng and Ermon 2021 (arXiv 2010.02502). Ends and errors as above."""
+
+    power = 2
+
+
+def _check_length(num_timesteps: int) -> None:
+    if num_timesteps < 1:
+        raise ValueError(f"num_timesteps must be at least 1, got {num_timesteps}")
 
 
 class CosineNoiseScheduler(VariancePreserving):
@@ -250,21 +283,59 @@ def _betas_of(alpha_bar: Tensor) -> Tensor:
     return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(1e-9, LARGEST_BETA)
 
 
-SCHEDULES: dict[str, Callable[..., VariancePreserving]] = {
+def zero_terminal_snr(betas: Tensor) -> Tensor:
+    """Betas (T,) that take the last of the signal away, too: sqrt(alpha-bar) shifted so that it ends at 0 and scaled so
+    that it begins as it did (Lin et al. 2024, arXiv 2305.08891, algorithm 1). The last beta is then 1."""
+    if len(betas) < 2:
+        raise ValueError("zero_snr needs a process of at least 2 steps")
+    root = (1 - betas).cumprod(0).sqrt()
+    root = (root - root[-1]) * root[0] / (root[0] - root[-1])
+    return 1 - torch.cat([root[:1], root[1:] / root[:-1]]).square()
+
+
+class FlowNoiseScheduler(NoiseScheduler):
+    """A straight line from data to noise: alpha = 1 - s, sigma = s with s = (t + 1) / T, so that x_T is eps itself.
+
+    Flow matching with optimal-transport paths (Lipman et al. 2023, arXiv 2210.02747, eq. 20 to 22, sigma_min = 0) and
+    rectified flow (Liu et al. 2023, arXiv 2209.03003, eq. 1), with time running from data to noise.
+    """
+
+    def __init__(self, num_timesteps: int = 1000) -> None:
+        _check_length(num_timesteps)
+        s = torch.arange(1, num_timesteps + 1, dtype=torch.float64) / num_timesteps
+        super().__init__(1 - s, s)
+
+
+SCHEDULES: dict[str, Callable[..., NoiseScheduler]] = {
     "linear": LinearNoiseScheduler,
+    "scaled_linear": ScaledLinearNoiseScheduler,
     "cosine": CosineNoiseScheduler,
     "sigmoid": SigmoidNoiseScheduler,
+    "flow": FlowNoiseScheduler,
 }
+WITH_BETAS = ("linear", "scaled_linear")  # which take beta_start and beta_end
 
 
 def make_scheduler(
-    schedule: str, num_timesteps: int, beta_start: float | None = None, beta_end: float | None = None
-) -> VariancePreserving:
-    """The schedule of that name. Raises ValueError for another name, and for betas where the schedule has its own."""
+    schedule: str,
+    num_timesteps: int,
+    beta_start: float | None = None,
+    beta_end: float | None = None,
+    zero_snr: bool = False,
+) -> NoiseScheduler:
+    """The schedule of that name; zero_snr: see zero_terminal_snr. The flow ends in pure noise either way.
+
+    Raises:
+        ValueError: another name, fewer than one step, or betas for a schedule that has its own.
+    """
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule {schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}")
-    if schedule == "linear":
-        return LinearNoiseScheduler(num_timesteps, beta_start, beta_end)
-    if beta_start is not None or beta_end is not None:
-        raise ValueError(f"beta_start and beta_end belong to schedule=linear; schedule={schedule} has its own betas")
-    return SCHEDULES[schedule](num_timesteps)
+    _check_length(num_timesteps)
+    betas = {"beta_start": beta_start, "beta_end": beta_end} if schedule in WITH_BETAS else {}
+    if not betas and (beta_start is not None or beta_end is not None):
+        takers = " and ".join(WITH_BETAS)
+        raise ValueError(f"beta_start and beta_end belong to schedule={takers}; schedule={schedule} has its own noise")
+    scheduler = SCHEDULES[schedule](num_timesteps, **betas)
+    if zero_snr and isinstance(scheduler, VariancePreserving):
+        return VariancePreserving(zero_terminal_snr(scheduler.betas))
+    return scheduler

@@ -9,15 +9,24 @@ Kind = Literal["points", "images"]
 
 SCHEDULES = {
     "linear": "beta grows linearly",
+    "scaled_linear": "the square root of beta does, so that beta is quadratic",
     "cosine": "alpha-bar is a squared cosine",
     "sigmoid": "alpha-bar is a sigmoid",
+    "flow": "flow matching, a straight line from data to noise",
 }
-TARGETS = {"eps": "the noise", "v": "the velocity", "x0": "the clean data"}
+SCHEDULE_ALIASES = {"quadratic": "scaled_linear"}
+TARGETS = {
+    "eps": "the noise",
+    "v": "alpha eps - sigma x_0",
+    "x0": "the clean data",
+    "velocity": "that of the flow, eps - x_0",
+}
 LOSS_WEIGHTS = {
     "target": "the error of what the network predicts counts evenly over the steps",
     "eps": "that of the noise does",
-    "v": "that of the velocity does",
+    "v": "that of v does",
     "min_snr": "steps with little noise count less",
+    "logit_normal": "that of the flow's velocity counts, most in the middle, as if t were drawn logit-normally",
 }
 OPTIMIZERS = {"muon": "Muon for the weights between hidden layers, AdamW for the rest", "adamw": "AdamW for all"}
 
@@ -40,7 +49,7 @@ class SamplerChoice(NamedTuple):
 
 SAMPLERS = {
     "ddpm": SamplerChoice("ancestral sampling through all T steps", None),
-    "ddim": SamplerChoice("deterministic, skips steps; for a flow Euler's method", 50),
+    "ddim": SamplerChoice("deterministic, skips steps; for a flow it is Euler's method (euler)", 50),
     "dpmpp_2m": SamplerChoice("DPM-Solver++(2M), second order", 50),
     "dpmpp_3m": SamplerChoice("its 3M", 50),
     "dpmpp_2m_sde": SamplerChoice("its 2M with fresh noise, which heals what a network gets wrong on the way", 50),
@@ -49,7 +58,7 @@ SAMPLERS = {
     "heun_sde": SamplerChoice("the same with fresh noise", 51),
     "adams": SamplerChoice("Adams-Moulton of third order in arctan(sigma / alpha), for the fewest evaluations", 25),
 }
-SAMPLER_ALIASES = {"dpm": "dpmpp_2m"}
+SAMPLER_ALIASES = {"dpm": "dpmpp_2m", "euler": "ddim"}
 VARIANCES = {
     "fixed_small": "that of data in one point",
     "fixed_large": "that of normally distributed data",

@@ -18,6 +18,7 @@ from conf.choices import (
     SAMPLER_ALIASES,
     SAMPLERS,
     SAMPLING_DEFAULTS,
+    SCHEDULE_ALIASES,
     SCHEDULES,
     SPACINGS,
     VARIANCES,
@@ -58,13 +59,16 @@ class Machine(Seeded):
 class Process:
     """forward process"""
 
-    schedule: str = option("linear", f"noise schedule; {meanings(SCHEDULES)}", choices=SCHEDULES)
+    schedule: str = option(
+        "linear", f"noise schedule; {meanings(SCHEDULES)}", choices=SCHEDULES, aliases=SCHEDULE_ALIASES
+    )
     num_timesteps: int = option(1000, "T, the number of forward steps", low=2, high=100_000)
     beta_start: float | None = option(
-        None, "first noise variance of schedule=linear; default: 0.1 / T", above=0, below=1
+        None, "first noise variance of schedule=linear and scaled_linear; default: 0.1 / T", above=0, below=1
     )
-    beta_end: float | None = option(
-        None, "last noise variance of schedule=linear; default: 20 / T: no signal left", above=0, below=1
+    beta_end: float | None = option(None, "the last; default: 20 / T: no signal left", above=0, below=1)
+    zero_snr: bool = option(
+        False, "change the schedule a little so that no signal at all is left at the last step; flow is so anyway"
     )
 
 
@@ -199,7 +203,12 @@ class Training:
         above=0,
         below=1,
     )
-    loss_weight: str = option("eps", f"weight of each step in the loss; {meanings(LOSS_WEIGHTS)}", choices=LOSS_WEIGHTS)
+    loss_weight: str | None = option(
+        None,
+        f"weight of each step in the loss; {meanings(LOSS_WEIGHTS)}; default: eps, and for a process that ends in pure"
+        " noise (schedule=flow, zero_snr=true), which has no error of eps, and for images target",
+        choices=LOSS_WEIGHTS,
+    )
     references: int = option(
         512,
         "rows of a batch that serve as references: each learns from its noise expected over them, with less variance"

@@ -13,7 +13,7 @@ from torch import Tensor
 from diffusion import Denoiser
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
-from schedule import NoiseScheduler
+from schedule import NoiseScheduler, finite
 
 FLOOR_STEPS, FLOOR_POINTS = 64, 4096  # steps at which the floor is computed, and points at each
 
@@ -41,7 +41,7 @@ def bayes_floor(mixture: GaussianMixture, scheduler: NoiseScheduler) -> float:
     """
     timesteps = scheduler.timesteps(min(FLOOR_STEPS, scheduler.num_timesteps))[::-1]
     floors = [_floor_at(mixture, scheduler, t) for t in timesteps]
-    noisiness = -scheduler.log_snr.numpy()  # rises with t, as the spline requires
+    noisiness = -finite(scheduler.log_snr.numpy())  # rises with t, as the spline requires
     return float(CubicSpline(noisiness[timesteps], floors)(noisiness).mean())
 
 

@@ -13,37 +13,36 @@ from schedule import NoiseScheduler
 def log_likelihood(denoise: Denoiser, scheduler: NoiseScheduler, x: Tensor, timesteps: list[int]) -> Tensor:
     """log p(x) in nats of the model, for points x (B, d) noised once (t = 0): shape (B,), float64.
 
-    The flow that carries x to N(0, I) (Song et al. 2021, arXiv 2011.13456, eq. 13 and 39), written in y = x / alpha
-    and s = sigma / alpha, where it is just dy/ds = eps; Heun's rule between the steps; the divergence is exact,
-    one backward pass for each dimension.
+    The flow that carries x to N(0, I) (Song et al. 2021, arXiv 2011.13456, eq. 13 and 39), written in y = x / r and
+    s = sigma / r with r = alpha + sigma, where it is dy/ds = eps - x_0 in every process, finite at alpha = 0, too;
+    Heun's rule between the steps; the divergence is exact, one backward pass for each dimension.
 
     Args:
         timesteps: the steps to visit, falling from T-1 to 0 (scheduler.timesteps).
     """
     nodes = timesteps[::-1]
-    d = x.shape[1]
-    alpha, sigma = scheduler.alpha_sigma_at(nodes[0])
-    y, log_p = x.double() / alpha, torch.full((len(x),), -d * math.log(alpha), dtype=torch.float64, device=x.device)
-    slope, divergence = _flow(denoise, y, nodes[0], alpha)
+    d, (alpha, sigma) = x.shape[1], scheduler.alpha_sigma_at(nodes[0])
+    r, s = alpha + sigma, sigma / (alpha + sigma)
+    y, log_p = x.double() / r, torch.full((len(x),), -d * math.log(r), dtype=torch.float64, device=x.device)
+    slope, divergence = _flow(denoise, y, nodes[0], r)
     for t in nodes[1:]:
-        alpha_next, sigma_next = scheduler.alpha_sigma_at(t)
-        ds = sigma_next / alpha_next - sigma / alpha
-        slope_next, divergence_next = _flow(denoise, y + ds * slope, t, alpha_next)
+        alpha, sigma = scheduler.alpha_sigma_at(t)
+        r, ds = alpha + sigma, sigma / (alpha + sigma) - s
+        slope_next, divergence_next = _flow(denoise, y + ds * slope, t, r)
         y = y + ds * (slope + slope_next) / 2
         log_p = log_p + ds * (divergence + divergence_next) / 2
-        alpha, sigma = alpha_next, sigma_next
-        slope, divergence = slope_next, divergence_next
-    x_T = alpha * y
-    return log_p + d * math.log(alpha) - 0.5 * (x_T.square().sum(1) + d * math.log(2 * math.pi))
+        s, slope, divergence = s + ds, slope_next, divergence_next
+    return log_p + d * math.log(r) - 0.5 * ((r * y).square().sum(1) + d * math.log(2 * math.pi))
 
 
-def _flow(denoise: Denoiser, y: Tensor, t: int, alpha: float) -> tuple[Tensor, Tensor]:
-    """eps at y and its divergence with respect to y."""
-    x = (alpha * y).float().requires_grad_()
+def _flow(denoise: Denoiser, y: Tensor, t: int, r: float) -> tuple[Tensor, Tensor]:
+    """eps - x_0 at y and its divergence with respect to y."""
+    x = (r * y).float().requires_grad_()
     with torch.enable_grad():
-        eps = denoise(x, torch.tensor(t, device=x.device)).eps
-        columns = [torch.autograd.grad(eps[:, i].sum(), x, retain_graph=True)[0][:, i] for i in range(x.shape[1])]
-    return eps.detach().double(), alpha * torch.stack(columns).sum(0).double()
+        eps, x_0 = denoise(x, torch.tensor(t, device=x.device))
+        velocity = eps - x_0
+        columns = [torch.autograd.grad(velocity[:, i].sum(), x, retain_graph=True)[0][:, i] for i in range(x.shape[1])]
+    return velocity.detach().double(), r * torch.stack(columns).sum(0).double()
 
 
 def kl_from_exact(

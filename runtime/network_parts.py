@@ -173,8 +173,8 @@ def example(trained: Trained, device: torch.device) -> tuple[Tensor, Tensor | No
 
 
 def half_noised(scheduler: NoiseScheduler) -> Tensor:
-    """The step t, shape (), at which half of the variance of x_t is signal."""
-    return (scheduler.alpha.square() - 0.5).abs().argmin()
+    """The step t, shape (), at which signal and noise are equally strong."""
+    return scheduler.log_snr.abs().argmin()
 
 
 def noised(scheduler: NoiseScheduler, x_0: Tensor, t: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from runtime import checkpoint, training_grids
 from runtime import device as devices
 from runtime.optimizers import make_optimizers
 from runtime.randomness import generator
-from runtime.trained import Trained
+from runtime.trained import Trained, process_of
 
 FAR = 8.0  # standard deviations: a point beyond is an outlier that the others' scale suffers from
 IMAGES_LOOKED_AT = 2000  # of points, all: one outlier matters there
@@ -28,6 +28,7 @@ def check_options(o: Mapping[str, Any]) -> bool:
     images = o["dataset"]["name"] in IMAGE_DATASETS
     checkpoint.check_name(o["ckpt_save_name"])
     check_takes(o["model"]["name"], images)
+    process_of(o)
     if o["viz_save"] or o["viz_live"]:
         training_grids.check(o["viz_t"], o["num_timesteps"], images)
     devices.use_threads(o["threads"], images)

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from dataset import Normaliser
-from diffusion import Denoiser, Prediction, denoiser, in_chunks, within_range
+from diffusion import Denoiser, Prediction, check_target, denoiser, in_chunks, within_range
 from model import build_model
 from runtime import checkpoint
 from runtime import device as devices
 from runtime.arrays import floats
 from runtime.randomness import generator
 from sampler import State, sample, sampler_of
-from schedule import VariancePreserving, make_scheduler
+from schedule import NoiseScheduler, make_scheduler
 from steering.guidance import checked_interval, classifier_free, guided
 
 # rows per pass through a network: what it computes then stays in the cache
@@ -35,7 +35,7 @@ class Trained:
     """
 
     net: nn.Module
-    scheduler: VariancePreserving
+    scheduler: NoiseScheduler
     normaliser: Normaliser
     config: dict[str, Any]
     classes: list[str] = field(default_factory=list)
@@ -193,9 +193,17 @@ class Trained:
         return self
 
 
-def build(config: dict[str, Any], dims: tuple[int, ...], num_labels: int = 0) -> tuple[nn.Module, VariancePreserving]:
+def process_of(config: Mapping[str, Any]) -> NoiseScheduler:
+    """The process of a training configuration. Raises ValueError where there is none, or none for its target."""
+    options = {k: config[k] for k in ("schedule", "num_timesteps", "beta_start", "beta_end")}
+    scheduler = make_scheduler(**options, zero_snr=config.get("zero_snr", False))  # older checkpoints have none
+    check_target(scheduler, config["model"]["prediction"])
+    return scheduler
+
+
+def build(config: dict[str, Any], dims: tuple[int, ...], num_labels: int = 0) -> tuple[nn.Module, NoiseScheduler]:
     """The untrained network and the scheduler that a training configuration asks for."""
-    scheduler = make_scheduler(**{k: config[k] for k in ("schedule", "num_timesteps", "beta_start", "beta_end")})
+    scheduler = process_of(config)
     options = {k: v for k, v in config["model"].items() if k != "prediction"}
     return build_model(dims=dims, num_timesteps=scheduler.num_timesteps, num_labels=num_labels, **options), scheduler
 

@@ -9,6 +9,7 @@ from typing import Protocol
 from tqdm import tqdm
 
 from dataset import DataSet
+from diffusion import weight_of
 from images.sets import ImageSet
 from loss.log import ExcessLog, LossLog, secure
 from metrics.bayes import bayes_floor, excess, make_probes
@@ -48,7 +49,8 @@ def watched(
         watchers.append(Snapshots(folder, trained, start, total, o["viewer"], stack))
     if (o["viz_save"] or o["viz_live"]) and isinstance(data, ImageSet):
         watchers.append(Grids(folder, trained, data, begin, total))
-    if data.mixture and not trained.classes and o["loss_weight"] == "eps":  # else the floor is not that of this loss
+    of_eps = weight_of(trained.scheduler, o["loss_weight"]) == "eps"  # else the floor is not that of this loss
+    if data.mixture and not trained.classes and of_eps:
         watchers.append(Probes(folder, trained, data.mixture, start, total))
     if o["early_ema"]:
         watchers.append(EarlySnapshot(learner, max(1, round(o["early_ema"] * total))))

@@ -44,7 +44,12 @@ def r_squared(alpha: float, sigma: float) -> float:
 
 def mmps(v: Tensor, transposed: Callable[[Tensor], Tensor], alpha: float, sigma: float) -> Tensor:
     """V = sigma^2 / alpha J, the true one by Tweedie's formula (Rozet et al. 2024, arXiv 2405.13712, section 4.2)."""
-    return sigma**2 / alpha * transposed(v)  # J of the exact denoiser is symmetric
+    return gain(alpha, sigma) * transposed(v)  # J of the exact denoiser is symmetric
+
+
+def gain(alpha: float, sigma: float) -> float:
+    """sigma^2 / alpha, by which x_0 moves with the score; 0 where x_t is nothing but noise and says nothing."""
+    return sigma**2 / alpha if alpha else 0.0
 
 
 def given(denoise: Denoiser, scheduler: NoiseScheduler, seen: Observation, covariance: Covariance) -> Denoiser:
@@ -67,7 +72,7 @@ def given(denoise: Denoiser, scheduler: NoiseScheduler, seen: Observation, covar
 
         off = seen.value.to(x_t) - seen.of(x_0.detach())
         score = transposed(seen.back(solved(of_y, off, seen.noise**2), x_t))
-        return Prediction(eps.detach() - sigma * score, x_0.detach() + sigma**2 / alpha * score)
+        return Prediction(eps.detach() - sigma * score, x_0.detach() + gain(alpha, sigma) * score)
 
     return denoise_given
 
@@ -149,7 +154,7 @@ def tds(
         if s == CLEAN:  # a step without noise: no weight can mend what pushes it
             x, log_w = x_0, log_w - belief + seen.log_likelihood(x_0)
         else:
-            z, push = noise_like(x, generator), c_0 * sigma**2 / alpha * score
+            z, push = noise_like(x, generator), c_0 * gain(alpha, sigma) * score
             x = c_t * x + c_0 * x_0 + push + std * z
             log_w = log_w - belief + 0.5 * (z.square() - (z + push / std).square()).flatten(1).sum(1)
     x = x[_drawn_by(log_w, generator, len(x_T))]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from scipy.special import logit
 
 from dataset import create_moon_dataset
 from diffusion import (
@@ -136,7 +137,7 @@ def noised():
 def perfect(target, scheduler, x_0, t, eps):
     """A network that knows the answer."""
     alpha, sigma = scheduler.alpha_sigma(t, x_0)
-    answer = {"eps": eps, "x0": x_0, "v": alpha * eps - sigma * x_0}[target]
+    answer = {"eps": eps, "x0": x_0, "v": alpha * eps - sigma * x_0, "velocity": eps - x_0}[target]
     return lambda x_t, t, label: answer
 
 
@@ -153,18 +154,16 @@ def test_a_perfect_network_of_any_target_gives_the_true_noise_and_data(target, n
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_targets_hold_for_a_process_that_does_not_preserve_the_variance(target):
-    # v and its inverse are those of alpha^2 + sigma^2 = 1; eps and x0 mean the same in every process
     s = torch.linspace(0.05, 0.95, 20)
     scheduler, g = NoiseScheduler(1 - s, s), torch.Generator().manual_seed(0)
     x_0, eps = torch.randn(2, 20, 2, generator=g, dtype=torch.float64)
     t = torch.arange(20)
     x_t = scheduler.add_noise(x_0, t, eps)
     prediction = denoiser(perfect(target, scheduler, x_0, t, eps), scheduler, target)(x_t, t)
-    if target != "v":
-        torch.testing.assert_close(prediction, Prediction(eps, x_0), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(prediction, Prediction(eps, x_0), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("target", ["v", "x0"])
+@pytest.mark.parametrize("target", ["v", "x0", "velocity"])
 def test_nothing_is_lost_at_the_end_of_the_schedule(target):
     # alpha is 5e-5 there. In float32, (x_t - sigma eps) / alpha, which this once went through, is off by 4e-2.
     scheduler, g = CosineNoiseScheduler(1000), torch.Generator().manual_seed(0)
@@ -220,11 +219,13 @@ def test_a_weight_makes_the_loss_the_error_of_what_it_names(scheduler, target):
     x_0, eps, guess = torch.randn(3, 60, 1, 4, 4, generator=g, dtype=torch.float64)
     t = torch.arange(60)
     alpha, sigma = scheduler.alpha_sigma(t, x_0)
+    how_often = torch.from_numpy(np.diff(stats.norm.cdf(logit(np.linspace(0, 1, 61)))))  # t, where its logit is N(0, 1)
     eps_hat, x_0_hat = denoiser(lambda *_: guess, scheduler, target)(scheduler.add_noise(x_0, t, eps), t)
     direct = {
         "target": squared_error(guess, TARGETS[target].of(x_0, eps, alpha, sigma)),
         "eps": squared_error(eps_hat, eps),
         "v": squared_error(alpha * eps_hat - sigma * x_0_hat, alpha * eps - sigma * x_0),
+        "logit_normal": squared_error(eps_hat - x_0_hat, eps - x_0) * 60 * how_often,
     }
     for weight, expected in direct.items():
         weights = loss_weights(scheduler, target, weight)
@@ -238,7 +239,8 @@ def test_loss_weights_in_closed_form(scheduler):
     for t, a in enumerate(scheduler.alphas_cumprod.tolist()):
         snr = a / (1 - a)
         of_eps = {"eps": 1.0, "v": 1 / a, "min_snr": min(snr, 5.0) / snr}
-        share = {"eps": 1.0, "v": a, "x0": snr}  # |eps_hat - eps|^2 over the squared error of the target
+        velocity = a / (a**0.5 + (1 - a) ** 0.5) ** 2
+        share = {"eps": 1.0, "v": a, "x0": snr, "velocity": velocity}  # |eps_hat - eps|^2 over the target's error
         for target in TARGETS:
             assert float(loss_weights(scheduler, target, "target")[t]) == 1
             for weight, value in of_eps.items():
@@ -249,7 +251,7 @@ def test_loss_weights_in_closed_form(scheduler):
 def test_min_snr_keeps_the_end_and_tames_the_beginning():
     weights = loss_weights(LinearNoiseScheduler(200), "eps", "min_snr")
     assert weights.shape == (200,) and weights.dtype == torch.float64
-    assert float(weights[0]) < 0.01 and float(weights[-1]) == 1
+    assert float(weights[0]) < 0.01 and float(weights[-1]) == pytest.approx(1, rel=1e-12)
     # Hang et al.: predicting x_0, the weight is min(SNR, 5) itself
     snr = LinearNoiseScheduler(200).log_snr.mul(2).exp()
     torch.testing.assert_close(loss_weights(LinearNoiseScheduler(200), "x0", "min_snr"), snr.clamp(max=5))

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from conf.choices import LOSS_WEIGHTS
 from dataset import Normaliser, PointSet, create_moon_dataset, make_dataset, read_points
 from diffusion import DiffusionModel, exact_denoiser, loss_weights, training_loss
 from images.files import read_samples
@@ -152,15 +153,18 @@ def test_batches_hold_each_row_once_an_epoch(n, size, start):
 
 
 @given(st.sampled_from([*SCHEDULES, "other"]), st.integers(-2, 300),
-       *[st.none() | st.floats(allow_nan=True) | st.floats(1e-14, 1)] * 2)  # fmt: skip
-def test_a_schedule_falls_from_signal_to_noise_or_is_refused(name, T, start, end):
-    scheduler = answered(make_scheduler, name, T, start, end)
+       *[st.none() | st.floats(allow_nan=True) | st.floats(1e-14, 1)] * 2, st.booleans())  # fmt: skip
+def test_a_schedule_falls_from_signal_to_noise_or_is_refused(name, T, start, end, zero_snr):
+    scheduler = answered(make_scheduler, name, T, start, end, zero_snr)
     if scheduler is not REFUSED:
         a, s = scheduler.alpha, scheduler.sigma
-        torch.testing.assert_close(a**2 + s**2, torch.ones(T, dtype=torch.float64))
-        assert bool((a.diff() < 0).all() and (s > 0).all() and (a > 0).all())
-        assert bool((a.float() ** -2).isfinite().all() and (s.float() ** -1).isfinite().all())
-        assert all(bool(loss_weights(scheduler, "v", w).isfinite().all()) for w in ("eps", "v", "min_snr", "target"))
+        total = a + s if name == "flow" else a**2 + s**2
+        torch.testing.assert_close(total, torch.ones(T, dtype=torch.float64))
+        signal = a[:-1] if zero_snr or name == "flow" else a
+        assert bool((a.diff() < 0).all() and (s > 0).all() and (signal > 0).all())
+        assert len(signal) == T or a[-1] == 0
+        assert bool((signal.float() ** -2).isfinite().all() and (s.float() ** -1).isfinite().all())
+        assert all(bool(loss_weights(scheduler, "v", w).isfinite().all()) for w in LOSS_WEIGHTS)
 
 
 @given(junk | hnp.arrays(np.float64, st.integers(0, 5), elements=st.floats()))

@@ -56,22 +56,16 @@ def forward_strip(states: Sequence[NDArray], steps: Sequence[int]) -> Figure:
     return figure
 
 
-def schedule(betas: NDArray, alphas_cumprod: NDArray) -> Figure:
-    """What the schedule does: signal and noise amplitude, and beta, over the number of forward steps."""
+def schedule(alpha: NDArray, sigma: NDArray, fresh: NDArray) -> Figure:
+    """What the schedule does: signal and noise amplitude, and the variance `fresh` of each step's noise, all (T,)."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    steps = np.arange(len(betas) + 1)
-    alpha_bar = np.concatenate([[1.0], alphas_cumprod])
-    left.plot(steps, np.sqrt(alpha_bar), color=hex_colour(noise_colours(0)), label=r"signal $\sqrt{\bar\alpha_t}$")
-    left.plot(
-        steps,
-        np.sqrt(1 - alpha_bar),
-        color=hex_colour(noise_colours(1)),
-        label=r"noise $\sqrt{1-\bar\alpha_t}$",
-    )
+    steps = np.arange(len(alpha) + 1)
+    left.plot(steps, [1, *alpha], color=hex_colour(noise_colours(0)), label=r"signal $\alpha_t$")
+    left.plot(steps, [0, *sigma], color=hex_colour(noise_colours(1)), label=r"noise $\sigma_t$")
     left.set(title="amplitudes in x_t", xlabel="forward steps", ylim=(-0.02, 1.05))
     left.legend(frameon=False)
-    right.plot(steps[1:], betas, color=BLUE)
+    right.plot(steps[1:], fresh, color=BLUE)
     right.set(title=r"variance added at each step, $\beta_t$", xlabel="forward steps", ylim=(0, None))
     return figure
 
