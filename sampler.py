@@ -67,11 +67,11 @@ def timesteps_of(
         ValueError: no such sampler or spacing, or a number of evaluations that it cannot make.
     """
     row, T = sampler_of(sampler), scheduler.num_timesteps
-    fewest, most = row.a_step + 1, row.a_step * (T - 1) + 1
+    most = row.a_step * (T - 1) + 1
     if sampling_steps is None:
         sampling_steps = min(row.evaluations or T, most)
-    if not fewest <= sampling_steps <= most:
-        raise ValueError(f"the number of sampling steps must lie in {fewest}..{most}, got {sampling_steps}")
+    if not 1 <= sampling_steps <= most:
+        raise ValueError(f"the number of sampling steps must lie in 1..{most}, got {sampling_steps}")
     return scheduler.timesteps((sampling_steps - 1) // row.a_step + 1, spacing or row.spacing)
 
 

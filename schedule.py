@@ -119,15 +119,15 @@ class NoiseScheduler:
         Where a schedule has fewer steps than wanted in a stretch of it, the nearest free ones are taken.
 
         Raises:
-            ValueError: count outside 2 .. T, or no such spacing.
+            ValueError: count outside 1 .. T, or no such spacing.
         """
         last = self.num_timesteps - 1
         if spacing not in SPACINGS:
             raise ValueError(f"spacing must be one of {', '.join(SPACINGS)}; got {spacing!r}")
         if count is None or count == last + 1:
             return list(range(last, -1, -1))
-        if not 2 <= count <= last + 1:
-            raise ValueError(f"the number of sampling steps must lie in 2..{last + 1}, got {count}")
+        if not 1 <= count <= last + 1:
+            raise ValueError(f"the number of sampling steps must lie in 1..{last + 1}, got {count}")
         if spacing == "even":
             return evenly(last, 0, count)
         with np.errstate(divide="ignore"):  # where no signal is left

@@ -85,7 +85,7 @@ class Sampling:
     checkpoint: str | None = option(None, "a checkpoint or its run folder; default: the newest one")
     num_samples: int | None = option(None, f"samples to generate; {default_by_kind('inference', 'num_samples')}", low=1)
     sampler: str | None = sampler_of("inference")
-    sampling_steps: int | None = option(None, f"network evaluations, at most; {default_steps('inference')}", low=2)
+    sampling_steps: int | None = option(None, f"network evaluations, at most; {default_steps('inference')}", low=1)
     spacing: str | None = option(
         None, f"how sampling steps are even; {meanings(SPACINGS)}; default: the sampler's own", choices=SPACINGS
     )

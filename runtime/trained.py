@@ -115,7 +115,8 @@ class Trained:
         autoguidance: float = 0.0,
     ) -> dict[str, Any]:
         """The options of `sample`, those of `defaults` (a row of conf.choices.SAMPLING) in place of None."""
-        sampler = sampler or str(defaults["sampler"])
+        own_sampler = "ddim" if "reflow" in self.config else defaults["sampler"]  # noise would leave the straight paths
+        sampler = sampler or str(own_sampler)
         evaluations = sampler_of(sampler).evaluations
         if sampling_steps is None and evaluations:
             sampling_steps = min(defaults["sampling_steps"] or evaluations, self.scheduler.num_timesteps)

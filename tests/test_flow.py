@@ -185,7 +185,7 @@ class Affine(nn.Module):
 @pytest.mark.parametrize("scheduler", [FLOW, make_scheduler("cosine", T)], ids=["flow", "cosine"])
 @pytest.mark.parametrize("weight", ["eps", "v", "min_snr", "logit_normal"])
 def test_velocity_and_v_with_matching_weights_are_the_same_model(scheduler, weight):
-    # One network, read as u or, through v = ((alpha - sigma) x_t + (alpha^2 + sigma^2) u) / (alpha + sigma), as v: where
+    # One network, read as u, or through v = ((alpha - sigma) x_t + (alpha^2 + sigma^2) u) / (alpha + sigma) as v: where
     # the loss weighs the same error, it has the same value and the same gradient in both readings.
     torch.manual_seed(0)
     net, t = Affine(), torch.randint(T, (64,), generator=generator(0, "t"))

@@ -215,7 +215,7 @@ MISTAKES = [
     ("inference.py checkpoint={digits} labels=[]", "labels must be all, or some of"),
     ("inference.py checkpoint={digits} track_samples=[1]", "track_samples and save_trajectory belong to points"),
     ("inference.py checkpoint={digits} save_trajectory=true", "belong to points"),
-    ("inference.py checkpoint={digits} sampling_steps=101", "must lie in 2..100"),
+    ("inference.py checkpoint={digits} sampling_steps=101", "must lie in 1..100"),
     ("inference.py checkpoint={digits} viz_steps=1", "viz_steps must be at least 2"),
     ("inference.py checkpoint={digits} guidance=-2", "guidance must be at least -1"),
     ("inference.py checkpoint={unconditional} labels=[0]", "labels were asked of an unconditional model"),

@@ -51,7 +51,7 @@ MISTAKES = [
     ("inference.py checkpoint=nowhere.pt", "no checkpoint at nowhere.pt"),
     ("inference.py checkpoint={file}", "damaged or no checkpoint"),
     ("inference.py num_samples=0", "num_samples must be at least 1"),
-    ("inference.py sampling_steps=1", "sampling_steps must be at least 2"),
+    ("inference.py sampling_steps=0", "sampling_steps must be at least 1"),
     ("evaluate.py", "no checkpoint yet"),
     ("evaluate.py samples=nowhere.npy", "nowhere.npy"),
     ("evaluate.py samples={file}", "file must hold points of shape (N, d)"),
