@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from runtime.arrays import numbers
+from samplers.spacing import SPACINGS, even_on
 
 LARGEST_BETA = 0.999  # a beta of 1 would forget x_{t-1} completely, and eq. 11 would divide by zero
 ENOUGH_SIGNAL_GONE = 0.01  # alpha-bar at the last step above this: x_T is visibly not N(0, I)
@@ -130,13 +131,7 @@ class NoiseScheduler:
             raise ValueError(f"the number of sampling steps must lie in 1..{last + 1}, got {count}")
         if spacing == "even":
             return evenly(last, 0, count)
-        with np.errstate(divide="ignore"):  # where no signal is left
-            clock, to_clean = finite(SPACINGS[spacing](self.alpha.numpy(), self.sigma.numpy())), spacing in TO_CLEAN
-        wanted = np.linspace(clock[-1], 0 if to_clean else clock[0], count, endpoint=not to_clean)[::-1]
-        nearest = np.abs(clock[None] - wanted[:, None]).argmin(1)
-        order = np.arange(count)
-        rising = np.maximum.accumulate(nearest - order) + order  # each above the one before it,
-        return np.minimum(rising, last + 1 - count + order)[::-1].tolist()  # with room for those after it
+        return even_on(spacing, self.alpha.numpy(), self.sigma.numpy(), count)
 
     def signal_warning(self) -> str | None:
         """One line where x_T still shows the data, so that sampling from N(0, I) is biased; else None."""
@@ -158,27 +153,6 @@ def evenly(first: int, last: int, count: int) -> list[int]:
     """At most `count` distinct integers from `first` to `last`, evenly chosen, always with both ends."""
     return np.linspace(first, last, min(count, abs(last - first) + 1)).round().astype(int).tolist()
 
-
-def finite(clock: np.ndarray) -> np.ndarray:
-    """A clock (T,), whose last value is infinite where no signal is left; it is then as far on as the one before it."""
-    if np.isfinite(clock[-1]) or len(clock) < 2:
-        return clock
-    stride = clock[-2] - clock[-3] if len(clock) > 2 else np.sign(clock[-1])
-    return np.append(clock[:-1], clock[-2] + stride)
-
-
-# Clocks on which steps may be even: (alpha, sigma), both (T,) -> (T,). High orders want log-SNR (Lu et al. 2022, arXiv
-# 2206.00927, section 3), DDIM was made for even t; "karras" is eq. 5 of Karras et al. 2022 (arXiv 2206.00364), rho = 7;
-# "angle" is the same idea for arctan(sigma / alpha), finite at both ends; its power was chosen on moons with the exact
-# denoiser. Those of TO_CLEAN count the stride to clean data, at 0, among the equal ones.
-SPACINGS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "even": lambda alpha, sigma: np.arange(len(alpha), dtype=float),
-    "trailing": lambda alpha, sigma: np.arange(1.0, len(alpha) + 1),
-    "log_snr": lambda alpha, sigma: np.log(alpha / sigma),
-    "karras": lambda alpha, sigma: (sigma / alpha) ** (1 / 7),
-    "angle": lambda alpha, sigma: np.arctan2(sigma, alpha) ** (1 / 3),
-}
-TO_CLEAN = ("trailing", "angle")
 
 # ---------------------------------------------------------------- variance-preserving schedules
 

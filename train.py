@@ -18,9 +18,9 @@ from conf.choices import SAMPLING_DEFAULTS
 from conf.config import Train
 from conf.resumed import resumed_options
 from dataset import DataSet, Normaliser, make_sets
-from diffusion import draw_steps, loss_weights, step_weights, training_loss
 from loader import batches, make_loader
 from loss.log import read_excess, read_losses
+from loss.objective import draw_steps, loss_weights, step_weights, training_loss
 from metrics.evaluation import evaluate_model, real_rows
 from metrics.report import score_fields, write_report
 from runtime import checkpoint, interrupts, preflight

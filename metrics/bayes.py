@@ -13,7 +13,8 @@ from torch import Tensor
 from diffusion import Denoiser
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
-from schedule import NoiseScheduler, finite
+from samplers.spacing import finite
+from schedule import NoiseScheduler
 
 FLOOR_STEPS, FLOOR_POINTS = 64, 4096  # steps at which the floor is computed, and points at each
 

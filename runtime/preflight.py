@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from dataset import IMAGE_DATASETS, DataSet
-from diffusion import Loss
 from images.sets import ImageSet
+from loss.objective import Loss
 from metrics.evaluation import check_enough
 from model import check_takes
 from runtime import checkpoint, training_grids

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from dataset import DataSet, PointSet
-from diffusion import Loss
+from loss.objective import Loss
 from runtime.moments import Moment
 from runtime.trained import take_weights
 

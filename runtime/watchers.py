@@ -9,9 +9,9 @@ from typing import Protocol
 from tqdm import tqdm
 
 from dataset import DataSet
-from diffusion import weight_of
 from images.sets import ImageSet
 from loss.log import ExcessLog, LossLog, secure
+from loss.objective import weight_of
 from metrics.bayes import bayes_floor, excess, make_probes
 from points.mixture import GaussianMixture
 from runtime import checkpoint

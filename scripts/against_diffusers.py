@@ -27,9 +27,9 @@ from conf.choices import SAMPLING_DEFAULTS
 from conf.config import Train
 from conf.groups import MNIST, PRESETS, UNet
 from dataset import Normaliser, make_sets
-from diffusion import loss_weights, training_loss
 from images.sets import ImageSet
 from loader import batches, make_loader
+from loss.objective import loss_weights, training_loss
 from metrics.evaluation import evaluate_model
 from metrics.table import table
 from runtime.optimizers import make_optimizers

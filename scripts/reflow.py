@@ -21,7 +21,8 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
 # isort: split
 from dataset import make_sets
-from diffusion import Denoiser, exact_denoiser, training_loss
+from diffusion import Denoiser, exact_denoiser
+from loss.objective import training_loss
 from metrics.distances import METRICS, compute_floors, exact_draws, sliced_wasserstein
 from metrics.straightness import straightness
 from points.mixture import GaussianMixture

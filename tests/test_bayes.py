@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from dataset import Normaliser, make_dataset
-from diffusion import Prediction, exact_denoiser, training_loss
+from diffusion import Prediction, exact_denoiser
+from loss.objective import training_loss
 from metrics.bayes import bayes_floor, excess, make_probes
 from points.mixture import GaussianMixture
 from runtime.randomness import generator

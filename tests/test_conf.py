@@ -25,7 +25,9 @@ from conf.first import spin_briefly
 from conf.groups import GROUPS, PRESETS
 from conf.help import help_text, sections
 from conf.option import check, fixed_options
+from loss import objective
 from runtime import checkpoint
+from samplers import spacing
 
 
 def names(options) -> set[str]:
@@ -42,15 +44,15 @@ def test_choices_are_those_of_the_registries():
         name: row.evaluations for name, row in sampler.SAMPLERS.items()
     }
     assert choices.SAMPLER_ALIASES == sampler.ALIASES
-    assert choices.VARIANCES.keys() == set(sampler.VARIANCES) and choices.SPACINGS.keys() == schedule.SPACINGS.keys()
+    assert choices.VARIANCES.keys() == set(sampler.VARIANCES) and choices.SPACINGS.keys() == spacing.SPACINGS.keys()
     assert GROUPS["dataset"].keys() == {*dataset.DATASETS, "file", *dataset.IMAGE_DATASETS}
     assert GROUPS["model"].keys() == model.MODELS.keys()
 
 
 @pytest.mark.parametrize("target", choices.TARGETS)
 @pytest.mark.parametrize("weight", choices.LOSS_WEIGHTS)
-def test_every_weight_of_the_loss_is_one_of_diffusion(target, weight):
-    weights = diffusion.loss_weights(schedule.LinearNoiseScheduler(10), target, weight)
+def test_every_weight_of_the_loss_is_known(target, weight):
+    weights = objective.loss_weights(schedule.LinearNoiseScheduler(10), target, weight)
     assert weights.shape == (10,) and bool((weights > 0).all())
 
 

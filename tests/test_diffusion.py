@@ -7,17 +7,8 @@ from scipy import stats
 from scipy.special import logit
 
 from dataset import create_moon_dataset
-from diffusion import (
-    TARGETS,
-    DiffusionModel,
-    Prediction,
-    denoiser,
-    forward_states,
-    in_chunks,
-    loss_weights,
-    training_loss,
-    within_range,
-)
+from diffusion import TARGETS, DiffusionModel, Prediction, denoiser, forward_states, in_chunks, within_range
+from loss.objective import loss_weights, training_loss
 from runtime.randomness import generator
 from schedule import CosineNoiseScheduler, LinearNoiseScheduler, NoiseScheduler
 

@@ -9,7 +9,8 @@ from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
 from torch import nn
 
 from dataset import make_dataset
-from diffusion import check_target, denoiser, exact_denoiser, loss_weights, training_loss, weight_of
+from diffusion import check_target, denoiser, exact_denoiser
+from loss.objective import loss_weights, training_loss, weight_of
 from metrics.likelihood import kl_from_exact
 from points.mixture import GaussianMixture
 from runtime.randomness import generator

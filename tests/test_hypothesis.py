@@ -16,10 +16,11 @@ from hypothesis.extra import numpy as hnp
 
 from conf.choices import LOSS_WEIGHTS
 from dataset import Normaliser, PointSet, create_moon_dataset, make_dataset, read_points
-from diffusion import DiffusionModel, exact_denoiser, loss_weights, training_loss
+from diffusion import DiffusionModel, exact_denoiser
 from images.files import read_samples
 from images.sets import ImageSet
 from loader import batches, make_loader
+from loss.objective import loss_weights, training_loss
 from metrics.distances import METRICS, sliced_wasserstein, wasserstein2
 from model import build_model
 from points.mixture import GaussianMixture

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from dataset import Normaliser, create_moon_dataset
-from diffusion import TARGETS, denoiser, loss_weights, training_loss
+from diffusion import TARGETS, denoiser
+from loss.objective import loss_weights, training_loss
 from model import MODELS, build_model
 from schedule import LinearNoiseScheduler
 

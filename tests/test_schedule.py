@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from samplers.spacing import SPACINGS, TO_CLEAN
 from schedule import (
     CLEAN,
     SCHEDULES,
-    SPACINGS,
-    TO_CLEAN,
     CosineNoiseScheduler,
     LinearNoiseScheduler,
     NoiseScheduler,

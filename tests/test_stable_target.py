@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dataset import make_dataset
-from diffusion import draw_steps, stable_target, step_weights, training_loss
+from loss.objective import draw_steps, stable_target, step_weights, training_loss
 from model import build_model, hidden_matrices
 from runtime.optimizers import Muon, make_optimizers, orthogonal
 from schedule import LinearNoiseScheduler

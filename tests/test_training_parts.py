@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.optim.swa_utils import AveragedModel
 
-from diffusion import TARGETS, loss_weights
+from diffusion import TARGETS
+from loss.objective import loss_weights
 from runtime.preflight import weight_warning
 from runtime.resume import averaging
 from schedule import SCHEDULES, CosineNoiseScheduler, make_scheduler

@@ -1,0 +1,111 @@
+"""What a network learns to make small: the training loss, the stable target, which steps are drawn, how each counts."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffusion import TARGETS, Network, Prediction
+from schedule import NoiseScheduler
+
+
+class Loss(NamedTuple):
+    """Squared errors of the network's output, averaged over dims and weighted: (B,) each.
+
+    ordinary: against the noise that was drawn, comparable with the Bayes floor. stable: against what the network
+    learns from, its expectation over a reference batch (the same where there is none).
+    """
+
+    ordinary: Tensor
+    stable: Tensor
+
+
+def training_loss(
+    net: Network,
+    scheduler: NoiseScheduler,
+    x_0: Tensor,
+    t: Tensor,
+    eps: Tensor,
+    label: Tensor | None = None,
+    *,
+    target: str = "eps",
+    weights: Tensor | None = None,
+    references: int = 0,
+    null_label: int = -1,
+) -> Loss:
+    """The loss of each row, times weights[t] (see loss_weights). With target and weight "eps" it is L_simple (eq. 14).
+
+    references: rows at a time that serve each other as reference batch (see stable_target); 0: none.
+    null_label: what stands in `label` for none.
+    """
+    x_t, alpha_sigma = scheduler.add_noise(x_0, t, eps), scheduler.alpha_sigma(t, x_0)
+    output, of = net(x_t, t, label), TARGETS[target].of
+    weight = 1 if weights is None else weights.to(x_0)[t]
+    ordinary = (output - of(x_0, eps, *alpha_sigma)).square().flatten(1).mean(1) * weight
+    if not references:
+        return Loss(ordinary, ordinary)
+    expected = stable_target(x_t, x_0, *alpha_sigma, label, references, null_label)
+    stable = (output - of(expected.x_0, expected.eps, *alpha_sigma)).square().flatten(1).mean(1) * weight
+    return Loss(ordinary.detach(), stable)
+
+
+@torch.no_grad()
+def stable_target(
+    x_t: Tensor, x_0: Tensor, alpha: Tensor, sigma: Tensor, label: Tensor | None, references: int, null_label: int = -1
+) -> Prediction:
+    """E[eps | x_t] and E[x_0 | x_t] if data were the rows of x_0 only, `references` of them at a time (Xu, Tong and
+    Jaakkola 2023, arXiv 2302.00670, eq. 7).
+
+    Given which rows these are and x_t, but not which of them x_t came from, this is the expectation of what was drawn:
+    on average over batches the target stays the same, with a fraction of its variance. Rows with a label refer to those
+    of the same label, others to all.
+    """
+    x, data, a, s = (v.flatten(1) for v in (x_t, x_0, alpha, sigma))
+    rows = [x, data, a / s.square(), (a / s).square() / 2, *([] if label is None else [label])]
+    means = []
+    for x, data, gain, precision, *label_of in zip(*(r.split(references) for r in rows)):
+        logits = torch.addmm(precision * -data.square().sum(1), gain * x, data.T)  # log N(x_t; a x_0, s^2) + const
+        for own in label_of:
+            logits.masked_fill_((own[:, None] != own) & (own[:, None] != null_label), -torch.inf)
+        means.append(logits.softmax(1) @ data)
+    mean = torch.cat(means).view_as(x_t)
+    return Prediction((x_t - alpha * mean) / sigma, mean)
+
+
+def draw_steps(num_timesteps: int, rows: int, power: float, generator: torch.Generator) -> Tensor:
+    """A step t for each row, t = T u^power (rows,), where each of as many equal bins of 0..1 gives one u (Kingma et al.
+    2021, arXiv 2107.00630, appendix I.1). power 1: every step as often as any other; more: small t more often."""
+    u = (torch.arange(rows) + torch.rand(rows, generator=generator)) / rows
+    return (u**power * num_timesteps).long().clamp(max=num_timesteps - 1)
+
+
+def step_weights(num_timesteps: int, power: float) -> Tensor:
+    """How much rarer `draw_steps` gives each step than even draws do, (T,): with these weights the loss is theirs."""
+    ends = torch.linspace(0, 1, num_timesteps + 1, dtype=torch.float64) ** (1 / power)
+    return 1 / (num_timesteps * ends.diff())
+
+
+def weight_of(scheduler: NoiseScheduler, weight: str | None) -> str:
+    """The weight by name; None: "eps", or "target" where a step of nothing but noise would count nothing in that."""
+    return weight or ("target" if scheduler.alpha[-1] == 0 else "eps")
+
+
+def loss_weights(scheduler: NoiseScheduler, target: str, weight: str | None) -> Tensor:
+    """What the squared error of the network's output counts at each step, (T,) float64; weight: see `weight_of`.
+
+    "target": 1, so that the error of what the network predicts counts evenly. Else the error of another quantity is
+    made of it: "eps" that of eps (Ho et al. 2020, eq. 14), "v" that of v (Salimans and Ho 2022, appendix D), "min_snr"
+    that of x_0 times min(SNR, 5) (Hang et al. 2023, arXiv 2303.09556, section 3.4), "logit_normal" that of the velocity
+    times how often t is drawn where its logit is N(0, 1) (Esser et al. 2024, arXiv 2403.03206, eq. 19; a weight of mean
+    1 with t drawn evenly, rather than rarer draws).
+    """
+    alpha, sigma, weight = scheduler.alpha, scheduler.sigma, weight_of(scheduler, weight)
+    if weight == "target":
+        return torch.ones_like(alpha)
+    of, factor = weight, torch.ones_like(alpha)
+    if weight == "min_snr":
+        of, factor = "x0", (alpha / sigma).square().clamp(max=5)
+    if weight == "logit_normal":
+        edges = torch.linspace(0, 1, len(alpha) + 1, dtype=torch.float64)
+        of, factor = "velocity", len(alpha) * torch.special.ndtr(edges.logit()).diff()
+    return factor * (TARGETS[of].error(alpha, sigma) / TARGETS[target].error(alpha, sigma)).square()
