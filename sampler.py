@@ -24,7 +24,7 @@ __all__ = ["ALIASES", "SAMPLERS", "VARIANCES", "State", "last", "sample", "sampl
 
 class Sampler(NamedTuple):
     """evaluations: of the network, by default (None: one for each of the T steps); spacing: of its steps, a key of
-    samplers.spacing.SPACINGS; takes: the options of `sample` that mean something to it; a_step: evaluations at each of its
+    SPACINGS; takes: the options of `sample` that mean something to it; a_step: evaluations at each of its
     steps but the last, which takes one."""
 
     run: Callable[..., Iterator[State]]
