@@ -14,6 +14,7 @@ from conf.choices import (
     LOSS_WEIGHTS,
     MASKS,
     METHODS,
+    NUM_COMPARED,
     OPTIMIZERS,
     SAMPLER_ALIASES,
     SAMPLERS,
@@ -136,7 +137,7 @@ class Steering:
 
 
 @dataclass
-class Recording:
+class Viewing:
     """recording"""
 
     rerun: bool = option(True, "make a rerun recording (--no-rerun: none)")
@@ -146,9 +147,15 @@ class Recording:
         " display, else a file",
         choices=("auto", "window", "web", "file"),
     )
+    port: int | None = option(None, "port for viewer=web; default: a free one", low=1, high=65535)
+
+
+@dataclass
+class Recording(Viewing):
+    """recording"""
+
     viz_steps: int = option(50, "states recorded, evenly spaced, with the first and the last", low=2)
     track_samples: list[int] | None = option(None, "points with their paths in cyan, such as [0,10,20]; default: six")
-    port: int | None = option(None, "port for viewer=web; default: a free one", low=1, high=65535)
     animation: str | None = option(
         "none", "also save the process as a short film; mp4 needs ffmpeg", choices=("none", "gif", "mp4")
     )
@@ -302,4 +309,23 @@ class Evaluate(Machine, Sampling):
     sampler: str | None = sampler_of("evaluate")
 
 
-COMMANDS = {"train": Train, "inference": Inference, "evaluate": Evaluate, "main": Main}
+@dataclass
+class Compare(Machine, Viewing):
+    """Compare samplers at equal numbers of network evaluations, from the same noise: distances, pictures, paths."""
+
+    checkpoint: str | None = option(None, "a checkpoint or its run folder; default: the newest one")
+    samplers: list[str] | None = option(
+        None,
+        f"which of {', '.join(SAMPLERS)} (see inference.py --help), such as [ddim,unipc]; default: all",
+        choices=SAMPLERS,
+        aliases=SAMPLER_ALIASES,
+    )
+    evaluations: list[int] = option([5, 10, 15, 20, 50], "how often each of them may run the network, at most", low=2)
+    num_samples: int | None = option(
+        None,
+        f"samples by each; default: {', '.join(f'{count} for {kind}' for kind, count in NUM_COMPARED.items())}",
+        low=100,
+    )
+
+
+COMMANDS = {"train": Train, "inference": Inference, "evaluate": Evaluate, "compare": Compare, "main": Main}
