@@ -1,4 +1,4 @@
-"""Compare samplers on one checkpoint: `python compare.py`, `python compare.py samplers=[ddim,unipc] evaluations=[10]`."""
+"""Compare samplers on one checkpoint: `python compare.py`, `python compare.py samplers=[ddim,unipc]`."""
 
 from conf.entry import command  # answers --help before what follows takes its seconds
 

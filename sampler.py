@@ -19,7 +19,17 @@ from samplers.multistep import adams, dpmpp, unipc
 from samplers.steps import State
 from schedule import NoiseScheduler
 
-__all__ = ["ALIASES", "SAMPLERS", "VARIANCES", "State", "evaluations_of", "last", "sample", "sampler_of", "timesteps_of"]
+__all__ = [
+    "ALIASES",
+    "SAMPLERS",
+    "VARIANCES",
+    "State",
+    "evaluations_of",
+    "last",
+    "sample",
+    "sampler_of",
+    "timesteps_of",
+]
 
 
 class Sampler(NamedTuple):

@@ -23,8 +23,8 @@ def sheet(found: Comparison) -> Figure:
 def _points(found: Comparison) -> Figure:
     columns = [(d, n) for d in found.denoisers for n in found.asked]
     figure = Figure(figsize=(1.5 * len(columns) + 0.6, 1.45 * len(found.samplers) + 0.9), layout="constrained")
-    blocks = np.atleast_1d(figure.subfigures(1, len(found.denoisers), wspace=0.03))
-    for block, denoiser in zip(blocks, found.denoisers):
+    blocks = figure.subfigures(1, len(found.denoisers), wspace=0.03, squeeze=False)
+    for block, denoiser in zip(blocks[0], found.denoisers):
         block.suptitle(f"with the {denoiser}")
         axes = _axes(block, len(found.samplers), len(found.asked), found.real)
         for row, sampler in zip(axes, found.samplers):
@@ -66,7 +66,9 @@ def _images(found: Comparison) -> Figure:
         [_block(found.of(found.denoisers[0], s, n).samples) for n in found.asked] for s in found.samplers
     ])  # fmt: skip
     figures = [[found.of(found.denoisers[0], s, n).figures for n in found.asked] for s in found.samplers]
-    rows = [f"{s}\nFD " + "  ".join(f"{f['Frechet distance']:.2g}" for f in row) for s, row in zip(found.samplers, figures)]
+    rows = [
+        f"{s}\nFD " + "  ".join(f"{f['Frechet distance']:.2g}" for f in row) for s, row in zip(found.samplers, figures)
+    ]
     floor = found.floors["Frechet distance"].median
     title = f"images of the same noise by every sampler; FD: Frechet distance, left to right (real images: {floor:.2g})"
     return image_grids.table(cells, title, rows, [f"{n} evaluations" for n in found.asked], side=150)

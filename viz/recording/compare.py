@@ -12,7 +12,7 @@ from metrics.scene import Process, Scene
 from sampler import SAMPLERS, State
 from viz.colours import DATA, GUESS, PALETTE
 from viz.recording.layout import log_panels
-from viz.recording.panel import clocks, cloud_view, curve_view, in_order, log_curve, points, time_panel
+from viz.recording.panel import HELD, clocks, cloud_view, curve_view, in_order, log_curve, points, time_panel
 from viz.recording.texts import MARKDOWN
 
 RECORDED = 10  # evaluations; of those compared, the number nearest to it is recorded
@@ -24,7 +24,7 @@ ABOUT = """**The same noise**, carried to data by every sampler, with {asked} ev
 Left: with the network. Right: with the exact denoiser, so that whatever is wrong there is the sampler's doing alone.
 
 White: the exact probability flow, which every deterministic sampler approximates. Samplers with fresh noise ({noisy})
-go ways of their own and only end in the same distribution.
+go ways of their own, hidden at first, and only end in the same distribution.
 
 Grey: real data. Coordinates are normalised: mean 0 and standard deviation 1 over the data.
 
@@ -34,7 +34,7 @@ Below: distance to the white path at equal noise, mean over the samples.
 
 * Who strays from the white path first? Who comes back?
 * Where left and right differ, the network is wrong, not the sampler.
-* Hide samplers one by one: open the panel at the left edge.
+* Hide samplers, or show the ways of the noisy ones: open the panel at the left edge.
 * Space pauses the clock, the arrow keys step it.
 """
 
@@ -46,7 +46,7 @@ def log_comparison(rec: rr.RecordingStream, found: Comparison) -> None:
         log_panels(rec, _image_scene(found, asked))
         return
     d, total = found.real.shape[1], max(state.step for state in found.trials[0].path)
-    rec.send_blueprint(_blueprint(found, d, total))
+    rec.send_blueprint(_blueprint(found, asked, d, total))
     noisy = ", ".join(name for name in found.samplers if SAMPLERS[name].noisy) or "none here"
     rec.log("about", rr.TextDocument(ABOUT.format(asked=asked, noisy=noisy), media_type=MARKDOWN), static=True)
     for denoiser in found.denoisers:
@@ -64,6 +64,10 @@ def log_comparison(rec: rr.RecordingStream, found: Comparison) -> None:
             if found.exact_path and not SAMPLERS[sampler].noisy:
                 values, steps = _off(trial, found.exact_path)
                 log_curve(rec, f"distance/{place}/{sampler}", sampler, values, clocks(total - steps, steps), colour)
+    late = total + round(HELD * total)
+    rec.send_columns(
+        "late", indexes=clocks(np.array([late]), np.array([late])), columns=rr.AnyValues.columns(after=[0])
+    )
 
 
 def _states(path: Sequence[State]) -> tuple[NDArray, NDArray]:
@@ -78,7 +82,7 @@ def _log_path(
     states, steps = _states(path)
     (s, k, d), time = states.shape, clocks(total - steps, steps)
     archetype, strips = points(d), rr.LineStrips2D if d == 2 else rr.LineStrips3D
-    for name, radius, order in (("now", 3.5, 30.0), *((("dots", 1.6, 25.0),) if dots else ())):
+    for name, radius, order in (("now", 3.0, 30.0), *((("dots", 1.6, 25.0),) if dots else ())):
         style = archetype.from_fields(radii=rr.Radius.ui_points(radius), colors=[colour], **in_order(d, order))
         rec.log(f"{entity}/{name}", style, static=True)
         columns = archetype.columns(positions=states.reshape(-1, d)).partition([k] * s)
@@ -103,9 +107,7 @@ def _off(trial: Trial, exact: Sequence[State]) -> tuple[NDArray, NDArray]:
     return np.array([np.linalg.norm(x - there[step], axis=-1).mean() for x, step in zip(states, steps.tolist())]), steps
 
 
-def _blueprint(found: Comparison, d: int, total: int) -> rrb.Blueprint:
-    places = [PLACES[denoiser] for denoiser in found.denoisers]
-    ways = [f"/{p}/{name}/{of}" for p in places for name in (*found.samplers, "exact_flow") for of in ("way", "dots")]
+def _blueprint(found: Comparison, asked: int, d: int, total: int) -> rrb.Blueprint:
     until_now = rrb.VisibleTimeRanges([
         rrb.VisibleTimeRange(clock, start=start, end=end)
         for clock, start, end in (
@@ -113,14 +115,23 @@ def _blueprint(found: Comparison, d: int, total: int) -> rrb.Blueprint:
             ("t", rrb.TimeRangeBoundary.cursor_relative(), rrb.TimeRangeBoundary.infinite()),
         )
     ])  # fmt: skip
-    clouds = [
-        cloud_view(d, contents=f"/{p}/**", name=f"With the {denoiser}",
-                   overrides={way: until_now for way in ways if way.startswith(f"/{p}/")})
-        for p, denoiser in zip(places, found.denoisers)
-    ]  # fmt: skip
-    rows: list[rrb.Container | rrb.View] = [rrb.Horizontal(*clouds)]
-    if found.exact_path:
-        rows.append(rrb.Horizontal(*(curve_view(f"/distance/{p}", "Distance to the exact flow", 1.0) for p in places)))
+    hidden, places = rrb.EntityBehavior(visible=False), {d: PLACES[d] for d in found.denoisers}
+
+    def cloud(denoiser: str, place: str) -> rrb.View:
+        noisy = {name: SAMPLERS[name].noisy for name in found.samplers} | {"exact_flow": False}
+        ways = {
+            f"/{place}/{name}/{of}": hidden if noisy[name] else until_now for name in noisy for of in ("way", "dots")
+        }
+        return cloud_view(d, contents=f"/{place}/**", name=f"With the {denoiser}", overrides=ways)
+
+    rows: list[rrb.Container | rrb.View] = [rrb.Horizontal(*(cloud(*pair) for pair in places.items()))]
+    quiet = [name for name in found.samplers if not SAMPLERS[name].noisy]
+    if found.exact_path and quiet:  # one that goes far astray shall not flatten the others
+        highest = float(
+            np.median([_off(found.of(d, s, asked), found.exact_path)[0].max() for d in places for s in quiet])
+        )
+        title = "Distance to the exact flow"
+        rows.append(rrb.Horizontal(*(curve_view(f"/distance/{p}", title, 1.5 * highest) for p in places.values())))
     stage = rrb.Vertical(*rows, row_shares=[5, 2][: len(rows)])
     about = rrb.TextDocumentView(origin="/about", name="About")
     whole = rrb.Horizontal(stage, about, column_shares=[4, 1])
