@@ -75,8 +75,9 @@ def _images(found: Comparison) -> Figure:
 
 
 def _block(images: NDArray) -> NDArray:
-    """The first images (N, C, H, W) as one: (C, ROWS H, COLUMNS W)."""
-    some = np.nan_to_num(images[: ROWS * COLUMNS], nan=-1.0)
+    """The first images (N, C, H, W) as one, a pixel apart: (C, ROWS (H + 1), COLUMNS (W + 1))."""
+    some = np.pad(images[: ROWS * COLUMNS], ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=0.0)
+    some = np.nan_to_num(some, nan=-1.0)
     _, c, h, w = some.shape
     return some.reshape(ROWS, COLUMNS, c, h, w).transpose(2, 0, 3, 1, 4).reshape(c, ROWS * h, COLUMNS * w)
 
