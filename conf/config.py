@@ -3,7 +3,7 @@
 The dataclasses are registered in Hydra's ConfigStore (store.py), so `python train.py lr=1e-3` checks names and types;
 ranges and choices stand in the fields' metadata and are checked by option.check. `--help` (help.py) is made from the
 same fields: the docstring of a class is the heading of its options there, that of a command what it is for.
-The choices of dataset= and model= have their own options in groups.py.
+The choices of dataset= and model= have their own options in groups.py, recordings theirs in recording.py.
 """
 
 from dataclasses import dataclass, fields
@@ -27,6 +27,7 @@ from conf.choices import (
     meanings,
 )
 from conf.option import option
+from conf.recording import Recording, Viewing
 
 free = partial(option, may_change=True)  # a training may be resumed with another value
 
@@ -133,34 +134,6 @@ class Steering:
     observe_image: int = option(0, "which of the held-out images is observed; the next seven follow", low=0)
     guidance_sheet: bool = option(
         False, "instead of sampling: what guidance claims against what it samples, w from 0 to 8, of conditional points"
-    )
-
-
-@dataclass
-class Viewing:
-    """recording"""
-
-    rerun: bool = option(True, "make a rerun recording (--no-rerun: none)")
-    viewer: str = option(
-        "auto",
-        "where the recording goes: a window, a web page on this machine or a file; auto: a window if there is a"
-        " display, else a file",
-        choices=("auto", "window", "web", "file"),
-    )
-    port: int | None = option(None, "port for viewer=web; default: a free one", low=1, high=65535)
-
-
-@dataclass
-class Recording(Viewing):
-    """recording"""
-
-    viz_steps: int = option(50, "states recorded, evenly spaced, with the first and the last", low=2)
-    track_samples: list[int] | None = option(None, "points with their paths in cyan, such as [0,10,20]; default: six")
-    animation: str | None = option(
-        "none", "also save the process as a short film; mp4 needs ffmpeg", choices=("none", "gif", "mp4")
-    )
-    save_trajectory: bool = option(
-        False, "also save the recorded states as trajectory.npz, for `python scripts/animate.py trajectory.npz`"
     )
 
 

@@ -192,7 +192,10 @@ def test_dpmpp(schedule, target, shape, kind, count):
 
     def theirs(dtype):
         options = {"algorithm_type": "sde-dpmsolver++" if sde else "dpmsolver++", "solver_order": order}
-        options |= {"solver_type": "midpoint", "lower_order_final": False}  # ours lowers it at the very last stride only
+        options |= {
+            "solver_type": "midpoint",
+            "lower_order_final": False,
+        }  # ours lowers it at the very last stride only
         scheduler = scheduler_of_theirs(DPMSolverMultistepScheduler, schedule, target, dtype, **options)
         scheduler.set_timesteps(timesteps=timesteps)
         if dtype == DOUBLE:
