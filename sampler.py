@@ -19,32 +19,43 @@ from samplers.multistep import adams, dpmpp, unipc
 from samplers.steps import State
 from schedule import NoiseScheduler
 
-__all__ = ["ALIASES", "SAMPLERS", "VARIANCES", "State", "last", "sample", "sampler_of", "timesteps_of"]
+__all__ = [
+    "ALIASES",
+    "SAMPLERS",
+    "VARIANCES",
+    "State",
+    "evaluations_of",
+    "last",
+    "sample",
+    "sampler_of",
+    "timesteps_of",
+]
 
 
 class Sampler(NamedTuple):
     """evaluations: of the network, by default (None: one for each of the T steps); spacing: of its steps, a key of
     SPACINGS; takes: the options of `sample` that mean something to it; a_step: evaluations at each of its
-    steps but the last, which takes one."""
+    steps but the last, which takes one; noisy: it draws noise on its way."""
 
     run: Callable[..., Iterator[State]]
     evaluations: int | None
     spacing: str
     takes: tuple[str, ...] = ()
     a_step: int = 1
+    noisy: bool = False
 
 
 CHURN = 5  # of heun_sde, as S_churn in Karras et al.
 
 SAMPLERS = {
-    "ddpm": Sampler(ddpm, None, "even", takes=("variance",)),
+    "ddpm": Sampler(ddpm, None, "even", takes=("variance",), noisy=True),
     "ddim": Sampler(ddim, 50, "even", takes=("eta",)),
     "dpmpp_2m": Sampler(dpmpp, 50, "log_snr"),
     "dpmpp_3m": Sampler(partial(dpmpp, order=3), 50, "log_snr"),
-    "dpmpp_2m_sde": Sampler(partial(dpmpp, stochastic=True), 50, "log_snr"),
+    "dpmpp_2m_sde": Sampler(partial(dpmpp, stochastic=True), 50, "log_snr", noisy=True),
     "unipc": Sampler(unipc, 25, "log_snr"),
     "heun": Sampler(heun, 51, "karras", a_step=2),
-    "heun_sde": Sampler(partial(heun, churn=CHURN), 51, "karras", a_step=2),
+    "heun_sde": Sampler(partial(heun, churn=CHURN), 51, "karras", a_step=2, noisy=True),
     "adams": Sampler(adams, 25, "angle"),
 }
 ALIASES = {"dpm": "dpmpp_2m", "euler": "ddim"}
@@ -73,6 +84,11 @@ def timesteps_of(
     if not 1 <= sampling_steps <= most:
         raise ValueError(f"the number of sampling steps must lie in 1..{most}, got {sampling_steps}")
     return scheduler.timesteps((sampling_steps - 1) // row.a_step + 1, spacing or row.spacing)
+
+
+def evaluations_of(scheduler: NoiseScheduler, sampler: str, sampling_steps: int | None = None) -> int:
+    """How often `sample` runs the network: at most `sampling_steps` times. Raises ValueError as `timesteps_of`."""
+    return sampler_of(sampler).a_step * (len(timesteps_of(scheduler, sampler, sampling_steps)) - 1) + 1
 
 
 def sample(

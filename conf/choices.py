@@ -98,6 +98,8 @@ SAMPLING_DEFAULTS: dict[str, dict[Kind, SamplingDefaults]] = {
     },
 }
 
+NUM_COMPARED: dict[Kind, int] = {"points": 4000, "images": 200}  # samples by each sampler that compare.py compares
+
 # ---------------------------------------------------------------- the same in words
 
 

@@ -3,7 +3,7 @@
 The dataclasses are registered in Hydra's ConfigStore (store.py), so `python train.py lr=1e-3` checks names and types;
 ranges and choices stand in the fields' metadata and are checked by option.check. `--help` (help.py) is made from the
 same fields: the docstring of a class is the heading of its options there, that of a command what it is for.
-The choices of dataset= and model= have their own options in groups.py.
+The choices of dataset= and model= have their own options in groups.py, recordings theirs in recording.py.
 """
 
 from dataclasses import dataclass, fields
@@ -14,6 +14,7 @@ from conf.choices import (
     LOSS_WEIGHTS,
     MASKS,
     METHODS,
+    NUM_COMPARED,
     OPTIMIZERS,
     SAMPLER_ALIASES,
     SAMPLERS,
@@ -27,6 +28,7 @@ from conf.choices import (
     meanings,
 )
 from conf.option import option
+from conf.recording import Recording, Viewing
 
 free = partial(option, may_change=True)  # a training may be resumed with another value
 
@@ -136,28 +138,6 @@ class Steering:
     observe_image: int = option(0, "which of the held-out images is observed; the next seven follow", low=0)
     guidance_sheet: bool = option(
         False, "instead of sampling: what guidance claims against what it samples, w from 0 to 8, of conditional points"
-    )
-
-
-@dataclass
-class Recording:
-    """recording"""
-
-    rerun: bool = option(True, "make a rerun recording (--no-rerun: none)")
-    viewer: str = option(
-        "auto",
-        "where the recording goes: a window, a web page on this machine or a file; auto: a window if there is a"
-        " display, else a file",
-        choices=("auto", "window", "web", "file"),
-    )
-    viz_steps: int = option(50, "states recorded, evenly spaced, with the first and the last", low=2)
-    track_samples: list[int] | None = option(None, "points with their paths in cyan, such as [0,10,20]; default: six")
-    port: int | None = option(None, "port for viewer=web; default: a free one", low=1, high=65535)
-    animation: str | None = option(
-        "none", "also save the process as a short film; mp4 needs ffmpeg", choices=("none", "gif", "mp4")
-    )
-    save_trajectory: bool = option(
-        False, "also save the recorded states as trajectory.npz, for `python scripts/animate.py trajectory.npz`"
     )
 
 
@@ -311,4 +291,23 @@ class Evaluate(Machine, Sampling):
     sampler: str | None = sampler_of("evaluate")
 
 
-COMMANDS = {"train": Train, "inference": Inference, "evaluate": Evaluate, "main": Main}
+@dataclass
+class Compare(Machine, Viewing):
+    """Compare samplers at equal numbers of network evaluations, from the same noise: distances, pictures, paths."""
+
+    checkpoint: str | None = option(None, "a checkpoint or its run folder; default: the newest one")
+    samplers: list[str] | None = option(
+        None,
+        f"which of {', '.join(SAMPLERS)} (see inference.py --help), such as [ddim,unipc]; default: all",
+        choices=SAMPLERS,
+        aliases=SAMPLER_ALIASES,
+    )
+    evaluations: list[int] = option([5, 10, 15, 20, 50], "how often each of them may run the network, at most", low=1)
+    num_samples: int | None = option(
+        None,
+        f"samples by each; default: {', '.join(f'{count} for {kind}' for kind, count in NUM_COMPARED.items())}",
+        low=100,
+    )
+
+
+COMMANDS = {"train": Train, "inference": Inference, "evaluate": Evaluate, "compare": Compare, "main": Main}

@@ -38,7 +38,7 @@ def fixed_options(command: type) -> set[str]:
 
 
 def check(options: Any, prefix: str = "") -> None:
-    """Replace aliases of choices by what they stand for, and hold every value against its limits.
+    """Replace aliases of choices by what they stand for, and hold every value, or each of a list, against its limits.
 
     Raises:
         ValueError: an option is out of its range or not among its choices; the sentence names both.
@@ -48,10 +48,13 @@ def check(options: Any, prefix: str = "") -> None:
         if is_dataclass(value):
             check(value, f"{name}.")
             continue
-        if isinstance(value, str) and value in f.metadata["aliases"]:
-            setattr(options, f.name, f.metadata["aliases"][value])
-        elif value is not None and not _allows(f.metadata, value):
-            raise ValueError(f"{name} must be {allowed(f.metadata)}; got {value!r}")
+        many = isinstance(value, list)
+        values = [f.metadata["aliases"].get(v, v) if isinstance(v, str) else v for v in (value if many else [value])]
+        for v in values:
+            if v is not None and not _allows(f.metadata, v):
+                raise ValueError(f"{'each of ' * many}{name} must be {allowed(f.metadata)}; got {v!r}")
+        if f.metadata["aliases"]:
+            setattr(options, f.name, values if many else values[0])
 
 
 def _allows(limits: Mapping[str, Any], value: object) -> bool:

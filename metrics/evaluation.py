@@ -65,7 +65,7 @@ def evaluate_model(
         sampling: see Trained.sampling.
     """
     check_enough(unseen, num_samples)
-    labels = _as_frequent(unseen, num_samples, seed) if trained.classes else None
+    labels = as_frequent(unseen, num_samples, seed) if trained.classes else None
     states = trained.sample(num_samples, seed, labels=labels, **sampling)
     evaluations = len(timesteps_of(trained.scheduler, sampling["sampler"], sampling["sampling_steps"]))
     samples = trained.data_units(last(progress_bar(states, "sampling", evaluations + 1)))
@@ -126,7 +126,7 @@ def evaluate_file(path: str, dataset: dict[str, Any], num_samples: int, seed: in
     return Evaluation(_point_rows(points, unseen, None, seed), points), unseen
 
 
-def _as_frequent(data: DataSet, count: int, seed: int) -> Tensor:
+def as_frequent(data: DataSet, count: int, seed: int) -> Tensor:
     """Labels (count,) as frequent as in the data."""
     labels = torch.as_tensor(data.labels)
     return labels[torch.randint(len(labels), (count,), generator=generator(seed, "labels"))]

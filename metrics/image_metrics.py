@@ -12,6 +12,7 @@ should: Frechet distance, recall or precision of perfect samples are beyond 4 of
 fail beyond 4.5, and copies of training images, whose p-value is exact, at 0.2 %.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,32 @@ def evaluate_images(
         floors = _accuracies(right, len(predicted), seed)
         rows.append(_share_result("label accuracy", accuracy, floors, len(predicted)))
     return rows
+
+
+def frechet_of(
+    train: ImageSet,
+    unseen: ImageSet,
+    count: int,
+    *,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    folder: str | Path = "outputs/classifiers",
+) -> tuple[Callable[[Tensor], float], list[float]]:
+    """The Frechet distance alone, as a function of images (N, C, H, W) in [-1, 1], and its floors (REPEATS,).
+
+    Of `count` images as many are used as in `evaluate_images`, whose ValueErrors are raised here, too.
+    """
+    check_labels(unseen)
+    n, net = compared(count, len(unseen)), feature_classifier(train, seed=seed, folder=folder, device=device)
+    chosen = _choice(len(unseen), MOST_REAL, seed, "unseen images")
+    real, _ = features_of(net, (unseen[rows][0] for rows in chosen.split(CHUNK)))
+    shuffled = [real[_choice(len(real), len(real), seed, "real images", i)] for i in range(REPEATS + 1)]
+
+    def measure(images: Tensor) -> float:
+        made, _ = features_of(net, iter(images[:n].split(CHUNK)))
+        return frechet_distance(made, shuffled[0][n:])
+
+    return measure, [frechet_distance(some[:n], some[n:]) for some in shuffled[1:]]
 
 
 def _memorised(samples: Tensor, train: ImageSet, unseen: ImageSet, seed: int) -> MetricResult:

@@ -67,6 +67,7 @@ class Scene(NamedTuple):
     normalised: bool = False
     labels: NDArray | None = None  # of images: the condition of each, an index into `classes`
     classes: Sequence[str] = ()
+    row_words: str = "Each row was conditioned on the label at its left."
     tracked: Sequence[int] | NDArray[np.int64] = ()  # rows of points that are drawn in cyan
 
     @property

@@ -23,7 +23,8 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-import evaluate  # noqa: E402, F401  (what the children need is imported once)
+import compare  # noqa: E402, F401  (what the children need is imported once)
+import evaluate  # noqa: E402, F401
 import inference  # noqa: E402, F401
 import main  # noqa: E402, F401
 import rerun_viz  # noqa: E402, F401
@@ -32,7 +33,7 @@ from conf.config import COMMANDS  # noqa: E402
 from conf.groups import GROUPS  # noqa: E402
 
 SECONDS = 100  # for one line
-SHARES = {"train": 0.45, "inference": 0.2, "main": 0.3, "evaluate": 0.05}  # evaluations take longest
+SHARES = {"train": 0.45, "inference": 0.2, "main": 0.29, "evaluate": 0.04, "compare": 0.02}  # the last take longest
 # of the options that decide how long a line takes, or that have no limits of their own: (least, most)
 SMALL: dict[str, tuple[float, float]] = {
     "num_samples": (2, 200), "num_timesteps": (2, 40), "max_steps": (1, 3), "batch_size": (1, 64), "hidden": (1, 16),
@@ -46,7 +47,7 @@ SEPARATE = {"dataset", "model", "checkpoint", "resume", "task_name", "ckpt_save_
             "viewer", "viz_live", "viz_t", "viz_save", "labels", "track_samples", "eval_samples", "animation", "port",
             "max_steps", "sampling_steps", "num_samples", "threads", "conditional", "guidance", "eta", "sampler",
             "beta_start", "beta_end", "schedule", "num_timesteps", "loss_weight", "guidance_sheet", "observe_method",
-            "variance", "spacing"}  # fmt: skip
+            "variance", "spacing", "samplers"}  # fmt: skip
 NO_IMAGES = "save_trajectory=true"  # belongs to points
 JUNK = ["", "null", "nan", "-1", "1e400", "0", "99999999999999999999", "[1,2", "{a:b}", "é", "'", '"', "a b", "${x}",
         "true", "[]", "../..", "/dev/null", "/", "1e-320", "\t", "=", "none", "[a,b]", "0x10", "1_000"]  # fmt: skip
@@ -138,6 +139,13 @@ def of_inference(r: random.Random, folder: Path, evaluation: bool = False) -> li
 
 def of_evaluate(r: random.Random, folder: Path) -> list[str]:
     return of_inference(r, folder, evaluation=True)
+
+
+def of_compare(r: random.Random, folder: Path) -> list[str]:
+    names = r.sample(["ddpm", "ddim", "dpm", "dpmpp_3m", "dpmpp_2m_sde", "unipc", "heun", "adams"], 2)
+    words = [f"checkpoint={folder / r.choice(['points', 'labels'])}", f"samplers=[{','.join(names)}]"]
+    words += [f"evaluations=[{r.randint(3, 20)}]", f"num_samples={r.randint(100, 120)}"]
+    return words + some(COMMANDS["compare"], r)
 
 
 def of_main(r: random.Random, folder: Path) -> list[str]:

@@ -10,13 +10,20 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    HeunDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 from torch import Tensor
 
 from diffusion import TARGETS, denoiser, within_range
 from runtime.randomness import generator
 from samplers.ancestral import ddim, ddpm
-from samplers.multistep import dpmpp
+from samplers.heun import heun
+from samplers.multistep import dpmpp, unipc
 from schedule import CosineNoiseScheduler, LinearNoiseScheduler
 
 T = 1000
@@ -27,7 +34,7 @@ SHAPES = {"points": (6, 2), "images": (3, 1, 8, 8)}
 SINGLE, DOUBLE = torch.float32, torch.float64
 
 every_schedule = pytest.mark.parametrize("schedule", OURS)
-every_target = pytest.mark.parametrize("target", TARGETS)
+every_target = pytest.mark.parametrize("target", NAMES)  # what they know; of velocity see test_flow.py
 every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
 
@@ -94,21 +101,31 @@ def run_theirs(theirs, shape, dtype, **options):
     return Run(states, guesses)
 
 
-def run_their_solver(theirs, shape, dtype):
-    """The same of DPM-Solver++. Its `step` computes in float32: float64 asks for the two updates inside it."""
-    predict, states, guesses = network(shape, dtype), [x_T(shape, dtype)], []
+def noise_levels(schedule, timesteps, dtype, repeat=1):
+    """Their `sigmas`, sigma / alpha at these steps and 0 at clean data; the inner ones `repeat` times, as for Heun."""
+    alpha_bar = OURS[schedule].alphas_cumprod.to(dtype)[timesteps]
+    first, *others = ((1 - alpha_bar) / alpha_bar).sqrt().split(1)
+    return torch.cat([first, *[s for s in others for _ in range(repeat)], torch.zeros(1, dtype=dtype)])
+
+
+def run_their_solver(theirs, shape, dtype, order=2):
+    """The same of DPM-Solver++. Its `step` computes in float32: float64 asks for the updates inside it."""
+    predict, states, guesses, g = network(shape, dtype), [x_T(shape, dtype)], [], generator(1, "noise")
     for i, t in enumerate(theirs.timesteps):
         x = states[-1]
+        noise = torch.randn(shape, generator=g, dtype=dtype) if "sde" in theirs.config.algorithm_type else None
         if dtype == SINGLE:
-            states.append(theirs.step(predict(x, t), t, x).prev_sample)
+            states.append(theirs.step(predict(x, t), t, x, variance_noise=noise).prev_sample)
             guesses.append(theirs.model_outputs[-1])
             continue
         theirs._step_index = i
         guesses.append(theirs.convert_model_output(predict(x, t), sample=x))
         if i in (0, len(theirs.timesteps) - 1):
-            states.append(theirs.dpm_solver_first_order_update(guesses[-1], sample=x))
+            states.append(theirs.dpm_solver_first_order_update(guesses[-1], sample=x, noise=noise))
+        elif i == 1 or order == 2:
+            states.append(theirs.multistep_dpm_solver_second_order_update(guesses, sample=x, noise=noise))
         else:
-            states.append(theirs.multistep_dpm_solver_second_order_update(guesses, sample=x))
+            states.append(theirs.multistep_dpm_solver_third_order_update(guesses, sample=x, noise=noise))
     return Run(states, guesses)
 
 
@@ -133,16 +150,17 @@ def check(ours, theirs):
 @every_schedule
 @every_target
 @every_shape
-@pytest.mark.parametrize("count", [25, T])
-def test_ddpm(schedule, target, shape, count):
+@pytest.mark.parametrize(("variance", "count"), [("fixed_small", 25), ("fixed_small", T), ("fixed_large", 25)])
+def test_ddpm(schedule, target, shape, variance, count):
     timesteps = OURS[schedule].timesteps(count, "even")
 
     def theirs(dtype):
-        scheduler = scheduler_of_theirs(DDPMScheduler, schedule, target, dtype, clip_sample=False)
+        options = {"clip_sample": False, "variance_type": variance}
+        scheduler = scheduler_of_theirs(DDPMScheduler, schedule, target, dtype, **options)
         scheduler.set_timesteps(timesteps=timesteps)
         return run_theirs(scheduler, shape, dtype)
 
-    check(lambda dtype: run_ours(ddpm, schedule, target, shape, dtype, timesteps), theirs)
+    check(lambda dtype: run_ours(ddpm, schedule, target, shape, dtype, timesteps, variance=variance), theirs)
 
 
 @every_schedule
@@ -166,20 +184,74 @@ def test_ddim(schedule, target, shape, eta):
 @every_schedule
 @every_target
 @every_shape
-@pytest.mark.parametrize("count", [3, 10, 20])
-def test_dpmpp_2m(schedule, target, shape, count):
-    timesteps = OURS[schedule].timesteps(count)
+@pytest.mark.parametrize(
+    ("kind", "count"), [("2m", 3), ("2m", 10), ("2m", 20), ("3m", 4), ("3m", 20), ("2m sde", 3), ("2m sde", 20)]
+)
+def test_dpmpp(schedule, target, shape, kind, count):
+    timesteps, order, sde = OURS[schedule].timesteps(count), int(kind[0]), "sde" in kind
 
     def theirs(dtype):
-        options = {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint"}
+        options = {"algorithm_type": "sde-dpmsolver++" if sde else "dpmsolver++", "solver_order": order}
+        options |= {
+            "solver_type": "midpoint",
+            "lower_order_final": False,
+        }  # ours lowers it at the very last stride only
         scheduler = scheduler_of_theirs(DPMSolverMultistepScheduler, schedule, target, dtype, **options)
         scheduler.set_timesteps(timesteps=timesteps)
         if dtype == DOUBLE:
-            alpha_bar = OURS[schedule].alphas_cumprod[timesteps]
-            scheduler.sigmas = torch.cat([((1 - alpha_bar) / alpha_bar).sqrt(), torch.zeros(1)])
-        return run_their_solver(scheduler, shape, dtype)
+            scheduler.sigmas = noise_levels(schedule, timesteps, dtype)
+        return run_their_solver(scheduler, shape, dtype, order)
 
-    check(lambda dtype: run_ours(dpmpp, schedule, target, shape, dtype, timesteps), theirs)
+    options = {"order": order, "stochastic": sde}
+    check(lambda dtype: run_ours(dpmpp, schedule, target, shape, dtype, timesteps, **options), theirs)
+
+
+@every_schedule
+@every_target
+@every_shape
+@pytest.mark.parametrize(("order", "count"), [(3, 3), (3, 12), (2, 12)])
+def test_unipc(schedule, target, shape, order, count):
+    timesteps = OURS[schedule].timesteps(count)
+
+    def theirs(dtype):
+        options = {"solver_order": order, "solver_type": "bh2", "lower_order_final": True}
+        scheduler = scheduler_of_theirs(UniPCMultistepScheduler, schedule, target, dtype, **options)
+        scheduler.set_timesteps(count)
+        scheduler.timesteps, scheduler.sigmas = torch.tensor(timesteps), noise_levels(schedule, timesteps, dtype)
+        predict, states, guesses = network(shape, dtype), [x_T(shape, dtype)], []
+        for t in timesteps:
+            x = states[-1]
+            states.append(scheduler.step(predict(x, torch.tensor(t)), t, x).prev_sample)
+            guesses.append(scheduler.model_outputs[-1])
+        return Run(states, guesses)
+
+    check(lambda dtype: run_ours(unipc, schedule, target, shape, dtype, timesteps, order=order), theirs)
+
+
+@every_schedule
+@every_target
+@every_shape
+@pytest.mark.parametrize("count", [4, 20])
+def test_heun(schedule, target, shape, count):
+    timesteps = OURS[schedule].timesteps(count, "karras")
+
+    def theirs(dtype):
+        """They move x / alpha, and count Euler's step and its correction as two."""
+        scheduler = scheduler_of_theirs(HeunDiscreteScheduler, schedule, target, dtype)
+        scheduler.set_timesteps(timesteps=timesteps)
+        scheduler.sigmas = noise_levels(schedule, timesteps, dtype, repeat=2)
+        alpha = 1 / (scheduler.sigmas**2 + 1).sqrt()
+        predict, states, guesses = network(shape, dtype), [x_T(shape, dtype)], []
+        y = states[0] / alpha[0]
+        for i, t in enumerate(scheduler.timesteps):
+            y, x_0 = scheduler.step(predict(alpha[i] * y, t.to(dtype)), t, y, return_dict=False)
+            if i % 2 == 0:
+                guesses.append(x_0)
+            if i % 2 or i == len(scheduler.timesteps) - 1:
+                states.append(alpha[i + 1] * y)
+        return Run(states, guesses)
+
+    check(lambda dtype: run_ours(heun, schedule, target, shape, dtype, timesteps), theirs)
 
 
 @every_schedule

@@ -42,7 +42,7 @@ FLOORS = [
     ("viz",),
     ("rerun_viz",),
     ("runtime",),  # what watches a training, and the looks at it before it begins
-    ("train", "inference", "evaluate", "main", "loss"),
+    ("train", "inference", "evaluate", "compare", "main", "loss"),
     ("scripts",),
 ]
 # Import nothing of ours but the ground and their own room; conf and nets not even that.
@@ -81,7 +81,7 @@ def test_nobody_imports_upwards():
         name = module(path)
         for other in imports(path):
             same_room = name.split(".")[0] == other.split(".")[0] and floor(name) == floor(other)
-            if name in ("train", "inference", "evaluate", "main") or name.startswith(("scripts.", "loss.")):
+            if name in ("train", "inference", "evaluate", "compare", "main") or name.startswith(("scripts.", "loss.")):
                 if other.split(".")[0] == "conf":
                     continue
             elif other.split(".")[0] == "conf" and not name.startswith("conf"):

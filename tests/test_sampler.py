@@ -7,7 +7,7 @@ from scipy import stats
 from diffusion import denoiser, exact_denoiser
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
-from sampler import ALIASES, SAMPLERS, last, sample, timesteps_of
+from sampler import ALIASES, SAMPLERS, evaluations_of, last, sample, timesteps_of
 from samplers.ancestral import _with_covariance, ddim, ddpm
 from samplers.multistep import dpmpp
 from schedule import CLEAN, CosineNoiseScheduler, LinearNoiseScheduler, NoiseScheduler
@@ -182,6 +182,7 @@ def test_no_more_evaluations_than_asked_for(sampler, asked):
 
     last(sample(counted, scheduler, torch.zeros(3, 2), sampler=sampler, sampling_steps=asked))
     assert len(calls) == asked - (asked % 2 == 0 and sampler.startswith("heun"))
+    assert len(calls) == evaluations_of(scheduler, sampler, asked)
 
 
 def test_an_alias_is_the_same_sampler():

@@ -20,6 +20,12 @@ GUESS = (240, 240, 240)
 LABEL = (200, 200, 200)
 LOSS = (72, 120, 190)
 
+# of things that stand beside each other, such as samplers
+PALETTE = [
+    (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (200, 170, 0), (227, 119, 194),
+    (140, 86, 75), (23, 190, 207), (127, 127, 127),
+]  # fmt: skip
+
 
 def noise_colours(share: ArrayLike) -> NDArray[np.uint8]:
     """RGB for a share of noise from 0 (green) through yellow and orange to 1 (red): shape (*share.shape, 3)."""

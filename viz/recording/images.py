@@ -89,7 +89,7 @@ def words(scene: Scene) -> Words:
             "Early on, the guess is a blurred mean of all that is still possible. When does it make up its mind?",
             "Switch the clock from `step` to `t` and play: the images dissolve into noise again.",
         ]
-    return Words(sees + ["Each row was conditioned on the label at its left."] * (scene.labels is not None), tries)
+    return Words(sees + [scene.row_words] * (scene.labels is not None), tries)
 
 
 PANEL = Panel(lambda scene: scene.of_images, log, views=views, words=words)

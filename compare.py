@@ -1,0 +1,49 @@
+"""Compare samplers on one checkpoint: `python compare.py`, `python compare.py samplers=[ddim,unipc]`."""
+
+from conf.entry import command  # answers --help before what follows takes its seconds
+
+# isort: split
+from pathlib import Path
+
+from conf.choices import NUM_COMPARED, SAMPLING_DEFAULTS
+from conf.config import Compare
+from metrics import compare as comparison
+from runtime import checkpoint
+from runtime import device as devices
+from runtime.trained import load
+from viz import compare as pictures
+from viz import stills
+
+
+@command("compare")
+def main(o: Compare, run_folder: Path) -> None:
+    """Sample by every sampler from the same noise; save table, compare.json, pictures and recording in `run_folder`."""
+    path = Path(o.checkpoint) if o.checkpoint else checkpoint.newest()
+    trained = load(path, devices.choose(o.device), o.precision)
+    devices.use_threads(o.threads, trained.of_images)
+    count, guidance = o.num_samples or NUM_COMPARED[trained.kind], SAMPLING_DEFAULTS["evaluate"][trained.kind].guidance
+    print(f"checkpoint {path}, {count:,} samples by each sampler, all from the same x_T")
+    found = comparison.compare(trained, o.samplers, o.evaluations, count, guidance, o.seed)
+
+    # ------------------------------------------------------------ what is saved of it
+    facts = {"checkpoint": str(path), "num_samples": count, "seed": o.seed}
+    comparison.save_numbers(run_folder / "compare.json", found, **facts)
+    print(comparison.table(found))
+    print(f"picture:    {stills.save(pictures.sheet(found), run_folder / 'compare.png')}")
+    if found.flow:
+        print(comparison.flow_table(found.flow))
+        print(f"picture:    {stills.save(pictures.flow_map(found.flow), run_folder / 'flow_map.png')}")
+    if not o.rerun:
+        return
+    if not trained.of_images and trained.dims not in ((2,), (3,)):
+        print(f"recording:  none, because it shows points of 2 or 3 coordinates, not of shape {trained.dims}")
+        return
+    from viz.recording.compare import log_comparison  # rerun takes a second to import, and may not be wanted
+    from viz.viewer import recording
+
+    with recording("moonwalk-compare", run_folder / "compare.rrd", o.viewer, port=o.port) as rec:
+        log_comparison(rec, found)
+
+
+if __name__ == "__main__":
+    main()

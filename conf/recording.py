@@ -1,0 +1,33 @@
+"""The options of recordings, which several commands share (see config.py)."""
+
+from dataclasses import dataclass
+
+from conf.option import option
+
+
+@dataclass
+class Viewing:
+    """recording"""
+
+    rerun: bool = option(True, "make a rerun recording (--no-rerun: none)")
+    viewer: str = option(
+        "auto",
+        "where the recording goes: a window, a web page on this machine or a file; auto: a window if there is a"
+        " display, else a file",
+        choices=("auto", "window", "web", "file"),
+    )
+    port: int | None = option(None, "port for viewer=web; default: a free one", low=1, high=65535)
+
+
+@dataclass
+class Recording(Viewing):
+    """recording"""
+
+    viz_steps: int = option(50, "states recorded, evenly spaced, with the first and the last", low=2)
+    track_samples: list[int] | None = option(None, "points with their paths in cyan, such as [0,10,20]; default: six")
+    animation: str | None = option(
+        "none", "also save the process as a short film; mp4 needs ffmpeg", choices=("none", "gif", "mp4")
+    )
+    save_trajectory: bool = option(
+        False, "also save the recorded states as trajectory.npz, for `python scripts/animate.py trajectory.npz`"
+    )
