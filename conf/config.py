@@ -298,7 +298,7 @@ class Compare(Machine, Viewing):
     checkpoint: str | None = option(None, "a checkpoint or its run folder; default: the newest one")
     samplers: list[str] | None = option(
         None,
-        f"which of {', '.join(SAMPLERS)} (see inference.py --help), such as [ddim,unipc]; default: all",
+        "which, such as [ddim,unipc], of those that inference.py --help explains; default: all",
         choices=SAMPLERS,
         aliases=SAMPLER_ALIASES,
     )

@@ -56,6 +56,10 @@ def dpmpp(
     x_s = sigma_s / sigma_t x_t + alpha_s (1 - exp(-h)) D with h the stride in log-SNR and D the guess of x_0
     extrapolated to the middle of the stride. The SDE has 2h in place of h, and fresh noise.
     `timesteps` should be even in log-SNR.
+
+    3M is of second order, too, with a smaller error. Its authors' code counts the curvature of its parabola half (see
+    `_mean`), and so do diffusers and we, for equal results; nor could the first stride, which knows one guess only,
+    be of more than first order.
     """
     x, guesses = floats(x_T, "x_T"), []
     for t, s in strides(scheduler, timesteps):
@@ -86,7 +90,7 @@ def _mean(guesses: Sequence[Guess], h: float) -> Tensor:
         return newest + slope / 2  # eq. 21 of Lu et al. to second order, and exactly that of their 2M
     (r_2, slope_2), weight = more[0], -math.expm1(-h)
     curvature = (slope - slope_2) / (r - r_2)
-    first, second = 1 - weight / h, 0.5 - (h - weight) / h**2
+    first, second = 1 - weight / h, 0.5 - (h - weight) / h**2  # exact for a parabola would be twice this second
     return newest + (first * (slope - r * curvature) + second * curvature) / weight
 
 
