@@ -8,16 +8,17 @@ from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteSchedu
 from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
 from torch import nn
 
+from conf.choices import LOSS_WEIGHTS
 from dataset import make_dataset
-from diffusion import check_target, denoiser, exact_denoiser
-from loss.objective import loss_weights, training_loss, weight_of
+from diffusion import TARGETS, check_target, denoiser, exact_denoiser
+from loss.objective import draw_steps, loss_weights, training_loss, weight_of
 from metrics.likelihood import kl_from_exact
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from sampler import SAMPLERS, last, sample, timesteps_of
 from samplers.ancestral import ddim, ddpm
 from samplers.multistep import dpmpp
-from schedule import CLEAN, FlowNoiseScheduler, NoiseScheduler, ScaledLinearNoiseScheduler, make_scheduler
+from schedule import CLEAN, SCHEDULES, FlowNoiseScheduler, NoiseScheduler, ScaledLinearNoiseScheduler, make_scheduler
 
 T = 1000
 FLOW = FlowNoiseScheduler(T)
@@ -217,3 +218,23 @@ def test_logit_normal_weights_are_what_logit_normal_draws_give():
     even = torch.randint(T, (n,), generator=generator(1, "t"))
     a, b = error[drawn], weights[even] * error[even]
     assert abs(float(a.mean() - b.mean())) < 5 * math.sqrt(float(a.var() + b.var()) / n)
+
+
+# ---------------------------------------------------------------- all choices together
+
+
+@pytest.mark.parametrize("zero_snr", [False, True])
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_schedule_goes_with_every_target_weight_and_draw_of_steps(schedule, zero_snr):
+    scheduler = make_scheduler(schedule, 100, zero_snr=zero_snr)
+    x_0, eps, net = normal((100, 2), "x_0"), normal((100, 2), "eps"), Affine()
+    for target in TARGETS:
+        if target == "eps" and float(scheduler.alpha[-1]) == 0:
+            continue  # refused: see above
+        for weight in (None, *LOSS_WEIGHTS):
+            for t in (torch.arange(100), draw_steps(100, 100, 1.6, generator(0, "t"))):
+                net.zero_grad()
+                weights = loss_weights(scheduler, target, weight)
+                options = {"target": target, "weights": weights, "references": 32}
+                training_loss(net, scheduler, x_0, t, eps, **options).stable.mean().backward()
+                assert all(bool(p.grad.isfinite().all()) for p in net.parameters()), (target, weight)
