@@ -70,7 +70,9 @@ def strip(scheduler: NoiseScheduler, clean: NDArray, seed: int) -> stills.Figure
     of_images = clean.ndim == 4
     steps = evenly(0, scheduler.num_timesteps, 7 if of_images else 5)
     states = replay.forward(scheduler, clean[:STRIPS] if of_images else clean, steps, seed).states
-    return image_grids.forward_strip(states, steps) if of_images else stills.forward_strip([*states], steps)
+    if of_images:
+        return image_grids.forward_strip(states, steps)
+    return stills.forward_strip([*states], steps, np.sqrt(1 - replay.alpha_bar(scheduler)[steps]))
 
 
 def save_schedule(folder: Path, scheduler: VariancePreserving, data: DataSet, seed: int) -> None:

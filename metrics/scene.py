@@ -69,6 +69,15 @@ class Scene(NamedTuple):
     classes: Sequence[str] = ()
     tracked: Sequence[int] | NDArray[np.int64] = ()  # rows of points that are drawn in cyan
 
+    def noise(self, steps: NDArray) -> NDArray:
+        """sigma = sqrt(1 - alpha-bar), the amplitude of the noise after so many forward steps: 0 .. 1, as `steps`.
+
+        Where the schedule is not known: the share of the way.
+        """
+        if self.alpha_bar is None:
+            return steps / max(1, max(int(p.steps.max()) for p in self.processes))
+        return np.sqrt(1 - self.alpha_bar[steps])
+
     @property
     def of_images(self) -> bool:
         return self.processes[0].states.ndim == 5

@@ -132,7 +132,7 @@ def _points(scene: Scene) -> Painter:
         for process, dots, text in zip(processes, scatters, texts):
             i = round(share * (len(process.states) - 1))
             dots.set_offsets(process.states[i, :MOST_POINTS, :2])
-            dots.set_color(hex_colour(noise_colours(process.steps[i] / process.steps.max())))
+            dots.set_color(hex_colour(noise_colours(scene.noise(process.steps[i]))))
             text.set_text(_noise_level(int(process.steps[i])))
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
@@ -223,8 +223,9 @@ def _write_mp4(pictures: list[NDArray[np.uint8]], path: Path, frames_per_s: int)
 
 
 def save_scene(scene: Scene, path: Path) -> Path:
-    """trajectory.npz: for each side SIDE (S, N, d) and SIDE_steps (S,), and the clean data (N, d)."""
-    arrays: dict[str, Any] = {} if scene.data is None else {"data": scene.data}
+    """trajectory.npz: for each side SIDE (S, N, d) and SIDE_steps (S,), the clean data (N, d), alpha_bar (T + 1,)."""
+    around = {"data": scene.data, "alpha_bar": scene.alpha_bar}
+    arrays: dict[str, Any] = {name: array for name, array in around.items() if array is not None}
     for p in scene.processes:
         arrays |= {p.side: p.states, f"{p.side}_steps": p.steps}
     with whole_file(path) as file:
@@ -243,9 +244,9 @@ def load_scene(path: str | Path) -> Scene:
                 s: arrays[f"{s}_steps" if f"{s}_steps" in arrays else f"{s}_noisings"] for s in sides
             }  # its former name
             processes = [Process(s, arrays[s], steps[s]) for s in sides]
-            data = arrays.get("data")
+            data, alpha_bar = arrays.get("data"), arrays.get("alpha_bar")
     except Exception as error:  # a damaged zip file has many ways to say so
         raise ValueError(f"{path} is no trajectory.npz of moonwalk") from error
     if not processes or any(len(p.states) != len(p.steps) or not len(p.states) for p in processes):
         raise ValueError(f"{path} is no trajectory.npz of moonwalk: it holds neither a forward nor a reverse process")
-    return Scene(processes, data=data)
+    return Scene(processes, data=data, alpha_bar=alpha_bar)

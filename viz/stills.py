@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from runtime.whole_file import whole_file
-from viz.colours import DATA, GENERATED, hex_colour, noise_colours
+from viz.colours import DATA, ERROR, GENERATED, hex_colour, noise_colours
 
-GREY, ORANGE, BLUE = hex_colour(DATA), hex_colour(GENERATED), "#2f6db5"
+GREY, BLUE, PURPLE = hex_colour(DATA), hex_colour(GENERATED), hex_colour(ERROR)
 
 
 def save(figure: Figure, path: str | Path) -> Path:
@@ -33,7 +33,7 @@ def samples(generated: NDArray, real: NDArray) -> Figure:
     """Generated points (N, d) beside as many real ones, on the same axes."""
     figure = Figure(figsize=(9, 3.3), layout="constrained")
     left, right = _subplots(figure, 1, 2, d=real.shape[1])[0]
-    _points(left, generated, ORANGE, f"generated ({len(generated):,})")
+    _points(left, generated, BLUE, f"generated ({len(generated):,})")
     _points(right, real, GREY, f"real ({len(real):,})")
     margin = np.where(np.ptp(real, 0) > 0, 0.2 * np.ptp(real, 0), 1)
     low, high = real.min(0) - margin, real.max(0) + margin
@@ -44,14 +44,17 @@ def samples(generated: NDArray, real: NDArray) -> Figure:
     return figure
 
 
-def forward_strip(states: Sequence[NDArray], steps: Sequence[int]) -> Figure:
-    """The forward process at a few moments, the last of them T: states[i] (N, d) after steps[i] forward steps."""
+def forward_strip(states: Sequence[NDArray], steps: Sequence[int], noise: NDArray) -> Figure:
+    """The forward process at a few moments, the last of them T: states[i] (N, d) after steps[i] forward steps.
+
+    noise: sigma of each, (S,), which gives the colour.
+    """
     figure = Figure(figsize=(2.6 * len(states), 2.9), layout="constrained")
     axes = _subplots(figure, 1, len(states), d=states[0].shape[1])[0]
     low, high = np.min([s.min(0) for s in states], 0), np.max([s.max(0) for s in states], 0)
-    for ax, state, step in zip(axes, states, steps):
+    for ax, state, step, sigma in zip(axes, states, steps, noise):
         _limit(ax, low, high)
-        _points(ax, state, hex_colour(noise_colours(step / steps[-1])), f"step {step}")
+        _points(ax, state, hex_colour(noise_colours(sigma)), f"step {step}: {sigma:.0%} noise")
     figure.suptitle(f"forward process: clean data after 0, pure noise after {steps[-1]} forward steps")
     return figure
 
@@ -110,9 +113,9 @@ def timesteps(steps: NDArray, floor: NDArray, excess: NDArray, history: Mapping[
     """
     figure = Figure(figsize=(9, 6 if history else 3.4), layout="constrained")
     axes = figure.subplots(2 if history else 1, 1, squeeze=False)[:, 0]
-    axes[0].plot(steps, floor + excess, color=ORANGE, linewidth=2, label="network")
+    axes[0].plot(steps, floor + excess, color=BLUE, linewidth=2, label="network")
     axes[0].plot(steps, floor, color="black", linestyle=":", label="Bayes floor: no network can do better")
-    axes[0].fill_between(steps, excess, color=BLUE, alpha=0.5, label="excess: what is left to learn")
+    axes[0].fill_between(steps, excess, color=PURPLE, alpha=0.5, label="excess: what is left to learn")
     axes[0].set(
         title=r"error of $\epsilon$ at each step of the process",
         xlabel="forward steps",
@@ -146,7 +149,7 @@ def score_fields(fields: Sequence[Mapping[str, NDArray]]) -> Figure:
         rows = [
             (f["network"], f"step {f['step']}: network's score", BLUE),
             (f["exact"], "exact score", "black"),
-            (error, f"difference: {share:.1%} where x_t is", ORANGE),
+            (error, f"difference: {share:.1%} where x_t is", PURPLE),
         ]
         for ax, (arrows, title, colour) in zip(column, rows):
             shown = np.clip(f["log_density"], f["log_density"].max() - 12, None)
@@ -211,7 +214,8 @@ def schedules(named: Mapping[str, NDArray], states: Mapping[str, Sequence[NDArra
     axes = bottom.subplots(len(named), len(moments), sharex=True, sharey=True, squeeze=False)
     for row, (name, clouds) in zip(axes, states.items()):
         for ax, cloud, step in zip(row, clouds, moments):
-            _points(ax, cloud, hex_colour(noise_colours(step / max(moments))), f"{name}, step {step}")
+            sigma = np.sqrt(1 - named[name][step - 1])
+            _points(ax, cloud, hex_colour(noise_colours(sigma)), f"{name}, step {step}")
             ax.title.set_fontsize("small")
     return figure
 

@@ -5,7 +5,7 @@ import rerun as rr
 import rerun.blueprint as rrb
 
 from metrics.scene import Process, Scene
-from viz.colours import DATA, noise_colours
+from viz.colours import DATA, GENERATED, noise_colours
 from viz.recording.panel import Panel, clocks, curve_view, given, log_curve
 
 TITLE = "Distance to the data (sliced Wasserstein)"
@@ -13,11 +13,10 @@ TITLE = "Distance to the data (sliced Wasserstein)"
 
 def log(rec: rr.RecordingStream, scene: Scene) -> None:
     """distance/SIDE for each process, and distance/floor."""
-    distance, (green, red) = given(scene.distance), noise_colours([0, 1])
+    distance, colours = given(scene.distance), {"forward": noise_colours(1), "reverse": GENERATED}
     for p in scene.processes:
-        colour = red if p.side == "forward" else green
         values, time = distance.by_side[p.side], clocks(p.story, p.steps)
-        log_curve(rec, f"distance/{p.side}", p.side, values, time, colour)
+        log_curve(rec, f"distance/{p.side}", p.side, values, time, colours[p.side])
     ends = np.array([0, int(scene.processes[0].steps.max())])
     log_curve(rec, "distance/floor", "floor: real to real", np.full(2, distance.floor), clocks(ends, ends), DATA)
 

@@ -21,21 +21,20 @@ def log(rec: rr.RecordingStream, scene: Scene) -> None:
     """paths/SIDE/ways, data, label, and in now the points where they are now; for each process."""
     for process in scene.processes:
         aside = np.array([ASIDE[process.side], 0, 0], np.float32)
-        _log_paths(rec, process, aside)
+        _log_paths(rec, process, aside, scene.noise(process.steps))
         if scene.data is not None:
             ground = np.pad(scene.data[:GROUND], ((0, 0), (0, 1))) + aside
             cloud = rr.Points3D(ground, colors=DATA, radii=rr.Radius.ui_points(1.0))
             rec.log(f"paths/{process.side}/data", cloud, static=True)
 
 
-def _log_paths(rec: rr.RecordingStream, process: Process, aside: NDArray) -> None:
+def _log_paths(rec: rr.RecordingStream, process: Process, aside: NDArray, noise: NDArray) -> None:
     entity, total, states = f"paths/{process.side}", process.steps.max(), process.states[:, :PATHS]
     heights = np.broadcast_to(HEIGHT * process.steps[:, None, None] / total, (*states.shape[:2], 1))
     at = np.concatenate([states, heights], -1).astype(np.float32) + aside  # (S, paths, 3)
     knots = np.array(evenly(0, len(at) - 1, SLABS + 1))
     strips = np.stack([at[knots[:-1]], at[knots[1:]]], 2)  # (slabs, paths, 2, 3)
-    share = (process.steps[knots[:-1]] + process.steps[knots[1:]]) / 2 / total
-    colours = np.repeat(noise_colours(share), at.shape[1], 0)
+    colours = np.repeat(noise_colours((noise[knots[:-1]] + noise[knots[1:]]) / 2), at.shape[1], 0)
     ways = rr.LineStrips3D(strips.reshape(-1, 2, 3), colors=colours, radii=rr.Radius.ui_points(0.6))
     rec.log(f"{entity}/ways", ways, static=True)
 

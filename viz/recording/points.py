@@ -18,7 +18,7 @@ def log(rec: rr.RecordingStream, scene: Scene) -> None:
     """SIDE/points, SIDE/data and SIDE/rings for each process; of tracked samples SIDE/tracked and SIDE/tails."""
     for process in scene.processes:
         _log_background(rec, process.side, scene)
-        _log_points(rec, process)
+        _log_points(rec, process, scene.noise(process.steps))
         if len(scene.tracked):
             _log_tracked(rec, process, process.states[:, scene.tracked])
 
@@ -37,12 +37,12 @@ def _log_background(rec: rr.RecordingStream, side: str, scene: Scene) -> None:
         rec.log(f"{side}/data", points(d)(scene.data, **style), static=True)
 
 
-def _log_points(rec: rr.RecordingStream, process: Process) -> None:
-    """All states on both clocks, a few at a time. One colour for each state."""
+def _log_points(rec: rr.RecordingStream, process: Process, noise: NDArray) -> None:
+    """All states on all clocks, a few at a time; each in the colour of its noise (S,)."""
     states, steps, story = process.states, process.steps, process.story
     entity, archetype, (s, n, d) = f"{process.side}/points", points(states.shape[-1]), states.shape
     rec.log(entity, archetype.from_fields(radii=rr.Radius.ui_points(1.7)), static=True)
-    colours = noise_colours(steps / steps.max())
+    colours = noise_colours(noise)
     per_batch = max(1, BATCH_BYTES // states[0].nbytes)
     for first in range(0, s, per_batch):
         rows = slice(first, first + per_batch)
@@ -96,7 +96,7 @@ def words(scene: Scene) -> Words:
     if "reverse" in sides:
         sees.append("**Reverse**: starting from pure noise, the network's guesses lead back to the data.")
     grey = " Grey: clean data." if scene.data is not None else ""
-    sees.append(f"Colour shows the noise level: green is clean, then yellow, orange, red.{grey}")
+    sees.append(f"Colour: the noise, from light green (clean) through ochre to dark red.{grey}")
     sees.append("Cyan: samples to follow." + (" Rings: 1 and 2 sigma of pure noise." if scene.dim == 2 else ""))
     if scene.normalised:
         sees.append("Coordinates are normalised: mean 0 and standard deviation 1 over the data.")

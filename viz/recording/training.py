@@ -18,7 +18,7 @@ TRACKED_ROWS = 12
 
 ABOUT = """**The same noise**, turned into samples again and again while the network learns.
 
-Dark red: the noise. Orange: what the network, with averaged weights, makes of it. Grey: real data.
+Dark red: the noise. Blue: what the network, with averaged weights, makes of it. Grey: real data.
 
 Cyan: some of the noise, and where it is carried.
 
