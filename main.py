@@ -18,7 +18,7 @@ from diffusion import DiffusionModel
 from images.sets import make_images
 from metrics import replay
 from metrics.forward import measured_statistics, theoretical_statistics
-from metrics.scene import checked_rows
+from metrics.scene import checked_rows, clock, evenly_on
 from schedule import SCHEDULES, NoiseScheduler, VariancePreserving, evenly, make_scheduler, t_of
 from viz import films, image_grids, stills
 
@@ -67,12 +67,12 @@ def main(o: Main, run_folder: Path) -> None:
 
 def strip(scheduler: NoiseScheduler, clean: NDArray, seed: int) -> stills.Figure:
     """The forward process at a few moments."""
-    of_images = clean.ndim == 4
-    steps = evenly(0, scheduler.num_timesteps, 7 if of_images else 5)
+    of_images, alpha_bar = clean.ndim == 4, replay.alpha_bar(scheduler)
+    steps = evenly_on(clock(alpha_bar), 7 if of_images else 6)
     states = replay.forward(scheduler, clean[:STRIPS] if of_images else clean, steps, seed).states
     if of_images:
         return image_grids.forward_strip(states, steps)
-    return stills.forward_strip([*states], steps, np.sqrt(1 - replay.alpha_bar(scheduler)[steps]))
+    return stills.forward_strip([*states], steps, np.sqrt(1 - alpha_bar[steps]))
 
 
 def save_schedule(folder: Path, scheduler: VariancePreserving, data: DataSet, seed: int) -> None:
@@ -92,11 +92,13 @@ def comparison(clean: NDArray, num_timesteps: int, seed: int) -> stills.Figure:
     betas = dict.fromkeys(SCHEDULES, (None, None)) | {"linear, betas 1e-4 .. 0.02": (1e-4, 0.02)}
     models = {name: DiffusionModel(num_timesteps, *pair, seed, name.split(",")[0]) for name, pair in betas.items()}
     noise, of_images = models["linear"].forward_diffusion(clean, 0)[1], clean.ndim == 4
-    steps = evenly(0, num_timesteps, 7 if of_images else 6)[1:]
-    states = {n: [m.forward_diffusion(clean, t_of(k), noise)[0] for k in steps] for n, m in models.items()}
+    steps = evenly(0, num_timesteps, 7 if of_images else 6)
+    states = {
+        n: [clean, *(m.forward_diffusion(clean, t_of(k), noise)[0] for k in steps[1:])] for n, m in models.items()
+    }
     if of_images:
         return image_grids.schedules({name: [x[0] for x in xs] for name, xs in states.items()}, steps)
-    return stills.schedules({n: m.scheduler.alphas_cumprod.numpy() for n, m in models.items()}, states, steps)
+    return stills.schedules({n: replay.alpha_bar(m.scheduler) for n, m in models.items()}, states, steps)
 
 
 if __name__ == "__main__":

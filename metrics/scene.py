@@ -13,6 +13,31 @@ from numpy.typing import ArrayLike, NDArray
 
 from runtime.arrays import numbers
 
+LASTS_S, HELD_S = 10.0, 2.0  # seconds that a process takes wherever it is played, and its last picture stays
+LEAST_SEEN, MOST_SEEN = -3.0, 4.0  # of log(alpha / sigma): beyond them neither data nor noise can be seen
+UNSEEN_PACE = 0.02  # of the clock there, in units of log(alpha / sigma)
+
+
+def clock(alpha_bar: NDArray) -> NDArray:
+    """log(alpha / sigma) after 0 .. T forward steps: on this clock, which falls, a process changes evenly. (T + 1,).
+
+    Where nothing can be seen to change it hardly moves. Clean data, at infinity, stand half a unit before step 1.
+    """
+    left = np.clip(alpha_bar[1:], 1e-12, 1 - 1e-12)
+    log_snr = 0.5 * np.log(left / (1 - left))
+    seen = np.clip(log_snr, LEAST_SEEN, MOST_SEEN)
+    falling = seen + UNSEEN_PACE * (log_snr - seen)
+    return np.concatenate([falling[:1] + 0.5, falling])
+
+
+def evenly_on(hands: NDArray, count: int) -> list[int]:
+    """At most `count` distinct indices of a monotone clock (S,), as even on it as it allows, with both ends."""
+    if count >= len(hands):
+        return list(range(len(hands)))
+    rising = hands if hands[0] < hands[-1] else -hands
+    wanted = np.linspace(rising[0], rising[-1], count)
+    return np.unique(np.searchsorted((rising[1:] + rising[:-1]) / 2, wanted)).tolist()
+
 
 class Process(NamedTuple):
     """One process, side "forward" or "reverse": states (S, N, d), of images (S, N, C, H, W).

@@ -26,7 +26,7 @@ LOSS = (72, 120, 190)
 
 
 def noise_colours(share: ArrayLike) -> NDArray[np.uint8]:
-    """RGB for noise of amplitude sigma = sqrt(1 - alpha-bar), from 0 (light green) to 1 (dark red): (*share.shape, 3)."""
+    """RGB for noise of amplitude sigma = sqrt(1 - alpha-bar), 0 (light green) to 1 (dark red): (*share.shape, 3)."""
     at = floats(share, "share").double().numpy().clip(0, 1)
     stops = np.linspace(0, 1, len(NOISE_STOPS))
     channels = [np.interp(at, stops, NOISE_STOPS[:, i]) for i in range(3)]
