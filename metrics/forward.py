@@ -11,7 +11,7 @@ from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from schedule import NoiseScheduler
 
-SPREAD_POINTS, SPREAD_DRAWS = 500, 25  # for its scatter
+SPREAD_POINTS, SPREAD_DRAWS = 500, 25  # for the scatter of the estimate of KL
 THEORY_POINTS = 4000  # draws for the one statistic without a closed form, the KL from N(0, I)
 
 

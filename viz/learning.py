@@ -98,8 +98,8 @@ def score_fields(fields: Sequence[Mapping[str, NDArray]]) -> Figure:
         share = np.sqrt((weight * error**2).sum() / weight.sum()) / typical
         column[0].set_title(f"step {f['step']}, sigma {f['sigma']:.2f}\nnetwork")
         quiver, cell = _arrows(column[0], f, f["network"], BLUE, typical)
-        column[0].quiverkey(quiver, 0.4, -0.06, cell, f"length {typical:.2g}", labelpos="E", color=ink())
-        column[1].set_title("exact")
+        column[0].quiverkey(quiver, 0.55, -0.06, cell, f"length {typical:.2g}", labelpos="E", color=ink())
+        column[1].set_title("exact", loc="left")
         _arrows(column[1], f, f["exact"], ink(), typical)
         column[2].set_title(f"difference ({share:.1%}), {ENLARGED} times as long")
         _arrows(column[2], f, ENLARGED * error, PURPLE, typical)
