@@ -146,7 +146,7 @@ class Recording:
         " display, else a file",
         choices=("auto", "window", "web", "file"),
     )
-    viz_steps: int = option(50, "states recorded, evenly spaced, with the first and the last", low=2)
+    viz_steps: int = option(50, "states recorded, at most: even in log-SNR, with the first and the last", low=2)
     track_samples: list[int] | None = option(None, "points with their paths in cyan, such as [0,10,20]; default: six")
     port: int | None = option(None, "port for viewer=web; default: a free one", low=1, high=65535)
     animation: str | None = option(
@@ -266,7 +266,7 @@ class Train(Machine, Watching, Run, Evaluation, Training, Process, Network, Data
 class Inference(Machine, Recording, Steering, Labels, Sampling):
     """Sample from a checkpoint and show the learned reverse process."""
 
-    viz_steps: int = option(100, "states recorded, evenly spaced, with the first and the last", low=2)
+    viz_steps: int = option(100, "states recorded, at most: even in log-SNR, with the first and the last", low=2)
     animation: str | None = option(
         None,
         "also save the process as a short film; mp4 needs ffmpeg; default: none for points, gif for images",

@@ -56,12 +56,16 @@ class Process(NamedTuple):
 
 
 class Field(NamedTuple):
-    """Arrows along a score: origins (G, d), vectors (S, G, d), vectors[i] after steps[i] forward steps."""
+    """Arrows along a score: origins (G, d), vectors (S, G, d), vectors[i] after steps[i] forward steps.
+
+    name: "network" or "exact"; label: the condition, an index into Scene.classes.
+    """
 
     name: str
     origins: NDArray
     vectors: NDArray
     steps: NDArray
+    label: int | None = None
 
 
 class Loss(NamedTuple):
@@ -73,10 +77,10 @@ class Loss(NamedTuple):
 
 
 class Distance(NamedTuple):
-    """Distance to the data at each state of each process, by side, and its floor: between two real draws."""
+    """Distance to the data at each state of each process, by side, and its floors: of pairs of real sets (K,)."""
 
     by_side: dict[str, NDArray]
-    floor: float
+    floors: NDArray
 
 
 class Scene(NamedTuple):
@@ -90,8 +94,9 @@ class Scene(NamedTuple):
     distance: Distance | None = None
     loss: Loss | None = None
     normalised: bool = False
-    labels: NDArray | None = None  # of images: the condition of each, an index into `classes`
+    labels: NDArray | None = None  # the condition of each sample, an index into `classes`
     classes: Sequence[str] = ()
+    steered: str = ""  # how the reverse process was guided, in words
     tracked: Sequence[int] | NDArray[np.int64] = ()  # rows of points that are drawn in cyan
 
     def noise(self, steps: NDArray) -> NDArray:
@@ -102,6 +107,18 @@ class Scene(NamedTuple):
         if self.alpha_bar is None:
             return steps / max(1, max(int(p.steps.max()) for p in self.processes))
         return np.sqrt(1 - self.alpha_bar[steps])
+
+    def seconds(self, process: Process, steps: NDArray | None = None) -> NDArray:
+        """When each state of a process is played, from 0 to LASTS_S; or its states after other numbers of `steps`.
+
+        Even on `clock`; where the schedule is not known, even in steps.
+        """
+        hands = self._hands(process.steps)
+        gone = np.abs((hands if steps is None else self._hands(steps)) - hands[0])
+        return LASTS_S * gone / max(float(np.abs(hands[-1] - hands[0])), 1e-12)
+
+    def _hands(self, steps: NDArray) -> NDArray:
+        return -steps if self.alpha_bar is None else clock(self.alpha_bar)[steps]
 
     @property
     def of_images(self) -> bool:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from runtime.whole_file import whole_file
-from viz.colours import DATA, ERROR, GENERATED, hex_colour, noise_colours
+from viz.colours import CLASSES, DATA, ERROR, GENERATED, hex_colour, noise_colours
 
 GREY, BLUE, PURPLE = hex_colour(DATA), hex_colour(GENERATED), hex_colour(ERROR)
 
@@ -35,12 +35,29 @@ def scatter(points: NDArray, title: str) -> Figure:
     return figure
 
 
-def samples(generated: NDArray, real: NDArray) -> Figure:
-    """Generated points (N, d) beside as many real ones, on the same axes."""
+def samples(
+    generated: NDArray,
+    real: NDArray,
+    labels: NDArray | None = None,
+    real_labels: NDArray | None = None,
+    classes: Sequence[str] = (),
+    steered: str = "",
+) -> Figure:
+    """Generated points (N, d) beside as many real ones, on the same axes; with labels (N,) in a colour for each.
+
+    steered: how they were guided, in words.
+    """
     figure = Figure(figsize=(9, 3.3), layout="constrained")
     left, right = _subplots(figure, 1, 2, d=real.shape[1])[0]
-    _points(left, generated, BLUE, f"generated ({len(generated):,})")
-    _points(right, real, GREY, f"real ({len(real):,})")
+    title = f"generated ({len(generated):,})" + (f", {steered}" if steered else "")
+    sides = ((left, generated, labels, BLUE, title), (right, real, real_labels, GREY, f"real ({len(real):,})"))
+    for ax, points, of, colour, title in sides:
+        colours = colour if labels is None or of is None else np.array(CLASSES)[of % len(CLASSES)]
+        _points(ax, points, colours, title)
+    if labels is not None:
+        asked = np.unique(labels)[: len(CLASSES)]
+        dots = [left.scatter([], [], s=20, color=CLASSES[k % len(CLASSES)], label=f"label {classes[k]}") for k in asked]
+        figure.legend(handles=dots, loc="outside lower center", ncols=len(dots), frameon=False)
     margin = np.where(np.ptp(real, 0) > 0, 0.2 * np.ptp(real, 0), 1)
     low, high = real.min(0) - margin, real.max(0) + margin
     for ax in (left, right):
@@ -159,8 +176,8 @@ def _limit(ax, low: NDArray, high: NDArray) -> None:
             set_limit(a, b)
 
 
-def _points(ax, points: NDArray, colour: str, title: str) -> None:
-    """A cloud; of more than three coordinates the first two."""
+def _points(ax, points: NDArray, colour: str | NDArray, title: str) -> None:
+    """A cloud of one colour, or of one for each point; of more than three coordinates the first two."""
     size = float(np.clip(4000 / len(points), 0.5, 12))
     shown = points.T[: 3 if ax.name == "3d" else 2]
     ax.scatter(*shown, s=size, color=colour, linewidths=0)
