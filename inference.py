@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from conf.choices import SAMPLING_DEFAULTS
 from conf.config import Inference, sampling_options
 from metrics import replay, steering
-from metrics.scene import checked_rows
+from metrics.scene import checked_rows, clock, evenly_on
 from runtime import checkpoint
 from runtime import device as devices
 from runtime.progress import progress_bar
 from runtime.trained import Trained, load
 from runtime.whole_file import whole_file
 from sampler import timesteps_of
-from schedule import evenly
+from schedule import CLEAN, step_of
 from viz import films, image_grids, stills
 from viz import steering as steering_pictures
 
@@ -42,22 +42,27 @@ def main(o: Inference, run_folder: Path) -> None:
     count = o.num_samples or defaults.num_samples
     labels, tracked = trained.labels(o.labels, count), checked_rows(o.track_samples, count)
     sampling = trained.sampling(defaults._asdict(), **sampling_options(o))
-    total = len(timesteps_of(trained.scheduler, sampling["sampler"], sampling["sampling_steps"])) + 1
-    states = progress_bar(trained.sample(count, o.seed, labels=labels, **sampling), "sampling", total)
-    kept, some = set(evenly(0, total - 1, o.viz_steps)), slice(image_grids.SHOWN if trained.of_images else None)
+    chosen = {name: sampling.get(name) for name in ("sampling_steps", "spacing")}
+    timesteps = timesteps_of(trained.scheduler, sampling["sampler"], **chosen)
+    hands = clock(replay.alpha_bar(trained.scheduler))[[step_of(t) for t in [*timesteps, CLEAN]]]
+    states = progress_bar(trained.sample(count, o.seed, labels=labels, **sampling), "sampling", len(hands))
+    kept, some = set(evenly_on(hands, o.viz_steps)), slice(image_grids.SHOWN if trained.of_images else None)
     states = (state for i, state in enumerate(states) if i in kept)
     process, guesses, samples = replay.reverse(states, some, some if trained.of_images else tracked)
 
     # ------------------------------------------------------------ what is saved of it
     asked = None if labels is None else labels.numpy()
-    save_samples(run_folder, trained, samples, asked, o.seed)
+    guidance = replay.Guidance(*(sampling[name] for name in replay.Guidance._fields))
+    save_samples(run_folder, trained, samples, asked, o.seed, guidance.words)
     if not (o.rerun or o.save_trajectory or film != "none"):
         return
     if trained.dims not in ((2,), (3,)) and not trained.of_images:
         print(f"recording:  none, because it shows points of 2 or 3 coordinates, not of shape {trained.dims}")
         return
     folder = checkpoint.folder_of(path)
-    scene = replay.of_trained(trained, process, guesses, folder, labels=asked, tracked=tracked, seed=o.seed)
+    scene = replay.of_trained(
+        trained, process, guesses, folder, labels=asked, tracked=tracked, seed=o.seed, guidance=guidance
+    )
     films.save(scene, run_folder, film, o.save_trajectory)
     if o.rerun:
         from rerun_viz import log_scene  # rerun takes a second to import, and may not be wanted
@@ -67,15 +72,18 @@ def main(o: Inference, run_folder: Path) -> None:
             log_scene(scene, tracked, rec=rec)
 
 
-def save_samples(folder: Path, trained: Trained, samples: NDArray, labels: NDArray | None, seed: int) -> None:
+def save_samples(
+    folder: Path, trained: Trained, samples: NDArray, labels: NDArray | None, seed: int, steered: str
+) -> None:
     """samples.npy, in data units; labels.npy where there are any; samples.png: of points beside real ones."""
     samples = trained.data_units(torch.from_numpy(samples)).numpy()
     if trained.of_images:
         samples = samples.clip(-1, 1)  # which rounding may have left by a hair
-        sheet = image_grids.samples(samples, labels, trained.classes)
+        sheet = image_grids.samples(samples, labels, trained.classes, steered)
     else:
-        real, _ = replay.real_sets(trained.config["dataset"], len(samples), seed)
-        sheet = stills.samples(samples, real.points)
+        asked = None if labels is None else np.unique(labels)
+        real, _ = replay.real_sets(trained.config["dataset"], len(samples), seed, asked)
+        sheet = stills.samples(samples, real.points, labels, real.labels, trained.classes, steered)
     for name, array in (("samples", samples), ("labels", labels)):
         if array is not None:
             save_array(folder / f"{name}.npy", array)

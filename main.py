@@ -19,7 +19,7 @@ from diffusion import DiffusionModel
 from images.sets import make_images
 from metrics import replay
 from metrics.forward import measured_statistics, theoretical_statistics
-from metrics.scene import checked_rows
+from metrics.scene import checked_rows, clock, evenly_on
 from schedule import SCHEDULES, NoiseScheduler, evenly, make_scheduler, t_of
 from viz import films, image_grids, stills
 
@@ -68,10 +68,12 @@ def main(o: Main, run_folder: Path) -> None:
 
 def strip(scheduler: NoiseScheduler, clean: NDArray, seed: int) -> stills.Figure:
     """The forward process at a few moments."""
-    of_images = clean.ndim == 4
-    steps = evenly(0, scheduler.num_timesteps, 7 if of_images else 5)
+    of_images, alpha_bar = clean.ndim == 4, replay.alpha_bar(scheduler)
+    steps = evenly_on(clock(alpha_bar), 7 if of_images else 6)
     states = replay.forward(scheduler, clean[:STRIPS] if of_images else clean, steps, seed).states
-    return image_grids.forward_strip(states, steps) if of_images else stills.forward_strip([*states], steps)
+    if of_images:
+        return image_grids.forward_strip(states, steps)
+    return stills.forward_strip([*states], steps, np.sqrt(1 - alpha_bar[steps]))
 
 
 def save_schedule(folder: Path, scheduler: NoiseScheduler, data: DataSet, seed: int) -> None:
@@ -97,12 +99,13 @@ def comparison(clean: NDArray, num_timesteps: int, seed: int) -> stills.Figure:
         for name, own in options.items()
     }
     noise, of_images = models["linear"].forward_diffusion(clean, 0)[1], clean.ndim == 4
-    steps = evenly(0, num_timesteps, 7 if of_images else 6)[1:]
-    states = {n: [m.forward_diffusion(clean, t_of(k), noise)[0] for k in steps] for n, m in models.items()}
+    steps = evenly(0, num_timesteps, 7 if of_images else 6)
+    states = {
+        n: [clean, *(m.forward_diffusion(clean, t_of(k), noise)[0] for k in steps[1:])] for n, m in models.items()
+    }
     if of_images:
         return image_grids.schedules({name: [x[0] for x in xs] for name, xs in states.items()}, steps)
-    signal = {name: model.scheduler.signal.numpy() for name, model in models.items()}
-    return stills.schedules(signal, states, steps)
+    return stills.schedules({n: replay.alpha_bar(m.scheduler) for n, m in models.items()}, states, steps)
 
 
 if __name__ == "__main__":

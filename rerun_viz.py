@@ -1,7 +1,8 @@
 """Recordings of the forward and the reverse process. `python rerun_viz.py` shows one.
 
-Two clocks run over the same rows. `step` tells the story: how many steps a process has gone, forward or back. `t`
-counts forward steps on both sides, so that the two are equally noisy at any moment.
+Three clocks run over the same rows. `time`, in seconds, plays every process in ten, evenly in log-SNR (scene.clock).
+`step` counts the steps that a process has gone, forward or back. `t` counts forward steps on both sides, so that the
+two are equally noisy at any moment.
 What a recording shows stands in viz/recording/, one file a panel.
 """
 
@@ -43,7 +44,7 @@ def log_forward_diffusion(
     alpha_bar: ArrayLike | None = None,
     rec: rr.RecordingStream | None = None,
 ) -> None:
-    """Record the forward process: green clean points turn red as noise is added.
+    """Record the forward process: light green clean points turn dark red as noise is added.
 
     Args:
         data: clean points (N, 2) or (N, 3).

@@ -32,7 +32,7 @@ from runtime.resume import Learner
 from runtime.run_folder import taken
 from runtime.trained import Trained, build
 from runtime.watchers import watched
-from viz import stills
+from viz import learning, stills
 from viz.evaluation import save_pictures
 
 
@@ -125,7 +125,7 @@ def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
 def report(o: Train, run_folder: Path, trained: Trained, data: DataSet, unseen: DataSet, end: Moment) -> dict[str, Any]:
     """The evaluation of a finished training, its pictures, metrics.json and a summary."""
     losses, over, name = read_losses(run_folder), read_excess(run_folder), run_folder.name
-    stills.save(stills.losses({name: losses}, {name: over} if over else {}), run_folder / "loss.png")
+    stills.save(learning.losses({name: losses}, {name: over} if over else {}), run_folder / "loss.png")
     loss = float(losses["loss"][-max(1, len(losses["loss"]) // 20) :].mean())
     figures = {"steps": end.done, "seconds": end.seconds, "cpu_seconds": end.cpu_seconds, "loss": loss}
     parameters, clock, evaluation = sum(p.numel() for p in trained.net.parameters()), time.perf_counter(), None

@@ -37,6 +37,7 @@ METHODS = {
     "mmps": "as certain as the denoiser's Jacobian says",
     "repaint": "overwrites what is known, ten times a step",
     "tds": "weighted particles, exact for many samples",
+    "sir": "the model's own samples, drawn again by how well they fit; not for images",
 }
 
 # ---------------------------------------------------------------- sampling

@@ -133,7 +133,7 @@ class Steering:
     )
     observe_noise: float = option(0.05, "standard deviation of the noise in the observation", above=0)
     observe_method: str | None = option(
-        None, f"posterior sampler; {meanings(METHODS)}; default: tds for points, pigdm for images", choices=METHODS
+        None, f"posterior sampler; {meanings(METHODS)}; default: sir for points, pigdm for images", choices=METHODS
     )
     observe_image: int = option(0, "which of the held-out images is observed; the next seven follow", low=0)
     guidance_sheet: bool = option(
@@ -255,7 +255,7 @@ class Train(Machine, Watching, Run, Evaluation, Training, Process, Network, Data
 class Inference(Machine, Recording, Steering, Labels, Sampling):
     """Sample from a checkpoint and show the learned reverse process."""
 
-    viz_steps: int = option(100, "states recorded, evenly spaced, with the first and the last", low=2)
+    viz_steps: int = option(100, "states recorded, at most: even in log-SNR, with the first and the last", low=2)
     animation: str | None = option(
         None,
         "also save the process as a short film; mp4 needs ffmpeg; default: none for points, gif for images",

@@ -23,7 +23,7 @@ class Viewing:
 class Recording(Viewing):
     """recording"""
 
-    viz_steps: int = option(50, "states recorded, evenly spaced, with the first and the last", low=2)
+    viz_steps: int = option(50, "states recorded, at most: even in log-SNR, with the first and the last", low=2)
     track_samples: list[int] | None = option(None, "points with their paths in cyan, such as [0,10,20]; default: six")
     animation: str | None = option(
         "none", "also save the process as a short film; mp4 needs ffmpeg", choices=("none", "gif", "mp4")

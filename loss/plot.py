@@ -8,7 +8,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 
 from loss.log import NAME, read_excess, read_losses
 from runtime.checkpoint import FOLDERS, newest_first
-from viz import stills as figures
+from viz import learning, stills
+
+OF_SEVERAL = "outputs/losses.png"  # no run's own picture
 
 
 def newest_run() -> Path:
@@ -22,13 +24,15 @@ def newest_run() -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Plot the training loss of one or several runs.")
     parser.add_argument("runs", nargs="*", metavar="RUN", help="run folders; default: the newest")
-    parser.add_argument("--out", metavar="FILE", help="the picture; default: loss.png in the (first) run folder")
+    default = f"loss.png in the run folder; of several runs {OF_SEVERAL}"
+    parser.add_argument("--out", metavar="FILE", help=f"the picture; default: {default}")
     args = parser.parse_args()
     try:
         runs = [Path(run) for run in args.runs] or [newest_run()]
         excesses = {str(run): e for run in runs if (e := read_excess(run))}
-        picture = figures.losses({str(run): read_losses(run) for run in runs}, excesses)
-        print(figures.save(picture, args.out or runs[0] / "loss.png"))
+        picture = learning.losses({str(run): read_losses(run) for run in runs}, excesses)
+        default = runs[0] / "loss.png" if len(runs) == 1 else OF_SEVERAL
+        print(stills.save(picture, args.out or default))
     except (OSError, ValueError) as error:
         sys.exit(str(error))
 

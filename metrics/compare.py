@@ -24,6 +24,7 @@ from metrics import image_metrics, two_sample
 from metrics.distances import METRICS, Draw, compute_floors, sliced_wasserstein
 from metrics.evaluation import as_frequent, check_enough, real_draws, real_rows
 from metrics.flow_map import FlowMap, Guess, exact_flow, flow_map
+from metrics.replay import alpha_bar
 from metrics.significance import Evidence, negative_log_density
 from runtime.progress import progress_bar
 from runtime.randomness import generator
@@ -80,7 +81,8 @@ class Trial:
 @dataclass(frozen=True)
 class Comparison:
     """All trials; real data (N, *dims), in data units and normalised; for points of a known density also the flow map,
-    and the exact paths of the first TRACKED x_T at every step of the trials' paths, as `Trial.path`."""
+    and the exact paths of the first TRACKED x_T at every step of the trials' paths, as `Trial.path`; alpha_bar (T + 1,)
+    """
 
     trials: Sequence[Trial]
     floors: Mapping[str, Floor]
@@ -88,6 +90,7 @@ class Comparison:
     normalised: NDArray
     flow: FlowMap | None
     exact_path: Sequence[State]
+    alpha_bar: NDArray
 
     def of(self, denoiser: str, sampler: str, asked: int) -> Trial:
         return next(t for t in self.trials if (t.denoiser, t.sampler, t.asked) == (denoiser, sampler, asked))
@@ -144,7 +147,7 @@ def compare(
         exact_path = [State(t, x, x) for t, x in zip(falling, states)]
     real = real_rows(unseen, count, seed)
     normalised = trained.normaliser.normalise(torch.from_numpy(real)).cpu().numpy()
-    return Comparison(trials, truth.floors, real, normalised, flow, exact_path)
+    return Comparison(trials, truth.floors, real, normalised, flow, exact_path, alpha_bar(scheduler))
 
 
 def check_plan(scheduler: NoiseScheduler, plan: Sequence[tuple[str, int]]) -> None:

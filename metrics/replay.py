@@ -1,8 +1,9 @@
 """What is known around the processes of a recording: score fields, guesses, distances, losses. As arrays (scene.py)."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,23 +15,42 @@ from loss.log import NAME as LOSS_FILE
 from loss.log import read_losses
 from metrics.bayes import bayes_floor
 from metrics.distances import sliced_wasserstein
-from metrics.scene import Distance, Field, Loss, Process, Scene
-from points.mixture import GaussianMixture
+from metrics.scene import Distance, Field, Loss, Process, Scene, clock, evenly_on
 from runtime.randomness import generator
 from runtime.trained import Trained
 from sampler import State
-from schedule import NoiseScheduler, evenly, t_of
+from schedule import NoiseScheduler, t_of
+from steering.guidance import checked_interval, classifier_free, exact_denoiser_of
 
 REACH = 3.0  # the score field is drawn from -REACH to REACH
 PER_SIDE = {2: 13, 3: 5}  # arrows along one side of the field
 COMPARED = 1000  # points in a distance
 DIRECTIONS = 32  # of the sliced distance
+PAIRS = 20  # of real sets, whose distances are the floor
 LONGEST_LOSS = 30  # bars
+LABELS_DRAWN = 4  # whose score fields are drawn
+
+
+class Guidance(NamedTuple):
+    """Weights and interval of guidance, as in Trained.denoise."""
+
+    guidance: float = 0.0
+    guidance_interval: Sequence[float] | None = None
+    autoguidance: float = 0.0
+
+    @property
+    def words(self) -> str:
+        """'guidance 1', 'autoguidance 2 at noise 0.2 .. 2'; '' for none."""
+        weights = {"guidance": self.guidance, "autoguidance": self.autoguidance}
+        named = [f"{name} {weight:g}" for name, weight in weights.items() if weight]
+        if named and self.guidance_interval:
+            named.append("at noise {:g} .. {:g}".format(*self.guidance_interval))
+        return " ".join(named)
 
 
 def alpha_bar(scheduler: NoiseScheduler) -> NDArray:
-    """alpha-bar after 0 .. T forward steps: (T + 1,), beginning with 1 for the clean data."""
-    return np.concatenate([[1.0], scheduler.alpha.square().numpy()])
+    """alpha-bar, or of other processes what is signal in x_t's variance, after 0 .. T forward steps: (T + 1,)."""
+    return np.concatenate([[1.0], scheduler.signal.numpy()])
 
 
 def forward(scheduler: NoiseScheduler, data: NDArray, steps: Sequence[int], seed: int) -> Process:
@@ -56,19 +76,34 @@ def reverse(states: Iterable[State], kept: slice, guessed: slice | NDArray) -> t
     return Process("reverse", np.stack(x_t), np.array(steps)), np.stack(x_0), samples
 
 
-def real_sets(dataset: dict[str, Any], count: int, seed: int) -> tuple[PointSet, NDArray]:
-    """Two independent sets of `count` real points (data units). Of a file each gets at most a half, without overlap."""
-    real = make_dataset(n_samples=count, seed=seed + 1, **dataset)
+def real_sets(
+    dataset: dict[str, Any], count: int, seed: int, labels: NDArray | None = None
+) -> tuple[PointSet, NDArray]:
+    """Two independent sets of `count` real points (data units), of these labels only where some are given.
+
+    Of a file each gets at most a half, without overlap.
+    """
+    real = _drawn(dataset, count, seed + 1, labels)
     if real.mixture is not None:
-        return real, make_dataset(n_samples=count, seed=seed + 2, **dataset).points
-    points = make_dataset(n_samples=2 * count, seed=seed + 1, **dataset).points
+        return real, _drawn(dataset, count, seed + 2, labels).points
+    points = _drawn(dataset, 2 * count, seed + 1, labels).points
     half = len(points) // 2
     return PointSet(points[:half]), points[half : 2 * half]
 
 
+def _drawn(dataset: dict[str, Any], count: int, seed: int, labels: NDArray | None) -> PointSet:
+    data = make_dataset(n_samples=count, seed=seed, **dataset)
+    if labels is None or data.labels is None or not (among := np.isin(data.labels, labels)).any() or among.all():
+        return data
+    more = make_dataset(n_samples=-(-2 * count * len(data) // int(among.sum())), seed=seed, **dataset)
+    assert more.labels is not None
+    rows = np.flatnonzero(np.isin(more.labels, labels))[:count]
+    return replace(more, points=more.points[rows], labels=more.labels[rows])
+
+
 def of_forward(scheduler: NoiseScheduler, data: NDArray, viz_steps: int, seed: int) -> Scene:
     """The forward process of data (N, *dims) alone, in its own units: at most viz_steps states."""
-    process = forward(scheduler, data, evenly(0, scheduler.num_timesteps, viz_steps), seed)
+    process = forward(scheduler, data, evenly_on(clock(alpha_bar(scheduler)), viz_steps), seed)
     return Scene([process], data=data, alpha_bar=alpha_bar(scheduler))
 
 
@@ -81,6 +116,7 @@ def of_trained(
     labels: NDArray | None,
     tracked: NDArray,
     seed: int,
+    guidance: Guidance,
 ) -> Scene:
     """The reverse process of a trained network, with everything that can be known around it.
 
@@ -88,34 +124,54 @@ def of_trained(
         process, guesses: what `reverse` returned; of points the guesses are those of the `tracked` rows.
         folder: the run folder; its loss.csv is shown where there is one.
         labels: the condition of each sample, if any.
+        guidance: how it was sampled.
     """
     scheduler = trained.scheduler
+    scene = Scene(
+        [process], alpha_bar=alpha_bar(scheduler), labels=labels, classes=trained.classes, steered=guidance.words
+    )
     if trained.of_images:
-        return Scene(
-            [process], alpha_bar=alpha_bar(scheduler), guesses=(process.states, guesses),
-            loss=loss(folder, None, scheduler), labels=labels, classes=trained.classes,
-        )  # fmt: skip
-    steps, scale = process.steps[::-1].tolist(), (trained.normaliser.mean, trained.normaliser.std)
-    real, other = real_sets(trained.config["dataset"], process.states.shape[1], seed)
-    mixture = real.mixture and real.mixture.scaled(*scale)
-    data, held_out = (trained.normaliser.normalise(torch.as_tensor(p)).numpy() for p in (real.points, other))
-    processes = [forward(scheduler, data, steps, seed), process]
-    denoisers = {"network": trained.denoise()} | ({"exact": exact_denoiser(mixture, scheduler)} if mixture else {})
-    return Scene(
-        processes,
+        return scene._replace(guesses=(process.states, guesses), loss=loss(folder, None))
+    asked = None if labels is None else np.unique(labels)
+    real, _ = real_sets(trained.config["dataset"], process.states.shape[1], seed, asked)
+    data = trained.normaliser.normalise(torch.as_tensor(real.points)).numpy()
+    processes = [forward(scheduler, data, process.steps[::-1].tolist(), seed), process]
+    compared = min(COMPARED, len(data), process.states.shape[1])
+    return scene._replace(
+        processes=processes,
         data=data,
-        alpha_bar=alpha_bar(scheduler),
-        fields=[
-            field(name, denoise, scheduler, steps, data.shape[1], trained.device) for name, denoise in denoisers.items()
-        ],
+        fields=fields(trained, real, process.steps[::-1].tolist(), asked, guidance),
         guesses=(process.states[:, tracked], guesses),
-        distance=distance(processes, held_out, data),
-        loss=loss(folder, mixture, scheduler),
+        distance=distance(processes, data[:compared], between_real(trained, compared, seed, asked)),
+        loss=loss(folder, loss_floor(trained, real)),
         normalised=True,
     )
 
 
 # ---------------------------------------------------------------- what stands beside the points
+
+
+def fields(
+    trained: Trained, real: PointSet, steps: Sequence[int], asked: NDArray | None, guidance: Guidance
+) -> list[Field]:
+    """The network's score as it was sampled and, where it is known, the exact one with the same guidance.
+
+    Of a conditional model for each of the labels asked for, the first few.
+    """
+    scale = trained.normaliser.mean, trained.normaliser.std
+    denoisers = {"network": trained.denoise(*guidance)}
+    if real.mixture:
+        parts, where = [part.scaled(*scale) for part in real.parts], checked_interval(guidance.guidance_interval)
+        known = exact_denoiser(real.mixture.scaled(*scale), trained.scheduler)
+        if asked is not None:
+            exact = exact_denoiser_of(parts, trained.scheduler)
+            known = classifier_free(exact, guidance.guidance, trained.scheduler, where)
+        denoisers["exact"] = known
+    return [
+        field(name, denoise, trained.scheduler, steps, trained.dims[0], trained.device, label)
+        for label in ([None] if asked is None else asked[:LABELS_DRAWN].tolist())
+        for name, denoise in denoisers.items()
+    ]
 
 
 def field(
@@ -125,6 +181,7 @@ def field(
     steps: Sequence[int],
     dim: int,
     device: torch.device | str = "cpu",
+    label: int | None = None,
 ) -> Field:
     """Arrows on a grid that point along the score, -eps / sigma: towards where points are likelier at that noise.
 
@@ -132,28 +189,55 @@ def field(
     """
     side = torch.linspace(-REACH, REACH, PER_SIDE[dim])
     grid, cell = torch.cartesian_prod(*[side] * dim).to(device), float(side[1] - side[0])
+    condition = None if label is None else torch.full((len(grid),), label, device=device)
     shown = [n for n in steps if n > 0]  # clean data has no score that a network could know
     with torch.no_grad():
-        eps = torch.stack([denoise(grid, torch.tensor(t_of(n), device=device)).eps for n in shown]).cpu()
+        eps = [denoise(grid, torch.tensor(t_of(n), device=device), condition).eps for n in shown]
+    eps = torch.stack(eps).cpu()
     vectors = -eps * cell / (1 + eps.norm(dim=-1, keepdim=True))
-    return Field(name, grid.cpu().numpy(), vectors.float().numpy(), np.array(shown))
+    return Field(name, grid.cpu().numpy(), vectors.float().numpy(), np.array(shown), label)
 
 
-def distance(processes: Sequence[Process], real: NDArray, other: NDArray) -> Distance:
-    """Sliced Wasserstein-1 of every state to `real` points (N, d) that no process began with; `other` is real too."""
-    n = min(COMPARED, len(real), *[p.states.shape[1] for p in processes])
-    real, other = real[:n], other[:n]
+def distance(processes: Sequence[Process], real: NDArray, floors: NDArray) -> Distance:
+    """Sliced Wasserstein-1 of every state to `real` points (n, d) that no process began with, by n of its points."""
+    n = len(real)
     by_side = {p.side: np.array([sliced_wasserstein(s[:n], real, DIRECTIONS) for s in p.states]) for p in processes}
-    return Distance(by_side, sliced_wasserstein(other, real, DIRECTIONS))
+    return Distance(by_side, floors)
 
 
-def loss(folder: Path, mixture: GaussianMixture | None, scheduler: NoiseScheduler) -> Loss | None:
+def between_real(trained: Trained, count: int, seed: int, labels: NDArray | None = None) -> NDArray:
+    """The same distance between two sets of `count` real points, for each of some pairs (PAIRS,); normalised units."""
+    pool = _drawn(trained.config["dataset"], 2 * count * PAIRS, seed + 3, labels).points
+    pool, count = trained.normaliser.normalise(torch.as_tensor(pool)), min(count, len(pool) // 2)
+    found = []
+    for i in range(PAIRS):
+        rows = torch.randperm(len(pool), generator=generator(seed, "pairs", i))
+        one, other = pool[rows[:count]].numpy(), pool[rows[count : 2 * count]].numpy()
+        found.append(sliced_wasserstein(one, other, DIRECTIONS))
+    return np.array(found)
+
+
+def loss_floor(trained: Trained, real: PointSet) -> float | None:
+    """The Bayes floor of the loss that was trained with; None where it is not known.
+
+    Of a conditional model that of its labels, and of the whole for as many rows as lost theirs.
+    """
+    if not real.mixture or trained.config["loss_weight"] != "eps":
+        return None
+    scale = trained.normaliser.mean, trained.normaliser.std
+    whole = bayes_floor(real.mixture.scaled(*scale), trained.scheduler)
+    if not trained.classes:
+        return whole
+    parts = [bayes_floor(part.scaled(*scale), trained.scheduler) for part in real.parts]
+    dropped = trained.config["label_dropout"]
+    return (1 - dropped) * float(np.mean(parts)) + dropped * whole
+
+
+def loss(folder: Path, floor: float | None) -> Loss | None:
     """The training loss in a run folder, thinned to means; None where there is no loss.csv."""
     if not (folder / LOSS_FILE).exists():
         return None
     columns = read_losses(folder)
     size = -(-len(columns["loss"]) // LONGEST_LOSS)
     value = np.array([part.mean() for part in np.split(columns["loss"], range(size, len(columns["loss"]), size))])
-    step = columns["step"][0] * size * np.arange(1, len(value) + 1)
-    floor = bayes_floor(mixture, scheduler) if mixture else None
-    return Loss(step, value, floor)
+    return Loss(columns["step"][0] * size * np.arange(1, len(value) + 1), value, floor)

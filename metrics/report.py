@@ -48,7 +48,7 @@ def score_fields(trained: Trained, unseen: DataSet) -> list[dict[str, Any]]:
 
 
 @torch.no_grad()
-def _field(trained: Trained, mixture: GaussianMixture, t: int) -> dict[str, NDArray | int]:
+def _field(trained: Trained, mixture: GaussianMixture, t: int) -> dict[str, NDArray | float]:
     alpha, sigma = trained.scheduler.alpha_sigma_at(t)
     noised, axis, side = mixture.noised(alpha, sigma), np.linspace(-2.6, 2.6, FIELD_POINTS), (FIELD_POINTS,) * 2
     grid = torch.from_numpy(np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)).float()
@@ -56,6 +56,7 @@ def _field(trained: Trained, mixture: GaussianMixture, t: int) -> dict[str, NDAr
     network = -trained.denoise()(grid.to(trained.device), at).eps.cpu() / sigma
     return {
         "step": step_of(t),
+        "sigma": sigma,
         "x": axis,
         "y": axis,
         "log_density": noised.log_density(grid).reshape(side).numpy(),

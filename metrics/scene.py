@@ -13,6 +13,31 @@ from numpy.typing import ArrayLike, NDArray
 
 from runtime.arrays import numbers
 
+LASTS_S, HELD_S = 10.0, 2.0  # seconds that a process takes wherever it is played, and its last picture stays
+LEAST_SEEN, MOST_SEEN = -3.0, 4.0  # of log(alpha / sigma): beyond them neither data nor noise can be seen
+UNSEEN_PACE = 0.02  # of the clock there, in units of log(alpha / sigma)
+
+
+def clock(alpha_bar: NDArray) -> NDArray:
+    """log(alpha / sigma) after 0 .. T forward steps: on this clock, which falls, a process changes evenly. (T + 1,).
+
+    Where nothing can be seen to change it hardly moves. Clean data, at infinity, stand half a unit before step 1.
+    """
+    left = np.clip(alpha_bar[1:], 1e-12, 1 - 1e-12)
+    log_snr = 0.5 * np.log(left / (1 - left))
+    seen = np.clip(log_snr, LEAST_SEEN, MOST_SEEN)
+    falling = seen + UNSEEN_PACE * (log_snr - seen)
+    return np.concatenate([falling[:1] + 0.5, falling])
+
+
+def evenly_on(hands: NDArray, count: int) -> list[int]:
+    """At most `count` distinct indices of a monotone clock (S,), as even on it as it allows, with both ends."""
+    if count >= len(hands):
+        return list(range(len(hands)))
+    rising = hands if hands[0] < hands[-1] else -hands
+    wanted = np.linspace(rising[0], rising[-1], count)
+    return np.unique(np.searchsorted((rising[1:] + rising[:-1]) / 2, wanted)).tolist()
+
 
 class Process(NamedTuple):
     """One process, side "forward" or "reverse": states (S, N, d), of images (S, N, C, H, W).
@@ -31,12 +56,16 @@ class Process(NamedTuple):
 
 
 class Field(NamedTuple):
-    """Arrows along a score: origins (G, d), vectors (S, G, d), vectors[i] after steps[i] forward steps."""
+    """Arrows along a score: origins (G, d), vectors (S, G, d), vectors[i] after steps[i] forward steps.
+
+    name: "network" or "exact"; label: the condition, an index into Scene.classes.
+    """
 
     name: str
     origins: NDArray
     vectors: NDArray
     steps: NDArray
+    label: int | None = None
 
 
 class Loss(NamedTuple):
@@ -48,10 +77,10 @@ class Loss(NamedTuple):
 
 
 class Distance(NamedTuple):
-    """Distance to the data at each state of each process, by side, and its floor: between two real draws."""
+    """Distance to the data at each state of each process, by side, and its floors: of pairs of real sets (K,)."""
 
     by_side: dict[str, NDArray]
-    floor: float
+    floors: NDArray
 
 
 class Scene(NamedTuple):
@@ -65,10 +94,32 @@ class Scene(NamedTuple):
     distance: Distance | None = None
     loss: Loss | None = None
     normalised: bool = False
-    labels: NDArray | None = None  # of images: the condition of each, an index into `classes`
+    labels: NDArray | None = None  # the condition of each sample, an index into `classes`
     classes: Sequence[str] = ()
-    row_words: str = "Each row was conditioned on the label at its left."
+    row_words: str = "Each row was conditioned on the label at its left"
+    steered: str = ""  # how the reverse process was guided, in words
     tracked: Sequence[int] | NDArray[np.int64] = ()  # rows of points that are drawn in cyan
+
+    def noise(self, steps: NDArray) -> NDArray:
+        """sigma = sqrt(1 - alpha-bar), the amplitude of the noise after so many forward steps: 0 .. 1, as `steps`.
+
+        Where the schedule is not known: the share of the way.
+        """
+        if self.alpha_bar is None:
+            return steps / max(1, max(int(p.steps.max()) for p in self.processes))
+        return np.sqrt(1 - self.alpha_bar[steps])
+
+    def seconds(self, process: Process, steps: NDArray | None = None) -> NDArray:
+        """When each state of a process is played, from 0 to LASTS_S; or its states after other numbers of `steps`.
+
+        Even on `clock`; where the schedule is not known, even in steps.
+        """
+        hands = self._hands(process.steps)
+        gone = np.abs((hands if steps is None else self._hands(steps)) - hands[0])
+        return LASTS_S * gone / max(float(np.abs(hands[-1] - hands[0])), 1e-12)
+
+    def _hands(self, steps: NDArray) -> NDArray:
+        return -steps if self.alpha_bar is None else clock(self.alpha_bar)[steps]
 
     @property
     def of_images(self) -> bool:

@@ -170,7 +170,7 @@ def posteriors(trained: Trained, text: str, noise: float, method: str | None, co
     cost = {m: len(timesteps_of(trained.scheduler, m)) * METHODS[m].evaluations for m in METHODS}
     return Posteriors(
         text, noise, seen, data.points, truth(count, 2 * DRAWS), points, distance, cost, (low, median, high),
-        method or "tds",
+        method or "sir",
     )  # fmt: skip
 
 
@@ -216,6 +216,8 @@ def inpaint(trained: Trained, text: str, noise: float, method: str | None, first
         ValueError: no mask, or no such image.
     """
     config, method = trained.config, method or "pigdm"
+    if method == "sir":
+        raise ValueError("observe_method=sir is for points: hardly an image that was drawn blindly fits an observation")
     _, unseen = make_sets(n_samples=config["num_samples"], seed=config["seed"], **config["dataset"])
     assert isinstance(unseen, ImageSet)
     if first >= len(unseen):

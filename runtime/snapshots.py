@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from metrics.distances import sliced_wasserstein
-from metrics.replay import DIRECTIONS, real_sets
+from metrics.replay import DIRECTIONS, between_real, real_sets
 from runtime.moments import Moment, moments
 from runtime.randomness import generator
 from runtime.trained import Trained
@@ -46,10 +46,10 @@ class Snapshots:
         self.viz, self.rec, self.trained, self.start = training, rec, trained, start
         self.number = {step: i for i, step in enumerate(moments(start, total))}
         seed, normalise = trained.config["seed"], trained.normaliser.normalise
-        first, second = real_sets(trained.config["dataset"], POINTS, seed)
-        self.real, other = (normalise(torch.from_numpy(points)).numpy() for points in (first.points, second))
+        real, _ = real_sets(trained.config["dataset"], POINTS, seed)
+        self.real = normalise(torch.from_numpy(real.points)).numpy()
         self.x_T = torch.randn(self.real.shape, generator=generator(seed, "snapshots"))
-        self.floor = sliced_wasserstein(self.real, other, DIRECTIONS)
+        self.floors = between_real(trained, len(self.real), seed)
         self.losses: list[float] = []
         training.log_setting(rec, self.real, self.x_T.numpy())
         self._take(start)
@@ -66,7 +66,7 @@ class Snapshots:
         if np.isfinite(points).all():  # a network that has learnt nothing may send a point anywhere
             distance = sliced_wasserstein(points, self.real, DIRECTIONS)
             mean = float(np.mean(self.losses)) if self.losses else None
-            snapshot = self.viz.Snapshot(self.number[done], done, points, distance, self.floor, mean)
+            snapshot = self.viz.Snapshot(self.number[done], done, points, distance, self.floors, mean)
             self.viz.log_snapshot(self.rec, snapshot, self.x_T.numpy())
         self.losses.clear()
         if done == max(self.number):

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from images.sets import ImageSet
+from metrics.scene import HELD_S
 from runtime.moments import Moment
 from runtime.randomness import generator
 from runtime.trained import Trained
@@ -75,8 +76,9 @@ class Grids:
 
     def close(self) -> None:
         if self.saved:
-            pictures = [np.asarray(Image.open(path)) for path in self.saved]
-            print(f"progress:   {animation.write(pictures, self.folder / FILM, FRAMES_PER_S)}")
+            stays = [1] * (len(self.saved) - 1) + [round(HELD_S * FRAMES_PER_S)]
+            film = [(np.asarray(Image.open(path)), frames) for path, frames in zip(self.saved, stays)]
+            print(f"progress:   {animation.write(film, self.folder / FILM, FRAMES_PER_S)}")
 
 
 def kept(folder: Path, start: int, steps_per_epoch: int, total: int) -> list[Path]:

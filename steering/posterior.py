@@ -3,7 +3,8 @@
 By Bayes' rule the score of x_t given y is that of x_t plus that of p(y | x_t), and the latter is what nobody knows:
 p(x_0 | x_t) is not Gaussian. DPS, PiGDM and MMPS take it for one around the guess of x_0 and differ in one line, the
 covariance that they believe it to have. RePaint needs no score: it overwrites what is known, over and
-over. TDS weighs its samples, so that what it believes no longer matters.
+over. TDS weighs its samples, so that what it believes no longer matters. SIR believes nothing: it draws from the model,
+blindly and often, and keeps what fits; of points, which are cheap, that is the best there is.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,12 +15,14 @@ from torch import Tensor
 
 from diffusion import Denoiser, Prediction
 from sampler import sample
+from samplers.multistep import dpmpp
 from samplers.steps import State, as_t, noise_like, strides
 from schedule import CLEAN, NoiseScheduler
 from steering.observation import Observation
 
 ROUNDS = 10  # of RePaint, at every step
 PARTICLES = 4  # of TDS, for each sample: what their weights leave to chance shrinks like the root of it
+BLIND = 50  # draws of SIR for each sample
 FEWEST_ALIKE = 0.5  # of TDS: rows are drawn again when as few of them, effectively, carry all the weight
 SOLVING = 5  # iterations of conjugate gradients, at most; one is exact where a single number was observed
 
@@ -161,6 +164,30 @@ def tds(
     yield State(CLEAN, x, x)
 
 
+@torch.no_grad()
+def sir(
+    denoise: Denoiser,
+    scheduler: NoiseScheduler,
+    x_T: Tensor,
+    seen: Observation,
+    *,
+    timesteps: Sequence[int],
+    generator: torch.Generator | None = None,
+) -> Iterator[State]:
+    """Sampling and importance resampling (Rubin 1987, J. Am. Stat. Assoc. 82, 543): exact as long as enough draws fit.
+
+    BLIND samples of the model for each one asked for, without a look at y; of them are drawn as many as asked for, with
+    weights p(y | x_0). Only the last state looks at y.
+    """
+    x = torch.cat([x_T, *(noise_like(x_T, generator) for _ in range(BLIND - 1))])
+    for state in dpmpp(denoise, scheduler, x, timesteps=timesteps, generator=generator, stochastic=True):
+        if state.t == CLEAN:
+            x = state.x_t[_drawn_by(seen.log_likelihood(state.x_t), generator, len(x_T))]
+            yield State(CLEAN, x, x)
+        else:
+            yield State(state.t, state.x_t[: len(x_T)], state.x_0[: len(x_T)])
+
+
 def _twist(
     denoise: Denoiser, x: Tensor, t: int, seen: Observation, alpha: float, sigma: float
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -204,6 +231,7 @@ METHODS = {
     "mmps": Method(100, covariance=mmps, eta=1.0),
     "repaint": Method(100, run=repaint, evaluations=ROUNDS),
     "tds": Method(200, run=tds, spacing="log_snr", evaluations=PARTICLES),
+    "sir": Method(50, run=sir, spacing="log_snr", evaluations=BLIND),
 }
 
 

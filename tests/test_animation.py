@@ -8,7 +8,7 @@ import pytest
 from conftest import command
 from PIL import Image
 
-from metrics.scene import Process, Scene
+from metrics.scene import HELD_S, LASTS_S, Process, Scene
 from viz import films
 from viz.colours import NOISE_STOPS
 from viz.films import animate, check_options, frames, load_scene, save_scene
@@ -41,9 +41,9 @@ def test_a_film_is_small_and_shows_both_processes(scene, tmp_path):
     path = animate(scene, tmp_path / "a.gif")
     assert path.stat().st_size < LIMIT
     film = list(pictures(path))
-    assert len(film) == films.POINTS.frames
+    assert len(film) == 10 * LASTS_S + 1 and sum(duration for _, duration in film) == 1000 * (LASTS_S + HELD_S)
     assert {picture.shape for picture, _ in film} == {(280, 480, 3)}
-    assert film[-1][1] == 1000 * films.HELD_S and film[0][1] < 100
+    assert film[-1][1] == 1000 * HELD_S and film[0][1] == 100
     (first, _), (last, _) = film[0], film[-1]
     green, red, middle = NOISE_STOPS[0], NOISE_STOPS[-1], 240
     assert has(first[:, :middle], green) and has(first[:, middle:], red)  # forward clean, reverse noise
@@ -56,7 +56,9 @@ def test_a_film_is_small_and_shows_both_processes(scene, tmp_path):
 def test_one_process_of_few_states_in_three_dimensions(tmp_path):
     states = np.random.default_rng(0).normal(size=(3, 50, 3))
     path = animate(Scene([Process("forward", states, np.arange(3))]), tmp_path / "a.gif")
-    assert [picture.shape[1] for picture, _ in pictures(path)] == [480] * 3
+    film = list(pictures(path))
+    assert len(film) == 10 * (LASTS_S + HELD_S)  # it turns all the time
+    assert all(np.any(one[0] != other[0]) for one, other in pairwise(film))
 
 
 def test_a_trajectory_comes_back_from_its_file(scene, tmp_path):
@@ -88,8 +90,9 @@ def test_mp4_without_ffmpeg_is_refused_in_one_sentence(monkeypatch):
 
 @pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
 def test_mp4(scene, tmp_path):
-    path = animate(scene, tmp_path / "a.mp4")
-    assert 10_000 < path.stat().st_size < LIMIT
+    few = scene._replace(processes=[p._replace(states=p.states[::25], steps=p.steps[::25]) for p in scene.processes])
+    path = animate(few, tmp_path / "a.mp4")
+    assert 5_000 < path.stat().st_size < LIMIT
     assert path.read_bytes()[4:8] == b"ftyp"
 
 
@@ -123,4 +126,36 @@ def test_mistakes(line, words, tmp_path):
 
 def test_frames_are_drawn_from_first_to_last(scene):
     few = scene._replace(processes=[p._replace(states=p.states[::50], steps=p.steps[::50]) for p in scene.processes])
-    assert len(list(frames(few))) == 3
+    assert [stays for _, stays in frames(few)] == [50, 50, 20]  # even in steps: no schedule is known
+
+
+def test_samples_of_a_conditional_model_have_markers_and_a_title_that_say_so(scene):
+    labels = np.arange(2000) % 2
+    named = scene._replace(labels=labels, classes=["cat", "dog"], steered="guidance 2")
+    _, (forward, reverse) = films._stage(named, scene.processes)
+    assert forward.get_legend() is None and "guidance" not in forward.get_title()
+    assert [text.get_text() for text in reverse.get_legend().get_texts()] == ["label cat", "label dog"]
+    assert "guidance 2" in reverse.get_title()
+    groups = films._groups(named, "reverse")
+    assert len({marker for marker, _ in groups}) == 2
+    assert [np.array_equal(labels[rows], np.full(len(rows), k)) for k, (_, rows) in enumerate(groups)] == [True, True]
+    assert len(films._groups(named, "forward")) == 1
+
+
+def test_points_in_three_dimensions_turn_and_come_back():
+    points = np.random.default_rng(0).normal(size=(50, 3))
+    points[0] = [0, 0, 2]  # on the axis: it stays where it is
+    start, quarter, end = (films._seen(points, turn) for turn in (0, np.pi / 2, 2 * np.pi))
+    assert np.allclose(start, end) and np.abs(start - quarter).max() > 0.5
+    assert np.allclose(start[0], quarter[0])
+    assert np.allclose(quarter[:, 0], -points[:, 1])  # what was away is now at the left
+    assert np.array_equal(films._seen(points[:, :2], 1.0), points[:, :2])
+
+
+def test_the_trajectory_of_labelled_samples_comes_back(scene, tmp_path):
+    named = scene._replace(
+        labels=np.arange(2000) % 2, classes=["cat", "dog"], steered="guidance 2", alpha_bar=np.linspace(1, 0, 1001)
+    )
+    again = load_scene(save_scene(named, tmp_path / "t.npz"))
+    assert np.array_equal(again.labels, named.labels) and list(again.classes) == named.classes
+    assert again.steered == "guidance 2" and np.array_equal(again.alpha_bar, named.alpha_bar)

@@ -9,12 +9,11 @@ from PIL import Image
 from rerun.chunk import RrdReader
 from test_recordings import column
 
-from metrics.scene import Loss, Process, Scene
+from metrics.scene import HELD_S, Loss, Process, Scene
 from rerun_viz import log_scene
 from runtime import training_grids
 from viz import films, image_grids
 from viz.colours import GROUND
-from viz.films import HELD_S
 from viz.image_grids import arranged, pixels, scaled, tiled
 from viz.recording.images import GAP_SHARE
 from viz.viewer import recording
@@ -138,7 +137,7 @@ def test_films_of_many_large_images_stay_small(tmp_path):
     path = films.animate(Scene([Process("forward", noise, np.arange(60))]), tmp_path / "a.gif")
     assert path.stat().st_size < 3_000_000
     with Image.open(path) as film:
-        assert film.n_frames == films.IMAGES.frames and max(film.size) < 700
+        assert 40 < film.n_frames <= 51 and max(film.size) < 700
 
 
 # ---------------------------------------------------------------- recordings

@@ -13,12 +13,16 @@ import torch
 from conftest import NO_EVALUATION, SMALL, command, python
 from rerun.chunk import RrdReader
 
-from dataset import make_dataset
+from dataset import Normaliser, make_dataset
 from diffusion import exact_denoiser, forward_states
 from metrics import replay
+from metrics import scene as scenes
+from metrics.bayes import bayes_floor
 from metrics.scene import Loss, Process, Scene
+from model import build_model
 from rerun_viz import log_forward_diffusion, log_reverse_diffusion, log_scene
 from runtime.randomness import generator
+from runtime.trained import Trained
 from sampler import State
 from schedule import make_scheduler, t_of
 from viz.colours import noise_colours
@@ -33,7 +37,7 @@ def column(path, entity, component, clock="step"):
         batch = chunk.to_record_batch()
         if clock not in batch.schema.names:
             continue
-        steps += batch.column(clock).to_pylist()
+        steps += batch.column(clock).to_numpy().tolist()  # of a clock in seconds: nanoseconds
         values += batch.column(component).to_pylist()
     order = np.argsort(steps)
     return np.array(steps)[order], [np.array(values[i]) for i in order]
@@ -60,7 +64,7 @@ def test_positions_are_bit_identical(forward):
 def test_colours_go_from_green_to_red(forward):
     _, colours = column(forward[0], "/forward/points", "Points2D:colors")
     rgb = [[c >> 24 & 255, c >> 16 & 255, c >> 8 & 255] for (c,) in colours]
-    assert np.array_equal(rgb, noise_colours(np.arange(8) / 7))
+    assert np.array_equal(rgb, noise_colours(np.arange(8) / 7))  # no schedule is known: the share of the way
     assert rgb[0][1] > 2 * rgb[0][0] and rgb[-1][0] > 2 * rgb[-1][1]
 
 
@@ -136,14 +140,17 @@ def whole(tmp_path_factory):
     x = torch.from_numpy(real.points)
     states, tracked = [State(t_of(n), x + n, x - 1) for n in reversed(KEPT)], np.array([0, 7])
     reverse, guesses, _ = replay.reverse(states, slice(None), tracked)
-    processes = [replay.forward(scheduler, real.points, KEPT, 0), reverse]
+    processes, exact = (
+        [replay.forward(scheduler, real.points, KEPT, 0), reverse],
+        exact_denoiser(real.mixture, scheduler),
+    )
     scene = Scene(
         processes,
         data=real.points,
         alpha_bar=replay.alpha_bar(scheduler),
-        fields=[replay.field("exact", exact_denoiser(real.mixture, scheduler), scheduler, KEPT, 2)],
+        fields=[replay.field(name, exact, scheduler, KEPT, 2) for name in ("network", "exact")],
         guesses=(reverse.states[:, tracked], guesses),
-        distance=replay.distance(processes, real.points, make_dataset("moons", 60, 2, noise=0.05).points),
+        distance=replay.distance(processes, real.points, np.array([0.1, 0.2])),
         loss=Loss(np.array([10.0, 20.0]), np.array([0.5, 0.3]), 0.2),
         normalised=True,
     )
@@ -164,6 +171,31 @@ def test_both_sides_stand_at_equal_noise_on_the_clock_t(whole):
     assert steps.tolist() == [0, 5, 12, 19, 20]
 
 
+def test_every_process_takes_ten_seconds_evenly_in_log_snr(whole):
+    path, scene = whole
+    log_snr = make_scheduler("linear", 20).log_snr.numpy()
+    for side, sign in (("forward", 1), ("reverse", -1)):
+        seconds, _ = column(path, f"/{side}/points", "Points2D:positions", "time")
+        seconds = seconds / 1e9
+        assert seconds[0] == 0 and seconds[-1] == pytest.approx(10)
+        at = dict(zip(KEPT[::sign], seconds))
+        # 8 and 15 forward steps lie between the ends of what can be seen: as far apart as their log-SNR
+        pace = 10 / np.ptp(scenes.clock(scene.alpha_bar))
+        assert at[15] - at[8] == pytest.approx(sign * pace * (log_snr[7] - log_snr[14]), rel=1e-6)
+    times, texts = column(path, "/now", "TextDocument:text", "time")
+    assert times[-1] == 12e9  # the last picture is held
+    assert texts[-1] == texts[-2]
+
+
+def test_the_floor_is_drawn_as_mean_and_band(whole):
+    path, _ = whole
+    for clock_name, ends in (("step", [0, 20]), ("t", [0, 20])):
+        steps, values = column(path, "/distance/floor", "Scalars:scalars", clock_name)
+        assert steps.tolist() == ends
+        for row in values:
+            assert row.tolist() == pytest.approx([0.15, 0.105, 0.195])  # of 0.1 and 0.2: mean, 5 % and 95 %
+
+
 def test_guesses_lead_to_x_0_and_are_blank_without_signal(whole):
     path, scene = whole
     t, vectors = column(path, "/reverse/guess", "Arrows2D:vectors", "t")
@@ -181,7 +213,7 @@ def test_the_score_field_points_uphill(whole):
     path, scene = whole
     mixture, field = make_dataset("moons", 1, 0, noise=0.05).mixture, scene.fields[0]
     scheduler = make_scheduler("linear", 20)
-    t, vectors = column(path, "/reverse/score/exact", "Arrows2D:vectors", "t")
+    t, vectors = column(path, "/score/exact", "Arrows2D:vectors", "t")
     assert t.tolist() == KEPT[1:]
     for i, n in enumerate(t):
         score = mixture.noised(*scheduler.alpha_sigma_at(n - 1)).score(torch.from_numpy(field.origins)).numpy()
@@ -191,7 +223,7 @@ def test_the_score_field_points_uphill(whole):
 
 
 def test_the_readout_runs_on_both_clocks_and_holds_the_last_picture(whole):
-    for clock, moments in (("step", [0, 1, 5, 8, 12, 15, 19, 20, 22]), ("t", [*KEPT, 22])):
+    for clock, moments in (("step", [0, 1, 5, 8, 12, 15, 19, 20, 24]), ("t", [*KEPT, 24])):
         found = {}
         for chunk in RrdReader(whole[0]).stream().filter(content="/now", is_static=False):
             batch = chunk.to_record_batch()
@@ -199,7 +231,7 @@ def test_the_readout_runs_on_both_clocks_and_holds_the_last_picture(whole):
                 texts = batch.column("TextDocument:text").to_pylist()
                 found |= dict(zip(batch.column(clock).to_pylist(), [text[0] for text in texts]))
         assert sorted(found) == moments
-        assert f"{clock} 0 of 20" in found[0] and found[20] == found[22]
+        assert f"{clock} 0 of 20" in found[0] and found[20] == found[24]
         assert ("20 forward steps" in found[0]) == (clock == "step")
 
 
@@ -232,6 +264,81 @@ def test_strides_over_several_steps_are_the_same_chain():
         assert float(x.var()) == pytest.approx(1 - left[k], rel=0.02)
     covariance = float(((x_10 - x_10.mean()) * (x_25 - x_25.mean())).mean())
     assert covariance == pytest.approx((left[25] / left[10]) ** 0.5 * (1 - left[10]), rel=0.03)
+
+
+# ---------------------------------------------------------------- conditional points
+
+NORMALISER = Normaliser(torch.tensor([1.0, -1.0]), torch.tensor([2.0, 4.0]))
+
+
+def conditional(dataset, **config):
+    """A conditional model that knows nothing, of points with labels."""
+    torch.manual_seed(0)
+    config = {"dataset": dataset, "loss_weight": "eps", "label_dropout": 0.25, "model": {"prediction": "eps"}, **config}
+    net, real = build_model("mlp", (2,), num_timesteps=50, num_labels=2, hidden=8, layers=1, frequencies=1), None
+    real = make_dataset(n_samples=400, seed=0, **dataset)
+    return Trained(net.eval(), make_scheduler("linear", 50), NORMALISER, config, real.classes), real
+
+
+def test_the_floor_of_a_conditional_loss_is_that_of_its_labels():
+    """One Gaussian a label, of variance v: E[Var(eps | x_t)] = alpha^2 v / (alpha^2 v + sigma^2), in closed form."""
+    trained, real = conditional({"name": "gaussians", "modes": 2, "noise": 0.3})
+    scheduler = trained.scheduler
+    of_label = np.zeros(2)
+    for k, part in enumerate(real.parts):
+        assert len(part.centres) == 1
+        v = torch.full((2,), 0.3**2, dtype=torch.float64) / NORMALISER.std.square()
+        signal = scheduler.alpha.square()[:, None] * v
+        of_label[k] = float((signal / (signal + scheduler.sigma.square()[:, None])).mean())
+    whole = bayes_floor(real.mixture.scaled(NORMALISER.mean, NORMALISER.std), scheduler)
+    assert replay.loss_floor(trained, real) == pytest.approx(0.75 * of_label.mean() + 0.25 * whole, rel=1e-3)
+    assert of_label.mean() < 0.95 * whole  # what was drawn before: bars below 0
+    assert replay.loss_floor(conditional({"name": "moons", "noise": 0.1}, loss_weight="v")[0], real) is None
+
+
+def test_real_points_are_those_of_the_labels_asked_for():
+    real, other = replay.real_sets({"name": "moons", "noise": 0.01}, 300, 0, np.array([1]))
+    assert len(real) == len(other) == 300 and set(real.labels) == {1}
+    assert max(real.points[:, 1].max(), other[:, 1].max()) < 0.6  # the lower moon
+    both, _ = replay.real_sets({"name": "moons", "noise": 0.01}, 300, 0)
+    assert len(both) == 300 and set(both.labels) == {0, 1}
+
+
+def test_labels_and_guidance_are_in_the_recording(tmp_path):
+    trained, real = conditional({"name": "moons", "noise": 0.1})
+    labels, rng = np.arange(40) % 2, np.random.default_rng(0)
+    states = rng.normal(size=(3, 40, 2)).astype("f")
+    scene = replay.of_trained(
+        trained, Process("reverse", states, np.array([50, 20, 0])), states[:, :4], tmp_path,
+        labels=labels, tracked=np.arange(4), seed=0, guidance=replay.Guidance(1.0, (0.2, 2.0)),
+    )  # fmt: skip
+    assert scene.steered == "guidance 1 at noise 0.2 .. 2"
+    assert [(f.name, f.label) for f in scene.fields] == [(n, k) for k in (0, 1) for n in ("network", "exact")]
+    path = tmp_path / "a.rrd"
+    with recording("test", path, "file") as rec:
+        log_scene(scene, range(4), rec=rec)
+    for k in (0, 1):
+        _, positions = column(path, f"/reverse/points/{k}", "Points2D:positions")
+        assert np.array_equal(np.stack(positions).astype("f"), states[:, labels == k])
+        t, vectors = column(path, f"/score/exact/{k}", "Arrows2D:vectors", "t")
+        part = real.parts[k].scaled(NORMALISER.mean, NORMALISER.std)
+        if k == 1:  # without noise enough to guide at t = 49: the exact score of that label alone
+            eps = -part.noised(*trained.scheduler.alpha_sigma_at(49)).score(torch.from_numpy(scene.fields[3].origins))
+            cosine = (np.stack(vectors)[-1] * -eps.numpy()).sum(-1)
+            assert t[-1] == 50 and (cosine > 0).all()
+    texts = str(rrb_names(path))
+    assert "Score for label 0" in texts and "Reverse: noise to data, guidance 1" in texts
+
+
+def rrb_names(path):
+    """All names in the layout of a recording."""
+    found = []
+    reader = RrdReader(path)
+    for store in reader.blueprints():
+        for chunk in reader.stream(store=store):
+            batch = chunk.to_record_batch()
+            found += [str(batch.column(name).to_pylist()) for name in batch.schema.names if "display_name" in name]
+    return found
 
 
 # ---------------------------------------------------------------- what it costs

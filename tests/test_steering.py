@@ -178,7 +178,7 @@ def test_of_an_axis_mmps_is_the_denoiser_of_the_exact_posterior_and_so_is_pigdm_
             torch.testing.assert_close(ours.eps, expected.eps)
 
 
-@pytest.mark.parametrize("method", ["mmps", "repaint", "tds"])
+@pytest.mark.parametrize("method", ["mmps", "repaint", "tds", "sir"])
 def test_samples_of_a_gaussian_have_the_posterior_s_mean_and_spread(method):
     one, seen, g = GaussianMixture(torch.zeros(1, 2), 1.0), read_line("x+y=1", 2, 0.2), generator(0, "test")
     x_T = torch.randn(2000, 2, generator=g)

@@ -5,11 +5,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from runtime.arrays import floats
 
-# clean -> noise
-NOISE_STOPS = np.array([[46, 160, 67], [222, 196, 45], [240, 136, 32], [214, 48, 49]], dtype=float)
+# Clean -> noise: lightness falls evenly from 78 to 40 (CIELAB), and the hue turns from green to red. So whoever cannot
+# tell green from red still sees light turn into dark (tests/test_colours.py simulates that).
+NOISE_STOPS = np.array([[99, 215, 137], [144, 179, 70], [170, 139, 28], [184, 93, 21], [183, 32, 47]], dtype=float)
 TRACKED = (0, 200, 220)  # cyan
 DATA = (150, 150, 150)  # grey: real, clean data
-GENERATED = (214, 88, 49)
+GENERATED = (56, 128, 214)  # blue: what the network makes, far from every colour of noise
+ERROR = (140, 60, 160)  # purple: a difference from the exact answer
+# Labels: Okabe and Ito 2008, "Color Universal Design"; without the vermilion, which is that of noise
+CLASSES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#8a7a00", "#6a51a3", "#777777")
 GROUND = (58, 82, 130)  # between images: neither a shade of grey, as noise is, nor black or white
 
 # in recordings, on a dark ground; alpha darkens there instead of blending, so these are opaque and dark
@@ -28,7 +32,7 @@ PALETTE = [
 
 
 def noise_colours(share: ArrayLike) -> NDArray[np.uint8]:
-    """RGB for a share of noise from 0 (green) through yellow and orange to 1 (red): shape (*share.shape, 3)."""
+    """RGB for noise of amplitude sigma = sqrt(1 - alpha-bar), 0 (light green) to 1 (dark red): (*share.shape, 3)."""
     at = floats(share, "share").double().numpy().clip(0, 1)
     stops = np.linspace(0, 1, len(NOISE_STOPS))
     channels = [np.interp(at, stops, NOISE_STOPS[:, i]) for i in range(3)]

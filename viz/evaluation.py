@@ -6,7 +6,7 @@ from pathlib import Path
 from numpy.typing import NDArray
 
 from metrics.evaluation import Evaluation
-from viz import image_grids, stills
+from viz import image_grids, learning, stills
 
 SHOWN = 5000  # points
 
@@ -18,14 +18,14 @@ def save_pictures(
     fields: Sequence[Mapping[str, NDArray]] = (),
     history: Mapping[str, NDArray] | None = None,
 ) -> None:
-    """All that an evaluation can show. real: data beside the samples; fields: see stills.score_fields; history: of
+    """All that an evaluation can show. real: data beside the samples; fields: see learning.score_fields; history: of
     the excess over the training (loss.log.read_excess)."""
     if evaluation.samples.ndim == 4:
         stills.save(image_grids.beside_real(evaluation.samples, real), folder / "samples.png")
         return
     stills.save(stills.samples(evaluation.samples[:SHOWN], real[:SHOWN]), folder / "samples.png")
     if found := evaluation.by_step:
-        sheet = stills.timesteps(found.steps, found.floor, found.excess, history)
+        sheet = learning.timesteps(found.steps, found.floor, found.excess, history)
         stills.save(sheet, folder / "timesteps.png")
     if fields:
-        stills.save(stills.score_fields(fields), folder / "field.png")
+        stills.save(learning.score_fields(fields), folder / "field.png")

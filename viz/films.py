@@ -4,35 +4,38 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
-from matplotlib.text import Text
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from PIL import Image
 
-from metrics.scene import Process, Scene, checked_points
+from metrics.scene import HELD_S, LASTS_S, Process, Scene, checked_points
 from runtime.whole_file import unfinished, whole_file
-from schedule import evenly
 from viz.colours import DATA, hex_colour, noise_colours
 from viz.image_grids import Sheet, arranged, grid_picture
 
 WIDTH, DPI = 480, 80  # pixels
-FRAMES_PER_S, LASTS_S, HELD_S = 15, 4, 1.5  # at most; at least, since few states are shown more slowly; the last one
-MOST_POINTS = 800  # drawn of each set: more of them only blacken a picture this small
+MOST_POINTS = 600  # drawn of each set: more of them only blacken a picture this small
 MOST_PIXELS = 60_000  # of all images: noise does not compress
 
-Painter = Callable[[float], NDArray[np.uint8]]  # the picture (H, W, 3) at a share of the way, from 0 to 1
+FEW_DEGREES = 20  # above the horizon: from where points in three dimensions are seen
+MARKERS = "o^sDvP*X"  # of labels
+
+Painter = Callable[[float], NDArray[np.uint8]]  # the picture (H, W, 3) after so many seconds
+Frame = tuple[NDArray[np.uint8], int]  # a picture and how long it stays, in frames
 
 
 class Kind(NamedTuple):
     """In what films of points and of images differ."""
 
-    frames: int
+    frames_per_s: int
     titles: dict[str, str]
     colours: int  # this and must_have: see `write`
     must_have: Sequence[NDArray] | NDArray
@@ -40,8 +43,8 @@ class Kind(NamedTuple):
 
 DATA_TO_NOISE = {"forward": "forward: data to noise", "reverse": "reverse: noise to data"}
 IMAGES_TO_NOISE = {"forward": "forward: images to noise", "reverse": "reverse: noise to images"}
-POINTS = Kind(60, DATA_TO_NOISE, 64, noise_colours(np.linspace(0, 1, 24)))
-IMAGES = Kind(40, IMAGES_TO_NOISE, 20, ())
+POINTS = Kind(10, DATA_TO_NOISE, 64, noise_colours(np.linspace(0, 1, 24)))
+IMAGES = Kind(5, IMAGES_TO_NOISE, 20, ())
 
 
 def check_options(
@@ -66,7 +69,7 @@ def save(scene: Scene, folder: Path, animation: str, save_trajectory: bool = Fal
 
 
 def animate(scene: Scene, path: str | Path) -> Path:
-    """Write the film of a scene to FILE.gif or FILE.mp4; points in 3D are seen from above.
+    """Write the film of a scene to FILE.gif or FILE.mp4; points in 3D turn once.
 
     Raises:
         ValueError: another suffix, no ffmpeg for mp4, NaN.
@@ -77,16 +80,27 @@ def animate(scene: Scene, path: str | Path) -> Path:
     if suffix not in ("gif", "mp4"):
         raise ValueError(f"{path} must end in .gif or .mp4")
     check_options(suffix, scene.of_images)
-    pictures, kind = list(frames(scene)), IMAGES if scene.of_images else POINTS
-    return write(pictures, path, min(FRAMES_PER_S, -(-len(pictures) // LASTS_S)), kind.colours, kind.must_have)
+    kind = IMAGES if scene.of_images else POINTS
+    return write(list(frames(scene)), path, kind.frames_per_s, kind.colours, kind.must_have)
 
 
-def frames(scene: Scene) -> Iterator[NDArray[np.uint8]]:
-    """The pictures (H, W, 3), evenly chosen from the states."""
+def frames(scene: Scene) -> Iterator[Frame]:
+    """The film, which lasts LASTS_S and HELD_S: a picture where a state begins, the last one held.
+
+    Points in three dimensions turn once, with a picture for every moment.
+    """
     kind, painter = (IMAGES, _images(scene)) if scene.of_images else (POINTS, _points(scene))
-    last = max(len(p.states) for p in scene.processes) - 1
-    for i in evenly(0, last, kind.frames):
-        yield painter(i / max(1, last))
+    rate, end = kind.frames_per_s, round((LASTS_S + HELD_S) * kind.frames_per_s)
+    moments = {round(rate * float(second)) for p in scene.processes for second in scene.seconds(p)}
+    if not scene.of_images and scene.dim == 3:
+        moments = set(range(end))
+    for now, after in pairwise([*sorted(moments), end]):
+        yield painter(now / rate), after - now
+
+
+def _shown(scene: Scene, process: Process, seconds: float) -> int:
+    """Which state a process shows after so many seconds: of those that have begun, or nearly, the last."""
+    return max(0, int(np.searchsorted(scene.seconds(process), seconds + 0.5 / POINTS.frames_per_s, "right")) - 1)
 
 
 def _noise_level(step: int) -> str:
@@ -99,16 +113,17 @@ def _noise_level(step: int) -> str:
 def _images(scene: Scene) -> Painter:
     """A grid of them, in rows of one class each where they have labels."""
     process = scene.processes[0]
-    s, n, _, h, w = process.states.shape
+    _, n, _, h, w = process.states.shape
     n = min(n, max(16, MOST_PIXELS // (h * w)))
     grid = arranged(n, scene.labels, scene.classes)
     side = 36 if len(grid.cells) > 6 else 60
     what = IMAGES.titles[process.side] + (" of the label at the left" if grid.names else "")
+    what += f", {scene.steered}" if scene.steered else ""
     sheet = None
 
-    def picture(share: float) -> NDArray[np.uint8]:
+    def picture(seconds: float) -> NDArray[np.uint8]:
         nonlocal sheet
-        i = round(share * (s - 1))
+        i = _shown(scene, process, seconds)
         tiles = grid_picture(process.states[i, :n], grid, side)
         title = f"{what}\n{_noise_level(int(process.steps[i]))}"
         sheet = sheet or Sheet(tiles, title, grid.names)
@@ -121,18 +136,30 @@ def _images(scene: Scene) -> Painter:
 
 
 def _points(scene: Scene) -> Painter:
-    """The processes side by side."""
+    """The processes side by side; in three dimensions seen from the side, turning."""
     processes = [p._replace(states=checked_points(p.states)) for p in scene.processes]
-    figure, scatters, texts = _stage(processes, scene.data)
+    figure, axes = _stage(scene, processes)
     canvas = FigureCanvasAgg(figure)
+    data = [ax.scatter([], [], s=2, color=hex_colour(DATA), linewidths=0, zorder=0) for ax in axes]
+    groups = [_groups(scene, process.side) for process in processes]
+    dots = [
+        [ax.scatter([], [], s=7 if m == "o" else 12, linewidths=0, marker=m) for m, _ in of]
+        for ax, of in zip(axes, groups)
+    ]
+    texts = [ax.text(0.02, 0.02, "", transform=ax.transAxes, fontsize=8) for ax in axes]
     canvas.draw()
     figure.set_layout_engine("none")  # once is enough, and it is most of the work
 
-    def picture(share: float) -> NDArray[np.uint8]:
-        for process, dots, text in zip(processes, scatters, texts):
-            i = round(share * (len(process.states) - 1))
-            dots.set_offsets(process.states[i, :MOST_POINTS, :2])
-            dots.set_color(hex_colour(noise_colours(process.steps[i] / process.steps.max())))
+    def picture(seconds: float) -> NDArray[np.uint8]:
+        turn = 2 * np.pi * seconds / (LASTS_S + HELD_S)
+        for process, of, clouds, text, grey in zip(processes, groups, dots, texts, data):
+            i = _shown(scene, process, seconds)
+            colour = hex_colour(noise_colours(scene.noise(process.steps[i])))
+            for (_, rows), cloud in zip(of, clouds):
+                cloud.set_offsets(_seen(process.states[i, rows], turn))
+                cloud.set_color(colour)
+            if scene.data is not None:
+                grey.set_offsets(_seen(scene.data[:MOST_POINTS], turn))
             text.set_text(_noise_level(int(process.steps[i])))
         canvas.draw()
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
@@ -140,73 +167,87 @@ def _points(scene: Scene) -> Painter:
     return picture
 
 
-def _stage(processes: list[Process], data: NDArray | None) -> tuple[Figure, list[PathCollection], list[Text]]:
-    """Axes for each process, with the clean data in grey."""
+def _groups(scene: Scene, side: str) -> list[tuple[str, NDArray | slice]]:
+    """Which rows are drawn with which marker: generated samples by their label, if they have any."""
+    if scene.labels is None or side == "forward":
+        return [("o", slice(MOST_POINTS))]
+    labels = scene.labels[:MOST_POINTS]
+    return [(MARKERS[k % len(MARKERS)], np.flatnonzero(labels == k)) for k in np.unique(labels)]
+
+
+def _seen(points: NDArray, turn: float) -> NDArray:
+    """Points (N, 2) as they are, (N, 3) from the side and a little above, after a turn in radians: (N, 2)."""
+    if points.shape[1] == 2:
+        return points
+    (x, y, z), above = points.T, np.radians(FEW_DEGREES)
+    right, away = x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)
+    return np.stack([right, z * np.cos(above) + away * np.sin(above)], 1)
+
+
+def _stage(scene: Scene, processes: list[Process]) -> tuple[Figure, list[Axes]]:
+    """Axes for each process, with its title, and the labels' markers."""
     height = 280 if len(processes) > 1 else 440
     figure = Figure(figsize=(WIDTH / DPI, height / DPI), dpi=DPI, layout="constrained")
     axes = figure.subplots(1, len(processes), sharex=True, sharey=True, squeeze=False)[0]
-    reach = 1.05 * max(float(np.quantile(np.abs(p.states[..., :2]), 0.9995)) for p in processes)
-    scatters, texts = [], []
+    far = [np.linalg.norm(p.states, axis=-1) if scene.dim == 3 else np.abs(p.states) for p in processes]
+    reach = 1.05 * max(float(np.quantile(each, 0.9995)) for each in far)
     for ax, process in zip(axes, processes):
-        if data is not None:
-            ax.scatter(*data[:MOST_POINTS, :2].T, s=2, color=hex_colour(DATA), linewidths=0)
-        scatters.append(ax.scatter([], [], s=7, linewidths=0))
-        texts.append(ax.text(0.02, 0.02, "", transform=ax.transAxes, fontsize=9))
-        ax.set_title(POINTS.titles[process.side], fontsize=11)
+        steered = f"\n{scene.steered}" if process.side == "reverse" and scene.steered else ""
+        ax.set_title(POINTS.titles[process.side] + steered, fontsize=10)
         ax.set(aspect="equal", xlim=(-reach, reach), ylim=(-reach, reach))
-        ax.tick_params(labelsize=8)
+        ax.tick_params(labelsize=8, labelbottom=scene.dim == 2, labelleft=scene.dim == 2)
         ax.grid(alpha=0.2)
-    return figure, scatters, texts
+        if process.side == "reverse" and scene.labels is not None:
+            asked = np.unique(scene.labels)[: len(MARKERS)]
+            names = [(MARKERS[k % len(MARKERS)], f"label {scene.classes[k]}") for k in asked]
+            keys = [Line2D([], [], marker=m, linestyle="", markersize=4, color="0.3", label=name) for m, name in names]
+            ax.legend(handles=keys, fontsize=7, loc="upper right", framealpha=0.6, handletextpad=0.1)
+    return figure, list(axes)
 
 
 # ---------------------------------------------------------------- files
 
 
 def write(
-    pictures: list[NDArray[np.uint8]],
+    film: Sequence[Frame],
     path: Path,
-    frames_per_s: int = FRAMES_PER_S,
+    frames_per_s: int,
     colours: int = 64,
     must_have: Sequence[NDArray] | NDArray = (),
 ) -> Path:
-    """Write pictures (H, W, 3) as FILE.gif or FILE.mp4, the last one held.
+    """Write pictures (H, W, 3), each for so many frames, as FILE.gif or FILE.mp4.
 
     colours: of a GIF's palette; fewer make a smaller file. must_have (K, 3): those that it holds beside the colours of
     the first, middle and last picture.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".mp4":
-        _write_mp4(pictures, path, frames_per_s)
+        _write_mp4(film, path, frames_per_s)
     else:
-        _write_gif(pictures, path, frames_per_s, colours, must_have)
+        _write_gif(film, path, frames_per_s, colours, must_have)
     return path
 
 
 def _write_gif(
-    pictures: list[NDArray[np.uint8]],
-    path: Path,
-    frames_per_s: int,
-    colours: int,
-    must_have: Sequence[NDArray] | NDArray,
+    film: Sequence[Frame], path: Path, frames_per_s: int, colours: int, must_have: Sequence[NDArray] | NDArray
 ) -> None:
     """One palette for all frames and no dithering: noise in the colours is what makes a GIF large."""
+    pictures = [picture for picture, _ in film]
     wall = np.concatenate([pictures[0], pictures[len(pictures) // 2], pictures[-1]])
     if len(must_have):
         swatch = np.tile(must_have, (40, 1, 1)).repeat(wall.shape[1] // len(must_have), 1)
         wall = np.concatenate([wall[:, : swatch.shape[1]], swatch])
     palette = Image.fromarray(wall).quantize(colours)
     images = [Image.fromarray(p).quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
-    duration = [round(1000 / frames_per_s)] * len(images)
-    duration[-1] = round(1000 * HELD_S)
+    duration = [round(1000 * stays / frames_per_s) for _, stays in film]
     options = {"append_images": images[1:], "duration": duration, "loop": 0, "optimize": False}
     with whole_file(path) as file:
         images[0].save(file, "GIF", save_all=True, **options)
 
 
-def _write_mp4(pictures: list[NDArray[np.uint8]], path: Path, frames_per_s: int) -> None:
-    height, width = (n - n % 2 for n in pictures[0].shape[:2])  # yuv420p, which every player reads, wants even sizes
-    held = [pictures[-1]] * round(HELD_S * frames_per_s)
-    raw = b"".join(p[:height, :width].tobytes() for p in [*pictures, *held])
+def _write_mp4(film: Sequence[Frame], path: Path, frames_per_s: int) -> None:
+    height, width = (n - n % 2 for n in film[0][0].shape[:2])  # yuv420p, which every player reads, wants even sizes
+    raw = b"".join(picture[:height, :width].tobytes() * stays for picture, stays in film)
     size = f"{width}x{height}"
     temporary = unfinished(path)  # ffmpeg goes back and forth in a file, so that it needs one on the disk
     try:
@@ -223,8 +264,11 @@ def _write_mp4(pictures: list[NDArray[np.uint8]], path: Path, frames_per_s: int)
 
 
 def save_scene(scene: Scene, path: Path) -> Path:
-    """trajectory.npz: for each side SIDE (S, N, d) and SIDE_steps (S,), and the clean data (N, d)."""
-    arrays: dict[str, Any] = {} if scene.data is None else {"data": scene.data}
+    """trajectory.npz: for each side SIDE (S, N, d) and SIDE_steps (S,); where they are known the clean data (N, d),
+    alpha_bar (T + 1,), labels (N,), the names of their `classes`, and in words how the samples were `steered`."""
+    around = {"data": scene.data, "alpha_bar": scene.alpha_bar, "labels": scene.labels}
+    arrays: dict[str, Any] = {name: array for name, array in around.items() if array is not None}
+    arrays |= {"classes": np.array(scene.classes, str), "steered": np.array(scene.steered)}
     for p in scene.processes:
         arrays |= {p.side: p.states, f"{p.side}_steps": p.steps}
     with whole_file(path) as file:
@@ -243,9 +287,10 @@ def load_scene(path: str | Path) -> Scene:
                 s: arrays[f"{s}_steps" if f"{s}_steps" in arrays else f"{s}_noisings"] for s in sides
             }  # its former name
             processes = [Process(s, arrays[s], steps[s]) for s in sides]
-            data = arrays.get("data")
+            around = {name: arrays[name] for name in ("data", "alpha_bar", "labels") if name in arrays}
+            around |= {"classes": [*map(str, arrays.get("classes", ()))], "steered": str(arrays.get("steered", ""))}
     except Exception as error:  # a damaged zip file has many ways to say so
         raise ValueError(f"{path} is no trajectory.npz of moonwalk") from error
     if not processes or any(len(p.states) != len(p.steps) or not len(p.states) for p in processes):
         raise ValueError(f"{path} is no trajectory.npz of moonwalk: it holds neither a forward nor a reverse process")
-    return Scene(processes, data=data)
+    return Scene(processes, **around)

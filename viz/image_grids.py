@@ -129,11 +129,12 @@ class Sheet:
         return np.asarray(self.canvas.buffer_rgba())[..., :3].copy()
 
 
-def samples(images: NDArray, labels: NDArray | None, classes: Sequence[str]) -> Figure:
+def samples(images: NDArray, labels: NDArray | None, classes: Sequence[str], steered: str = "") -> Figure:
     """Generated images (N, C, H, W), in rows of one class each where they are conditional."""
     grid = arranged(min(len(images), SHOWN), labels, classes)
     count = f"{len(images):,} images" if len(images) <= SHOWN else f"the first {SHOWN} of {len(images):,} images"
     labelled = "\neach row is conditioned on the label at its left" if grid.names else ""
+    labelled += f", {steered}" if steered else ""
     return Sheet(grid_picture(images[:SHOWN], grid), f"{count} made by the network{labelled}", grid.names).figure
 
 

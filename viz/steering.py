@@ -6,9 +6,9 @@ from numpy.typing import NDArray
 
 from metrics.steering import GuidanceSheet, Inpainting, Posteriors
 from viz import image_grids
+from viz.colours import CLASSES, GENERATED, hex_colour
 
 GREY, TRUE = "#b8b8b8", "#222222"
-CLASSES = ("#d65831", "#2f6db5", "#3a9a4b", "#8a5fb0", "#c7a227", "#3aa7a7", "#b0417a", "#777777")
 MARGIN = 0.25  # around the data, in widths of them
 
 
@@ -45,7 +45,7 @@ def posterior(found: Posteriors) -> Figure:
         clouds = {"exact posterior": found.truth, **points}
         for ax, (method, cloud) in zip(row, clouds.items()):
             ax.scatter(*_shown(ax, found.prior), s=2, color=GREY, linewidths=0)
-            outside = _cloud(ax, cloud, TRUE if cloud is found.truth else CLASSES[0])
+            outside = _cloud(ax, cloud, TRUE if cloud is found.truth else hex_colour(GENERATED))
             if cloud is found.truth:
                 ax.set_xlabel(f"floor {found.floor[1]:.3f}")
             else:

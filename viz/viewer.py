@@ -55,6 +55,7 @@ def recording(
             rec = _stream(app_id, temporary, server)
             if server and live and viewer == "web":
                 print(f"recording: watch it grow at  {server.page}", flush=True)
+            rec.send_recording_name(f"{path.parent.name}/{path.stem}")
             yield rec
             _finish(rec, path)
             os.replace(temporary, path)

@@ -8,15 +8,14 @@ import rerun.blueprint as rrb
 from numpy.typing import NDArray
 
 from metrics.compare import EXACT, NETWORK, Comparison, Trial
-from metrics.scene import Process, Scene
+from metrics.scene import HELD_S, LASTS_S, Process, Scene
 from sampler import SAMPLERS, State
 from viz.colours import DATA, GUESS, PALETTE
 from viz.recording.layout import log_panels
-from viz.recording.panel import HELD, clocks, cloud_view, curve_view, in_order, log_curve, points, time_panel
+from viz.recording.panel import clocks, cloud_view, curve_view, in_order, log_curve, points, time_panel
 from viz.recording.texts import MARKDOWN
 
 RECORDED = 10  # evaluations; of those compared, the number nearest to it is recorded
-LASTS_S = 12
 PLACES = {NETWORK: "network", EXACT: "exact"}  # entities
 
 ABOUT = """**The same noise**, carried to data by every sampler, with {asked} evaluations each: a dot for each of them.
@@ -46,7 +45,8 @@ def log_comparison(rec: rr.RecordingStream, found: Comparison) -> None:
         log_panels(rec, _image_scene(found, asked))
         return
     d, total = found.real.shape[1], max(state.step for state in found.trials[0].path)
-    rec.send_blueprint(_blueprint(found, asked, d, total))
+    scene = Scene([Process("reverse", np.empty(0), np.array([total, 0]))], alpha_bar=found.alpha_bar)  # for its clocks
+    rec.send_blueprint(_blueprint(found, asked, d))
     noisy = ", ".join(name for name in found.samplers if SAMPLERS[name].noisy) or "none here"
     rec.log("about", rr.TextDocument(ABOUT.format(asked=asked, noisy=noisy), media_type=MARKDOWN), static=True)
     for denoiser in found.denoisers:
@@ -56,18 +56,20 @@ def log_comparison(rec: rr.RecordingStream, found: Comparison) -> None:
         data = points(d)(found.normalised, colors=DATA, radii=rr.Radius.ui_points(0.8), **in_order(d, -10.0))
         rec.log(f"{place}/data", data, static=True)
         if found.exact_path:
-            _log_path(rec, f"{place}/exact_flow", found.exact_path, total, GUESS, dots=False)
+            _log_path(rec, f"{place}/exact_flow", found.exact_path, scene, GUESS, dots=False)
         for i, sampler in enumerate(found.samplers):
             trial, colour = found.of(denoiser, sampler, asked), PALETTE[i % len(PALETTE)]
-            _log_path(rec, f"{place}/{sampler}", trial.path, total, colour)
+            _log_path(rec, f"{place}/{sampler}", trial.path, scene, colour)
             _log_name(rec, f"{place}/{sampler}/name", sampler, i, d, colour)
             if found.exact_path and not SAMPLERS[sampler].noisy:
                 values, steps = _off(trial, found.exact_path)
-                log_curve(rec, f"distance/{place}/{sampler}", sampler, values, clocks(total - steps, steps), colour)
-    late = total + round(HELD * total)
-    rec.send_columns(
-        "late", indexes=clocks(np.array([late]), np.array([late])), columns=rr.AnyValues.columns(after=[0])
-    )
+                log_curve(rec, f"distance/{place}/{sampler}", sampler, values, _clocks(scene, steps), colour)
+    late = [rr.TimeColumn("time", duration=[LASTS_S + HELD_S])]
+    rec.send_columns("late", indexes=late, columns=rr.AnyValues.columns(after=[0]))
+
+
+def _clocks(scene: Scene, steps: NDArray) -> list[rr.TimeColumn]:
+    return clocks(scene, scene.processes[0], steps)
 
 
 def _states(path: Sequence[State]) -> tuple[NDArray, NDArray]:
@@ -76,11 +78,11 @@ def _states(path: Sequence[State]) -> tuple[NDArray, NDArray]:
 
 
 def _log_path(
-    rec: rr.RecordingStream, entity: str, path: Sequence[State], total: int, colour: Sequence[int], dots: bool = True
+    rec: rr.RecordingStream, entity: str, path: Sequence[State], scene: Scene, colour: Sequence[int], dots: bool = True
 ) -> None:
     """ENTITY/now, where the samples are; /way, a segment for each stride; and /dots, where the denoiser was asked."""
     states, steps = _states(path)
-    (s, k, d), time = states.shape, clocks(total - steps, steps)
+    (s, k, d), time = states.shape, _clocks(scene, steps)
     archetype, strips = points(d), rr.LineStrips2D if d == 2 else rr.LineStrips3D
     for name, radius, order in (("now", 3.0, 30.0), *((("dots", 1.6, 25.0),) if dots else ())):
         style = archetype.from_fields(radii=rr.Radius.ui_points(radius), colors=[colour], **in_order(d, order))
@@ -90,7 +92,7 @@ def _log_path(
     style = strips.from_fields(radii=rr.Radius.ui_points(1.0), colors=[colour], **in_order(d, 20.0))
     rec.log(f"{entity}/way", style, static=True)
     segments = np.stack([states[:-1], states[1:]], 2).reshape(-1, 2, d)
-    later = clocks(total - steps[1:], steps[1:])
+    later = _clocks(scene, steps[1:])
     rec.send_columns(f"{entity}/way", indexes=later, columns=strips.columns(strips=segments).partition([k] * (s - 1)))
 
 
@@ -107,10 +109,11 @@ def _off(trial: Trial, exact: Sequence[State]) -> tuple[NDArray, NDArray]:
     return np.array([np.linalg.norm(x - there[step], axis=-1).mean() for x, step in zip(states, steps.tolist())]), steps
 
 
-def _blueprint(found: Comparison, asked: int, d: int, total: int) -> rrb.Blueprint:
+def _blueprint(found: Comparison, asked: int, d: int) -> rrb.Blueprint:
     until_now = rrb.VisibleTimeRanges([
         rrb.VisibleTimeRange(clock, start=start, end=end)
         for clock, start, end in (
+            ("time", rrb.TimeRangeBoundary.infinite(), rrb.TimeRangeBoundary.cursor_relative()),
             ("step", rrb.TimeRangeBoundary.infinite(), rrb.TimeRangeBoundary.cursor_relative()),
             ("t", rrb.TimeRangeBoundary.cursor_relative(), rrb.TimeRangeBoundary.infinite()),
         )
@@ -135,7 +138,7 @@ def _blueprint(found: Comparison, asked: int, d: int, total: int) -> rrb.Bluepri
     stage = rrb.Vertical(*rows, row_shares=[5, 2][: len(rows)])
     about = rrb.TextDocumentView(origin="/about", name="About")
     whole = rrb.Horizontal(stage, about, column_shares=[4, 1])
-    return rrb.Blueprint(whole, time_panel("step", total / LASTS_S), collapse_panels=True)
+    return rrb.Blueprint(whole, time_panel("time"), collapse_panels=True)
 
 
 def _image_scene(found: Comparison, asked: int) -> Scene:
@@ -152,7 +155,13 @@ def _image_scene(found: Comparison, asked: int) -> Scene:
 
     count = len(trials[0].path[0].x_t)
     process = Process("reverse", filmed("x_t"), np.array(steps))
+    rows = f"Each row: another sampler, from the same noise, {asked} evaluations each"
+    labels, guesses = np.repeat(np.arange(len(trials)), count), (process.states, filmed("x_0"))
     return Scene(
-        [process], guesses=(process.states, filmed("x_0")), labels=np.repeat(np.arange(len(trials)), count),
-        classes=found.samplers, row_words=f"Each row: another sampler, from the same noise, {asked} evaluations each.",
-    )  # fmt: skip
+        [process],
+        alpha_bar=found.alpha_bar,
+        guesses=guesses,
+        labels=labels,
+        classes=found.samplers,
+        row_words=rows,
+    )

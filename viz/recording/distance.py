@@ -1,25 +1,26 @@
-"""Curves of the distance from each process to the data, above the distance between two real sets."""
+"""Curves of the distance from each process to the data, above that between two real sets: mean and band of pairs."""
 
 import numpy as np
 import rerun as rr
 import rerun.blueprint as rrb
 
 from metrics.scene import Process, Scene
-from viz.colours import DATA, noise_colours
-from viz.recording.panel import Panel, clocks, curve_view, given, log_curve
+from viz.colours import GENERATED, noise_colours
+from viz.recording.panel import Panel, clocks, curve_view, floor_of, given, log_curve, log_floor_style
 
-TITLE = "Distance to the data (sliced Wasserstein)"
+TITLE = "W1 to the data: forward red, reverse blue, real grey"
 
 
 def log(rec: rr.RecordingStream, scene: Scene) -> None:
     """distance/SIDE for each process, and distance/floor."""
-    distance, (green, red) = given(scene.distance), noise_colours([0, 1])
+    distance, colours = given(scene.distance), {"forward": noise_colours(1), "reverse": GENERATED}
     for p in scene.processes:
-        colour = red if p.side == "forward" else green
-        values, time = distance.by_side[p.side], clocks(p.story, p.steps)
-        log_curve(rec, f"distance/{p.side}", p.side, values, time, colour)
-    ends = np.array([0, int(scene.processes[0].steps.max())])
-    log_curve(rec, "distance/floor", "floor: real to real", np.full(2, distance.floor), clocks(ends, ends), DATA)
+        log_curve(rec, f"distance/{p.side}", p.side, distance.by_side[p.side], clocks(scene, p), colours[p.side])
+    first = scene.processes[0]
+    ends, floor = first.steps[[0, -1]], np.tile(floor_of(distance.floors), 2)
+    log_floor_style(rec, "distance/floor")
+    columns = rr.Scalars.columns(scalars=floor).partition([3, 3])
+    rec.send_columns("distance/floor", indexes=clocks(scene, first, ends), columns=columns)
 
 
 def views(scene: Scene) -> list[rrb.View]:
@@ -30,7 +31,7 @@ def views(scene: Scene) -> list[rrb.View]:
 def now(scene: Scene, process: Process, step: int) -> str:
     distance = given(scene.distance)
     value = distance.by_side[process.side][abs(process.steps - step).argmin()]
-    return f"distance to the data {value:.3f} (between two real sets {distance.floor:.3f})"
+    return f"distance {value:.3f} (real to real {distance.floors.mean():.3f})"
 
 
 PANEL = Panel(lambda scene: scene.distance is not None, log, "curves", views, now=now)

@@ -22,11 +22,11 @@ def log(rec: rr.RecordingStream, scene: Scene) -> None:
     rec.log("reverse/guess", arrows(d).from_fields(**style), static=True)
     ends: dict[str, Any] = {"origins": where[known].reshape(-1, d), "vectors": (guess - where)[known].reshape(-1, d)}
     columns = arrows(d).columns(**ends).partition(np.where(known, k, 0))
-    rec.send_columns("reverse/guess", indexes=clocks(reverse.story, reverse.steps), columns=columns)
+    rec.send_columns("reverse/guess", indexes=clocks(scene, reverse), columns=columns)
 
 
 def words(scene: Scene) -> Words:
-    return Words(["White arrows: where the network believes the cyan samples will end (its guess of x_0)."])
+    return Words(["**White**: where the network believes they end."])
 
 
 PANEL = Panel(lambda scene: scene.guesses is not None and not scene.of_images, log, words=words)

@@ -5,7 +5,7 @@ import rerun as rr
 import rerun.blueprint as rrb
 from numpy.typing import NDArray
 
-from metrics.scene import Process, Scene
+from metrics.scene import Scene
 from viz.colours import LABEL
 from viz.image_grids import Grid, arranged, pixels, tiled
 from viz.recording.panel import NIGHT, Panel, Words, clocks
@@ -13,15 +13,15 @@ from viz.recording.panel import NIGHT, Panel, Words, clocks
 GAP_SHARE = 0.12  # of an image's side
 LETTER_SHARE = 0.3  # of an image's side: what is left free for each letter of a name
 NAMES = {"forward": "Forward: x_t, images to noise", "reverse": "x_t: from noise to images"}
-GUESS = "Guess of x_0: where the network believes x_t will end"
+GUESS = "x_0: the network's guess of the end"
 
 
 def log(rec: rr.RecordingStream, scene: Scene) -> None:
-    """SIDE/x_t and, where there are guesses, SIDE/x_0, on both clocks; the rows' names beside each."""
+    """SIDE/x_t and, where there are guesses, SIDE/x_0, on all clocks; the rows' names beside each."""
     process, grid = scene.processes[0], _grid(scene)
     films = {"x_t": process.states} | ({} if scene.guesses is None else {"x_0": scene.guesses[1]})
     for name, states in films.items():
-        _log_film(rec, f"{process.side}/{name}", process, _pictures(states, grid))
+        _log_film(rec, f"{process.side}/{name}", scene, _pictures(states, grid))
         if grid.names:
             _log_names(rec, f"{process.side}/{name}/names", scene)
 
@@ -49,14 +49,14 @@ def _pictures(states: NDArray, grid: Grid) -> NDArray[np.uint8]:
     return np.stack([tiled(some, grid.cells, _gap(*states.shape[-2:]), ground) for some in tiles])
 
 
-def _log_film(rec: rr.RecordingStream, entity: str, process: Process, pictures: NDArray[np.uint8]) -> None:
-    """One picture for each state, on both clocks."""
+def _log_film(rec: rr.RecordingStream, entity: str, scene: Scene, pictures: NDArray[np.uint8]) -> None:
+    """One picture for each state, on all clocks."""
     _, height, width, channels = pictures.shape
     model = rr.ColorModel.L if channels == 1 else rr.ColorModel.RGB
     style = rr.components.ImageFormat(width, height, color_model=model, channel_datatype=rr.ChannelDatatype.U8)
     rec.log(entity, rr.Image.from_fields(format=style, magnification_filter="nearest"), static=True)
     columns = rr.Image.columns(buffer=[picture.tobytes() for picture in pictures])
-    rec.send_columns(entity, indexes=clocks(process.story, process.steps), columns=columns)
+    rec.send_columns(entity, indexes=clocks(scene, scene.processes[0]), columns=columns)
 
 
 def _log_names(rec: rr.RecordingStream, entity: str, scene: Scene) -> None:
@@ -89,7 +89,8 @@ def words(scene: Scene) -> Words:
             "Early on, the guess is a blurred mean of all that is still possible. When does it make up its mind?",
             "Switch the clock from `step` to `t` and play: the images dissolve into noise again.",
         ]
-    return Words(sees + [scene.row_words] * (scene.labels is not None), tries)
+    rows = [f"{scene.row_words}, {scene.steered}." if scene.steered else f"{scene.row_words}."]
+    return Words(sees + rows * (scene.labels is not None), tries)
 
 
 PANEL = Panel(lambda scene: scene.of_images, log, views=views, words=words)

@@ -8,12 +8,10 @@ import rerun.blueprint as rrb
 
 from metrics.scene import Scene
 from viz.recording import distance, guess, images, loss, paths, points, schedule, score, texts
-from viz.recording.panel import Panel, stride, time_panel
+from viz.recording.panel import Panel, time_panel
 
 # in the order in which they stand, and in which the texts speak of them
 PANELS: list[Panel] = [row.PANEL for row in (points, images, guess, score, schedule, distance, loss, paths)]
-STATES_PER_S = 16
-IMAGES_LAST_S = 8  # a film of images: their states lie at very uneven distances
 
 
 def log_panels(rec: rr.RecordingStream, scene: Scene) -> None:
@@ -31,13 +29,9 @@ def blueprint(scene: Scene, panels: Sequence[Panel]) -> rrb.Blueprint:
         [view for panel in panels if panel.place == place for view in panel.views(scene)]
         for place in ("stage", "curves", "tabs")
     )
-    for view in stage:
-        for panel in panels:
-            view.visualizer_overrides.update(panel.overrides)
-    rows: list[Any] = [rrb.Horizontal(*stage), *([rrb.Horizontal(*curves)] if curves else [])]
+    rows: list[Any] = [rrb.Horizontal(*stage, name="Processes")]
+    rows += [rrb.Horizontal(*curves, name="Curves")] if curves else []
     process = rrb.Vertical(*rows, row_shares=[5, 2][: len(rows)], name="Process")
-    main = rrb.Tabs(process, *tabs, active_tab=0) if tabs else process
-    last = max(int(p.steps.max()) for p in scene.processes)
-    fps = last / IMAGES_LAST_S if scene.of_images else STATES_PER_S * stride(scene)
-    whole = rrb.Horizontal(main, texts.view(), column_shares=[4, 1])
-    return rrb.Blueprint(whole, time_panel("step", fps), collapse_panels=True)
+    main = rrb.Tabs(process, *tabs, active_tab=0, name="Pictures") if tabs else process
+    whole = rrb.Horizontal(main, texts.view(), column_shares=[7, 2], name="moonwalk")
+    return rrb.Blueprint(whole, time_panel("time"), collapse_panels=True)

@@ -20,8 +20,8 @@ def log(rec: rr.RecordingStream, scene: Scene) -> None:
 
 def views(scene: Scene) -> list[rrb.View]:
     floor = given(scene.loss).floor
-    name = "Training loss" if floor is None else f"Training loss above the Bayes floor, {floor:.3f}"
+    name = "Training loss" if floor is None else f"Loss above its floor {floor:.3f}"
     return [rrb.BarChartView(origin="/loss", name=name, plot_legend=rrb.PlotLegend(visible=False))]
 
 
-PANEL = Panel(lambda scene: scene.loss is not None, log, "curves", views)
+PANEL = Panel(lambda scene: scene.loss is not None, log, "tabs", views)

@@ -1,6 +1,6 @@
 """What a panel of a recording is, and what panels share. A panel is one file with a PANEL, and its row in layout.py."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -8,11 +8,12 @@ import rerun as rr
 import rerun.blueprint as rrb
 from numpy.typing import ArrayLike, NDArray
 
-from metrics.scene import Process, Scene
+from metrics.scene import HELD_S, LASTS_S, Process, Scene
+from viz.colours import DATA
 
 T = TypeVar("T")
 NIGHT = (13, 16, 22)  # behind all pictures
-HELD = 0.08  # of the whole length: how long the last picture stays before the loop starts over
+HELD = HELD_S / LASTS_S  # of the whole length: how long the last picture stays before the loop starts over
 
 
 class Words(NamedTuple):
@@ -29,8 +30,7 @@ class Panel(NamedTuple):
     log: Callable[[rr.RecordingStream, Scene], None]  # sends its entities
     # where its own views stand, if it has any; what it logs below forward/ or reverse/ is drawn among the points
     place: Literal["stage", "curves", "tabs"] = "stage"
-    views: Callable[[Scene], list[rrb.View]] = lambda scene: []
-    overrides: Mapping[str, Any] = {}  # entity: how the views on the stage treat it
+    views: Callable[[Scene], Sequence[rrb.View | rrb.Container]] = lambda scene: []
     words: Callable[[Scene], Words] = lambda scene: Words([])
     now: Callable[[Scene, Process, int], str] | None = None  # a line on a process at the noise of so many forward steps
 
@@ -44,19 +44,28 @@ def given(value: T | None) -> T:
 # ---------------------------------------------------------------- clocks
 
 
-def clocks(story: NDArray, steps: NDArray) -> list[rr.TimeColumn]:
-    """The two clocks (rerun_viz.py), for the same rows."""
-    return [rr.TimeColumn("step", sequence=story), rr.TimeColumn("t", sequence=steps)]
+def hands(scene: Scene, process: Process, steps: NDArray | None = None) -> dict[str, NDArray]:
+    """Where the clocks (rerun_viz.py) stand at each state of a process, or at its states after these `steps`."""
+    steps = process.steps if steps is None else steps
+    return {"time": scene.seconds(process, steps), "step": np.abs(steps - process.steps[0]), "t": steps}
 
 
-def time_panel(timeline: str, fps: float, play_state: Literal["playing", "following"] = "playing") -> rrb.TimePanel:
+def clocks(scene: Scene, process: Process, steps: NDArray | None = None) -> list[rr.TimeColumn]:
+    """The same for rows that are sent."""
+    time, step, t = hands(scene, process, steps).values()
+    return [rr.TimeColumn("time", duration=time), rr.TimeColumn("step", sequence=step), rr.TimeColumn("t", sequence=t)]
+
+
+def time_panel(
+    timeline: str, fps: float | None = None, play_state: Literal["playing", "following"] = "playing"
+) -> rrb.TimePanel:
     loop = "all" if play_state == "playing" else "off"  # who loops cannot follow
     return rrb.TimePanel(state="collapsed", timeline=timeline, play_state=play_state, loop_mode=loop, fps=fps)
 
 
-def stride(scene: Scene) -> int:
-    """The most steps from one recorded state to the next."""
-    return max([1, *(int(np.diff(p.story).max()) for p in scene.processes if len(p.story) > 1)])
+def stride(process: Process) -> int:
+    """How many steps it is from one recorded state to the next, as a rule."""
+    return max(1, round(float(np.median(np.diff(process.story))))) if len(process.story) > 1 else 1
 
 
 # ---------------------------------------------------------------- points and arrows
@@ -72,7 +81,7 @@ def arrows(d: int) -> type[rr.Arrows2D] | type[rr.Arrows3D]:
 
 def arrow_radius(d: int, ui_points: float) -> Any:
     """In three dimensions only an arrow in the scene's own units gets a head of a fitting size."""
-    return rr.Radius.ui_points(ui_points) if d == 2 else ui_points / 40
+    return rr.Radius.ui_points(ui_points) if d == 2 else ui_points / 110
 
 
 def in_order(d: int, order: float) -> dict[str, Any]:
@@ -104,7 +113,18 @@ def log_curve(
     rec.send_columns(entity, indexes=time, columns=rr.Scalars.columns(scalars=values))
 
 
+def floor_of(floors: NDArray) -> NDArray:
+    """Mean and 90 % band of the distances between two real sets: (3,)."""
+    return np.array([floors.mean(), *np.quantile(floors, [0.05, 0.95])])
+
+
+def log_floor_style(rec: rr.RecordingStream, entity: str) -> None:
+    """Three lines, whose values are those of `floor_of`."""
+    names, widths = ["real to real: mean", "90 % of pairs: from", "90 % of pairs: to"], [1.8, 0.7, 0.7]
+    rec.log(entity, rr.SeriesLines(names=names, colors=[DATA] * 3, widths=widths), static=True)
+
+
 def curve_view(origin: str, name: str, highest: float) -> rrb.View:
-    """Curves from 0 to `highest`, with room for the legend above them."""
-    axis = rrb.ScalarAxis(range=(-0.03 * highest, 1.5 * highest))
-    return rrb.TimeSeriesView(origin=origin, name=name, plot_legend=rrb.PlotLegend("RightTop"), axis_y=axis)
+    """Curves from 0 to `highest`. Their colours stand in the name: a legend would hide what it explains."""
+    axis = rrb.ScalarAxis(range=(-0.03 * highest, 1.1 * highest))
+    return rrb.TimeSeriesView(origin=origin, name=name, plot_legend=rrb.PlotLegend(visible=False), axis_y=axis)

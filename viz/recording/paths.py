@@ -21,28 +21,28 @@ def log(rec: rr.RecordingStream, scene: Scene) -> None:
     """paths/SIDE/ways, data, label, and in now the points where they are now; for each process."""
     for process in scene.processes:
         aside = np.array([ASIDE[process.side], 0, 0], np.float32)
-        _log_paths(rec, process, aside)
+        _log_paths(rec, scene, process, aside)
         if scene.data is not None:
             ground = np.pad(scene.data[:GROUND], ((0, 0), (0, 1))) + aside
             cloud = rr.Points3D(ground, colors=DATA, radii=rr.Radius.ui_points(1.0))
             rec.log(f"paths/{process.side}/data", cloud, static=True)
 
 
-def _log_paths(rec: rr.RecordingStream, process: Process, aside: NDArray) -> None:
+def _log_paths(rec: rr.RecordingStream, scene: Scene, process: Process, aside: NDArray) -> None:
+    noise = scene.noise(process.steps)
     entity, total, states = f"paths/{process.side}", process.steps.max(), process.states[:, :PATHS]
     heights = np.broadcast_to(HEIGHT * process.steps[:, None, None] / total, (*states.shape[:2], 1))
     at = np.concatenate([states, heights], -1).astype(np.float32) + aside  # (S, paths, 3)
     knots = np.array(evenly(0, len(at) - 1, SLABS + 1))
     strips = np.stack([at[knots[:-1]], at[knots[1:]]], 2)  # (slabs, paths, 2, 3)
-    share = (process.steps[knots[:-1]] + process.steps[knots[1:]]) / 2 / total
-    colours = np.repeat(noise_colours(share), at.shape[1], 0)
+    colours = np.repeat(noise_colours((noise[knots[:-1]] + noise[knots[1:]]) / 2), at.shape[1], 0)
     ways = rr.LineStrips3D(strips.reshape(-1, 2, 3), colors=colours, radii=rr.Radius.ui_points(0.6))
     rec.log(f"{entity}/ways", ways, static=True)
 
     style = rr.Points3D.from_fields(colors=[GUESS], radii=rr.Radius.ui_points(3.0))
     rec.log(f"{entity}/now", style, static=True)
     positions = rr.Points3D.columns(positions=at.reshape(-1, 3)).partition([at.shape[1]] * len(at))
-    rec.send_columns(f"{entity}/now", indexes=clocks(process.story, process.steps), columns=positions)
+    rec.send_columns(f"{entity}/now", indexes=clocks(scene, process), columns=positions)
     top = aside + np.array([0, 0, HEIGHT + 0.7])
     rec.log(
         f"{entity}/label",
@@ -52,12 +52,12 @@ def _log_paths(rec: rr.RecordingStream, process: Process, aside: NDArray) -> Non
 
 
 def views(scene: Scene) -> list[rrb.View]:
-    options = {"origin": "/paths", "name": "Paths in space-time", "background": NIGHT, "line_grid": False}
+    options = {"origin": "/paths", "name": "Paths", "background": NIGHT, "line_grid": False}
     return [rrb.Spatial3DView(**options, eye_controls=eye([0, -12.5, 8], [0, 0, 3.6]))]
 
 
 def words(scene: Scene) -> Words:
-    return Words([], ["Open the tab *Paths in space-time* and drag it around."])
+    return Words([], ["Tab *Paths*: space and time. Drag it around."])
 
 
 PANEL = Panel(lambda scene: not scene.of_images and scene.dim == 2, log, "tabs", views, words=words)

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import rerun as rr
 import rerun.blueprint as rrb
+from numpy.typing import NDArray
 
-from metrics.scene import Scene
-from viz.recording.panel import HELD, Panel
+from metrics.scene import HELD_S, LASTS_S, Process, Scene
+from viz.recording.panel import HELD, Panel, hands
 
 MARKDOWN = "text/markdown"
 
@@ -18,32 +20,40 @@ def log(rec: rr.RecordingStream, scene: Scene, panels: Sequence[Panel]) -> None:
     """
     rec.log("about", rr.TextDocument(_about(scene, panels), media_type=MARKDOWN), static=True)
     rec.log("now", rr.TextDocument.from_fields(media_type=MARKDOWN), static=True)
-    for clock in ("step", "t"):
-        moments = sorted({int(m) for p in scene.processes for m in (p.story if clock == "step" else p.steps)})
-        texts = [_now(scene, panels, clock, moment) for moment in moments]
-        late = moments[-1] + max(1, round(HELD * moments[-1]))
-        index = rr.TimeColumn(clock, sequence=[*moments, late])
+    standing = [hands(scene, process) for process in scene.processes]
+    for clock in ("time", "step", "t"):
+        moments = sorted({moment for stood in standing for moment in stood[clock].tolist()})
+        late = moments[-1] + (HELD_S if clock == "time" else max(1, round(HELD * moments[-1])))
+        steps = [[_step(p, stood[clock], m) for p, stood in zip(scene.processes, standing)] for m in moments]
+        texts = [_now(scene, panels, clock, m, each) for m, each in zip(moments, steps)]
+        unit = "duration" if clock == "time" else "sequence"
+        index = rr.TimeColumn(clock, **{unit: [*moments, late]})
         rec.send_columns("now", indexes=[index], columns=rr.TextDocument.columns(text=[*texts, texts[-1]]))
+
+
+def _step(process: Process, stood: NDArray, moment: float) -> int:
+    """The forward steps of the state that a process shows at a moment: of those before it the last."""
+    order = np.argsort(stood, kind="stable")
+    return int(process.steps[order][max(0, np.searchsorted(stood[order], moment, "right") - 1)])
 
 
 def view() -> rrb.Container:
     now, about = rrb.TextDocumentView(origin="/now", name="Now"), rrb.TextDocumentView(origin="/about", name="About")
-    return rrb.Vertical(now, about, row_shares=[2, 3])
+    return rrb.Vertical(now, about, row_shares=[3, 5], name="Words")
 
 
 def _about(scene: Scene, panels: Sequence[Panel]) -> str:
     words = [panel.words(scene) for panel in panels]
     sees = [line for some in words for line in some.sees]
-    tries = [line for some in words for line in some.tries] + ["Space pauses the clock, the arrow keys step it."]
-    return "\n\n".join([*sees, "*Try this*"]) + "\n\n" + "\n".join(f"* {line}" for line in tries) + "\n"
+    tries = [line for some in words for line in some.tries] + ["Space pauses, the arrow keys step."]
+    return "\n".join(f"* {line}" for line in sees) + "\n\n*Try this*\n\n" + "\n".join(f"* {t}" for t in tries) + "\n"
 
 
-def _now(scene: Scene, panels: Sequence[Panel], clock: str, moment: int) -> str:
-    """Where each process stands when `clock` shows `moment`."""
+def _now(scene: Scene, panels: Sequence[Panel], clock: str, moment: float, steps: Sequence[int]) -> str:
+    """Where each process stands when `clock` shows `moment`: after steps[i] forward steps."""
     total = max(int(p.steps.max()) for p in scene.processes)
-    blocks = [f"## {clock} {moment} of {total}"]
-    for process in scene.processes:
-        step = total - moment if clock == "step" and process.side == "reverse" else moment
-        blocks.append(f"**{process.side}**, noise level: {step} forward steps")
-        blocks.append("\n".join(f"* {panel.now(scene, process, step)}" for panel in panels if panel.now))
+    blocks = [f"### {moment:.1f} s of {LASTS_S:.0f}" if clock == "time" else f"### {clock} {moment} of {total}"]
+    for process, step in zip(scene.processes, steps):
+        lines = [panel.now(scene, process, step) for panel in panels if panel.now]
+        blocks.append(f"**{process.side}**: {step} forward steps\n" + "".join(f"\n* {line}" for line in lines))
     return "\n\n".join(blocks)

@@ -8,8 +8,16 @@ import rerun.blueprint as rrb
 from numpy.typing import NDArray
 
 from viz.colours import DATA, GENERATED, LOSS, TRACKED, noise_colours
-from viz.recording.distance import TITLE as DISTANCE
-from viz.recording.panel import HELD, cloud_view, curve_view, in_order, points, time_panel
+from viz.recording.panel import (
+    HELD,
+    cloud_view,
+    curve_view,
+    floor_of,
+    in_order,
+    log_floor_style,
+    points,
+    time_panel,
+)
 from viz.recording.texts import MARKDOWN
 from viz.recording.texts import view as texts
 
@@ -18,7 +26,7 @@ TRACKED_ROWS = 12
 
 ABOUT = """**The same noise**, turned into samples again and again while the network learns.
 
-Dark red: the noise. Orange: what the network, with averaged weights, makes of it. Grey: real data.
+Dark red: the noise. Blue: what the network, with averaged weights, makes of it. Grey: real data.
 
 Cyan: some of the noise, and where it is carried.
 
@@ -33,13 +41,16 @@ Coordinates are normalised: mean 0 and standard deviation 1 over the data.
 
 
 class Snapshot(NamedTuple):
-    """The `number`-th samples (N, d), after `done` optimizer steps; distance, its floor, and the mean loss since."""
+    """The `number`-th samples (N, d), after `done` optimizer steps, their distance to the data, the mean loss since.
+
+    floors: distances between two real sets, (pairs,).
+    """
 
     number: int
     done: int
     points: NDArray
     distance: float
-    floor: float
+    floors: NDArray
     loss: float | None
 
 
@@ -56,7 +67,7 @@ def log_setting(rec: rr.RecordingStream, real: NDArray, x_T: NDArray) -> None:
     rec.log("about", rr.TextDocument(ABOUT, media_type=MARKDOWN), static=True)
     rec.log("loss/training", rr.SeriesLines(names="loss", colors=LOSS, widths=1.8), static=True)
     rec.log("distance/samples", rr.SeriesLines(names="samples", colors=GENERATED, widths=1.8), static=True)
-    rec.log("distance/floor", rr.SeriesLines(names="floor: real to real", colors=DATA, widths=1.8), static=True)
+    log_floor_style(rec, "distance/floor")
 
 
 def _blueprint(dim: int, play_state: Literal["playing", "following"]) -> rrb.Blueprint:
@@ -64,7 +75,7 @@ def _blueprint(dim: int, play_state: Literal["playing", "following"]) -> rrb.Blu
     view = cloud_view(dim, contents="/training/**", name="What the network makes of the same noise")
     curves = [
         rrb.TimeSeriesView(origin="/loss", name="Training loss", plot_legend=rrb.PlotLegend(visible=False)),
-        curve_view("/distance", DISTANCE, 0.3),
+        curve_view("/distance", "W1 to the data: samples blue, real grey", 0.4),
     ]
     side = rrb.Vertical(texts(), *curves, row_shares=[5, 2, 2])
     whole = rrb.Horizontal(view, side, column_shares=[2, 1])
@@ -97,7 +108,7 @@ def log_snapshot(rec: rr.RecordingStream, snapshot: Snapshot, x_T: NDArray) -> N
     strips, ways = rr.LineStrips2D if d == 2 else rr.LineStrips3D, np.stack([x_T[: len(some)], some], 1)
     rec.log("training/ways", strips(ways, colors=TRACKED, radii=rr.Radius.ui_points(0.7), **below))
     rec.log("distance/samples", rr.Scalars(snapshot.distance))
-    rec.log("distance/floor", rr.Scalars(snapshot.floor))
+    rec.log("distance/floor", rr.Scalars(floor_of(snapshot.floors)))
     rec.log("now", rr.TextDocument(_now(snapshot), media_type=MARKDOWN))
     if snapshot.loss is not None:  # the clock train_step has its own, finer rows
         rec.reset_time()
