@@ -49,8 +49,9 @@ class Guidance(NamedTuple):
 
 
 def alpha_bar(scheduler: NoiseScheduler) -> NDArray:
-    """alpha-bar after 0 .. T forward steps: (T + 1,), beginning with 1 for the clean data."""
-    return np.concatenate([[1.0], scheduler.alpha.square().numpy()])
+    """alpha-bar, the share of signal in the variance, after 0 .. T forward steps: (T + 1,), 1 for the clean data."""
+    signal, noise = scheduler.alpha.square(), scheduler.sigma.square()
+    return np.concatenate([[1.0], (signal / (signal + noise)).numpy()])
 
 
 def forward(scheduler: NoiseScheduler, data: NDArray, steps: Sequence[int], seed: int) -> Process:

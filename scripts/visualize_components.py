@@ -23,6 +23,7 @@ from runtime.network_parts import LACKS, Part, random_parts, stretched, trained_
 from runtime.trained import load
 from viz import components as draw
 from viz import stills as figures
+from viz import style
 
 NETWORKS = ("mhsa", "mhca", "down", "bottleneck", "upsample", "unet")
 PARTS = ("time", *NETWORKS, "mnist")
@@ -52,10 +53,13 @@ def main() -> None:
         metavar="FILE",
         help="of a model of images, or its run folder: trained weights instead of random ones",
     )
+    parser.add_argument("--figures", default="png", metavar="FORMATS", help="such as png,pdf; default: %(default)s")
+    parser.add_argument("--style", choices=style.STYLES, default="light", help="default: %(default)s")
     args = parser.parse_args()
+    style.use(args.style)
     try:
         for name, figure in pictures([p for p in PARTS if p not in args.skip], args):
-            print(figures.save(figure, args.outdir / name), flush=True)
+            print(figures.save(figure, args.outdir / name, args.figures.split(",")), flush=True)
     except (OSError, ValueError) as error:
         sys.exit(" ".join(str(error).split()))
 

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from viz.colours import TRACKED, hex_colour
 from viz.image_grids import pixels, tiled
 from viz.stills import BLUE, GREY
+from viz.style import paper
 
 # dark at 0, blue below and orange above, and brighter with the absolute value
 SIGNED = LinearSegmentedColormap.from_list("signed", ["#bfe1ff", "#2f6db5", "#15171c", "#d65831", "#ffe2b8"])
@@ -188,7 +189,7 @@ def image_grid(images: NDArray, names: Sequence[str], title: str, columns: int =
     cells = np.arange(-(-len(images) // columns) * columns).reshape(-1, columns)
     (rows, _), (height, width) = cells.shape, images.shape[2:]
     gap = max(2, height // 3)
-    whole = tiled(pixels(images), np.where(cells < len(images), cells, -1), gap, [255])
+    whole = tiled(pixels(images), np.where(cells < len(images), cells, -1), gap, [round(255 * to_rgb(paper())[0])])
     figure = Figure(figsize=(columns + 1.6, 0.95 * rows + 1.4), layout="constrained")
     ax = figure.subplots()
     drawn = ax.imshow(whole / 255, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
@@ -211,8 +212,8 @@ def label_histogram(counts: Mapping[str, int], title: str) -> Figure:
     figure = Figure(figsize=(max(6, 0.9 * len(counts)), 4.2), layout="constrained")
     ax = figure.subplots()
     bars = ax.bar(list(counts), list(counts.values()), color=BLUE)
-    on_white = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-    ax.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize="small", bbox=on_white)
+    on_paper = {"facecolor": paper(), "edgecolor": "none", "pad": 1}
+    ax.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize="small", bbox=on_paper)
     even = sum(counts.values()) / len(counts)
     ax.axhline(even, color=GREY, linestyle=":", zorder=0, label=f"equally many of each: {even:,.0f}")
     ax.set(xlabel="label (name of the folder)", ylabel="number of images", title=title)
