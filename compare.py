@@ -12,12 +12,13 @@ from runtime import checkpoint
 from runtime import device as devices
 from runtime.trained import load
 from viz import compare as pictures
-from viz import stills
+from viz import stills, style
 
 
 @command("compare")
 def main(o: Compare, run_folder: Path) -> None:
     """Sample by every sampler from the same noise; save table, compare.json, pictures and recording in `run_folder`."""
+    style.use(o.style)
     path = Path(o.checkpoint) if o.checkpoint else checkpoint.newest()
     trained = load(path, devices.choose(o.device), o.precision)
     devices.use_threads(o.threads, trained.of_images)
@@ -29,10 +30,10 @@ def main(o: Compare, run_folder: Path) -> None:
     facts = {"checkpoint": str(path), "num_samples": count, "seed": o.seed}
     comparison.save_numbers(run_folder / "compare.json", found, **facts)
     print(comparison.table(found))
-    print(f"picture:    {stills.save(pictures.sheet(found), run_folder / 'compare.png')}")
+    print(f"picture:    {stills.save(pictures.sheet(found), run_folder / 'compare.png', o.figures)}")
     if found.flow:
         print(comparison.flow_table(found.flow))
-        print(f"picture:    {stills.save(pictures.flow_map(found.flow), run_folder / 'flow_map.png')}")
+        print(f"picture:    {stills.save(pictures.flow_map(found.flow), run_folder / 'flow_map.png', o.figures)}")
     if not o.rerun:
         return
     if not trained.of_images and trained.dims not in ((2,), (3,)):

@@ -15,6 +15,7 @@ from metrics.report import score_fields, write_report
 from runtime import checkpoint
 from runtime import device as devices
 from runtime.trained import load
+from viz import style
 from viz.evaluation import save_pictures
 
 DEFAULTS = SAMPLING_DEFAULTS["evaluate"]
@@ -26,6 +27,7 @@ def main(o: Evaluate, run_folder: Path) -> float:
 
     Returns the first figure of the table, for sweepers: of points the classifier's accuracy, of images the FD.
     """
+    style.use(o.style)
     result = of_file(o, o.samples, run_folder) if o.samples else of_checkpoint(o, run_folder)
     print(f"  pictures and metrics.json in {run_folder}")
     return next(iter(result["figures"].values()))["value"]
@@ -38,7 +40,7 @@ def of_file(o: Evaluate, samples: str, run_folder: Path) -> dict:
     most = o.num_samples or DEFAULTS[kind].num_samples
     evaluation, unseen = evaluate_file(samples, asdict(o.dataset), most, o.seed)
     print(f"{len(evaluation.samples):,} samples of {samples}, compared with {o.dataset.name}")
-    save_pictures(run_folder, evaluation, real_rows(unseen, len(evaluation.samples), o.seed))
+    save_pictures(run_folder, evaluation, real_rows(unseen, len(evaluation.samples), o.seed), formats=o.figures)
     return write_report(run_folder, evaluation, unseen, seed=o.seed, samples=samples)
 
 
@@ -53,7 +55,7 @@ def of_checkpoint(o: Evaluate, run_folder: Path) -> dict:
     print(f"checkpoint {path}, {most:,} samples")
     evaluation = evaluate_model(trained, train, unseen, num_samples=most, seed=o.seed, sampling=sampling)
     real, history = real_rows(unseen, most, o.seed), read_excess(checkpoint.folder_of(path))
-    save_pictures(run_folder, evaluation, real, score_fields(trained, unseen), history)
+    save_pictures(run_folder, evaluation, real, score_fields(trained, unseen), history, o.figures)
     facts = {"seed": o.seed, "checkpoint": str(path), "num_samples": most, **sampling}
     return write_report(run_folder, evaluation, unseen, **facts)
 

@@ -20,7 +20,7 @@ from runtime.trained import Trained, load
 from runtime.whole_file import whole_file
 from sampler import timesteps_of
 from schedule import CLEAN, step_of
-from viz import films, image_grids, stills
+from viz import films, image_grids, stills, style
 from viz import steering as steering_pictures
 
 
@@ -31,6 +31,7 @@ def main(o: Inference, run_folder: Path) -> None:
     trained = load(path, devices.choose(o.device), o.precision)
     devices.use_threads(o.threads, trained.of_images)
     print(f"checkpoint: {path}")
+    style.use(o.style)
     if o.observe or o.guidance_sheet:
         steered(o, trained, run_folder)
         return
@@ -53,7 +54,7 @@ def main(o: Inference, run_folder: Path) -> None:
     # ------------------------------------------------------------ what is saved of it
     asked = None if labels is None else labels.numpy()
     guidance = replay.Guidance(*(sampling[name] for name in replay.Guidance._fields))
-    save_samples(run_folder, trained, samples, asked, o.seed, guidance.words)
+    save_samples(run_folder, trained, samples, asked, o, guidance.words)
     if not (o.rerun or o.save_trajectory or film != "none"):
         return
     if trained.dims not in ((2,), (3,)) and not trained.of_images:
@@ -73,7 +74,7 @@ def main(o: Inference, run_folder: Path) -> None:
 
 
 def save_samples(
-    folder: Path, trained: Trained, samples: NDArray, labels: NDArray | None, seed: int, steered: str
+    folder: Path, trained: Trained, samples: NDArray, labels: NDArray | None, o: Inference, steered: str
 ) -> None:
     """samples.npy, in data units; labels.npy where there are any; samples.png: of points beside real ones."""
     samples = trained.data_units(torch.from_numpy(samples)).numpy()
@@ -82,13 +83,13 @@ def save_samples(
         sheet = image_grids.samples(samples, labels, trained.classes, steered)
     else:
         asked = None if labels is None else np.unique(labels)
-        real, _ = replay.real_sets(trained.config["dataset"], len(samples), seed, asked)
+        real, _ = replay.real_sets(trained.config["dataset"], len(samples), o.seed, asked)
         sheet = stills.samples(samples, real.points, labels, real.labels, trained.classes, steered)
     for name, array in (("samples", samples), ("labels", labels)):
         if array is not None:
             save_array(folder / f"{name}.npy", array)
     print(f"samples:    {folder / 'samples.npy'}")
-    print(f"picture:    {stills.save(sheet, folder / 'samples.png')}")
+    print(f"picture:    {stills.save(sheet, folder / 'samples.png', o.figures)}")
 
 
 def save_array(path: Path, array: NDArray) -> None:
@@ -110,18 +111,20 @@ def steered(o: Inference, trained: Trained, run_folder: Path) -> None:
         sheet = steering.guidance_sheet(trained, count, o.seed, o.guidance_interval)
         picture = steering_pictures.guidance(sheet)
         print(steering.guidance_table(sheet))
-        print(f"picture:    {stills.save(picture, run_folder / 'guidance.png')}")
+        print(f"picture:    {stills.save(picture, run_folder / 'guidance.png', o.figures)}")
     elif trained.of_images:
         found = steering.inpaint(trained, str(o.observe), o.observe_noise, o.observe_method, o.observe_image, o.seed)
         save_array(run_folder / "samples.npy", found.samples)
         print(f"samples:    {run_folder / 'samples.npy'}")
-        print(f"picture:    {stills.save(steering_pictures.inpainting(found), run_folder / 'inpainting.png')}")
+        picture = steering_pictures.inpainting(found)
+        print(f"picture:    {stills.save(picture, run_folder / 'inpainting.png', o.figures)}")
     else:
         found = steering.posteriors(trained, str(o.observe), o.observe_noise, o.observe_method, count, o.seed)
         save_array(run_folder / "samples.npy", found.samples)
         print(steering.posterior_table(found))
         print(f"samples:    {run_folder / 'samples.npy'}, by {found.method} and the network")
-        print(f"picture:    {stills.save(steering_pictures.posterior(found), run_folder / 'posterior.png')}")
+        picture = steering_pictures.posterior(found)
+        print(f"picture:    {stills.save(picture, run_folder / 'posterior.png', o.figures)}")
 
 
 if __name__ == "__main__":

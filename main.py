@@ -21,7 +21,7 @@ from metrics import replay
 from metrics.forward import measured_statistics, theoretical_statistics
 from metrics.scene import checked_rows, clock, evenly_on
 from schedule import SCHEDULES, NoiseScheduler, evenly, make_scheduler, t_of
-from viz import films, image_grids, stills
+from viz import films, image_grids, stills, style
 
 IMAGES, STRIPS = 64, 5  # images shown at most, and those of them in forward.png
 
@@ -30,10 +30,12 @@ IMAGES, STRIPS = 64, 5  # images shown at most, and those of them in forward.png
 def main(o: Main, run_folder: Path) -> None:
     """Points or images turn into noise, step by step: as a recording and as stills in `run_folder`.
 
-    The stills of points come with save_plots; a strip of images always.
+    The stills of points come with save_plots; a strip of images always. Those of images go into a folder of their own.
     """
     of_images = o.dataset.name in IMAGE_DATASETS
     films.check_options(o.animation or "none", of_images, o.track_samples, o.save_trajectory)
+    folder = run_folder / "images" if of_images else run_folder
+    style.use(o.style)
     scheduler = make_scheduler(o.schedule, o.num_timesteps, o.beta_start, o.beta_end, o.zero_snr)
     count, make = o.num_samples, make_dataset
     if of_images:
@@ -46,23 +48,23 @@ def main(o: Main, run_folder: Path) -> None:
 
     clean = data[:][0].numpy()
     if o.save_plots or of_images:
-        print(stills.save(strip(scheduler, clean, o.seed), run_folder / "forward.png"))
+        print(stills.save(strip(scheduler, clean, o.seed), folder / "forward.png", o.figures))
     if o.save_plots:
-        save_schedule(run_folder, scheduler, data, o.seed)
+        save_schedule(folder, scheduler, data, o.seed, o.figures)
     if o.compare_schedules:
-        print(stills.save(comparison(clean, o.num_timesteps, o.seed), run_folder / "schedules.png"))
+        print(stills.save(comparison(clean, o.num_timesteps, o.seed), folder / "schedules.png", o.figures))
     if not (o.rerun or o.save_trajectory or o.animation != "none"):
         return
     if not of_images and clean.shape[1] not in (2, 3):
         print(f"recording: none, because it shows points of 2 or 3 coordinates, not of {clean.shape[1]}")
         return
     scene = replay.of_forward(scheduler, clean, o.viz_steps, o.seed)
-    films.save(scene, run_folder, o.animation or "none", o.save_trajectory)
+    films.save(scene, folder, o.animation or "none", o.save_trajectory)
     if o.rerun:
         from rerun_viz import log_scene  # rerun takes a second to import, and may not be wanted
         from viz.viewer import recording
 
-        with recording("moonwalk forward", run_folder / "forward.rrd", o.viewer, port=o.port) as rec:
+        with recording("moonwalk forward", folder / "forward.rrd", o.viewer, port=o.port) as rec:
             log_scene(scene, tracked, rec=rec)
 
 
@@ -76,17 +78,17 @@ def strip(scheduler: NoiseScheduler, clean: NDArray, seed: int) -> stills.Figure
     return stills.forward_strip([*states], steps, np.sqrt(1 - alpha_bar[steps]))
 
 
-def save_schedule(folder: Path, scheduler: NoiseScheduler, data: DataSet, seed: int) -> None:
+def save_schedule(folder: Path, scheduler: NoiseScheduler, data: DataSet, seed: int, formats: list[str]) -> None:
     """schedule.png and, of points, statistics.png: the schedule, and what it does, measured against theory."""
     fresh = np.array([scheduler.stride(t - 1, t)[1] ** 2 for t in range(scheduler.num_timesteps)])
     sheet = stills.schedule(scheduler.alpha.numpy(), scheduler.sigma.numpy(), fresh)
-    print(stills.save(sheet, folder / "schedule.png"))
+    print(stills.save(sheet, folder / "schedule.png", formats))
     if isinstance(data, PointSet):
         steps = evenly(0, scheduler.num_timesteps, 41)
         states = replay.forward(scheduler, data.points, steps, seed).states[1:]
         theory = theoretical_statistics(data.points, data.mixture, scheduler, [t_of(k) for k in steps[1:]], seed)
         sheet = stills.forward_statistics(np.array(steps[1:]), measured_statistics(data.points, states), theory)
-        print(stills.save(sheet, folder / "statistics.png"))
+        print(stills.save(sheet, folder / "statistics.png", formats))
 
 
 def comparison(clean: NDArray, num_timesteps: int, seed: int) -> stills.Figure:

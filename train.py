@@ -1,6 +1,6 @@
 """Train an epsilon-network: `python train.py`, `python train.py --model linear --num-epochs 50`."""
 
-from conf.entry import command, typed_options  # answers --help before what follows takes its seconds
+from conf.entry import command, sweep_folder, typed_options  # answers --help before what follows takes its seconds
 
 # isort: split
 import math
@@ -32,14 +32,17 @@ from runtime.resume import Learner
 from runtime.run_folder import taken
 from runtime.trained import Trained, build
 from runtime.watchers import watched
-from viz import learning, stills
-from viz.evaluation import save_pictures
+from viz import style
+from viz.evaluation import save_losses, save_pictures, save_sweep
 
 
 @command("train")
 def main(options: Train, run_folder: Path) -> float:
     """One training run in its own folder. Returns the last mean loss, for sweepers."""
-    return begin_or_resume(options, run_folder, typed_options())["loss"]
+    style.use(options.style)
+    figures = begin_or_resume(options, run_folder, typed_options())
+    save_sweep(sweep_folder(), options.figures)
+    return figures["loss"]
 
 
 def begin_or_resume(options: Train, run_folder: Path, typed: set[str]) -> dict[str, Any]:
@@ -54,7 +57,6 @@ def begin_or_resume(options: Train, run_folder: Path, typed: set[str]) -> dict[s
 
 def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | None = None) -> dict[str, Any]:
     """Train as the options say, from the checkpoint `state` on; save all in `run_folder`, return the figures.
-
     A recording, where one is asked for, ends with `stack`; a web page lasts until Ctrl-C.
     """
     images, device = preflight.check_options(asdict(o)), devices.choose(o.device)
@@ -124,8 +126,8 @@ def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
 
 def report(o: Train, run_folder: Path, trained: Trained, data: DataSet, unseen: DataSet, end: Moment) -> dict[str, Any]:
     """The evaluation of a finished training, its pictures, metrics.json and a summary."""
-    losses, over, name = read_losses(run_folder), read_excess(run_folder), run_folder.name
-    stills.save(learning.losses({name: losses}, {name: over} if over else {}), run_folder / "loss.png")
+    losses, over = read_losses(run_folder), read_excess(run_folder)
+    save_losses(run_folder / "loss.png", {run_folder.name: run_folder}, o.figures)
     loss = float(losses["loss"][-max(1, len(losses["loss"]) // 20) :].mean())
     figures = {"steps": end.done, "seconds": end.seconds, "cpu_seconds": end.cpu_seconds, "loss": loss}
     parameters, clock, evaluation = sum(p.numel() for p in trained.net.parameters()), time.perf_counter(), None
@@ -139,7 +141,7 @@ def report(o: Train, run_folder: Path, trained: Trained, data: DataSet, unseen: 
         sampling = trained.sampling(SAMPLING_DEFAULTS["evaluate"][trained.kind]._asdict())
         evaluation = evaluate_model(trained, data, unseen, num_samples=o.eval_samples, seed=o.seed, sampling=sampling)
         real, fields = real_rows(unseen, o.eval_samples, o.seed), score_fields(trained, unseen)
-        save_pictures(run_folder, evaluation, real, fields, over)
+        save_pictures(run_folder, evaluation, real, fields, over, o.figures)
         print(f"  evaluated in {time.perf_counter() - clock:.1f} s; pictures and metrics.json in the run folder")
     return write_report(run_folder, evaluation, unseen, **figures)
 

@@ -28,6 +28,7 @@ from conf.choices import (
     meanings,
 )
 from conf.option import option
+from conf.pictures import Pictures
 from conf.recording import Recording, Viewing
 
 free = partial(option, may_change=True)  # a training may be resumed with another value
@@ -247,12 +248,12 @@ class Watching:
 
 
 @dataclass
-class Train(Machine, Watching, Run, Evaluation, Training, Process, Network, Data):
+class Train(Machine, Pictures, Watching, Run, Evaluation, Training, Process, Network, Data):
     """Train a denoising network, then sample with it and evaluate the samples."""
 
 
 @dataclass
-class Inference(Machine, Recording, Steering, Labels, Sampling):
+class Inference(Machine, Pictures, Recording, Steering, Labels, Sampling):
     """Sample from a checkpoint and show the learned reverse process."""
 
     viz_steps: int = option(100, "states recorded, at most: even in log-SNR, with the first and the last", low=2)
@@ -264,7 +265,7 @@ class Inference(Machine, Recording, Steering, Labels, Sampling):
 
 
 @dataclass
-class Main(Seeded, Recording, Process, Data):
+class Main(Seeded, Pictures, Recording, Process, Data):
     """Show the forward process: how clean points or images turn into noise.
 
     --train-ddpm-model, as in older guides, trains instead: see `python train.py --help`.
@@ -278,7 +279,7 @@ class Main(Seeded, Recording, Process, Data):
 
 
 @dataclass
-class Evaluate(Machine, Sampling):
+class Evaluate(Machine, Pictures, Sampling):
     """Measure how good a checkpoint or a file of samples is: every metric beside its floor."""
 
     samples: str | None = option(
@@ -292,7 +293,7 @@ class Evaluate(Machine, Sampling):
 
 
 @dataclass
-class Compare(Machine, Viewing):
+class Compare(Machine, Pictures, Viewing):
     """Compare samplers at equal numbers of network evaluations, from the same noise: distances, pictures, paths."""
 
     checkpoint: str | None = option(None, "a checkpoint or its run folder; default: the newest one")

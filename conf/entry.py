@@ -126,6 +126,12 @@ def typed_options() -> set[str]:
     return {word.split("=")[0] for word in HydraConfig.get().overrides.task}
 
 
+def sweep_folder() -> Path | None:
+    """The folder that holds all runs of a sweep; None where this is no sweep."""
+    config = HydraConfig.get()
+    return _short(config.sweep.dir) if config.mode is RunMode.MULTIRUN else None
+
+
 def _short(folder: str) -> Path:
     """Relative to where the person stands, if it is below."""
     path = Path(folder)

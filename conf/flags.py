@@ -29,6 +29,7 @@ DDPM_MODEL = {"dataset": "mnist", "model": "unet"}
 NEGATIVE_NUMBER = re.compile(r"-\.?\d")
 OPTIONS = {f.name: f for command in COMMANDS.values() for f in fields(command) if f.name not in GROUPS}
 SWITCHES = {name for name, f in OPTIONS.items() if f.type is bool}
+LISTS = {name for name, f in OPTIONS.items() if f.type == list[str]}  # whose commas are no sweep
 
 
 def to_overrides(argv: Sequence[str]) -> list[str]:
@@ -85,6 +86,8 @@ def _quoted(name: str, value: str) -> str:
     if not name.lstrip("+").startswith("hydra"):
         name = name.lstrip("+")  # every option exists: there is none to add
     name = ALIASES.get(name, name)
+    if name in LISTS and not value.startswith("["):
+        value = f"[{value}]"
     if name in GROUPS and value in ("", "null"):
         raise ValueError(f"{name}= needs one of {', '.join(GROUPS[name])}")
     if (head := name.split(".")[0]) != name and head in OPTIONS:

@@ -59,7 +59,7 @@ def check(options: Any, prefix: str = "") -> None:
 
 def _allows(limits: Mapping[str, Any], value: object) -> bool:
     if limits["choices"]:
-        return value in limits["choices"]
+        return bool(value) and all(v in limits["choices"] for v in (value if isinstance(value, list) else [value]))
     if not isinstance(value, int | float):
         return True
     return math.isfinite(value) and (

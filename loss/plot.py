@@ -6,9 +6,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows loss/
 
-from loss.log import NAME, read_excess, read_losses
+from loss.log import NAME
 from runtime.checkpoint import FOLDERS, newest_first
-from viz import learning, stills
+from viz import style
+from viz.evaluation import save_losses
 
 OF_SEVERAL = "outputs/losses.png"  # no run's own picture
 
@@ -26,13 +27,13 @@ def main() -> None:
     parser.add_argument("runs", nargs="*", metavar="RUN", help="run folders; default: the newest")
     default = f"loss.png in the run folder; of several runs {OF_SEVERAL}"
     parser.add_argument("--out", metavar="FILE", help=f"the picture; default: {default}")
+    parser.add_argument("--style", choices=style.STYLES, default="light", help="default: %(default)s")
     args = parser.parse_args()
     try:
         runs = [Path(run) for run in args.runs] or [newest_run()]
-        excesses = {str(run): e for run in runs if (e := read_excess(run))}
-        picture = learning.losses({str(run): read_losses(run) for run in runs}, excesses)
         default = runs[0] / "loss.png" if len(runs) == 1 else OF_SEVERAL
-        print(stills.save(picture, args.out or default))
+        style.use(args.style)
+        print(save_losses(args.out or default, {str(run): run for run in runs}))
     except (OSError, ValueError) as error:
         sys.exit(str(error))
 

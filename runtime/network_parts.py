@@ -1,7 +1,7 @@
 """Parts of networks for images and their inputs: with random weights, or taken from a trained network."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,15 @@ SEED = 0
 SIDE, CHANNELS, COND = 32, 16, 64  # of the blocks with random weights
 POSITIONS, WIDTH, CONTEXT, CONTEXT_WIDTH = 16, 64, 6, 48  # of the attention with random weights
 UNET_T = 10
+# of a part that is not trained: what is random, and what it is given
+RANDOM = {
+    "mhsa": "random weights; tokens: embeddings of t = 0 .. 15",
+    "mhca": "random weights and context; queries: embeddings of t = 0 .. 15",
+    "down": "random weights and condition; input: a gradient",
+    "bottleneck": "random weights and condition; input: a gradient",
+    "upsample": "random weights and condition; input: gradients",
+    "unet": "random weights; input: a gradient",
+}
 # what to print when a trained network lacks a part
 LACKS = {
     "mhsa": "no self-attention (of two heads or more) at its lowest resolution",
@@ -47,6 +56,14 @@ class Part:
     context: list[str] = field(default_factory=list)
     x_0: Tensor | None = None
 
+    def on_gradient(self) -> "Part":
+        """The same module with a simple gradient in place of each map that it is given."""
+        given = tuple(
+            gradient(*x.shape[1:]).to(x) if x is not None and x.ndim == 4 else None if x is None else x[:1]
+            for x in self.given
+        )
+        return replace(self, given=given, image=None)
+
     @torch.no_grad()
     def weights(self, causal: bool = False) -> Tensor:
         """Attention weights (heads, N, M) of the first image."""
@@ -67,18 +84,18 @@ def random_parts(device: torch.device) -> dict[str, Part]:
     torch.manual_seed(integer_seed(SEED, "weights"))
     tokens = 3 * time_embedding(torch.arange(POSITIONS), WIDTH)[None]  # similar for neighbours, so that patterns appear
     context, cond = torch.randn(1, CONTEXT, CONTEXT_WIDTH), torch.randn(1, COND)
-    fine, coarse = gradient(CHANNELS, SIDE), gradient(2 * CHANNELS, SIDE // 2)
+    fine, coarse = gradient(CHANNELS, SIDE, SIDE), gradient(2 * CHANNELS, SIDE // 2, SIDE // 2)
     parts = {
         "mhsa": (MultiHeadSelfAttention(WIDTH, 2), tokens),
         "mhca": (MultiHeadCrossAttention(WIDTH, CONTEXT_WIDTH, 2), tokens, context),
         "down": (DownSamplingBlock(CHANNELS, 2 * CHANNELS, COND), fine, cond),
         "bottleneck": (BottleNeck(2 * CHANNELS, COND), coarse, cond),
         "upsample": (UpSamplingBlock(2 * CHANNELS, CHANNELS, COND), coarse, fine, cond),
-        "unet": (UNet((3, 32, 32), 1000, channels=(32, 64)), gradient(3, 32), torch.tensor(UNET_T)),
+        "unet": (UNet((3, 32, 32), 1000, channels=(32, 64)), gradient(3, 32, 32), torch.tensor(UNET_T)),
     }
     names = [f"token {i + 1}" for i in range(CONTEXT)]
     return {
-        name: Part(stirred(module).to(device), tuple(g.to(device) for g in given), context=names)
+        name: Part(stirred(module).to(device), tuple(g.to(device) for g in given), RANDOM[name], context=names)
         for name, (module, *given) in parts.items()
     }
 
@@ -91,10 +108,10 @@ def stirred(net: nn.Module) -> nn.Module:
     return net
 
 
-def gradient(channels: int, side: int) -> Tensor:
-    """Ramps from -1 to 1, (1, channels, side, side): the first rises to the right, the others in other directions."""
+def gradient(channels: int, height: int, width: int) -> Tensor:
+    """Ramps from -1 to 1, (1, channels, height, width): the first rises to the right, others elsewhere."""
     angles = 2 * math.pi * torch.arange(channels)[:, None, None] / channels
-    down, right = torch.meshgrid(*[torch.linspace(-1, 1, side)] * 2, indexing="ij")
+    down, right = torch.meshgrid(torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij")
     ramps = angles.cos() * right + angles.sin() * down
     return (ramps / ramps.abs().amax((1, 2), keepdim=True))[None]
 
@@ -185,11 +202,11 @@ def noised(scheduler: NoiseScheduler, x_0: Tensor, t: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _whole(trained: Trained, x_0: Tensor, label: Tensor | None) -> Part:
-    """The network on one image at four levels of noise, with its predictions of x_0."""
+    """The network on a gradient and on one image at four levels of noise, with its predictions of x_0."""
     last, device = trained.scheduler.num_timesteps - 1, x_0.device
     t = torch.tensor([min(UNET_T, last), last // 4, last // 2, 3 * last // 4], device=device)
-    x_t = noised(trained.scheduler, x_0.expand(4, -1, -1, -1), t)
-    label = None if label is None else label.expand(4)
+    x_t = torch.cat([gradient(*x_0.shape[1:]).to(x_0), noised(trained.scheduler, x_0.expand(4, -1, -1, -1), t)])
+    t, label = torch.cat([t[:1], t]), None if label is None else label.expand(5)
     predicted = trained.denoise()(x_t, t, label).x_0
     origin = f"trained weights, {_condition(trained, label)}the output is {trained.config['model']['prediction']}"
     return Part(trained.net, (x_t, t, label), origin, x_0=predicted.cpu())

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 
 import torch
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from images import MNIST_ROOT
 from images.files import list_images, read_images
@@ -23,10 +24,11 @@ from runtime.network_parts import LACKS, Part, random_parts, stretched, trained_
 from runtime.trained import load
 from viz import components as draw
 from viz import stills as figures
+from viz import style
 
 NETWORKS = ("mhsa", "mhca", "down", "bottleneck", "upsample", "unet")
 PARTS = ("time", *NETWORKS, "mnist")
-TIMESTEPS, DIM, FIRST = (0, 1, 10, 100), 320, 64
+TIMESTEPS, ALL_STEPS, DIM, FIRST = (0, 1, 10, 100), 1000, 320, 64
 GRID = 50  # images
 BLOCKS = {
     "down": ("downsample_block", "downsampling block: residual blocks, attention, stride-2 convolution"),
@@ -52,10 +54,13 @@ def main() -> None:
         metavar="FILE",
         help="of a model of images, or its run folder: trained weights instead of random ones",
     )
+    parser.add_argument("--figures", default="png", metavar="FORMATS", help="such as png,pdf; default: %(default)s")
+    parser.add_argument("--style", choices=style.STYLES, default="light", help="default: %(default)s")
     args = parser.parse_args()
+    style.use(args.style)
     try:
         for name, figure in pictures([p for p in PARTS if p not in args.skip], args):
-            print(figures.save(figure, args.outdir / name), flush=True)
+            print(figures.save(figure, args.outdir / name, args.figures.split(",")), flush=True)
     except (OSError, ValueError) as error:
         sys.exit(" ".join(str(error).split()))
 
@@ -103,8 +108,9 @@ def network_parts(names: list[str], device: torch.device, checkpoint: str | None
 
 
 def of_time(device: torch.device) -> Pictures:
-    embedding = time_embedding(torch.tensor(TIMESTEPS, device=device), DIM).cpu().numpy()
-    yield "time_embedding_heatmap.png", draw.time_embedding_heatmap(embedding, TIMESTEPS)
+    every = time_embedding(torch.arange(ALL_STEPS, device=device), DIM).cpu().numpy()
+    embedding = every[list(TIMESTEPS)]
+    yield "time_embedding_heatmap.png", draw.time_embedding_heatmap(embedding, TIMESTEPS, every)
     first = draw.time_embedding_lines(embedding[:, :FIRST], TIMESTEPS, frequencies(DIM)[:FIRST].numpy())
     yield f"time_embedding_first{FIRST}.png", first
 
@@ -112,35 +118,40 @@ def of_time(device: torch.device) -> Pictures:
 def of_self_attention(name: str, part: Part) -> Pictures:
     weights, causal = part.weights().numpy(), part.weights(causal=True).numpy()
     for head in (0, 1):
-        title = f"self-attention, head {head} of {len(weights)} ({part.origin})"
+        title = f"self-attention, head {head} of {len(weights)}\n({part.origin})"
         yield f"{name}_head{head}.png", draw.self_attention(weights[head], causal[head], title, part.image, part.grid)
 
 
 def of_cross_attention(name: str, part: Part) -> Pictures:
     weights = part.weights().numpy()
     for head in (0, 1):
-        title = f"cross-attention, head {head} of {len(weights)} ({part.origin})"
+        title = f"cross-attention, head {head} of {len(weights)}\n({part.origin})"
         figure = draw.cross_attention(weights[head], part.context, title, part.image, part.grid)
         yield f"{name}_head{head}.png", figure
 
 
 def of_block(name: str, part: Part) -> Pictures:
     file, title = BLOCKS[name]
+    rows = [_maps(name, part.on_gradient())]
+    if part.image is not None:  # of a trained network also what it makes of a real input
+        rows.append([*_maps(name, part), (draw.GIVEN, part.image)])
+    yield f"{file}_channel0.png", draw.feature_maps(rows, f"{title}\n({part.origin})")
+
+
+def _maps(name: str, part: Part) -> list[tuple[str, NDArray]]:
+    """Channel 0 of what a block is given and of what it makes of that."""
     maps = zip(("input", "skip") if name == "upsample" else ("input",), part.given)
     batches = [(what, x.cpu()) for what, x in maps if x is not None] + [("output", part.output())]
-    named = [(f"{what}, channel 0 of {len(x[0])}: {x.shape[2]}x{x.shape[3]}", x[0, 0].numpy()) for what, x in batches]
-    if part.image is not None:
-        named.insert(0, (draw.GIVEN, part.image))
-    yield f"{file}_channel0.png", draw.feature_maps(named, f"{title} ({part.origin})")
+    return [(f"{what}, channel 0 of {len(x[0])}: {x.shape[2]}x{x.shape[3]}", x[0, 0].numpy()) for what, x in batches]
 
 
 def of_unet(name: str, part: Part) -> Pictures:
     x_t, t = (x.cpu() for x in part.given[:2] if x is not None)
-    columns = [("input x_t at t = {t}", x_t), ("output, scaled to fill the range", stretched(part.output()))]
+    columns = [("{what} at t = {t}", x_t), ("output, scaled to fill the range", stretched(part.output()))]
     if part.x_0 is not None:
         columns.append(("predicted x_0", part.x_0))
     rows = [
-        [(title.format(t=int(when)), images[i].numpy()) for title, images in columns]
+        [(title.format(t=int(when), what="x_t" if i else "a gradient"), images[i].numpy()) for title, images in columns]
         for i, when in enumerate(t.expand(len(x_t)))
     ]
     yield f"{name}_io.png", draw.images(rows, f"UNet from end to end ({part.origin})")

@@ -8,6 +8,7 @@ import torch
 from conftest import NO_EVALUATION, ROOT, SMALL, command, not_blank, python
 
 from conf.config import COMMANDS
+from loss.log import runs_of_sweep
 from runtime import checkpoint
 
 
@@ -132,6 +133,8 @@ def test_a_sweep_runs_every_job(tmp_path):
     done = command(f"train.py {SMALL} {NO_EVALUATION} max_steps=2 -m seed=1,2", tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.rglob("last.pt"))) == 2
+    (joint,) = tmp_path.rglob("losses.png")
+    assert not_blank(joint) and list(runs_of_sweep(joint.parent)) == ["seed=1", "seed=2"]
 
 
 def test_a_damaged_checkpoint_is_refused(run, tmp_path):

@@ -123,7 +123,8 @@ def test_help_lists_every_option_once_with_its_meaning(name):
 
 def test_help_is_in_sections():
     assert [*sections(Train)] == [
-        "data", "network", "forward process", "training", "evaluation", "run folder", "recording", "machine",
+        "data", "network", "forward process", "training", "evaluation", "run folder", "recording", "pictures",
+        "machine",
     ]  # fmt: skip
     assert [f.name for f in sections(Evaluate)["options"]] == ["samples", "dataset"]
 

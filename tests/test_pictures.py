@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import command
+from matplotlib.image import imread
 
 from dataset import make_dataset
 from metrics.forward import measured_statistics, theoretical_statistics
 from metrics.scene import LEAST_SEEN, MOST_SEEN, clock, evenly_on
 from schedule import make_scheduler
-from viz import learning
+from viz import image_grids, learning, stills, style
 
 
 def curve(floor, steps=30):
@@ -80,3 +81,47 @@ def test_the_clock_is_even_where_there_is_something_to_see():
     assert chosen[0] == 0 and chosen[-1] == 1000 and np.abs(np.diff(hands[chosen]) - np.ptp(hands) / -5).max() < 0.3
     assert evenly_on(hands, 5000) == list(range(1001))
     assert evenly_on(-hands[::-1], 2) == [0, 1000]
+
+
+def test_every_format_is_written_and_the_first_is_named(tmp_path):
+    style.use("light")
+    sheet = stills.scatter(np.random.default_rng(0).normal(size=(5000, 2)), "a title that can be searched")
+    assert stills.save(sheet, tmp_path / "a.png", ["svg", "pdf", "png"]) == tmp_path / "a.svg"
+    assert {path.name for path in tmp_path.iterdir()} == {"a.svg", "a.pdf", "a.png"}
+    svg = (tmp_path / "a.svg").read_text()
+    assert "a title that can be searched" in svg and len(svg) < 200_000  # letters stay; 5000 points are pixels
+    assert (tmp_path / "a.pdf").read_bytes()[:4] == b"%PDF"
+
+
+@pytest.mark.parametrize(("name", "ground"), [("light", 1.0), ("dark", 0.07)])
+def test_the_style_is_the_ground_of_every_picture(name, ground, tmp_path):
+    style.use(name)
+    try:
+        e = {**curve(0.2)[1], "floor": np.full(30, 0.2)}
+        field = {"x": np.linspace(-2, 2, 9), "y": np.linspace(-2, 2, 9), "step": 3, "sigma": 0.5}
+        xy = np.stack(np.meshgrid(field["x"], field["y"]), -1)
+        field |= {"log_density": -(xy**2).sum(-1) / 2, "network": -1.1 * xy, "exact": -xy}
+        sheets = [
+            learning.losses({"a": curve(0.2)[0]}, {"a": e}),
+            learning.score_fields([field]),
+            stills.samples(xy.reshape(-1, 2), xy.reshape(-1, 2), np.arange(81) % 2, np.arange(81) % 2, ["a", "b"]),
+            image_grids.beside_real(np.zeros((4, 1, 8, 8)), np.zeros((4, 1, 8, 8))),
+        ]
+        for i, sheet in enumerate(sheets):
+            corner = imread(stills.save(sheet, tmp_path / f"{i}.png"))[:3, :3, :3]
+            assert corner.mean() == pytest.approx(ground, abs=0.02), i
+            contrast = imread(tmp_path / f"{i}.png")[..., :3].mean(-1)
+            assert np.abs(contrast - ground).max() > 0.6  # letters can be read
+    finally:
+        style.use("light")
+
+
+def test_formats_and_style_as_a_person_asks_for_them(tmp_path):
+    line = "main.py --save-plots --no-rerun num_samples=60 num_timesteps=20 figures=png,pdf style=dark"
+    done = command(line, tmp_path)
+    assert done.returncode == 0, done.stderr
+    names = {path.name for path in (tmp_path / "outputs").iterdir()}
+    assert names == {f"{name}.{kind}" for name in ("forward", "schedule", "statistics") for kind in ("png", "pdf")}
+    assert imread(tmp_path / "outputs/forward.png")[:3, :3, :3].mean() < 0.1
+    done = command("main.py figures=gif", tmp_path)
+    assert done.returncode == 1 and "figures must be one of png, pdf, svg" in done.stderr

@@ -116,6 +116,29 @@ def test_what_a_trained_network_lacks_is_named_and_has_random_weights(tmp_path, 
     assert said[0].startswith("using a sample in place of an image")  # digits are grey, and this network is for colours
 
 
+def test_a_trained_block_is_drawn_on_a_gradient_and_on_a_real_input(tmp_path):
+    parts = visualize_components.network_parts(
+        ["down", "upsample", "unet"], torch.device("cpu"), saved(tmp_path / "a.pt")
+    )
+    for name in ("down", "upsample"):
+        gradient, real = parts[name].on_gradient(), parts[name]
+        ramp = gradient.given[0][0, 0]
+        torch.testing.assert_close(ramp[0], torch.linspace(-1, 1, ramp.shape[1]))  # channel 0 rises to the right
+        assert (ramp == ramp[:1]).all() and ramp.shape == real.given[0].shape[2:]
+        assert gradient.output().shape[1:] == real.output().shape[1:]
+        assert not torch.equal(gradient.output()[0], real.output()[0])
+    x_t, t, _ = parts["unet"].given
+    assert t[0] == t[1] and (x_t[0, 0] == x_t[0, 0, :1]).all() and len(parts["unet"].x_0) == len(t) == 5
+
+
+def test_titles_say_what_is_random():
+    origins = {name: part.origin for name, part in visualize_components.random_parts(torch.device("cpu")).items()}
+    assert (
+        all("random weights" in origin for origin in origins.values())
+        and "random weights and context" in origins["mhca"]
+    )
+
+
 def test_skipped_pictures_are_not_made(tmp_path, monkeypatch):
     script(f"--outdir {tmp_path} --skip mhsa mhca down bottleneck upsample unet mnist", monkeypatch)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(TIME)

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.colors import LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from viz.colours import TRACKED, hex_colour
 from viz.image_grids import pixels, tiled
 from viz.stills import BLUE, GREY
+from viz.style import paper
 
 # dark at 0, blue below and orange above, and brighter with the absolute value
 SIGNED = LinearSegmentedColormap.from_list("signed", ["#bfe1ff", "#2f6db5", "#15171c", "#d65831", "#ffe2b8"])
@@ -27,19 +28,22 @@ GIVEN = "noisy input image"
 # ---------------------------------------------------------------- time embedding
 
 
-def time_embedding_heatmap(embedding: NDArray, timesteps: Sequence[int]) -> Figure:
-    """Embeddings (K, dim) of K timesteps, one row each."""
+def time_embedding_heatmap(embedding: NDArray, timesteps: Sequence[int], every: NDArray) -> Figure:
+    """Embeddings (K, dim) of K timesteps, one row each; below, those of all timesteps (T, dim)."""
     dim = embedding.shape[1]
-    figure = Figure(figsize=(10, 3.4), layout="constrained")
-    ax = figure.subplots()
-    cells = ax.imshow(embedding, cmap=SIGNED, vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
-    ax.axvline(dim / 2 - 0.5, color="white", linewidth=1.5)
-    ax.set_yticks(range(len(timesteps)), [f"t = {t}" for t in timesteps])
-    ax.set(xlabel="dimension; in each half the frequency falls from left to right", ylabel="timestep")
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    some, whole = figure.subplots(2, 1, sharex=True, height_ratios=[1, 1.4])
+    for ax, values in ((some, embedding), (whole, every)):
+        cells = ax.imshow(values, cmap=SIGNED, vmin=-1, vmax=1, aspect="auto", interpolation="nearest")
+        ax.axvline(dim / 2 - 0.5, color="white", linewidth=1.5)
+    some.set_yticks(range(len(timesteps)), [f"t = {t}" for t in timesteps])
+    whole.set(
+        xlabel="dimension; in each half the frequency falls from left to right", ylabel=f"all t, 0 .. {len(every) - 1}"
+    )
     figure.suptitle(f"sinusoidal time embedding, {dim} dimensions: brighter means larger in absolute value")
     for at, half in ((0.25, "sin half"), (0.75, "cos half")):
-        ax.text(at, 1.02, half, transform=ax.transAxes, ha="center", va="bottom")
-    figure.colorbar(cells, ax=ax, label="value", ticks=[-1, -0.5, 0, 0.5, 1])
+        some.text(at, 1.02, half, transform=some.transAxes, ha="center", va="bottom")
+    figure.colorbar(cells, ax=[some, whole], label="value", ticks=[-1, -0.5, 0, 0.5, 1])
     return figure
 
 
@@ -74,9 +78,9 @@ def self_attention(
     If the tokens are the pixels of a map of size `grid` (h, w), a second row has the image (C, H, W) in [-1, 1] that
     the network was given, and what a few of the pixels attend to.
     """
-    figure = Figure(figsize=(10, 7.8 if grid else 4.9), layout="constrained")
+    figure = Figure(figsize=(10, 8.6 if grid else 4.9), layout="constrained")
     rows = ["AAAABBBB", "00112233"] if grid else ["AAAABBBB"]
-    axes = figure.subplot_mosaic([list(row) for row in rows], height_ratios=[1.75, 1][: len(rows)])
+    axes = figure.subplot_mosaic([list(row) for row in rows], height_ratios=[1.5, 1][: len(rows)])
     future = np.triu(np.ones_like(causal, dtype=bool), 1)
     highest = max(weights.max(), np.quantile(causal[~future], 0.95))  # the first token has only itself: always 1
     _matrix(axes["A"], weights, highest, "without a mask: each token attends to all")
@@ -154,16 +158,20 @@ def _matrix(
 # ---------------------------------------------------------------- maps and images
 
 
-def feature_maps(maps: Sequence[tuple[str, NDArray]], title: str) -> Figure:
-    """Maps (H, W) side by side, each with its name and its own scale; images (C, H, W) are drawn as such."""
-    figure = Figure(figsize=(4.3 * len(maps), 3.9), layout="constrained")
-    for ax, (name, values) in zip(figure.subplots(1, len(maps)), maps):
-        if values.ndim == 3:
-            _picture(ax, values, name)
-            continue
-        cells = ax.imshow(values, cmap="viridis", interpolation="nearest")
-        _pixels(ax, name)
-        figure.colorbar(cells, ax=ax, label="activation", fraction=0.046)
+def feature_maps(rows: Sequence[Sequence[tuple[str, NDArray]]], title: str) -> Figure:
+    """Maps (H, W) in rows, each with its name and its own scale; images (C, H, W) are drawn as such."""
+    columns = max(map(len, rows))
+    figure = Figure(figsize=(4.3 * columns, 3.7 * len(rows) + 0.5), layout="constrained")
+    for line, named in zip(figure.subplots(len(rows), columns, squeeze=False), rows):
+        for ax in line[len(named) :]:
+            ax.set_axis_off()
+        for ax, (name, values) in zip(line, named):
+            if values.ndim == 3:
+                _picture(ax, values, name)
+                continue
+            cells = ax.imshow(values, cmap="viridis", interpolation="nearest")
+            _pixels(ax, name)
+            figure.colorbar(cells, ax=ax, label="activation", fraction=0.046)
     figure.suptitle(title)
     return figure
 
@@ -188,7 +196,7 @@ def image_grid(images: NDArray, names: Sequence[str], title: str, columns: int =
     cells = np.arange(-(-len(images) // columns) * columns).reshape(-1, columns)
     (rows, _), (height, width) = cells.shape, images.shape[2:]
     gap = max(2, height // 3)
-    whole = tiled(pixels(images), np.where(cells < len(images), cells, -1), gap, [255])
+    whole = tiled(pixels(images), np.where(cells < len(images), cells, -1), gap, [round(255 * to_rgb(paper())[0])])
     figure = Figure(figsize=(columns + 1.6, 0.95 * rows + 1.4), layout="constrained")
     ax = figure.subplots()
     drawn = ax.imshow(whole / 255, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
@@ -211,8 +219,8 @@ def label_histogram(counts: Mapping[str, int], title: str) -> Figure:
     figure = Figure(figsize=(max(6, 0.9 * len(counts)), 4.2), layout="constrained")
     ax = figure.subplots()
     bars = ax.bar(list(counts), list(counts.values()), color=BLUE)
-    on_white = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-    ax.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize="small", bbox=on_white)
+    on_paper = {"facecolor": paper(), "edgecolor": "none", "pad": 1}
+    ax.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize="small", bbox=on_paper)
     even = sum(counts.values()) / len(counts)
     ax.axhline(even, color=GREY, linestyle=":", zorder=0, label=f"equally many of each: {even:,.0f}")
     ax.set(xlabel="label (name of the folder)", ylabel="number of images", title=title)

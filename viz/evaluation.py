@@ -1,10 +1,11 @@
-"""The pictures of an evaluation: samples.png, timesteps.png and field.png."""
+"""The pictures of an evaluation, samples.png, timesteps.png and field.png; and of losses, loss.png."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from numpy.typing import NDArray
 
+from loss.log import read_excess, read_losses, runs_of_sweep
 from metrics.evaluation import Evaluation
 from viz import image_grids, learning, stills
 
@@ -17,15 +18,36 @@ def save_pictures(
     real: NDArray,
     fields: Sequence[Mapping[str, NDArray]] = (),
     history: Mapping[str, NDArray] | None = None,
+    formats: Sequence[str] = (),
 ) -> None:
-    """All that an evaluation can show. real: data beside the samples; fields: see learning.score_fields; history: of
-    the excess over the training (loss.log.read_excess)."""
+    """All that an evaluation can show, in these formats (stills.save).
+
+    real: data beside the samples; fields: see learning.score_fields; history: of the excess over the training
+    (loss.log.read_excess).
+    """
     if evaluation.samples.ndim == 4:
-        stills.save(image_grids.beside_real(evaluation.samples, real), folder / "samples.png")
-        return
-    stills.save(stills.samples(evaluation.samples[:SHOWN], real[:SHOWN]), folder / "samples.png")
-    if found := evaluation.by_step:
-        sheet = learning.timesteps(found.steps, found.floor, found.excess, history)
-        stills.save(sheet, folder / "timesteps.png")
-    if fields:
-        stills.save(learning.score_fields(fields), folder / "field.png")
+        sheets = {"samples": image_grids.beside_real(evaluation.samples, real)}
+    else:
+        sheets = {"samples": stills.samples(evaluation.samples[:SHOWN], real[:SHOWN])}
+        if found := evaluation.by_step:
+            sheets["timesteps"] = learning.timesteps(found.steps, found.floor, found.excess, history)
+        if fields:
+            sheets["field"] = learning.score_fields(fields)
+    for name, sheet in sheets.items():
+        stills.save(sheet, folder / f"{name}.png", formats)
+
+
+def save_losses(path: str | Path, runs: Mapping[str, Path], formats: Sequence[str] = ()) -> Path:
+    """The losses of run folders, by the names that they have on the picture; returns its path.
+
+    Raises:
+        FileNotFoundError, ValueError: see loss.log.read_losses.
+    """
+    excesses = {name: excess for name, run in runs.items() if (excess := read_excess(run))}
+    return stills.save(learning.losses({name: read_losses(run) for name, run in runs.items()}, excesses), path, formats)
+
+
+def save_sweep(folder: Path | None, formats: Sequence[str] = ()) -> None:
+    """losses.png of those runs of a sweep that are done, in its folder; nothing where there is no sweep."""
+    if folder:
+        print(f"sweep: {save_losses(folder / 'losses.png', runs_of_sweep(folder), formats)}")

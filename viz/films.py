@@ -20,6 +20,7 @@ from metrics.scene import HELD_S, LASTS_S, Process, Scene, checked_points
 from runtime.whole_file import unfinished, whole_file
 from viz.colours import DATA, hex_colour, noise_colours
 from viz.image_grids import Sheet, arranged, grid_picture
+from viz.style import ink
 
 WIDTH, DPI = 480, 80  # pixels
 MOST_POINTS = 600  # drawn of each set: more of them only blacken a picture this small
@@ -200,7 +201,7 @@ def _stage(scene: Scene, processes: list[Process]) -> tuple[Figure, list[Axes]]:
         if process.side == "reverse" and scene.labels is not None:
             asked = np.unique(scene.labels)[: len(MARKERS)]
             names = [(MARKERS[k % len(MARKERS)], f"label {scene.classes[k]}") for k in asked]
-            keys = [Line2D([], [], marker=m, linestyle="", markersize=4, color="0.3", label=name) for m, name in names]
+            keys = [Line2D([], [], marker=m, linestyle="", markersize=4, color=ink(), label=name) for m, name in names]
             ax.legend(handles=keys, fontsize=7, loc="upper right", framealpha=0.6, handletextpad=0.1)
     return figure, list(axes)
 

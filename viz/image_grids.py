@@ -5,11 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 
 from runtime.arrays import numbers
 from viz.colours import GROUND
+from viz.style import paper
 
 DPI = 120  # that of stills.save, so that a tile's pixel becomes a whole number of the picture's
 SHOWN = 400  # images in a grid, at most
@@ -149,7 +151,7 @@ def beside_real(generated: NDArray, real: NDArray) -> Figure:
     count = min(100, len(generated), len(real))
     grid = arranged(count)
     left, right = (grid_picture(images[:count], grid) for images in (generated, real))
-    between = np.full((len(left), 24, 3), 255, np.uint8)
+    between = np.full((len(left), 24, 3), np.multiply(255, to_rgb(paper())), np.uint8)
     title = f"left: {count} of {len(generated):,} generated images; right: {count} real ones, never seen in training"
     return Sheet(np.concatenate([left, between, right], 1), title).figure
 

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.quiver import Quiver
 from numpy.typing import NDArray
 
-from viz.stills import BLUE, PURPLE, ink
+from viz.stills import BLUE, PURPLE
+from viz.style import greys, ink
 
 DEEP = 4.0  # nats below the densest place: farther out hardly any x_t lies, and no arrow is drawn
 ENLARGED = 10  # times: arrows of the difference
@@ -110,7 +111,7 @@ def score_fields(fields: Sequence[Mapping[str, NDArray]]) -> Figure:
 def _arrows(ax: Axes, f: Mapping[str, NDArray], arrows: NDArray, colour: str, typical: float) -> tuple[Quiver, float]:
     """Arrows on the points of the grid where there is density, every second or third; a `typical` one is as long."""
     depth = f["log_density"] - f["log_density"].max()
-    ax.contourf(f["x"], f["y"], depth, levels=np.arange(-DEEP, 1), cmap="Greys", vmin=-DEEP, vmax=9, extend="neither")
+    ax.contourf(f["x"], f["y"], depth, levels=np.arange(-DEEP, 1), cmap=greys(), vmin=-DEEP, vmax=9, extend="neither")
     stride = 2 if (depth > -DEEP).mean() < 0.3 else 3
     every = slice(None, None, stride)
     dense = depth[every, every] > -DEEP

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 from metrics.steering import GuidanceSheet, Inpainting, Posteriors
 from viz import image_grids
 from viz.colours import CLASSES, GENERATED, hex_colour
+from viz.style import ink
 
-GREY, TRUE = "#b8b8b8", "#222222"
+GREY = "#b8b8b8"
 MARGIN = 0.25  # around the data, in widths of them
 
 
@@ -44,8 +45,8 @@ def posterior(found: Posteriors) -> Figure:
     for row, (name, points) in zip(axes, found.points.items()):
         clouds = {"exact posterior": found.truth, **points}
         for ax, (method, cloud) in zip(row, clouds.items()):
-            ax.scatter(*_shown(ax, found.prior), s=2, color=GREY, linewidths=0)
-            outside = _cloud(ax, cloud, TRUE if cloud is found.truth else hex_colour(GENERATED))
+            ax.scatter(*_shown(ax, found.prior), s=2, color=GREY, linewidths=0, rasterized=True)
+            outside = _cloud(ax, cloud, ink() if cloud is found.truth else hex_colour(GENERATED))
             if cloud is found.truth:
                 ax.set_xlabel(f"floor {found.floor[1]:.3f}")
             else:
@@ -88,7 +89,7 @@ def _shown(ax, points: NDArray) -> NDArray:
 
 def _cloud(ax, points: NDArray, colour: str | NDArray) -> int:
     """Points (n, d) on axes whose range is fixed; returns how many lie outside."""
-    ax.scatter(*_shown(ax, points), s=2, c=colour, linewidths=0)
+    ax.scatter(*_shown(ax, points), s=2, c=colour, linewidths=0, rasterized=True)
     (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
     x, y = points[:, 0], points[:, 1]
     return int((~((x >= left) & (x <= right) & (y >= bottom) & (y <= top))).sum())

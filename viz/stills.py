@@ -4,28 +4,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib import rcParams
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from runtime.whole_file import whole_file
 from viz.colours import CLASSES, DATA, ERROR, GENERATED, hex_colour, noise_colours
 
+SCREEN_DPI, PRINT_DPI = 120, 300  # of a png; of the pixels in a pdf or svg
 GREY, BLUE, PURPLE = hex_colour(DATA), hex_colour(GENERATED), hex_colour(ERROR)
 
 
-def save(figure: Figure, path: str | Path) -> Path:
-    """Write a picture (the folder is made where it is missing) and return its path."""
+def save(figure: Figure, path: str | Path, formats: Sequence[str] = ()) -> Path:
+    """Write a picture, in each of some formats in place of the suffix, and return the first path.
+
+    The folder is made where it is missing.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as file:
-        figure.savefig(file, dpi=120, format=path.suffix.lstrip(".") or None)
-    return path
-
-
-def ink() -> str:
-    """The colour of text and axes: black on a light ground, white on a dark one."""
-    return str(rcParams["text.color"])
+    paths = [path.with_suffix(f".{name}") for name in formats] or [path]
+    for each in paths:
+        kind = each.suffix.lstrip(".").lower() or "png"
+        with whole_file(each) as file:
+            figure.savefig(file, dpi=SCREEN_DPI if kind == "png" else PRINT_DPI, format=kind)
+    return paths[0]
 
 
 def scatter(points: NDArray, title: str) -> Figure:
@@ -175,6 +176,6 @@ def _points(ax, points: NDArray, colour: str | NDArray, title: str) -> None:
     """A cloud of one colour, or of one for each point; of more than three coordinates the first two."""
     size = float(np.clip(4000 / len(points), 0.5, 12))
     shown = points.T[: 3 if ax.name == "3d" else 2]
-    ax.scatter(*shown, s=size, color=colour, linewidths=0)
+    ax.scatter(*shown, s=size, color=colour, linewidths=0, rasterized=True)
     ax.set(title=title, aspect="equal")
     ax.grid(alpha=0.2)

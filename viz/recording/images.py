@@ -87,7 +87,7 @@ def words(scene: Scene) -> Words:
         ]
         tries = [
             "Early on, the guess is a blurred mean of all that is still possible. When does it make up its mind?",
-            "Switch the clock from `step` to `t` and play: the images dissolve into noise again.",
+            "Switch the clock to `t` and play: the images dissolve into noise again.",
         ]
     rows = [f"{scene.row_words}, {scene.steered}." if scene.steered else f"{scene.row_words}."]
     return Words(sees + rows * (scene.labels is not None), tries)
