@@ -90,7 +90,7 @@ class SamplingDefaults(NamedTuple):
 
 SAMPLING_DEFAULTS: dict[str, dict[Kind, SamplingDefaults]] = {
     "inference": {
-        "points": SamplingDefaults("ddpm", None, 0.0, 2000),
+        "points": SamplingDefaults("dpmpp_2m_sde", None, 0.0, 2000),
         "images": SamplingDefaults("ddim", 25, 0.35, 100),
     },
     "evaluate": {

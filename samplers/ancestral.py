@@ -8,6 +8,7 @@ from torch import Tensor
 
 from diffusion import Denoiser, Prediction
 from runtime.arrays import floats
+from samplers.covariance import coloured, with_covariance
 from samplers.steps import State, as_t, noise_like, strides
 from schedule import CLEAN, NoiseScheduler
 
@@ -34,7 +35,7 @@ def ddpm(
     check_variance(variance, x)
     for t, s in strides(scheduler, timesteps):
         if variance == "exact":
-            guess, covariance = _with_covariance(denoise, scheduler, x, t)
+            guess, covariance = with_covariance(denoise, scheduler, x, t)
         else:
             guess, covariance = denoise(x, as_t(t, x)), None
         yield State(t, x, guess.x_0)
@@ -73,7 +74,7 @@ def _noise(
     _, c_0, std = scheduler.posterior(t, s)
     z = noise_like(guess.x_0, generator)
     if covariance is not None:
-        return std * z + c_0 * _colour(covariance, noise_like(z, generator))
+        return std * z + c_0 * coloured(covariance, noise_like(z, generator))
     (alpha_s, sigma_s), (alpha_t, sigma_t) = scheduler.alpha_sigma_at(s), scheduler.alpha_sigma_at(t)
     if variance == "fixed_large":
         return scheduler.stride(s, t)[1] * math.hypot(alpha_s, sigma_s) / math.hypot(alpha_t, sigma_t) * z
@@ -81,29 +82,6 @@ def _noise(
         left = 1.0 if alpha_t == 0 else (sigma_t / alpha_t) ** 2 * (1 - float(guess.eps.square().mean()))
         return math.sqrt(std**2 + c_0**2 * min(max(left, 0.0), 1.0)) * z
     return std * z
-
-
-def _with_covariance(denoise: Denoiser, scheduler: NoiseScheduler, x: Tensor, t: int) -> tuple[Prediction, Tensor]:
-    """What the denoiser guesses at x (B, d), and Cov[x_0 | x_t] by it, (B, d, d).
-
-    Of the best denoiser it is sigma^2 / alpha times the Jacobian of E[x_0 | x_t] (Efron 2011, second order; Manor and
-    Michaeli 2024, arXiv 2309.13598, eq. 4): one forward-mode derivative for each of the d directions.
-    """
-    alpha, sigma = scheduler.alpha_sigma_at(t)
-    if alpha == 0:  # x_t says nothing of x_0, whose own covariance is I in the units of a model
-        return denoise(x, as_t(t, x)), torch.eye(x.shape[1]).to(x).expand(len(x), -1, -1)
-    step, columns, guess = as_t(t, x), [], None
-    for direction in torch.eye(x.shape[1]).to(x):
-        guess, slope = torch.func.jvp(lambda x: denoise(x, step), (x,), (direction.expand_as(x),))[:2]
-        columns.append(slope.x_0)
-    assert guess is not None
-    return guess, sigma**2 / alpha * torch.stack(columns, 2)
-
-
-def _colour(covariance: Tensor, z: Tensor) -> Tensor:
-    """White noise z (B, d) with the nearest covariance that there can be: a network's may be lopsided or negative."""
-    values, axes = torch.linalg.eigh((covariance + covariance.mT) / 2)
-    return torch.einsum("bij,bj->bi", axes, values.clamp(min=0).sqrt() * z)
 
 
 @torch.no_grad()

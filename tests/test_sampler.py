@@ -8,7 +8,8 @@ from diffusion import denoiser, exact_denoiser
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from sampler import ALIASES, SAMPLERS, evaluations_of, last, sample, timesteps_of
-from samplers.ancestral import _with_covariance, ddim, ddpm
+from samplers.ancestral import ddim, ddpm
+from samplers.covariance import with_covariance
 from samplers.multistep import dpmpp
 from schedule import CLEAN, CosineNoiseScheduler, LinearNoiseScheduler, NoiseScheduler
 
@@ -216,7 +217,7 @@ def test_the_covariance_that_ddpm_differentiates_is_that_of_the_posterior():
     mixture = GaussianMixture(torch.randn(5, 2, generator=g), torch.tensor([0.1, 0.3]))
     x = torch.randn(4, 2, generator=g, dtype=torch.float64)
     for t in (0, 300, 999):
-        _, covariance = _with_covariance(exact_denoiser(mixture, scheduler), scheduler, x, t)
+        _, covariance = with_covariance(exact_denoiser(mixture, scheduler), scheduler, x, t)
         for point, found in zip(x, covariance):
             posterior = mixture.posterior(point, *scheduler.alpha_sigma_at(t))
             off = posterior.centres - posterior.weights @ posterior.centres
@@ -232,3 +233,20 @@ def test_ddpm_with_the_exact_covariance_is_exact_for_a_gaussian_in_few_steps():
     x_T = torch.randn(20_000, 2, generator=g, dtype=torch.float64)
     x = last(ddpm(exact_denoiser(mixture, scheduler), scheduler, x_T, **options))
     assert stats.kstest(x[:, 0], stats.norm(MEAN, VARIANCE**0.5).cdf).pvalue > 1e-4
+
+
+def test_the_sde_of_points_ends_on_a_draw_and_other_samplers_on_a_mean_that_is_too_thin():
+    # the last stride alone, from x_0's own marginal there, of data as narrow as the noise that is left; level 1e-4
+    scheduler, g, noise = LinearNoiseScheduler(100), generator(3, "test"), 0.03
+    mixture = GaussianMixture(torch.full((1, 2), MEAN), noise**2)
+    x = mixture.noised(*scheduler.alpha_sigma_at(0)).sample(20_000, g)
+    denoise = exact_denoiser(mixture, scheduler)
+    drawn, mean = (
+        last(dpmpp(denoise, scheduler, x, timesteps=[0], stochastic=stochastic, generator=g))
+        for stochastic in (True, False)
+    )
+    kept = noise**2 / (noise**2 + float(scheduler.sigma[0] / scheduler.alpha[0]) ** 2)
+    assert kept < 0.5
+    for i in range(2):
+        assert stats.kstest(drawn[:, i], stats.norm(MEAN, noise).cdf).pvalue > 1e-4
+        assert stats.kstest(mean[:, i], stats.norm(MEAN, noise * kept**0.5).cdf).pvalue > 1e-4
