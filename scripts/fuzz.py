@@ -14,6 +14,7 @@ import tempfile
 import time
 import traceback
 from dataclasses import fields
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -22,31 +23,41 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+import torch._dynamo  # noqa: E402  (by every first optimizer otherwise: 1.5 s)
+from PIL import Image  # noqa: E402
 
 import evaluate  # noqa: E402, F401  (what the children need is imported once)
 import inference  # noqa: E402, F401
 import main  # noqa: E402, F401
 import rerun_viz  # noqa: E402, F401
 import train  # noqa: E402, F401
+from conf.choices import MASKS, METHODS, SAMPLER_ALIASES, SAMPLERS, SPACINGS, VARIANCES  # noqa: E402
 from conf.config import COMMANDS  # noqa: E402
 from conf.groups import GROUPS  # noqa: E402
+from runtime.progress import progress_bar  # noqa: E402
+from viz import stills  # noqa: E402
 
 SECONDS = 100  # for one line
-SHARES = {"train": 0.45, "inference": 0.2, "main": 0.3, "evaluate": 0.05}  # evaluations take longest
+SHARES = {"train": 0.4, "inference": 0.3, "main": 0.25, "evaluate": 0.05}  # evaluations take longest
+STEERED = 0.12  # of the samplings
 # of the options that decide how long a line takes, or that have no limits of their own: (least, most)
 SMALL: dict[str, tuple[float, float]] = {
     "num_samples": (2, 200), "num_timesteps": (2, 40), "max_steps": (1, 3), "batch_size": (1, 64), "hidden": (1, 16),
     "layers": (1, 3), "frequencies": (0, 4), "viz_steps": (2, 6), "viz_num": (1, 6), "viz_interval": (1, 3),
     "checkpoint_every": (1, 3), "warmup_steps": (0, 5), "num_epochs": (1, 3), "modes": (1, 9), "arms": (1, 4),
     "noise": (0, 0.3), "lr": (1e-6, 1e-2), "weight_decay": (0, 0.2), "seed": (0, 10**9), "threads": (1, 2),
-    "guidance": (0, 3), "eta": (0, 1), "port": (2000, 60000), "factor": (0.05, 0.95), "ema_decay": (0, 0.999),
-    "label_dropout": (0, 0.9), "beta_start": (1e-5, 1e-3), "beta_end": (2e-3, 0.2),
+    "factor": (0.05, 0.95), "ema_decay": (0, 0.999), "label_dropout": (0, 0.9), "side": (1, 5), "references": (0, 100),
+    "t_power": (0.1, 5), "early_ema": (0.01, 0.99), "observe_noise": (0.01, 1), "observe_image": (0, 20),
 }  # fmt: skip
 SEPARATE = {"dataset", "model", "checkpoint", "resume", "task_name", "ckpt_save_name", "device", "precision", "samples",
-            "viewer", "viz_live", "viz_t", "viz_save", "labels", "track_samples", "eval_samples", "animation", "port",
+            "viewer", "viz_live", "viz_t", "viz_save", "labels", "track_samples", "eval_samples", "animation",
             "max_steps", "sampling_steps", "num_samples", "threads", "conditional", "guidance", "eta", "sampler",
             "beta_start", "beta_end", "schedule", "num_timesteps", "loss_weight", "guidance_sheet", "observe_method",
-            "variance", "spacing"}  # fmt: skip
+            "observe_noise", "observe_image", "variance", "spacing"}  # fmt: skip
+FILES = ("points.npy", "points.csv", "labelled.csv", "wide.npy", "far.npy")
+CURVES = ("moons", "circles", "gaussians", "swiss_roll", "spirals", "helix", "grid", "pinwheel", "checkerboard")
+SHEETS = ("s_curve", "swiss_roll_3d")
+SINGLE = {"file", "swiss_roll", "helix", "checkerboard", *SHEETS, "text", "picture"}  # no labels, or not in every file
 NO_IMAGES = "save_trajectory=true"  # belongs to points
 JUNK = ["", "null", "nan", "-1", "1e400", "0", "99999999999999999999", "[1,2", "{a:b}", "é", "'", '"', "a b", "${x}",
         "true", "[]", "../..", "/dev/null", "/", "1e-320", "\t", "=", "none", "[a,b]", "0x10", "1_000"]  # fmt: skip
@@ -96,48 +107,87 @@ def process(r: random.Random) -> list[str]:
 
 def points_of(r: random.Random, folder: Path) -> tuple[str, list[str]]:
     """The name of a set of points and its options."""
-    name = r.choice(["moons", "circles", "gaussians", "swiss_roll", "spirals", "helix", "grid", "pinwheel", "file"])
+    name = r.choice([*CURVES, *CURVES, *SHEETS, "file", "file", "file", "text", "picture"])
     if name == "file":
-        return name, [f"dataset.path={folder / r.choice(['points.npy', 'points.csv', 'wide.npy', 'far.npy'])}"]
-    return name, some(GROUPS["dataset"][name], r, "dataset.", 0.5)
+        file = r.choice(FILES)
+        return name, [f"dataset.path={folder / file}", *["dataset.label=kind"] * (file == "labelled.csv")]
+    if name in SHEETS:
+        return name, [f"dataset.noise={r.uniform(0.1, 0.3):.3f}"]
+    own = some(GROUPS["dataset"][name], r, "dataset.", 0.5)
+    own += {"text": [f"dataset.text={r.choice(['a', 'HI', 'Ab c', '42', '?!'])}"],
+            "picture": [f"dataset.path={folder / 'ring.png'}"]}.get(name, [])  # fmt: skip
+    return name, own + [f"dataset.embed={r.randint(3, 6)}"] * (r.random() < 0.1)
+
+
+def recordable(own: list[str]) -> bool:
+    """Whether points with these options have 2 or 3 coordinates."""
+    return not any("wide" in word or "embed" in word for word in own)
+
+
+def labelled(name: str, own: list[str]) -> bool:
+    single = name in SINGLE or not {"dataset.modes=1", "dataset.arms=1", "dataset.side=1"}.isdisjoint(own)
+    return not single or "dataset.label=kind" in own
 
 
 def of_train(r: random.Random, folder: Path) -> list[str]:
     images = r.random() < 0.15
     name, own = ("digits", []) if images else points_of(r, folder)
-    model = "unet_small" if images else r.choice(["mlp", "mlp", "linear"])
-    wide = [f"dataset.path={folder / 'wide.npy'}"]  # cannot be recorded
+    model = r.choice(["mlp", "mlp", "linear"])
     words = [f"dataset={name}", f"model={model}", *own, *some(GROUPS["model"][model], r, "model.")] if not images else [
         "dataset=digits", "model=unet_small", "model.channels=[8,8]", "model.heads=2", "model.blocks=1"]  # fmt: skip
     words += ["eval_samples=0", f"max_steps={r.randint(1, 3)}", f"num_samples={r.randint(10, 200)}", *process(r)]
-    words += [f"conditional={r.choice(['true', 'false'])}"] if name not in ("file", "swiss_roll", "helix") else []
+    if images or labelled(name, own):
+        words.append(f"conditional={r.choice(['true', 'false'])}")
     words += [f"loss_weight={r.choice(['target', 'eps', 'min_snr'])}"] if r.random() < 0.3 else []
-    words += [f"viz_save=true viz_num={r.randint(1, 4)}"] if images and r.random() < 0.3 else []
-    words = [part for word in words for part in word.split()]
-    return words + [
-        word for word in some(COMMANDS["train"], r) if (own != wide and not images) or word != "record=true"
-    ]
+    words += ["viz_save=true", f"viz_num={r.randint(1, 4)}"] if images and r.random() < 0.3 else []
+    return words + [w for w in some(COMMANDS["train"], r) if (recordable(own) and not images) or w != "record=true"]
 
 
-def of_inference(r: random.Random, folder: Path, evaluation: bool = False) -> list[str]:
-    kind = r.choice(["points", "labels"] if evaluation else ["points", "labels", "images"])
-    words, sampler = (
-        [f"checkpoint={folder / kind}"],
-        r.choice(["ddpm", "ddim", "dpmpp_2m", "dpm", "dpmpp_3m", "dpmpp_2m_sde", "unipc", "adams"]),
-    )
-    words += [f"sampler={sampler}", f"num_samples={r.randint(100, 120) if evaluation else r.randint(1, 60)}"]
-    words += [f"sampling_steps={r.randint(2, 20)}"] if r.random() < 0.5 else []
-    words += [f"eta={r.random():.3f}"] if sampler == "ddim" and r.random() < 0.5 else []
-    words += [f"guidance={r.uniform(0, 3):.3f}"] if kind != "points" and r.random() < 0.5 else []
-    if evaluation:
-        return words
+def of_inference(r: random.Random, folder: Path) -> list[str]:
+    kind = r.choice(["points", "labels", "images"])
+    if r.random() < STEERED:
+        return steered(kind, r, folder)
+    words = [f"checkpoint={folder / kind}", f"num_samples={r.randint(1, 60)}", *sampling(kind, r)]
     words += [r.choice(["labels=all", "labels=[0,1]", "labels=1"])] if kind != "points" and r.random() < 0.5 else []
-    words += [f"animation={r.choice(['none', 'gif'])}"] if r.random() < 0.3 else []
+    words += [f"animation={r.choice(['none', 'gif'])}"] if r.random() < 0.2 else []
     return words + [word for word in some(COMMANDS["inference"], r) if kind != "images" or word != NO_IMAGES]
 
 
+def sampling(kind: str, r: random.Random) -> list[str]:
+    """Sampler, spacing, variance and guidance, of the three trained models: of T = 20 steps, with early snapshots."""
+    sampler = r.choice([*SAMPLERS, *SAMPLER_ALIASES])
+    words, weight = [f"sampler={sampler}"], f"{r.uniform(0.1, 3):.3f}"
+    words += [f"sampling_steps={r.randint(3, 20)}"] if r.random() < 0.5 else []
+    words += [f"spacing={r.choice([*SPACINGS])}"] if r.random() < 0.4 else []
+    words += [f"eta={r.random():.3f}"] if sampler == "ddim" and r.random() < 0.5 else []
+    known = [name for name in VARIANCES if kind != "images" or name != "exact"]
+    words += [f"variance={r.choice(known)}"] if sampler == "ddpm" and r.random() < 0.6 else []
+    if r.random() < 0.4:
+        words.append(f"autoguidance={weight}" if kind == "points" or r.random() < 0.5 else f"guidance={weight}")
+        words += [f"guidance_interval=[{r.uniform(0, 0.5):.2f},{r.uniform(0.6, 9):.2f}]"] if r.random() < 0.5 else []
+    elif kind != "points":
+        words += r.choice([[], ["guidance=0"], ["guidance=-1"]])
+    return words
+
+
+def steered(kind: str, r: random.Random, folder: Path) -> list[str]:
+    """Samples given an observation, or the sheet of guidance."""
+    words = [f"checkpoint={folder / kind}", f"num_samples={r.randint(10, 40)}", f"seed={r.randint(0, 99)}"]
+    if kind == "labels" and r.random() < 0.5:
+        return words + ["guidance_sheet=true"] + ["guidance_interval=[0.1,5]"] * (r.random() < 0.5)
+    y = f"{r.uniform(-0.2, 0.6):.2f}"
+    line = r.choice([f"mask:{name}" for name in MASKS] if kind == "images" else [f"y={y}", f"x={y}", f"2x-y={y}"])
+    method = r.choice(["dps", "pigdm", "repaint"] if kind == "images" else [*METHODS])
+    words += [f"observe={line}", f"observe_noise={r.uniform(0.01, 1):.3f}", f"observe_method={method}"]
+    return words + ([f"observe_image={r.randint(0, 20)}"] if kind == "images" else [])
+
+
 def of_evaluate(r: random.Random, folder: Path) -> list[str]:
-    return of_inference(r, folder, evaluation=True)
+    if r.random() < 0.3:
+        name = r.choice(["moons", "circles", "spirals", "text"])
+        return [f"samples={folder / 'points.npy'}", f"dataset={name}", f"num_samples={r.randint(100, 120)}"]
+    kind = r.choice(["points", "labels"])
+    return [f"checkpoint={folder / kind}", f"num_samples={r.randint(100, 120)}", *sampling(kind, r)]
 
 
 def of_main(r: random.Random, folder: Path) -> list[str]:
@@ -242,13 +292,18 @@ def fault(line: Line, result: Result) -> str | None:
 
 
 def prepare(folder: Path) -> None:
-    """Files of points and three trained models."""
+    """Files of points, a picture and three trained models."""
     x = np.random.default_rng(0).normal(size=(300, 2))
     np.save(folder / "points.npy", x)
     np.save(folder / "wide.npy", np.random.default_rng(0).normal(size=(300, 5)))
     np.save(folder / "far.npy", np.c_[x + 1e8, np.full(300, 0.1)])
     np.savetxt(folder / "points.csv", x, delimiter=",")
-    small = ["eval_samples=0", "max_steps=3", "num_samples=200", "num_timesteps=20"]
+    kinds = np.array(["up", "down"])[(x[:, 0] > 0).astype(int)]
+    rows = "\n".join(f"{a},{b},{kind}" for (a, b), kind in zip(x, kinds))
+    (folder / "labelled.csv").write_text(f"a,b,kind\n{rows}\n")
+    ring = np.abs(np.hypot(*np.mgrid[-1:1:24j, -1:1:24j]) - 0.7) > 0.15
+    Image.fromarray((255 * ring).astype(np.uint8)).save(folder / "ring.png")
+    small = ["eval_samples=0", "max_steps=3", "num_samples=200", "num_timesteps=20", "early_ema=0.5"]
     images = ["dataset=digits", "model=unet_small", "model.channels=[8,8]", "model.heads=2"]
     for name, words in {"points": [], "labels": ["conditional=true"], "images": images}.items():
         done = run(["train", *small, *words, f"task_name={folder / name}"])
@@ -261,11 +316,12 @@ def campaign(count: int, seed: int, seconds: float = float("inf")) -> tuple[dict
     torch.set_num_threads(1)
     os.environ.pop("DISPLAY", None)
     os.environ["MPLBACKEND"] = "agg"
+    stills.losses({"": {"step": np.arange(2), "loss": np.ones(2)}}, {}).savefig(BytesIO())  # its fonts, once
     r, began, faults = random.Random(seed), time.monotonic(), []
     counts = dict.fromkeys(["lines", "right", "ended with 0", "ended with 1", *SHARES], 0)
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder))
-        while counts["lines"] < count and time.monotonic() - began < seconds:
+        for _ in progress_bar(range(count), "lines"):
             asked = line(r, Path(folder))
             result = run(asked.words)
             for key in ("lines", asked.words[0], *["right"] * asked.right, f"ended with {result.code}"):
@@ -273,6 +329,8 @@ def campaign(count: int, seed: int, seconds: float = float("inf")) -> tuple[dict
             if problem := fault(asked, result):
                 faults.append(f"{asked.words} {problem}")
                 print(faults[-1], flush=True)
+            if time.monotonic() - began > seconds:
+                break
     return counts, faults
 
 
@@ -280,7 +338,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Random command lines.")
     parser.add_argument("count", type=int, nargs="?", default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=3600)
+    parser.add_argument("--seconds", type=float, default=7200)
     given = parser.parse_args()
     counted, found = campaign(given.count, given.seed, given.seconds)
     print(counted, f"{len(found)} faults")

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +16,20 @@ import torch
 from conftest import NO_EVALUATION, QUIET, ROOT, SMALL, command
 from crashes import assert_same_run
 
-from loss.log import read_excess, read_losses
+from conf.config import Train
+from conf.groups import MLP, Linear, Moons
+from conf.resumed import resumed_options
+from dataset import make_dataset
+from diffusion import Loss
+from loss.log import COLUMNS, opened, read_excess, read_losses
+from model import build_model
 from runtime import checkpoint
+from runtime.moments import Moment
+from runtime.optimizers import make_optimizers
+from runtime.resume import Learner, checksum, take_moments
 
 LINE = f"train.py {SMALL} {NO_EVALUATION} max_steps=1503"
+BEGUN = asdict(Train(dataset=Moons(), model=MLP()))
 LONG = f"train.py {SMALL} {NO_EVALUATION} max_steps=300000 task_name=long"
 
 
@@ -307,8 +319,97 @@ def test_a_sweep_and_a_checkpoint_without_options_are_refused(tmp_path):
     done = command("train.py -m resume=run max_steps=20,30", tmp_path)
     assert done.returncode == 1 and done.stderr.strip() == "resume= goes on with one training: leave out -m"
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    done = command("train.py resume=run", tmp_path)
-    assert done.returncode == 1 and "the checkpoint of run cannot be resumed: it lacks its options" in done.stderr
+    done = command("train.py resume=run lr=1e-3", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.strip() == "the checkpoint of run cannot be resumed: it lacks its options"
+
+
+def without(options, *names):
+    """The same nested dictionary, less an entry."""
+    head, *rest = names
+    return {k: without(v, *rest) if k == head else v for k, v in options.items() if rest or k != head}
+
+
+@pytest.mark.parametrize(
+    ("begun", "words"),
+    [
+        (None, "it lacks its options"),
+        ({}, "it lacks its options"),
+        ("text", "it lacks its options"),
+        (without(BEGUN, "references"), "it lacks references, as if from another version of moonwalk"),
+        (without(BEGUN, "dataset", "embed"), "version of moonwalk: moons without embed"),
+        ({**BEGUN, "model": {"name": "nothing"}}, "version of moonwalk: none of mlp, linear"),
+        ({**BEGUN, "dataset": torch.zeros(3)}, "version of moonwalk: none of moons, circles"),
+        ({**BEGUN, "sharpness": 3}, "version of moonwalk: .*'sharpness'"),
+        ({**BEGUN, "lr": "fast"}, "version of moonwalk: Value 'fast'"),
+        ({**BEGUN, "lr": -1.0}, "version of moonwalk: lr must be above 0"),
+    ],
+)
+def test_options_in_a_checkpoint_are_held_against_those_there_are(begun, words):
+    with pytest.raises(ValueError, match=f"^the checkpoint of run cannot be resumed: .*{words}"):
+        resumed_options(Train(dataset=Moons(), model=MLP(), lr=1e-3), {"lr"}, begun, Path("run"))
+
+
+def test_options_that_may_change_may_be_missing():
+    begun = without(BEGUN, "viz_num")
+    assert resumed_options(Train(dataset=Moons(), model=MLP(), threads=2), {"threads"}, begun, Path("run")).threads == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "typed", "words"),
+    [
+        ({"model": MLP(hidden=64)}, "model.hidden", "model=linear, not model=mlp"),  # which has no hidden
+        ({"model": MLP(prediction="eps")}, "model.prediction", "model.prediction=v, not model.prediction=eps"),
+        ({"ema_decay": 0.9}, "ema_decay", "ema_decay=null, not ema_decay=0.9"),
+        ({"conditional": True}, "conditional", "conditional=false, not conditional=true"),
+    ],
+)
+def test_what_differs_is_named_as_one_types_it(asked, typed, words):
+    begun = asdict(Train(dataset=Moons(), model=Linear()))
+    options = Train(**{"dataset": Moons(), "model": Linear(), **asked})
+    with pytest.raises(ValueError, match=f"^resume=run was trained with {words}$"):
+        resumed_options(options, {typed}, begun, Path("run"))
+
+
+PARTS = ["moment", "total", "optimizers", "losses", "net", "ema"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_is_missing_or_wrong_is_refused_as_such(part, tmp_path):
+    """In one sentence, which does not call a wrong part a missing one."""
+    net = build_model(dims=(2,), num_timesteps=8, num_labels=0, name="mlp", hidden=8, layers=2, frequencies=1)
+    learner = Learner.of(net, make_optimizers(net, "muon", lr=0.1, weight_decay=0.0), None)
+    data = make_dataset("moons", 64, 0, noise=0.05)
+    loss = net(torch.ones(4, 2), torch.zeros(4, dtype=torch.long)).square().mean(1)
+    learner.learn(Loss(loss, loss), 0.1)
+    state = {**learner.state(), "moment": Moment(3)._asdict(), "total": 5, "data": checksum(data)}
+    assert learner.restore(state, data, 5, "run") == Moment(3)
+    with pytest.raises(ValueError, match=f"the checkpoint of run cannot be resumed: it lacks '{part}'"):
+        learner.restore(without(state, part), data, 5, "run")
+    other = {"optimizers": [{}, {}], "losses": torch.zeros(3), "total": torch.zeros(2), "moment": {"done": 1.5}}
+    for wrong in (None, "x", [], {}, 1.5, torch.zeros(3), other.get(part)):
+        with pytest.raises(ValueError, match=r"^the checkpoint (of )?run (cannot be resumed|holds)") as error:
+            learner.restore({**state, part: wrong}, data, 5, "run")
+        assert "lacks" not in str(error.value)
+
+
+def test_the_state_of_other_optimizers_is_refused(tmp_path):
+    nets = [torch.nn.Linear(3, n) for n in (4, 5)]
+    mine, theirs = ([torch.optim.AdamW(net.parameters())] for net in nets)
+    nets[1](torch.ones(1, 3)).sum().backward()
+    theirs[0].step()
+    with pytest.raises(ValueError, match=r"the checkpoint of run cannot be resumed: its optimizers are others"):
+        take_moments(mine, [each.state_dict() for each in theirs], "run")
+
+
+@pytest.mark.parametrize("row", [b"x,1,2,3,4", b"", b",", b"1e3,1", b"\xff,2"])
+def test_a_broken_row_in_the_middle_of_a_table_is_named(row, tmp_path):
+    path = tmp_path / "loss.csv"
+    path.write_bytes(b"step,loss,lr,seconds,stable_loss\n10,1,1,1,1\n" + row + b"\n20,1,1,1,1\n")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"loss\.csv is not a loss\.csv of moonwalk"):
+        opened(path, COLUMNS, 20)
+    assert path.read_bytes() == before
 
 
 def test_a_recording_that_cannot_be_written_ends_in_one_sentence(tmp_path):
