@@ -14,9 +14,9 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # run as a script, Python only knows scripts/
 
-from crashes import KINDS, crash, crash_points, damage, kills  # noqa: E402  # pyright: ignore
+from crashes import KINDS, LINES, crash, crash_points, damage, kills, real_kills  # noqa: E402  # pyright: ignore
 
-KILLS, TRUNCATIONS, FLIPS = 8, 600, 500
+KILLS, TRUNCATIONS, FLIPS = 8, 600, 500  # kills of each kind of training, in forks and of commands
 
 
 def main() -> None:
@@ -35,6 +35,9 @@ def main() -> None:
         for kind in KINDS:
             killed = kills(place, kind, KILLS, seed=1)
             print(f"{kind}: {killed} kills; every run ended in the bits of the uninterrupted one", flush=True)
+        for kind in LINES:
+            killed = real_kills(place, kind, KILLS, seed=2)
+            print(f"python train.py, {kind}: {killed} kills; every run likewise", flush=True)
     print(f"all well after {time.monotonic() - begin:.0f} s")
 
 

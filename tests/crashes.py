@@ -1,7 +1,7 @@
 """Campaigns against a training: a crash at every point of its saves, kills at random times, damaged checkpoints.
 
-tests/test_crashes.py runs them in short, scripts/soak.py at length. Trainings run in forked children: real processes,
-killed by real signals, without the seconds that importing torch takes.
+tests/test_crashes.py runs them in short, scripts/soak.py at length. Most trainings run in forked children: real
+processes, killed by real signals, without the seconds that importing torch takes; some as a person starts them.
 """
 
 import _pyio
@@ -10,14 +10,17 @@ import errno
 import io
 import os
 import random
+import runpy
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
+from conftest import QUIET, ROOT
 
 import train
 from conf.config import Train
@@ -226,6 +229,53 @@ def killed_after(seconds, options, folder):
     time.sleep(seconds)
     os.kill(process, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+REAL = "num_samples=500 batch_size=16 references=8 num_timesteps=8 checkpoint_every=7 eval_samples=0"
+REAL_POINTS = f"{REAL} model.hidden=8 model.layers=1 max_steps=1203"
+LINES = {
+    "points": REAL_POINTS,
+    "labels": f"{REAL_POINTS} conditional=true",
+    "images": f"{REAL} dataset=digits model=unet_small model.channels=[8,8] model.heads=2 max_steps=303",
+}
+
+
+def real_kills(place, kind, count, seed):
+    """The same with `python train.py`, killed at a random time after its first save, and resumed as a person would."""
+    rng, whole, killed = random.Random(seed), place / f"{kind}-uninterrupted", 0
+    assert os.waitpid(child(lambda: command_here(f"{LINES[kind]} task_name={whole}")), 0)[1] == 0
+    seconds = checkpoint.load(whole)["moment"]["seconds"]
+    while killed < count:
+        folder, code = place / f"{kind}-killed-{killed}", -1
+        line = f"{LINES[kind]} task_name={folder}"
+        while code != 0:
+            code = command_killed(line, folder, rng.uniform(0, seconds) if killed < count else None)
+            assert code in (0, -signal.SIGKILL), f"{kind}: exit code {code}"
+            line, killed = f"resume={folder}", killed + (code != 0)
+        assert_same_run(whole, folder)
+        assert (folder / "metrics.json").exists() and not list(folder.glob(".*.pt.*"))
+    return killed
+
+
+def command_here(line):
+    """`python train.py` in this process, in silence."""
+    sys.argv = [str(ROOT / "train.py"), *line.split()]
+    with redirect_stdout(io.StringIO()):
+        runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def command_killed(line, folder, seconds):
+    """The exit code of a `python train.py` that is killed so many seconds after its first save (None: never)."""
+    path, command = folder / "last.pt", [sys.executable, str(ROOT / "train.py"), *line.split()]
+    before = path.stat().st_mtime_ns if path.exists() else 0
+    process = subprocess.Popen(command, cwd=folder.parent, env=QUIET, stdout=subprocess.DEVNULL)
+    while process.poll() is None and not (path.exists() and path.stat().st_mtime_ns > before):
+        time.sleep(0.002)
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
 
 
 # ---------------------------------------------------------------- damaged checkpoints

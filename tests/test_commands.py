@@ -167,7 +167,7 @@ for line in ("inference observe=mask:left", "evaluate sampler=ddim variance=exac
     sys.argv = [f"{ROOT}/{{name}}.py", *words]
     try:
         runpy.run_path(sys.argv[0], run_name="__main__")
-    except SystemExit as end:
+    except (SystemExit, ValueError) as end:
         assert "is for images" in str(end) or "belongs to sampler=ddpm" in str(end), end
     assert len(read) == 1, read
     read.clear()

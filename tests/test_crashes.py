@@ -4,7 +4,7 @@ import os
 from collections import Counter
 
 import pytest
-from crashes import KINDS, crash, crash_points, damage, kills
+from crashes import KINDS, crash, crash_points, damage, kills, real_kills
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="crashes are tried in forked children")
 
@@ -19,6 +19,10 @@ def test_a_crash_at_any_point_loses_nothing_that_was_saved(how, every, tmp_path)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_killed_training_goes_on_to_the_same_end(kind, tmp_path):
     assert kills(tmp_path, kind, count=1, seed=0) == 1
+
+
+def test_a_killed_command_goes_on_to_the_same_end(tmp_path):
+    assert real_kills(tmp_path, "labels", count=1, seed=0) == 1
 
 
 def test_a_damaged_checkpoint_is_refused_in_our_words(tmp_path):
