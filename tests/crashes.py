@@ -232,7 +232,7 @@ def killed_after(seconds, options, folder):
 
 
 REAL = "num_samples=500 batch_size=16 references=8 num_timesteps=8 checkpoint_every=7 eval_samples=0"
-REAL_POINTS = f"{REAL} model.hidden=8 model.layers=1 max_steps=1203"
+REAL_POINTS = f"{REAL} model.hidden=8 model.layers=1 max_steps=603"
 LINES = {
     "points": REAL_POINTS,
     "labels": f"{REAL_POINTS} conditional=true",
