@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,14 +20,15 @@ from crashes import assert_same_run
 from conf.config import Train
 from conf.groups import MLP, Linear, Moons
 from conf.resumed import resumed_options
-from dataset import make_dataset
+from dataset import PointSet, make_dataset
 from diffusion import Loss
 from loss.log import COLUMNS, opened, read_excess, read_losses
 from model import build_model
-from runtime import checkpoint
+from runtime import checkpoint, interrupts
 from runtime.moments import Moment
 from runtime.optimizers import make_optimizers
 from runtime.resume import Learner, checksum, take_moments
+from runtime.run_folder import taken
 
 LINE = f"train.py {SMALL} {NO_EVALUATION} max_steps=1503"
 BEGUN = asdict(Train(dataset=Moons(), model=MLP()))
@@ -148,6 +150,16 @@ def test_changed_data_are_noticed(tmp_path):
     assert done.returncode == 1 and "the data are not those that run was trained with" in done.stderr
 
 
+def test_the_checksum_of_the_data_sees_points_and_labels():
+    points, labels = np.arange(8, dtype=np.float32).reshape(4, 2), np.array([0, 1, 0, 1])
+    other = points.copy()
+    other[3, 1] = np.nextafter(other[3, 1], 9)
+    sets = [PointSet(points), PointSet(points, labels), PointSet(points, 1 - labels), PointSet(other, labels)]
+    sets += [PointSet(points.astype(np.float64), labels), PointSet(points.reshape(2, 4), labels[:2])]
+    assert len({checksum(data) for data in sets}) == len(sets)
+    assert checksum(PointSet(points.copy(), labels.copy())) == checksum(sets[1])
+
+
 # ---------------------------------------------------------------- one folder, one training
 
 
@@ -169,6 +181,16 @@ def test_a_running_training_cannot_be_resumed_and_a_killed_one_can(tmp_path):
     process.communicate()
     done = command("train.py resume=long seed=1", tmp_path)
     assert "was trained with seed=0" in done.stderr, "no stale lock"
+
+
+def test_a_new_training_takes_no_used_folder(tmp_path):
+    (tmp_path / ".hydra").mkdir()  # which Hydra makes before the training begins
+    with taken(tmp_path, new=True):
+        (tmp_path / "loss.csv").touch()
+    with taken(tmp_path, new=False):
+        pass
+    with pytest.raises(ValueError, match="already holds a run; choose another task_name"), taken(tmp_path, new=True):
+        pass
 
 
 # ---------------------------------------------------------------- signals
@@ -205,6 +227,23 @@ def test_an_ignored_hangup_stays_ignored(tmp_path):
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
+def test_signals_are_handled_as_before_when_the_training_is_over():
+    before = signal.getsignal(signal.SIGTERM)
+    with interrupts.caught():
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(("viewer", "waited_for"), [(None, ["recording"]), ("file", ["recording"]), ("web", [])])
+def test_after_a_signal_a_recording_is_finished_but_a_web_page_is_not_waited_for(viewer, waited_for):
+    closed, stack = [], ExitStack()
+    stack.callback(closed.append, "recording")
+    with pytest.raises(SystemExit) as end:
+        interrupts.end(signal.SIGTERM, Path("run"), viewer, stack)
+    assert end.value.code == 143 and closed == waited_for
+    stack.pop_all()
+
+
 # ---------------------------------------------------------------- what cannot be saved
 
 
@@ -226,8 +265,9 @@ def test_a_diverged_training_is_not_saved(options, words, tmp_path):
     assert "nan" not in losses and "inf" not in losses
 
 
-def test_nan_in_a_checkpoint_is_named(tmp_path):
-    checkpoint.save(tmp_path / "last.pt", {"net": {"w": torch.tensor([1.0, float("nan")])}})
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+def test_nan_and_infinity_in_a_checkpoint_are_named(number, tmp_path):
+    checkpoint.save(tmp_path / "last.pt", {"net": {"w": torch.tensor([1.0, float(number)])}})
     with pytest.raises(ValueError, match=r"last\.pt is of a training that had diverged: net\.w is not finite"):
         checkpoint.load(tmp_path)
 
@@ -273,6 +313,14 @@ def test_a_torn_last_row_is_left_out_and_named(cut, whole, tmp_path, capsys):
     assert len(read_excess(tmp_path)["step"]) == len(read_excess(whole)["step"]) - 1
     said = capsys.readouterr().err
     assert "loss.csv: the last row is torn" in said and "excess.csv: the last row is torn" in said
+
+
+def test_a_torn_row_does_not_pass_for_an_old_one(tmp_path):
+    path, whole = tmp_path / "loss.csv", b"step,loss,lr,seconds,stable_loss\r\n10,1,1,1,1\r\n20,1,1,1,1\r\n"
+    for torn in (b"", b"3", b"30,1", b"30,1,1,1,1\r\n40,1,1"):  # 3 is the beginning of 30
+        path.write_bytes(whole + torn)
+        opened(path, COLUMNS, 20).close()
+        assert path.read_bytes() == whole
 
 
 def test_another_table_is_refused(tmp_path):
