@@ -193,6 +193,25 @@ def test_a_new_training_takes_no_used_folder(tmp_path):
         pass
 
 
+def test_only_unfinished_files_of_a_training_are_removed(tmp_path):
+    """resume=last.pt in one's home takes that for the run folder."""
+    litter = {
+        ".last.pt.12",
+        ".best.pth.3",
+        ".metrics.json.3",
+        ".loss.png.1",
+        "viz/.epoch_01.png.4",
+        "viz/.progress.gif.5",
+    }
+    others = {".bashrc.1", ".last.pt.x", ".training.rrd.5", "photos/.a.png.3", "last.pt.12", ".last.pt", "viz/.note.1"}
+    for name in litter | others:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with taken(tmp_path, new=False):
+        pass
+    assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()} == others
+
+
 # ---------------------------------------------------------------- signals
 
 
