@@ -212,7 +212,7 @@ def kills(place, kind, count, seed, start):
         folder, code = place / f"{kind}-{start.__name__}-{killed}", -1
         line = f"{KINDS[kind]} task_name={folder}"
         while code != 0:
-            code = ended(start(line), folder, rng.uniform(0, seconds) if killed < count else None)
+            code = ended(start(line), folder, rng.uniform(0, 0.9 * seconds) if killed < count else None)
             assert code in (0, -signal.SIGKILL), f"{kind}: exit code {code}"
             line, killed = f"resume={folder}", killed + (code != 0)
         assert_same_run(whole, folder)

@@ -18,7 +18,7 @@ def test_a_crash_at_any_point_loses_nothing_that_was_saved(how, every, tmp_path)
 
 @pytest.mark.parametrize(("kind", "start"), [*((kind, forked) for kind in KINDS), ("labels", spawned)])
 def test_a_killed_training_goes_on_to_the_same_end(kind, start, tmp_path):
-    assert kills(tmp_path, kind, count=1, seed=0, start=start) == 1
+    assert kills(tmp_path, kind, count=1, seed=1, start=start) == 1
 
 
 def test_a_damaged_checkpoint_is_refused_in_our_words(tmp_path):
