@@ -254,12 +254,13 @@ def test_signals_are_handled_as_before_when_the_training_is_over():
 
 
 @pytest.mark.parametrize(("viewer", "waited_for"), [(None, ["recording"]), ("file", ["recording"]), ("web", [])])
-def test_after_a_signal_a_recording_is_finished_but_a_web_page_is_not_waited_for(viewer, waited_for):
+def test_after_a_signal_a_recording_is_finished_but_a_web_page_is_not_waited_for(viewer, waited_for, capsys):
     closed, stack = [], ExitStack()
     stack.callback(closed.append, "recording")
     with pytest.raises(SystemExit) as end:
-        interrupts.end(signal.SIGTERM, Path("run"), viewer, stack)
+        interrupts.end(signal.SIGTERM, Path("my run"), viewer, stack)
     assert end.value.code == 143 and closed == waited_for
+    assert "python train.py resume='my run'\n" in capsys.readouterr().out  # as a shell takes it
     stack.pop_all()
 
 
