@@ -10,7 +10,7 @@ from conf.config import Compare
 from metrics import compare as comparison
 from runtime import checkpoint
 from runtime import device as devices
-from runtime.trained import load
+from runtime.trained import of_state
 from viz import compare as pictures
 from viz import stills, style
 
@@ -19,8 +19,8 @@ from viz import stills, style
 def main(o: Compare, run_folder: Path) -> None:
     """Sample by every sampler from the same noise; save table, compare.json, pictures and recording in `run_folder`."""
     style.use(o.style)
-    path = Path(o.checkpoint) if o.checkpoint else checkpoint.newest()
-    trained = load(path, devices.choose(o.device), o.precision)
+    path, state = checkpoint.asked_or_newest(o.checkpoint)
+    trained = of_state(state, path, devices.choose(o.device), o.precision)
     devices.use_threads(o.threads, trained.of_images)
     count, guidance = o.num_samples or NUM_COMPARED[trained.kind], SAMPLING_DEFAULTS["evaluate"][trained.kind].guidance
     print(f"checkpoint {path}, {count:,} samples by each sampler, all from the same x_T")

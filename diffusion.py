@@ -178,7 +178,9 @@ Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 def denoiser(net: Network, scheduler: NoiseScheduler, target: str) -> Denoiser:
-    """A network as a denoiser, whatever its output means: `target` is a key of TARGETS."""
+    """A network as a denoiser, whatever its output means: `target` is a key of TARGETS, else ValueError."""
+    if target not in TARGETS:
+        raise ValueError(f"prediction {target!r} is unknown; choose one of {', '.join(TARGETS)}")
     prediction = TARGETS[target].prediction
 
     def denoise(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:

@@ -14,7 +14,7 @@ from metrics.evaluation import evaluate_file, evaluate_model, real_rows
 from metrics.report import score_fields, write_report
 from runtime import checkpoint
 from runtime import device as devices
-from runtime.trained import load
+from runtime.trained import of_state
 from viz import style
 from viz.evaluation import save_pictures
 
@@ -46,8 +46,8 @@ def of_file(o: Evaluate, samples: str, run_folder: Path) -> dict:
 
 def of_checkpoint(o: Evaluate, run_folder: Path) -> dict:
     """The samples that a checkpoint makes, against the data that it was trained for."""
-    path = Path(o.checkpoint) if o.checkpoint else checkpoint.newest()
-    trained = load(path, devices.choose(o.device), o.precision)
+    path, state = checkpoint.asked_or_newest(o.checkpoint)
+    trained = of_state(state, path, devices.choose(o.device), o.precision)
     devices.use_threads(o.threads, trained.of_images)
     config, defaults = trained.config, DEFAULTS[trained.kind]
     train, unseen = make_sets(n_samples=config["num_samples"], seed=config["seed"], **config["dataset"])

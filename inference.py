@@ -3,6 +3,7 @@
 from conf.entry import command  # answers --help before what follows takes its seconds
 
 # isort: split
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from conf.choices import SAMPLING_DEFAULTS
-from conf.config import Inference, sampling_options
+from conf.config import Inference, Machine, Steering, sampling_options
 from metrics import replay, steering
 from metrics.scene import checked_rows, clock, evenly_on
 from runtime import checkpoint
 from runtime import device as devices
 from runtime.progress import progress_bar
-from runtime.trained import Trained, load
+from runtime.trained import Trained, of_state
 from runtime.whole_file import whole_file
 from sampler import timesteps_of
 from schedule import CLEAN, step_of
@@ -27,8 +28,9 @@ from viz import steering as steering_pictures
 @command("inference")
 def main(o: Inference, run_folder: Path) -> None:
     """Sample from a checkpoint; save samples.npy, samples.png, a film and the recording in `run_folder`."""
-    path = Path(o.checkpoint) if o.checkpoint else checkpoint.newest()
-    trained = load(path, devices.choose(o.device), o.precision)
+    check_steering(o)
+    path, state = checkpoint.asked_or_newest(o.checkpoint)
+    trained = of_state(state, path, devices.choose(o.device), o.precision)
     devices.use_threads(o.threads, trained.of_images)
     print(f"checkpoint: {path}")
     style.use(o.style)
@@ -97,15 +99,25 @@ def save_array(path: Path, array: NDArray) -> None:
         np.save(file, array)
 
 
-def steered(o: Inference, trained: Trained, run_folder: Path) -> None:
-    """Samples given an observation, or the sheet of what guidance claims and samples."""
+def check_steering(o: Inference) -> None:
+    """Raises ValueError for options of which one would have to be ignored."""
     if o.observe and o.guidance_sheet:
         raise ValueError("observe and guidance_sheet are two things: ask for one of them")
-    if any((o.sampler, o.sampling_steps, o.eta, o.guidance, o.autoguidance, o.labels is not None)):
+    given = sorted(f.name for f in fields(o) if getattr(o, f.name) != f.default)
+    observing, steering = [name for name in given if name.startswith("observe_")], o.observe or o.guidance_sheet
+    if observing and not o.observe:
+        raise ValueError(f"{observing[0]} belongs to observe: give observe=y=0.2, say, as well")
+    known = {f.name for cls in (Machine, Steering) for f in fields(cls)} | {"checkpoint", "num_samples"}
+    known |= {"rerun", "viewer", "port"} | ({"guidance_interval"} if o.guidance_sheet else set())
+    if steering and (others := [name for name in given if name not in known]):
         raise ValueError(
-            "observe and guidance_sheet choose sampler, labels and guidance themselves: leave out"
-            " sampler, sampling_steps, eta, labels, guidance and autoguidance"
+            "observe and guidance_sheet choose sampler, labels and guidance themselves, and make no recording: leave"
+            f" out {' and '.join(others)}"
         )
+
+
+def steered(o: Inference, trained: Trained, run_folder: Path) -> None:
+    """Samples given an observation, or the sheet of what guidance claims and samples."""
     count = o.num_samples or SAMPLING_DEFAULTS["inference"][trained.kind].num_samples
     if o.guidance_sheet:
         sheet = steering.guidance_sheet(trained, count, o.seed, o.guidance_interval)

@@ -51,7 +51,7 @@ def begin_or_resume(options: Train, run_folder: Path, typed: set[str]) -> dict[s
     run_folder = checkpoint.folder_of(path) if path else run_folder
     with taken(run_folder, new=not path), ExitStack() as stack:
         if state := checkpoint.load(path) if path else None:
-            options = resumed_options(options, typed, state.get("config", {}), run_folder)
+            options = resumed_options(options, typed, state.get("config"), run_folder)
         return train(options, run_folder, stack, state)
 
 

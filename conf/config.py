@@ -224,7 +224,9 @@ class Run:
     task_name: str | None = free(None, "run folder, such as runs/first; default: a new one, named after the time")
     ckpt_save_name: str = free("last.pt", "name of the checkpoint in the run folder, ending in .pt or .pth")
     checkpoint_every: int = free(1000, "optimizer steps between checkpoints", low=1)
-    resume: str | None = free(None, "a checkpoint or run folder to continue from, with the same options")
+    resume: str | None = free(
+        None, "go on with a run folder, a checkpoint or latest, there and with its own options; its length may grow"
+    )
 
 
 @dataclass

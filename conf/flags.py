@@ -73,12 +73,19 @@ def _override(flag: str, rest: list[str]) -> str:
     name = name.replace("-", "_")
     if equals:
         return _quoted(name, value)
-    if rest and "=" not in rest[0] and (not rest[0].startswith("-") or NEGATIVE_NUMBER.match(rest[0])):
-        return _quoted(name, rest.pop(0))
     switch = name.removeprefix("no_")
+    if rest and _may_be_value(rest[0], of_switch=switch in SWITCHES):
+        return _quoted(name, rest.pop(0))
     if switch in OPTIONS and switch not in SWITCHES:
         raise ValueError(f"{flag}: {switch} is not a switch but takes a value, as in {switch}=VALUE")
     return f"{switch}=false" if name != switch else f"{name}=true"
+
+
+def _may_be_value(word: str, of_switch: bool) -> bool:
+    """Whether a word behind a flag is its value, such as 3, -3, true or y=0.2, and not the next flag or override."""
+    if "=" in word:
+        return not of_switch and re.split(r"[.=]", word)[0].lstrip("+-") not in {*OPTIONS, *GROUPS, *ALIASES, "hydra"}
+    return not word.startswith("-") or bool(NEGATIVE_NUMBER.match(word))
 
 
 def _quoted(name: str, value: str) -> str:

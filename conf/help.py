@@ -3,11 +3,10 @@
 import inspect
 import textwrap
 from dataclasses import MISSING, Field, fields
-from typing import Any
 
 from conf.config import COMMANDS
 from conf.groups import GROUPS, PRESETS
-from conf.option import allowed
+from conf.option import allowed, typed_as
 
 INDENT, WIDTH = 26, 120
 
@@ -23,7 +22,7 @@ def help_text(name: str) -> str:
             lines += ["", f"{group}={choice}: {fields(member)[0].metadata['help']}"]
             lines += [line for f in fields(member)[1:] for line in _described(f, f"{group}.")]
             if preset := PRESETS.get(choice):
-                sets = "also sets " + ", ".join(f"{k}={_value(v)}" for k, v in preset.items())
+                sets = "also sets " + ", ".join(f"{k}={typed_as(v)}" for k, v in preset.items())
                 lines += textwrap.wrap(sets, WIDTH, initial_indent="  ", subsequent_indent=" " * 12)
     lines += ["", "Several values, run one after the other: -m lr=1e-3,4e-3. Hydra's own flags: --hydra-help."]
     return "\n".join(lines)
@@ -47,7 +46,7 @@ def sections(command: type) -> dict[str, list[Field]]:
 def _described(f: Field, prefix: str = "") -> list[str]:
     """`  name=default   meaning [limits]`, wrapped."""
     default = f.default_factory() if f.default_factory is not MISSING else f.default
-    head = f"  {prefix}{f.name}={_value(default)}".replace(", ", ",")
+    head = f"  {prefix}{f.name}={typed_as(default)}".replace(", ", ",")
     text = f.metadata["help"]
     if f.name in GROUPS:
         text += f" [one of {', '.join(GROUPS[f.name])}]"
@@ -55,7 +54,3 @@ def _described(f: Field, prefix: str = "") -> list[str]:
         text += f" [{limits}]"
     first = f"{head:<{INDENT}}" if len(head) < INDENT - 1 else f"{head}  "
     return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=" " * INDENT, break_on_hyphens=False)
-
-
-def _value(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)

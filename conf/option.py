@@ -34,6 +34,11 @@ def fixed_options(command: type) -> set[str]:
     return {f.name for f in fields(command) if not f.metadata["may_change"]}
 
 
+def typed_as(value: Any) -> str:
+    """A value as one types it: null, true."""
+    return str(value).lower() if isinstance(value, bool) else "null" if value is None else str(value)
+
+
 # ---------------------------------------------------------------- the check
 
 

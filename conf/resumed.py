@@ -5,44 +5,69 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 from conf.config import Train
 from conf.groups import GROUPS
-from conf.option import fixed_options
+from conf.option import check, fixed_options, typed_as
 
 LENGTH = {"max_steps", "num_epochs"}  # may grow, which runtime.resume checks
 
 
-def resumed_options(asked: Train, typed: set[str], begun: Mapping[str, Any], run: Path) -> Train:
+def resumed_options(asked: Train, typed: set[str], begun: object, run: Path) -> Train:
     """`begun`, the options in the checkpoint of `run`, with those that the user has `typed` and that may change.
 
     Raises:
         ValueError: one may not, or `begun` are no options; the sentence says which.
     """
-    if "task_name" in typed and Path(asked.task_name or "").absolute() != run.absolute():
+    if "task_name" in typed and asked.task_name and Path(asked.task_name).absolute() != run.absolute():
         raise ValueError(f"resume={run} goes on in that folder, not in task_name={asked.task_name}")
-    new = asdict(asked)
-    try:
-        return _merged(asked, typed, begun, new, run)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"the checkpoint of {run} cannot be resumed: it lacks its options ({error})") from error
-
-
-def _merged(asked: Train, typed: set[str], begun: Mapping[str, Any], new: dict[str, Any], run: Path) -> Train:
+    old, fixed = _begun_with(begun, run), fixed_options(Train) - LENGTH
     for name in sorted(typed):
-        was, now = _value(begun, name), _value(new, name)
-        if name.split(".")[0] in fixed_options(Train) - LENGTH and was != now:
-            raise ValueError(f"resume={run} was trained with {name}={was}, not {name}={now}")
-    stay = {name: begun[name] for name in new if name in begun and name not in typed - GROUPS.keys()}
-    if "num_epochs" in typed and "max_steps" not in typed and new["num_epochs"] != begun["num_epochs"]:
-        stay["max_steps"] = None  # the user counts in epochs now
-    for group, members in GROUPS.items():
-        member = members[begun[group]["name"]]
-        stay[group] = member(**{f.name: begun[group][f.name] for f in fields(member) if f.name in begun[group]})
-    return replace(asked, **stay, resume=None)
+        group = name.split(".")[0]
+        if group in fixed and (difference := _difference(asdict(old), asdict(asked), name)):
+            raise ValueError(f"resume={run} was trained with {difference}")
+    new = {name: getattr(asked, name) for name in typed - GROUPS.keys() - fixed if "." not in name}
+    if "num_epochs" in typed and "max_steps" not in typed and asked.num_epochs != old.num_epochs:
+        new["max_steps"] = None  # the user counts in epochs now
+    return replace(old, **{**new, "resume": None})
 
 
-def _value(options: Mapping[str, Any], name: str) -> Any:
-    """Of an option, a dotted one too; of a group the name of what was chosen."""
-    for part in name.split("."):
-        options = options.get(part) if isinstance(options, Mapping) else None  # pyright: ignore
-    return options["name"] if isinstance(options, Mapping) else options
+def _begun_with(begun: object, run: Path) -> Train:
+    """The options in a checkpoint, held against types and limits as those of a command line are."""
+    cannot = f"the checkpoint of {run} cannot be resumed: it"
+    if not isinstance(begun, Mapping) or not begun:
+        raise ValueError(f"{cannot} lacks its options")
+    if missing := sorted(fixed_options(Train) - begun.keys()):
+        raise ValueError(f"{cannot} lacks {', '.join(missing)}, as if from another version of moonwalk")
+    try:
+        groups = {group: _member(members, begun[group]) for group, members in GROUPS.items()}
+        old: Any = OmegaConf.to_object(OmegaConf.structured(Train(**{**begun, **groups})))
+        check(old)
+    except (TypeError, ValueError, OmegaConfBaseException) as error:
+        what = str(error).partition("\n")[0]
+        raise ValueError(f"{cannot} holds options that are not those of this version of moonwalk: {what}") from error
+    return old
+
+
+def _member(members: Mapping[str, type], options: object) -> Any:
+    """The choice of a group, such as Moons, with all of its options."""
+    if not isinstance(options, Mapping) or options.get("name") not in members:
+        raise ValueError(f"none of {', '.join(members)} is chosen")
+    member = members[options["name"]]
+    if missing := sorted({f.name for f in fields(member)} - options.keys()):
+        raise ValueError(f"{options['name']} without {', '.join(missing)}")
+    return member(**options)
+
+
+def _difference(old: Mapping[str, Any], new: Mapping[str, Any], name: str) -> str | None:
+    """'lr=0.008, not lr=0.001': where an option, a dotted one too, differs; of a group, the name of what was chosen."""
+    group, _, part = name.partition(".")
+    if group not in GROUPS:
+        was, now = old[group], new[group]
+    elif part in old[group]:
+        was, now = old[group][part], new[group][part]
+    else:
+        name, was, now = group, old[group]["name"], new[group]["name"]
+    return None if was == now else f"{name}={typed_as(was)}, not {name}={typed_as(now)}"

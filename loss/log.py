@@ -18,10 +18,20 @@ COLUMNS = ("step", "loss", "lr", "seconds", "stable_loss")
 
 
 def opened(path: Path, header: Sequence[str], start: int) -> TextIO:
-    """A table to write rows into. One that is there goes on behind step `start`: later rows will be written again."""
+    """A table to write rows into. One that is there goes on behind step `start`: later rows will be written again.
+
+    Raises:
+        ValueError: a row of it lacks its step.
+    """
     if path.exists():
         first, *lines = path.read_bytes().splitlines(keepends=True) or [b""]
-        kept = takewhile(lambda line: line.endswith(b"\n") and int(line.split(b",")[0]) <= start, lines)
+        whole = takewhile(lambda line: line.endswith(b"\n"), lines)
+        try:
+            kept = [*takewhile(lambda line: int(line.split(b",")[0]) <= start, whole)]
+        except ValueError as error:
+            raise ValueError(
+                f"{path} is not a {path.name} of moonwalk: a row of it does not begin with a step"
+            ) from error
         os.truncate(path, sum(map(len, [first, *kept])) if start else 0)
     file = path.open("a", newline="", encoding="utf-8")
     if not file.tell():

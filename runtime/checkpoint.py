@@ -76,19 +76,24 @@ def _tensors(state: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _tensors(value, f"{prefix}{key}.")
 
 
-def newest(root: str | Path = ".") -> Path:
-    """The newest readable checkpoint below outputs/ and runs/.
+def asked_or_newest(asked: str | None) -> tuple[Path, dict[str, Any]]:
+    """The checkpoint, or run folder, that is asked for and what it holds; None: the newest. Raises as load, newest."""
+    return (Path(asked), load(asked)) if asked else newest()
+
+
+def newest(root: str | Path = ".") -> tuple[Path, dict[str, Any]]:
+    """The newest readable checkpoint below outputs/ and runs/, and what it holds.
+
+    Read once: a training that runs may replace it at any moment.
 
     Raises:
         FileNotFoundError: there is none.
     """
     for path in all_of_them(root):
         try:
-            load(path)
-        except ValueError as error:
+            return path, load(path)
+        except (ValueError, FileNotFoundError) as error:
             print(f"passed over: {error}")
-            continue
-        return path
     raise FileNotFoundError(f"no readable {NONE_YET}")
 
 

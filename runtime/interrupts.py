@@ -1,5 +1,6 @@
 """Ctrl-C, SIGTERM and SIGHUP: a training finishes its step and saves before it ends."""
 
+import shlex
 import signal
 import threading
 from collections.abc import Iterator
@@ -42,5 +43,5 @@ def end(number: int, run_folder: Path, viewer: str | None, stack: ExitStack) -> 
     """
     if viewer != "web":
         stack.close()
-    print(f"interrupted and saved; go on with  python train.py resume={run_folder}", flush=True)
+    print(f"interrupted and saved; go on with  python train.py resume={shlex.quote(str(run_folder))}", flush=True)
     raise SystemExit(128 + number)

@@ -1,6 +1,7 @@
 """What a training needs to go on: taken from it, and given back to it; and its weights averaged."""
 
 import hashlib
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,16 +70,18 @@ class Learner:
                 step `total`.
         """
         try:
+            moment = checked_moment(state["moment"], operator.index(state["total"]), run)
             check_continues(state, data, total, run)
             take_weights(self.net, state["net"], str(run))
             take_weights(self.average, state["ema"], str(run))
-            for optimizer, old in zip(self.optimizers, state["optimizers"], strict=True):
-                optimizer.load_state_dict(old)
+            take_moments(self.optimizers, state["optimizers"], run)
             self.early = state.get("early")
-            self.losses[:] = state["losses"].to(next(self.net.parameters()).device).unbind()
-            return Moment(**state["moment"])
-        except (KeyError, TypeError, AttributeError) as error:
+            self.losses[:] = state["losses"].reshape(-1, 2).to(next(self.net.parameters()).device).unbind()
+            return moment
+        except KeyError as error:
             raise ValueError(f"the checkpoint of {run} cannot be resumed: it lacks {error}") from error
+        except (TypeError, AttributeError, RuntimeError) as error:
+            raise ValueError(f"the checkpoint of {run} cannot be resumed: a part of it is damaged ({error})") from error
 
 
 def averaging(decay: float | None) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
@@ -106,6 +109,26 @@ def checksum(data: DataSet) -> str:
         if part is not None:
             digest.update(np.asarray(part).tobytes())
     return digest.hexdigest()
+
+
+def take_moments(optimizers: Sequence[torch.optim.Optimizer], states: Sequence[dict[str, Any]], run: object) -> None:
+    """Load what the optimizers had gathered. Raises ValueError where it is that of others."""
+    try:
+        for optimizer, state in zip(optimizers, states, strict=True):
+            optimizer.load_state_dict(state)
+            for weight, own in optimizer.state.items():
+                if any(moment.shape not in ((), weight.shape) for moment in own.values()):
+                    raise ValueError("of another shape")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"the checkpoint of {run} cannot be resumed: its optimizers are others ({error})") from error
+
+
+def checked_moment(parts: Mapping[str, Any], total: int, run: object) -> Moment:
+    """Raises TypeError or ValueError where it is none."""
+    moment = Moment(**parts)
+    if not 0 < operator.index(moment.done) <= total or not moment.seconds + moment.cpu_seconds >= 0:
+        raise ValueError(f"the checkpoint of {run} cannot be resumed: it is of step {moment.done} of {total}")
+    return moment
 
 
 def check_continues(state: Mapping[str, Any], data: DataSet, total: int, run: object) -> None:

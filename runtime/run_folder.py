@@ -16,7 +16,7 @@ except ImportError:  # Windows: nobody keeps two trainings apart there
     fcntl: Any = None
 
 FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
-UNFINISHED = re.compile(r"\..+(?<!\.rrd)\.\d+")  # see whole_file.unfinished; of a recording it is worth keeping
+UNFINISHED = re.compile(r"\..+\.(pt|pth|json|png|gif)\.\d+")  # see whole_file.unfinished; a recording is worth keeping
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def taken(folder: Path, new: bool) -> Iterator[None]:
             _lock(descriptor, folder)
         if new and set(os.listdir(folder)) - {".hydra"}:
             raise ValueError(f"{folder} already holds a run; choose another task_name")
-        for path in [*folder.rglob(".*")]:
+        for path in [*folder.glob(".*"), *folder.glob("viz/.*")]:  # no deeper: what is named may be anybody's folder
             if UNFINISHED.fullmatch(path.name):  # of a process that was killed
                 path.unlink()
         yield

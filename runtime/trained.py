@@ -210,18 +210,23 @@ def build(config: dict[str, Any], dims: tuple[int, ...], num_labels: int = 0) ->
 
 
 def load(path: str | Path, device: torch.device, precision: str = "auto") -> Trained:
-    """The averaged (EMA) network of a checkpoint.
+    """The averaged (EMA) network of a checkpoint. Raises as checkpoint.load and of_state do."""
+    return of_state(checkpoint.load(path), path, device, precision)
+
+
+def of_state(state: Mapping[str, Any], path: str | Path, device: torch.device, precision: str = "auto") -> Trained:
+    """The averaged (EMA) network in what the checkpoint at `path` holds.
 
     Raises:
-        FileNotFoundError, ValueError: see checkpoint.load; also where weights and configuration do not fit.
+        ValueError: weights and configuration do not fit.
     """
-    state = checkpoint.load(path)
     try:
         normaliser, classes = _normaliser(state["normaliser"]), _names(state["classes"])
         if missing := {"seed", "num_samples", "dataset"} - state["config"].keys():
             raise KeyError(*sorted(missing))
         net, scheduler = build(state["config"], tuple(normaliser.mean.shape), len(classes))
         average, weights = AveragedModel(net), state["ema"]
+        denoiser(net, scheduler, state["config"]["model"]["prediction"])  # raises where there is no such target
     except Exception as error:  # parts of any wrong type and value fail in as many ways
         why = f"it has no {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"the checkpoint {path} does not fit its own configuration: {why}") from error

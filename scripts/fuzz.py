@@ -13,15 +13,17 @@ import sys
 import tempfile
 import time
 import traceback
-from dataclasses import fields
+from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+import torch._dynamo  # noqa: E402  (by every first optimizer otherwise: 1.5 s)
+from PIL import Image  # noqa: E402
 
 import compare  # noqa: E402, F401  (what the children need is imported once)
 import evaluate  # noqa: E402, F401
@@ -29,33 +31,11 @@ import inference  # noqa: E402, F401
 import main  # noqa: E402, F401
 import rerun_viz  # noqa: E402, F401
 import train  # noqa: E402, F401
-from conf.config import COMMANDS  # noqa: E402
-from conf.groups import GROUPS  # noqa: E402
+from runtime.progress import progress_bar  # noqa: E402
+from scripts.random_lines import SHARES, Line, line  # noqa: E402
+from viz import stills  # noqa: E402
 
-SECONDS = 100  # for one line
-SHARES = {"train": 0.45, "inference": 0.2, "main": 0.29, "evaluate": 0.04, "compare": 0.02}  # the last take longest
-# of the options that decide how long a line takes, or that have no limits of their own: (least, most)
-SMALL: dict[str, tuple[float, float]] = {
-    "num_samples": (2, 200), "num_timesteps": (2, 40), "max_steps": (1, 3), "batch_size": (1, 64), "hidden": (1, 16),
-    "layers": (1, 3), "frequencies": (0, 4), "viz_steps": (2, 6), "viz_num": (1, 6), "viz_interval": (1, 3),
-    "checkpoint_every": (1, 3), "warmup_steps": (0, 5), "num_epochs": (1, 3), "modes": (1, 9), "arms": (1, 4),
-    "noise": (0, 0.3), "lr": (1e-6, 1e-2), "weight_decay": (0, 0.2), "seed": (0, 10**9), "threads": (1, 2),
-    "guidance": (0, 3), "eta": (0, 1), "port": (2000, 60000), "factor": (0.05, 0.95), "ema_decay": (0, 0.999),
-    "label_dropout": (0, 0.9), "beta_start": (1e-5, 1e-3), "beta_end": (2e-3, 0.2),
-}  # fmt: skip
-SEPARATE = {"dataset", "model", "checkpoint", "resume", "task_name", "ckpt_save_name", "device", "precision", "samples",
-            "viewer", "viz_live", "viz_t", "viz_save", "labels", "track_samples", "eval_samples", "animation", "port",
-            "max_steps", "sampling_steps", "num_samples", "threads", "conditional", "guidance", "eta", "sampler",
-            "beta_start", "beta_end", "schedule", "num_timesteps", "loss_weight", "guidance_sheet", "observe_method",
-            "variance", "spacing", "samplers"}  # fmt: skip
-NO_IMAGES = "save_trajectory=true"  # belongs to points
-JUNK = ["", "null", "nan", "-1", "1e400", "0", "99999999999999999999", "[1,2", "{a:b}", "é", "'", '"', "a b", "${x}",
-        "true", "[]", "../..", "/dev/null", "/", "1e-320", "\t", "=", "none", "[a,b]", "0x10", "1_000"]  # fmt: skip
-
-
-class Line(NamedTuple):
-    words: list[str]
-    right: bool
+SECONDS = 200  # for one line
 
 
 class Result(NamedTuple):
@@ -63,134 +43,6 @@ class Result(NamedTuple):
     stderr: str
     left: list[str]  # temporary files
     seconds: float
-
-
-# ---------------------------------------------------------------- lines
-
-
-def value(f: Any, r: random.Random) -> str:
-    """A value that an option may have."""
-    if f.metadata["choices"]:
-        return r.choice([*f.metadata["choices"], *f.metadata["aliases"]])
-    if f.type is bool:
-        return r.choice(["true", "false"])
-    low, high = SMALL[f.name]
-    return str(r.randint(int(low), int(high))) if "int" in str(f.type) else f"{r.uniform(low, high):.6g}"
-
-
-def some(options: type, r: random.Random, prefix: str = "", share: float = 0.25) -> list[str]:
-    """Random values for some options that stand for themselves."""
-    chosen = [f for f in fields(options) if f.name in SMALL or f.metadata["choices"] or f.type is bool]
-    chosen = [f for f in chosen if (prefix or f.name not in SEPARATE) and f.name != "name" and r.random() < share]
-    return [f"{prefix}{f.name}={value(f, r)}" for f in chosen if not (prefix == "model." and f.name == "conditioning")]
-
-
-def process(r: random.Random) -> list[str]:
-    schedule = r.choice(["linear", "linear", "cosine", "sigmoid"])
-    words = [f"schedule={schedule}", f"num_timesteps={r.randint(2, 40)}"]
-    return words + (
-        ["beta_start=0.001", f"beta_end={r.uniform(0.01, 0.3):.4g}"]
-        if schedule == "linear" and r.random() < 0.3
-        else []
-    )
-
-
-def points_of(r: random.Random, folder: Path) -> tuple[str, list[str]]:
-    """The name of a set of points and its options."""
-    name = r.choice(["moons", "circles", "gaussians", "swiss_roll", "spirals", "helix", "grid", "pinwheel", "file"])
-    if name == "file":
-        return name, [f"dataset.path={folder / r.choice(['points.npy', 'points.csv', 'wide.npy', 'far.npy'])}"]
-    return name, some(GROUPS["dataset"][name], r, "dataset.", 0.5)
-
-
-def of_train(r: random.Random, folder: Path) -> list[str]:
-    images = r.random() < 0.15
-    name, own = ("digits", []) if images else points_of(r, folder)
-    model = "unet_small" if images else r.choice(["mlp", "mlp", "linear"])
-    wide = [f"dataset.path={folder / 'wide.npy'}"]  # cannot be recorded
-    words = [f"dataset={name}", f"model={model}", *own, *some(GROUPS["model"][model], r, "model.")] if not images else [
-        "dataset=digits", "model=unet_small", "model.channels=[8,8]", "model.heads=2", "model.blocks=1"]  # fmt: skip
-    words += ["eval_samples=0", f"max_steps={r.randint(1, 3)}", f"num_samples={r.randint(10, 200)}", *process(r)]
-    words += [f"conditional={r.choice(['true', 'false'])}"] if name not in ("file", "swiss_roll", "helix") else []
-    words += [f"loss_weight={r.choice(['target', 'eps', 'min_snr'])}"] if r.random() < 0.3 else []
-    words += [f"viz_save=true viz_num={r.randint(1, 4)}"] if images and r.random() < 0.3 else []
-    words = [part for word in words for part in word.split()]
-    return words + [
-        word for word in some(COMMANDS["train"], r) if (own != wide and not images) or word != "record=true"
-    ]
-
-
-def of_inference(r: random.Random, folder: Path, evaluation: bool = False) -> list[str]:
-    kind = r.choice(["points", "labels"] if evaluation else ["points", "labels", "images"])
-    words, sampler = (
-        [f"checkpoint={folder / kind}"],
-        r.choice(["ddpm", "ddim", "dpmpp_2m", "dpm", "dpmpp_3m", "dpmpp_2m_sde", "unipc", "adams"]),
-    )
-    words += [f"sampler={sampler}", f"num_samples={r.randint(100, 120) if evaluation else r.randint(1, 60)}"]
-    words += [f"sampling_steps={r.randint(2, 20)}"] if r.random() < 0.5 else []
-    words += [f"eta={r.random():.3f}"] if sampler == "ddim" and r.random() < 0.5 else []
-    words += [f"guidance={r.uniform(0, 3):.3f}"] if kind != "points" and r.random() < 0.5 else []
-    if evaluation:
-        return words
-    words += [r.choice(["labels=all", "labels=[0,1]", "labels=1"])] if kind != "points" and r.random() < 0.5 else []
-    words += [f"animation={r.choice(['none', 'gif'])}"] if r.random() < 0.3 else []
-    return words + [word for word in some(COMMANDS["inference"], r) if kind != "images" or word != NO_IMAGES]
-
-
-def of_evaluate(r: random.Random, folder: Path) -> list[str]:
-    return of_inference(r, folder, evaluation=True)
-
-
-def of_compare(r: random.Random, folder: Path) -> list[str]:
-    names = r.sample(["ddpm", "ddim", "dpm", "dpmpp_3m", "dpmpp_2m_sde", "unipc", "heun", "adams"], 2)
-    words = [f"checkpoint={folder / r.choice(['points', 'labels'])}", f"samplers=[{','.join(names)}]"]
-    words += [f"evaluations=[{r.randint(3, 20)}]", f"num_samples={r.randint(100, 120)}"]
-    return words + some(COMMANDS["compare"], r)
-
-
-def of_main(r: random.Random, folder: Path) -> list[str]:
-    name, own = points_of(r, folder) if r.random() < 0.85 else ("digits", [])
-    words = [f"dataset={name}", *own, f"num_samples={r.randint(10, 200)}", *process(r)]
-    words += [word for word in some(COMMANDS["main"], r) if name != "digits" or word != NO_IMAGES]
-    if r.random() < 0.3 and name != "digits":
-        words.append(f"track_samples=[{r.randint(0, 9)}]")
-    return words + (["animation=gif"] if r.random() < 0.1 else [])
-
-
-def as_flags(words: list[str], r: random.Random) -> list[str]:
-    """The same, some of them as people type them in other programs."""
-    out = []
-    for word in words:
-        name, _, value = word.partition("=")
-        flag = "--" + name.replace("_", "-")
-        out += [word] if r.random() < 0.6 else r.choice([[flag, value], [f"{flag}={value}"]])
-    return out
-
-
-def spoiled(words: list[str], r: random.Random) -> list[str]:
-    """The same with one to three mistakes."""
-    words = list(words)
-    for _ in range(r.randint(1, 3)):
-        i = r.randrange(len(words))
-        name, equals, old = words[i].partition("=")
-        every = [f.name for c in COMMANDS.values() for f in fields(c)]
-        parts = [f"{g}.{f.name}" for g, m in GROUPS.items() for c in m.values() for f in fields(c)]
-        words[i] = r.choice([
-            f"{name}={r.choice(JUNK)}", f"{name}{equals}{r.choice(JUNK)}{old}", name, f"--{name}", f"--no-{name}",
-            f"{r.choice(every + parts)}={r.choice(JUNK + [old])}", f"{name[:-1]}={old}", f"~{name}", f"+{words[i]}",
-            f"++{words[i]}", f"{name}.x={old}", r.choice(JUNK), f"{words[i]},{r.choice(JUNK)}", f"--{r.choice(every)}",
-        ])  # fmt: skip
-    return words
-
-
-def line(r: random.Random, folder: Path) -> Line:
-    name = r.choices(list(SHARES), list(SHARES.values()))[0]
-    words, right = globals()[f"of_{name}"](r, folder), r.random() < 0.6
-    words = as_flags(words if right else spoiled(words, r), r)
-    return Line([name, *(w for w in words if right or "task_name" not in w)], right)
-
-
-# ---------------------------------------------------------------- running them
 
 
 def run(words: list[str]) -> Result:
@@ -250,13 +102,18 @@ def fault(line: Line, result: Result) -> str | None:
 
 
 def prepare(folder: Path) -> None:
-    """Files of points and three trained models."""
+    """Files of points, a picture and three trained models."""
     x = np.random.default_rng(0).normal(size=(300, 2))
     np.save(folder / "points.npy", x)
     np.save(folder / "wide.npy", np.random.default_rng(0).normal(size=(300, 5)))
     np.save(folder / "far.npy", np.c_[x + 1e8, np.full(300, 0.1)])
     np.savetxt(folder / "points.csv", x, delimiter=",")
-    small = ["eval_samples=0", "max_steps=3", "num_samples=200", "num_timesteps=20"]
+    kinds = np.array(["up", "down"])[(x[:, 0] > 0).astype(int)]
+    rows = "\n".join(f"{a},{b},{kind}" for (a, b), kind in zip(x, kinds))
+    (folder / "labelled.csv").write_text(f"a,b,kind\n{rows}\n")
+    ring = np.abs(np.hypot(*np.mgrid[-1:1:24j, -1:1:24j]) - 0.7) > 0.15
+    Image.fromarray((255 * ring).astype(np.uint8)).save(folder / "ring.png")
+    small = ["eval_samples=0", "max_steps=3", "num_samples=200", "num_timesteps=20", "early_ema=0.5"]
     images = ["dataset=digits", "model=unet_small", "model.channels=[8,8]", "model.heads=2"]
     for name, words in {"points": [], "labels": ["conditional=true"], "images": images}.items():
         done = run(["train", *small, *words, f"task_name={folder / name}"])
@@ -269,11 +126,12 @@ def campaign(count: int, seed: int, seconds: float = float("inf")) -> tuple[dict
     torch.set_num_threads(1)
     os.environ.pop("DISPLAY", None)
     os.environ["MPLBACKEND"] = "agg"
+    stills.losses({"": {"step": np.arange(2), "loss": np.ones(2)}}, {}).savefig(BytesIO())  # its fonts, once
     r, began, faults = random.Random(seed), time.monotonic(), []
     counts = dict.fromkeys(["lines", "right", "ended with 0", "ended with 1", *SHARES], 0)
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder))
-        while counts["lines"] < count and time.monotonic() - began < seconds:
+        for _ in progress_bar(range(count), "lines"):
             asked = line(r, Path(folder))
             result = run(asked.words)
             for key in ("lines", asked.words[0], *["right"] * asked.right, f"ended with {result.code}"):
@@ -281,6 +139,8 @@ def campaign(count: int, seed: int, seconds: float = float("inf")) -> tuple[dict
             if problem := fault(asked, result):
                 faults.append(f"{asked.words} {problem}")
                 print(faults[-1], flush=True)
+            if time.monotonic() - began > seconds:
+                break
     return counts, faults
 
 
@@ -288,7 +148,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Random command lines.")
     parser.add_argument("count", type=int, nargs="?", default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--seconds", type=float, default=3600)
+    parser.add_argument("--seconds", type=float, default=7200)
     given = parser.parse_args()
     counted, found = campaign(given.count, given.seed, given.seconds)
     print(counted, f"{len(found)} faults")

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ from runtime import checkpoint
 from runtime.optimizers import make_optimizers
 from runtime.randomness import generator
 from runtime.resume import Learner
-from runtime.trained import Trained, load
+from runtime.trained import Trained, of_state
 from sampler import last
 from samplers.ancestral import ddim
 from train import learning_rate
@@ -47,14 +48,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of pairs and order (default: 0)")
     o = parser.parse_args()
     torch.set_num_threads(1)
-    path = Path(o.run) if o.run else checkpoint.newest()
-    flow = load(path, torch.device("cpu"))
+    path, state = checkpoint.asked_or_newest(o.run)
+    flow = of_state(state, path, torch.device("cpu"))
     if flow.config["schedule"] != "flow":
         sys.exit(f"error: {path} is a run of schedule={flow.config['schedule']}; give one of schedule=flow")
     x_T, x_0, labels = pairs(flow, o.pairs, o.seed)
     straight = rectified(flow, x_T, x_0, labels, o.steps, o.lr, o.seed)
     folder = checkpoint.folder_of(path) / "reflow"
-    save(path, straight, folder)
+    save(state, path, straight, folder)
     report(flow, straight, o.seed)
     print(f"saved in {folder}: python inference.py checkpoint={folder} sampling_steps=2")
 
@@ -88,9 +89,8 @@ def batches_of(count: int, seed: int, size: int = 1024) -> Iterator[Tensor]:
         epoch += 1
 
 
-def save(path: Path, average: AveragedModel, folder: Path) -> None:
+def save(state: dict[str, Any], path: Path, average: AveragedModel, folder: Path) -> None:
     """A checkpoint that samples as any other; it cannot be resumed, as it has no optimizer."""
-    state = checkpoint.load(path)
     kept = {name: state[name] for name in ("classes", "normaliser", "data", "step", "total", "moment")}
     config = {**state["config"], "reflow": str(path)}
     folder.mkdir(exist_ok=True)

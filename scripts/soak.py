@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -14,9 +15,9 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # run as a script, Python only knows scripts/
 
-from crashes import KINDS, crash, crash_points, damage, kills  # noqa: E402  # pyright: ignore
+from crashes import KINDS, crash, crash_points, damage, forked, kills, spawned  # noqa: E402  # pyright: ignore
 
-KILLS, TRUNCATIONS, FLIPS = 8, 600, 500
+KILLS, TRUNCATIONS, FLIPS = 8, 600, 500  # kills of each kind of training, in forks and of commands
 
 
 def main() -> None:
@@ -32,9 +33,9 @@ def main() -> None:
         print(
             f"{TRUNCATIONS} truncations, {FLIPS} flips: {refused} refused, {right} with the right content", flush=True
         )
-        for kind in KINDS:
-            killed = kills(place, kind, KILLS, seed=1)
-            print(f"{kind}: {killed} kills; every run ended in the bits of the uninterrupted one", flush=True)
+        for start, kind in product((forked, spawned), KINDS):
+            killed = kills(place, kind, KILLS, seed=1, start=start)
+            print(f"{kind}, {start.__name__}: {killed} kills; every run ended in the same bits", flush=True)
     print(f"all well after {time.monotonic() - begin:.0f} s")
 
 

@@ -1,7 +1,7 @@
 """Campaigns against a training: a crash at every point of its saves, kills at random times, damaged checkpoints.
 
-tests/test_crashes.py runs them in short, scripts/soak.py at length. Trainings run in forked children: real processes,
-killed by real signals, without the seconds that importing torch takes.
+tests/test_crashes.py runs them in short, scripts/soak.py at length. Most trainings run in forked children: real
+processes, killed by real signals, without the seconds that importing torch takes; some as a person starts them.
 """
 
 import _pyio
@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import random
+import runpy
 import shutil
 import signal
 import sys
@@ -18,23 +19,26 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
+import torch._dynamo  # which every fork would import with its first optimizer, for 1.5 s
+from conftest import QUIET, ROOT
 
 import train
 from conf.config import Train
-from conf.groups import MLP, Digits, Moons, UNetSmall
+from conf.groups import MLP, Moons
 from runtime import checkpoint
+from runtime.moments import LOG_EVERY
 
 OPERATIONS = ("open", "write", "fsync", "replace", "unlink", "truncate")
 EVERY = 3
 POINTS = Train(dataset=Moons(), model=MLP(hidden=8, layers=1, frequencies=1), num_samples=64, batch_size=16,
                references=8, num_timesteps=8, warmup_steps=2, max_steps=24,
                checkpoint_every=EVERY, eval_samples=0)  # fmt: skip
-LONG = {"max_steps": 403, "checkpoint_every": 7, "num_samples": 500}
-UNET = UNetSmall(channels=[8, 8], heads=2)
+SHORT = "num_samples=500 batch_size=16 references=8 num_timesteps=8 checkpoint_every=7 eval_samples=0"
+SHORT_POINTS = f"{SHORT} model.hidden=8 model.layers=1 max_steps=403"
 KINDS = {
-    "points": {**vars(POINTS), **LONG},
-    "labels": {**vars(POINTS), **LONG, "conditional": True},
-    "images": {**vars(POINTS), **LONG, "dataset": Digits(), "model": UNET, "conditional": True, "max_steps": 101},
+    "points": SHORT_POINTS,
+    "labels": f"{SHORT_POINTS} conditional=true",
+    "images": f"{SHORT} dataset=digits model=unet_small model.channels=[8,8] model.heads=2 max_steps=103",
 }
 
 
@@ -184,7 +188,8 @@ def crash(place, whole, at, how, report=False):
     if not saved:
         assert not (folder / "last.pt").exists()
         return last
-    assert checkpoint.load(folder)["step"] == saved
+    state = checkpoint.load(folder)
+    assert state["step"] == saved and (state["moment"]["loss"] is None) == (saved < LOG_EVERY)
     training(resumed(folder), folder, report)
     assert_same_run(whole, folder)
     assert not list(folder.glob(".*")), "litter"
@@ -194,38 +199,55 @@ def crash(place, whole, at, how, report=False):
 # ---------------------------------------------------------------- kills at random times
 
 
-def kills(place, kind, count, seed):
-    """Kill trainings of that kind at random times, `count` times in all; each goes on in its folder to the same end."""
-    rng, options, whole = random.Random(seed), Train(**KINDS[kind]), place / f"{kind}-whole"
-    whole.mkdir()
-    begin = time.monotonic()
-    training(options, whole)
-    seconds, killed, runs = time.monotonic() - begin, 0, 0
+def kills(place, kind, count, seed, start):
+    """Kill trainings of that kind at random times after their first save, `count` times in all.
+
+    Each goes on in its folder as a person would resume it, to the same end as one that nobody disturbed. start: forked
+    or spawned.
+    """
+    rng, whole, killed = random.Random(seed), place / f"{kind}-{start.__name__}-whole", 0
+    assert ended(forked(f"{KINDS[kind]} task_name={whole}"), whole, None) == 0
+    seconds = checkpoint.load(whole)["moment"]["seconds"]
     while killed < count:
-        folder, runs, status = place / f"{kind}-{runs}", runs + 1, -1
-        while killed < count and status != 0:
-            status = killed_after(rng.uniform(0, seconds), options, folder)
-            assert status in (0, -signal.SIGKILL), f"{kind}: exit code {status}"
-            killed += status != 0
-        if status and (folder / "last.pt").exists():
-            training(resumed(folder), folder)
-        if (folder / "last.pt").exists():
-            assert_same_run(whole, folder)
-            assert (folder / "metrics.json").exists() and not list(folder.glob(".*.pt.*"))
+        folder, code = place / f"{kind}-{start.__name__}-{killed}", -1
+        line = f"{KINDS[kind]} task_name={folder}"
+        while code != 0:
+            code = ended(start(line), folder, rng.uniform(0, 0.9 * seconds) if killed < count else None)
+            assert code in (0, -signal.SIGKILL), f"{kind}: exit code {code}"
+            line, killed = f"resume={folder}", killed + (code != 0)
+        assert_same_run(whole, folder)
+        assert (folder / "metrics.json").exists() and not list(folder.glob(".*.pt.*"))
     return killed
 
 
-def killed_after(seconds, options, folder):
-    """The exit code of a training that begins or goes on in `folder`: 0 where it was quicker than the kill."""
-    if not (folder / "last.pt").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-    else:
-        options = resumed(folder)
-    process = child(lambda: training(options, folder))
-    time.sleep(seconds)
-    os.kill(process, signal.SIGKILL)
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+def forked(line):
+    """The process id of a `python train.py` that this process, which has imported everything, forks."""
+
+    def work():
+        sys.argv = [str(ROOT / "train.py"), *line.split()]
+        with redirect_stdout(io.StringIO()):
+            runpy.run_path(sys.argv[0], run_name="__main__")
+
+    return child(work)
+
+
+def spawned(line):
+    """The process id of a `python train.py` as a person starts it."""
+    command, silence = [sys.executable, str(ROOT / "train.py")], (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)
+    return os.posix_spawn(sys.executable, [*command, *line.split()], QUIET, file_actions=[silence])
+
+
+def ended(process, folder, seconds):
+    """The exit code of a training, which is killed so many seconds after it has next saved; None: never."""
+    path, end = folder / "last.pt", float("inf")
+    before = path.stat().st_mtime_ns if path.exists() else 0
+    while not (status := os.waitpid(process, os.WNOHANG))[0]:
+        if seconds is not None and path.exists() and path.stat().st_mtime_ns > before:
+            end, seconds = time.monotonic() + seconds, None
+        if time.monotonic() > end:
+            os.kill(process, signal.SIGKILL)
+        time.sleep(0.002)
+    return os.waitstatus_to_exitcode(status[1])
 
 
 # ---------------------------------------------------------------- damaged checkpoints

@@ -157,3 +157,23 @@ def test_help_answers_without_torch(name, tmp_path):
     done = python(code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "--option value" in done.stdout and "seed=0" in done.stdout
+
+
+def test_the_newest_checkpoint_is_read_once(workplace):
+    """A training may replace it in between: what is sampled and what is said of it would be of two moments."""
+    code = f"""
+import runpy, sys
+read = []
+sys.addaudithook(lambda event, what: read.append(what[0]) if event == "open" and str(what[0]).endswith(".pt") else None)
+for line in ("inference observe=mask:left", "evaluate sampler=ddim variance=exact"):  # refused after it has been read
+    name, *words = line.split()
+    sys.argv = [f"{ROOT}/{{name}}.py", *words]
+    try:
+        runpy.run_path(sys.argv[0], run_name="__main__")
+    except (SystemExit, ValueError) as end:
+        assert "is for images" in str(end) or "belongs to sampler=ddpm" in str(end), end
+    assert len(read) == 1, read
+    read.clear()
+"""
+    done = python(code, workplace)
+    assert done.returncode == 0, done.stderr

@@ -21,6 +21,9 @@ from conf.groups import PRESETS
         ("--beta-start -1e-3", "beta_start=-1e-3"),
         ("--lr -.5", "lr=-.5"),
         ("--viewer web", "viewer=web"),
+        ("--observe y=0.2 --seed 3", "observe='y=0.2' seed=3"),
+        ("--task-name a=b", "task_name='a=b'"),
+        ("--no-rerun x=3 --rerun y=3", "rerun=false x=3 rerun=true y=3"),
         ("seed=1 -m lr=1,2", "-m seed=1 lr=1,2"),
         ("--multirun --lr 1,2", "--multirun lr=1,2"),
         ("--help", "--help"),
@@ -42,7 +45,7 @@ def test_rewriting(typed, meant):
     assert to_overrides(typed.split()) == meant.split()
 
 
-@pytest.mark.parametrize("typed", ["--task-name a=b", "--lr --no-rerun", "--no-lr", "--model.hidden.x 3 --seed.x=3"])
+@pytest.mark.parametrize("typed", ["--lr seed=3", "--lr model.x=3", "--lr --no-rerun", "--no-lr", "--seed.x=3"])
 def test_a_missing_value_is_named(typed):
     with pytest.raises(ValueError, match=r"is not a switch but takes a value|has no parts"):
         to_overrides(typed.split())

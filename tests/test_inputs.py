@@ -180,7 +180,8 @@ def changed(state, key, value):
 
 PARTS = [("config",), ("classes",), ("normaliser",), ("normaliser", "mean"), ("normaliser", "std"), ("ema",),
          ("config", "model"), ("config", "num_timesteps"), ("config", "schedule"), ("config", "seed"),
-         ("config", "model", "hidden"), ("ema", "module.outputs.weight")]  # fmt: skip
+         ("config", "model", "hidden"), ("config", "model", "prediction"),
+         ("ema", "module.outputs.weight")]  # fmt: skip
 WRONG = [None, "text", 7.5, [1, 2], {}, torch.full((2,), float("nan")), torch.zeros(3, 2, dtype=torch.int64), -1]
 
 

@@ -7,6 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +17,21 @@ import torch
 from conftest import NO_EVALUATION, QUIET, ROOT, SMALL, command
 from crashes import assert_same_run
 
-from loss.log import read_excess, read_losses
-from runtime import checkpoint
+from conf.config import Train
+from conf.groups import MLP, Linear, Moons
+from conf.resumed import resumed_options
+from dataset import PointSet, make_dataset
+from diffusion import Loss
+from loss.log import COLUMNS, opened, read_excess, read_losses
+from model import build_model
+from runtime import checkpoint, interrupts
+from runtime.moments import Moment
+from runtime.optimizers import make_optimizers
+from runtime.resume import Learner, checksum, take_moments
+from runtime.run_folder import taken
 
 LINE = f"train.py {SMALL} {NO_EVALUATION} max_steps=1503"
+BEGUN = asdict(Train(dataset=Moons(), model=MLP()))
 LONG = f"train.py {SMALL} {NO_EVALUATION} max_steps=300000 task_name=long"
 
 
@@ -136,6 +150,16 @@ def test_changed_data_are_noticed(tmp_path):
     assert done.returncode == 1 and "the data are not those that run was trained with" in done.stderr
 
 
+def test_the_checksum_of_the_data_sees_points_and_labels():
+    points, labels = np.arange(8, dtype=np.float32).reshape(4, 2), np.array([0, 1, 0, 1])
+    other = points.copy()
+    other[3, 1] = np.nextafter(other[3, 1], 9)
+    sets = [PointSet(points), PointSet(points, labels), PointSet(points, 1 - labels), PointSet(other, labels)]
+    sets += [PointSet(points.astype(np.float64), labels), PointSet(points.reshape(2, 4), labels[:2])]
+    assert len({checksum(data) for data in sets}) == len(sets)
+    assert checksum(PointSet(points.copy(), labels.copy())) == checksum(sets[1])
+
+
 # ---------------------------------------------------------------- one folder, one training
 
 
@@ -157,6 +181,35 @@ def test_a_running_training_cannot_be_resumed_and_a_killed_one_can(tmp_path):
     process.communicate()
     done = command("train.py resume=long seed=1", tmp_path)
     assert "was trained with seed=0" in done.stderr, "no stale lock"
+
+
+def test_a_new_training_takes_no_used_folder(tmp_path):
+    (tmp_path / ".hydra").mkdir()  # which Hydra makes before the training begins
+    with taken(tmp_path, new=True):
+        (tmp_path / "loss.csv").touch()
+    with taken(tmp_path, new=False):
+        pass
+    with pytest.raises(ValueError, match="already holds a run; choose another task_name"), taken(tmp_path, new=True):
+        pass
+
+
+def test_only_unfinished_files_of_a_training_are_removed(tmp_path):
+    """resume=last.pt in one's home takes that for the run folder."""
+    litter = {
+        ".last.pt.12",
+        ".best.pth.3",
+        ".metrics.json.3",
+        ".loss.png.1",
+        "viz/.epoch_01.png.4",
+        "viz/.progress.gif.5",
+    }
+    others = {".bashrc.1", ".last.pt.x", ".training.rrd.5", "photos/.a.png.3", "last.pt.12", ".last.pt", "viz/.note.1"}
+    for name in litter | others:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with taken(tmp_path, new=False):
+        pass
+    assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()} == others
 
 
 # ---------------------------------------------------------------- signals
@@ -193,6 +246,24 @@ def test_an_ignored_hangup_stays_ignored(tmp_path):
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
+def test_signals_are_handled_as_before_when_the_training_is_over():
+    before = signal.getsignal(signal.SIGTERM)
+    with interrupts.caught():
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(("viewer", "waited_for"), [(None, ["recording"]), ("file", ["recording"]), ("web", [])])
+def test_after_a_signal_a_recording_is_finished_but_a_web_page_is_not_waited_for(viewer, waited_for, capsys):
+    closed, stack = [], ExitStack()
+    stack.callback(closed.append, "recording")
+    with pytest.raises(SystemExit) as end:
+        interrupts.end(signal.SIGTERM, Path("my run"), viewer, stack)
+    assert end.value.code == 143 and closed == waited_for
+    assert "python train.py resume='my run'\n" in capsys.readouterr().out  # as a shell takes it
+    stack.pop_all()
+
+
 # ---------------------------------------------------------------- what cannot be saved
 
 
@@ -214,8 +285,9 @@ def test_a_diverged_training_is_not_saved(options, words, tmp_path):
     assert "nan" not in losses and "inf" not in losses
 
 
-def test_nan_in_a_checkpoint_is_named(tmp_path):
-    checkpoint.save(tmp_path / "last.pt", {"net": {"w": torch.tensor([1.0, float("nan")])}})
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf"])
+def test_nan_and_infinity_in_a_checkpoint_are_named(number, tmp_path):
+    checkpoint.save(tmp_path / "last.pt", {"net": {"w": torch.tensor([1.0, float(number)])}})
     with pytest.raises(ValueError, match=r"last\.pt is of a training that had diverged: net\.w is not finite"):
         checkpoint.load(tmp_path)
 
@@ -263,6 +335,14 @@ def test_a_torn_last_row_is_left_out_and_named(cut, whole, tmp_path, capsys):
     assert "loss.csv: the last row is torn" in said and "excess.csv: the last row is torn" in said
 
 
+def test_a_torn_row_does_not_pass_for_an_old_one(tmp_path):
+    path, whole = tmp_path / "loss.csv", b"step,loss,lr,seconds,stable_loss\r\n10,1,1,1,1\r\n20,1,1,1,1\r\n"
+    for torn in (b"", b"3", b"30,1", b"30,1,1,1,1\r\n40,1,1"):  # 3 is the beginning of 30
+        path.write_bytes(whole + torn)
+        opened(path, COLUMNS, 20).close()
+        assert path.read_bytes() == whole
+
+
 def test_another_table_is_refused(tmp_path):
     (tmp_path / "loss.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match=r"not a loss\.csv"):
@@ -307,8 +387,97 @@ def test_a_sweep_and_a_checkpoint_without_options_are_refused(tmp_path):
     done = command("train.py -m resume=run max_steps=20,30", tmp_path)
     assert done.returncode == 1 and done.stderr.strip() == "resume= goes on with one training: leave out -m"
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
-    done = command("train.py resume=run", tmp_path)
-    assert done.returncode == 1 and "the checkpoint of run cannot be resumed: it lacks its options" in done.stderr
+    done = command("train.py resume=run lr=1e-3", tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.strip() == "the checkpoint of run cannot be resumed: it lacks its options"
+
+
+def without(options, *names):
+    """The same nested dictionary, less an entry."""
+    head, *rest = names
+    return {k: without(v, *rest) if k == head else v for k, v in options.items() if rest or k != head}
+
+
+@pytest.mark.parametrize(
+    ("begun", "words"),
+    [
+        (None, "it lacks its options"),
+        ({}, "it lacks its options"),
+        ("text", "it lacks its options"),
+        (without(BEGUN, "references"), "it lacks references, as if from another version of moonwalk"),
+        (without(BEGUN, "dataset", "embed"), "version of moonwalk: moons without embed"),
+        ({**BEGUN, "model": {"name": "nothing"}}, "version of moonwalk: none of mlp, linear"),
+        ({**BEGUN, "dataset": torch.zeros(3)}, "version of moonwalk: none of moons, circles"),
+        ({**BEGUN, "sharpness": 3}, "version of moonwalk: .*'sharpness'"),
+        ({**BEGUN, "lr": "fast"}, "version of moonwalk: Value 'fast'"),
+        ({**BEGUN, "lr": -1.0}, "version of moonwalk: lr must be above 0"),
+    ],
+)
+def test_options_in_a_checkpoint_are_held_against_those_there_are(begun, words):
+    with pytest.raises(ValueError, match=f"^the checkpoint of run cannot be resumed: .*{words}"):
+        resumed_options(Train(dataset=Moons(), model=MLP(), lr=1e-3), {"lr"}, begun, Path("run"))
+
+
+def test_options_that_may_change_may_be_missing():
+    begun = without(BEGUN, "viz_num")
+    assert resumed_options(Train(dataset=Moons(), model=MLP(), threads=2), {"threads"}, begun, Path("run")).threads == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "typed", "words"),
+    [
+        ({"model": MLP(hidden=64)}, "model.hidden", "model=linear, not model=mlp"),  # which has no hidden
+        ({"model": MLP(prediction="eps")}, "model.prediction", "model.prediction=v, not model.prediction=eps"),
+        ({"ema_decay": 0.9}, "ema_decay", "ema_decay=null, not ema_decay=0.9"),
+        ({"conditional": True}, "conditional", "conditional=false, not conditional=true"),
+    ],
+)
+def test_what_differs_is_named_as_one_types_it(asked, typed, words):
+    begun = asdict(Train(dataset=Moons(), model=Linear()))
+    options = Train(**{"dataset": Moons(), "model": Linear(), **asked})
+    with pytest.raises(ValueError, match=f"^resume=run was trained with {words}$"):
+        resumed_options(options, {typed}, begun, Path("run"))
+
+
+PARTS = ["moment", "total", "optimizers", "losses", "net", "ema"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_is_missing_or_wrong_is_refused_as_such(part, tmp_path):
+    """In one sentence, which does not call a wrong part a missing one."""
+    net = build_model(dims=(2,), num_timesteps=8, num_labels=0, name="mlp", hidden=8, layers=2, frequencies=1)
+    learner = Learner.of(net, make_optimizers(net, "muon", lr=0.1, weight_decay=0.0), None)
+    data = make_dataset("moons", 64, 0, noise=0.05)
+    loss = net(torch.ones(4, 2), torch.zeros(4, dtype=torch.long)).square().mean(1)
+    learner.learn(Loss(loss, loss), 0.1)
+    state = {**learner.state(), "moment": Moment(3)._asdict(), "total": 5, "data": checksum(data)}
+    assert learner.restore(state, data, 5, "run") == Moment(3)
+    with pytest.raises(ValueError, match=f"the checkpoint of run cannot be resumed: it lacks '{part}'"):
+        learner.restore(without(state, part), data, 5, "run")
+    other = {"optimizers": [{}, {}], "losses": torch.zeros(3), "total": torch.zeros(2), "moment": {"done": 1.5}}
+    for wrong in (None, "x", [], {}, 1.5, torch.zeros(3), other.get(part)):
+        with pytest.raises(ValueError, match=r"^the checkpoint (of )?run (cannot be resumed|holds)") as error:
+            learner.restore({**state, part: wrong}, data, 5, "run")
+        assert "lacks" not in str(error.value)
+
+
+def test_the_state_of_other_optimizers_is_refused(tmp_path):
+    nets = [torch.nn.Linear(3, n) for n in (4, 5)]
+    mine, theirs = ([torch.optim.AdamW(net.parameters())] for net in nets)
+    nets[1](torch.ones(1, 3)).sum().backward()
+    theirs[0].step()
+    with pytest.raises(ValueError, match=r"the checkpoint of run cannot be resumed: its optimizers are others"):
+        take_moments(mine, [each.state_dict() for each in theirs], "run")
+
+
+@pytest.mark.parametrize("row", [b"x,1,2,3,4", b"", b",", b"1e3,1", b"\xff,2"])
+def test_a_broken_row_in_the_middle_of_a_table_is_named(row, tmp_path):
+    path = tmp_path / "loss.csv"
+    path.write_bytes(b"step,loss,lr,seconds,stable_loss\n10,1,1,1,1\n" + row + b"\n20,1,1,1,1\n")
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"loss\.csv is not a loss\.csv of moonwalk"):
+        opened(path, COLUMNS, 20)
+    assert path.read_bytes() == before
 
 
 def test_a_recording_that_cannot_be_written_ends_in_one_sentence(tmp_path):

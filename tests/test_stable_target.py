@@ -167,3 +167,30 @@ def test_a_convolution_is_a_matrix_to_muon():
         Muon([parameter], lr=0.02).step()
     assert torch.equal(kernel.flatten(1), matrix)
     assert not torch.equal(kernel, weight)
+
+
+def test_muon_looks_ahead_as_nesterov_does():
+    """Two steps written out: m_k = b m_{k-1} + (1 - b) g_k, and the step is along b m_k + (1 - b) g_k."""
+    gradients = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0))
+    weight, b, momentum, expected = torch.nn.Parameter(torch.zeros(6, 4)), 0.9, torch.zeros(6, 4), torch.zeros(6, 4)
+    optimizer = Muon([weight], lr=0.1, momentum=b)
+    for g in gradients:
+        weight.grad = g.clone()
+        optimizer.step()
+        momentum = b * momentum + (1 - b) * g
+        expected = expected - 0.1 * 0.5 * 6**0.5 * orthogonal(b * momentum + (1 - b) * g)
+    torch.testing.assert_close(weight.data, expected)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_only_adamw_decays_weights_and_as_it_was_told(name):
+    net = build_model("mlp", (2,), 8, hidden=8, layers=2, frequencies=1)
+    optimizers = make_optimizers(net, name, lr=0.1, weight_decay=0.5)
+    before = [p.detach().clone() for p in net.parameters()]
+    of_muon = {id(w) for each in optimizers[1:] for w in each.param_groups[0]["params"]}
+    for p in net.parameters():
+        p.grad = torch.zeros_like(p)
+    for each in optimizers:
+        each.step()
+    for p, old in zip(net.parameters(), before):
+        torch.testing.assert_close(p.data, old if id(p) in of_muon else (1 - 0.1 * 0.5) * old)

@@ -5,8 +5,10 @@ import torch
 from conftest import NO_EVALUATION, SMALL, command
 
 from conf import choices
+from conf.config import Inference
 from dataset import make_dataset
 from diffusion import Prediction, denoiser, exact_denoiser
+from inference import check_steering
 from points.mixture import GaussianMixture
 from runtime import checkpoint
 from runtime.randomness import generator
@@ -255,3 +257,24 @@ def test_guidance_that_makes_no_sense_is_refused(early):
 def test_without_a_snapshot_there_is_no_autoguidance(run):
     with pytest.raises(ValueError, match="needs an early snapshot"):
         load(run, torch.device("cpu")).sample(5, 0, autoguidance=1.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"observe": "y=0.2", "guidance_sheet": True}, "are two things"),
+        ({"observe": "y=0.2", "variance": "exact", "labels": 0}, "leave out labels and variance"),
+        ({"observe": "y=0.2", "guidance_interval": [0.1, 1.0]}, "leave out guidance_interval"),
+        ({"guidance_sheet": True, "animation": "gif"}, "leave out animation"),
+        ({"observe_noise": 0.3}, "observe_noise belongs to observe"),
+    ],
+)
+def test_options_that_steering_would_ignore_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        check_steering(Inference(**options))
+
+
+def test_options_that_steering_takes_are_taken():
+    check_steering(Inference(guidance_sheet=True, guidance_interval=[0.1, 1.0], rerun=False, num_samples=3, seed=4))
+    check_steering(Inference(observe="y=0.2", observe_method="tds", observe_noise=0.3, threads=2, checkpoint="runs/a"))
+    check_steering(Inference(guidance_interval=[0.1, 1.0], variance="exact", labels=0))
