@@ -53,7 +53,7 @@ SAMPLERS = {
     "dpmpp_2m": Sampler(dpmpp, 50, "log_snr"),
     "dpmpp_3m": Sampler(partial(dpmpp, order=3), 50, "log_snr"),
     "dpmpp_2m_sde": Sampler(partial(dpmpp, stochastic=True), 50, "log_snr", noisy=True),
-    "unipc": Sampler(unipc, 25, "log_snr"),
+    "unipc": Sampler(unipc, 25, "angle"),
     "heun": Sampler(heun, 51, "karras", a_step=2),
     "heun_sde": Sampler(partial(heun, churn=CHURN), 51, "karras", a_step=2, noisy=True),
     "adams": Sampler(adams, 25, "angle"),

@@ -23,7 +23,7 @@ from images.sets import ImageSet
 from metrics import image_metrics, two_sample
 from metrics.distances import METRICS, Draw, compute_floors, sliced_wasserstein
 from metrics.evaluation import as_frequent, check_enough, real_draws, real_rows
-from metrics.flow_map import FlowMap, Guess, exact_flow, flow_map
+from metrics.flow_map import EVALUATIONS, FlowMap, Guess, exact_flow, flow_map
 from metrics.replay import alpha_bar
 from metrics.significance import Evidence, negative_log_density
 from runtime.progress import progress_bar
@@ -138,9 +138,11 @@ def compare(
     trials = [run(*denoisers[d], d, s, n) for d, s, n in progress_bar(jobs, "comparing", len(jobs))]
     flow, exact_path = None, []
     if guess and isinstance(unseen, PointSet) and unseen.mixture and unseen.mixture.has_density:
-        some = x_T[:FLOW_POINTS]
-        pair = {EXACT: denoisers[EXACT][0], NETWORK: denoisers[NETWORK][0]}
-        flow = flow_map(guess, scheduler, pair, {EXACT: some.double(), NETWORK: some.to(trained.device)})
+        some, quiet = x_T[:FLOW_POINTS], [name for name in samplers if not sampler_of(name).noisy]
+        if quiet and scheduler.num_timesteps >= EVALUATIONS[0]:
+            pair = {EXACT: denoisers[EXACT][0], NETWORK: denoisers[NETWORK][0]}
+            starts = {EXACT: some.double(), NETWORK: some.to(trained.device)}
+            flow = flow_map(guess, scheduler, pair, starts, quiet)
         steps = {CLEAN, *evenly(scheduler.num_timesteps - 1, 0, FLOW_STATES), *(s.t for t in trials for s in t.path)}
         falling = sorted(steps, reverse=True)
         states = exact_flow(guess, scheduler, x_T[:TRACKED], falling)

@@ -19,7 +19,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from diffusion import Denoiser
-from sampler import SAMPLERS, evaluations_of, last, sample, timesteps_of
+from sampler import evaluations_of, last, sample, timesteps_of
 from schedule import CLEAN, NoiseScheduler
 
 Guess = Callable[[Tensor, float, float], tuple[Tensor, Tensor]]  # (x_t, alpha, sigma) -> E[eps | x_t], E[x_0 | x_t]
@@ -70,21 +70,24 @@ class FlowMap:
 
 
 def flow_map(
-    guess: Guess, scheduler: NoiseScheduler, denoisers: Mapping[str, Denoiser], x_T: Mapping[str, Tensor]
+    guess: Guess,
+    scheduler: NoiseScheduler,
+    denoisers: Mapping[str, Denoiser],
+    x_T: Mapping[str, Tensor],
+    samplers: Sequence[str],
 ) -> FlowMap:
-    """The errors of every deterministic sampler with every denoiser, from the same points x_T[denoiser] (N, d), which
+    """The errors of deterministic samplers with every denoiser, from the same points x_T[denoiser] (N, d), which
     differ in dtype and device only; the slopes are those of the first denoiser, which is the exact one."""
     first = next(iter(denoisers))
     truth = exact_flow(guess, scheduler, x_T[first], [0, CLEAN])
-    T, names = scheduler.num_timesteps, [name for name, row in SAMPLERS.items() if not row.noisy]
-    asked = [n for n in EVALUATIONS if n <= T]
-    evaluations = {name: [evaluations_of(scheduler, name, n) for n in asked] for name in names}
+    asked = [n for n in EVALUATIONS if n <= scheduler.num_timesteps]
+    evaluations = {name: [evaluations_of(scheduler, name, n) for n in asked] for name in samplers}
 
     def error(denoiser: str, sampler: str, count: int) -> float:
         states = sample(denoisers[denoiser], scheduler, x_T[denoiser], sampler=sampler, sampling_steps=count)
         return _distance(last(states).double().cpu(), truth[1])
 
-    errors = {d: {name: [error(d, name, n) for n in asked] for name in names} for d in denoisers}
+    errors = {d: {name: [error(d, name, n) for n in asked] for name in samplers} for d in denoisers}
 
     def unavoidable(sampler: str) -> float:
         """The last step's cost; of a sampler that ends from elsewhere what T steps to choose from leave to it."""
@@ -94,7 +97,7 @@ def flow_map(
     return FlowMap(
         evaluations,
         errors,
-        {name: slope(evaluations[name], errors[first][name], ABOVE * unavoidable(name)) for name in names},
+        {name: slope(evaluations[name], errors[first][name], ABOVE * unavoidable(name)) for name in samplers},
         last_step,
     )
 

@@ -113,7 +113,9 @@ def unipc(
     """UniPC (Zhao et al. 2023, arXiv 2302.04867, algorithms 1 and 2, B_2(h) = exp(h) - 1), predicting x_0.
 
     Each stride is taken twice: without the guess at its end, then once more with it; no evaluation is added by that.
-    The last strides are of lower order, and the very last ends on the guess of x_0.
+    The last strides are of lower order, and the very last ends on the guess of x_0. Best from the angles of
+    `timesteps(..., spacing="angle")`: on eight point sets with the exact denoiser, its error at 10 evaluations is half,
+    and at 15 and 20 about a third, of that with steps even in log-SNR.
     """
     x, begin, guesses, used = floats(x_T, "x_T"), None, [], 0
     for i, (t, s) in enumerate(steps := list(strides(scheduler, timesteps))):

@@ -33,7 +33,7 @@ import rerun_viz  # noqa: E402, F401
 import train  # noqa: E402, F401
 from runtime.progress import progress_bar  # noqa: E402
 from scripts.random_lines import SHARES, Line, line  # noqa: E402
-from viz import stills  # noqa: E402
+from viz import learning  # noqa: E402
 
 SECONDS = 200  # for one line
 
@@ -126,7 +126,7 @@ def campaign(count: int, seed: int, seconds: float = float("inf")) -> tuple[dict
     torch.set_num_threads(1)
     os.environ.pop("DISPLAY", None)
     os.environ["MPLBACKEND"] = "agg"
-    stills.losses({"": {"step": np.arange(2), "loss": np.ones(2)}}, {}).savefig(BytesIO())  # its fonts, once
+    learning.losses({"": {"step": np.arange(2), "loss": np.ones(2)}}, {}).savefig(BytesIO())  # its fonts, once
     r, began, faults = random.Random(seed), time.monotonic(), []
     counts = dict.fromkeys(["lines", "right", "ended with 0", "ended with 1", *SHARES], 0)
     with tempfile.TemporaryDirectory() as folder:

@@ -26,7 +26,7 @@ from runtime.trained import Trained, build
 from sampler import SAMPLERS, last, sample
 from schedule import CLEAN, CosineNoiseScheduler, LinearNoiseScheduler, NoiseScheduler
 from viz import compare as pictures
-from viz.recording.compare import log_comparison
+from viz.recording.compare import _image_scene, log_comparison
 from viz.viewer import recording
 
 SMOOTH = GaussianMixture(torch.tensor([[-0.9, 0.3], [0.7, 0.8], [0.4, -1.0], [-0.3, -0.6]]), 0.4**2)
@@ -81,7 +81,8 @@ def test_orders_of_convergence_with_the_exact_denoiser(sampler, order):
 
 def test_the_flow_map_has_the_orders_at_its_end_and_finds_nothing_wrong_with_an_exact_network():
     scheduler, denoise = LinearNoiseScheduler(20_000), exact_denoiser(SMOOTH, LinearNoiseScheduler(20_000))
-    found = flow_map(SMOOTH.denoise, scheduler, {"exact": denoise, "network": denoise}, {"exact": X_T, "network": X_T})
+    pair, quiet = {"exact": denoise, "network": denoise}, [name for name, row in SAMPLERS.items() if not row.noisy]
+    found = flow_map(SMOOTH.denoise, scheduler, pair, {"exact": X_T, "network": X_T}, quiet)
     assert found.errors["exact"] == found.errors["network"]
     assert found.errors.keys() == {"exact", "network"} and found.evaluations["heun"][1:3] == [7, 9]
     for name, order in {"ddim": 1, "dpmpp_2m": 2, "heun": 2}.items():
@@ -195,6 +196,12 @@ def test_images_are_compared_by_their_features(tmp_path, monkeypatch):
     steps, _ = column(tmp_path / "a.rrd", "/reverse/x_t", "Image:buffer")
     visited = {50 - state.step for trial in found.trials if trial.asked == 4 for state in trial.path}
     assert steps.tolist() == sorted(visited)
+    scene = _image_scene(found, 4)
+    for i, name in enumerate(("ddim", "heun")):  # a row each, which shows every state at its own step
+        rows = slice(i * TRACKED, (i + 1) * TRACKED)
+        for state in found.of(NETWORK, name, 4).path:
+            at = scene.processes[0].steps.tolist().index(state.step)
+            assert np.array_equal(scene.processes[0].states[at, rows], state.x_t.numpy())
 
 
 @pytest.mark.parametrize(
