@@ -1,6 +1,6 @@
 """What is known around the processes of a recording: score fields, guesses, distances, losses. As arrays (scene.py)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +37,11 @@ class Guidance(NamedTuple):
     guidance: float = 0.0
     guidance_interval: Sequence[float] | None = None
     autoguidance: float = 0.0
+
+    @classmethod
+    def of(cls, sampling: Mapping[str, Any]) -> "Guidance":
+        """Out of the options of Trained.sample, none where there are none."""
+        return cls(**{name: sampling[name] for name in cls._fields if name in sampling})
 
     @property
     def words(self) -> str:
