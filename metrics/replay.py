@@ -228,14 +228,14 @@ def loss_floor(trained: Trained, real: PointSet) -> float | None:
 
     Of a conditional model that of its labels, and of the whole for as many rows as lost theirs.
     """
-    if not real.mixture or trained.config["loss_weight"] != "eps":
+    if not real.mixture or trained.config.get("loss_weight") != "eps":
         return None
     scale = trained.normaliser.mean, trained.normaliser.std
     whole = bayes_floor(real.mixture.scaled(*scale), trained.scheduler)
     if not trained.classes:
         return whole
     parts = [bayes_floor(part.scaled(*scale), trained.scheduler) for part in real.parts]
-    dropped = trained.config["label_dropout"]
+    dropped = trained.config.get("label_dropout", 0.0)
     return (1 - dropped) * float(np.mean(parts)) + dropped * whole
 
 

@@ -52,7 +52,7 @@ def test_a_picture_of_two_runs_is_nobodys_own(tmp_path):
 
 @pytest.mark.parametrize("key", ["mean", "variance", "snr", "kl"])
 def test_bands_hold_95_of_100_dots(key):
-    """Many draws of the noise of the same data at each of three steps. P(fewer than 90 % or more than 99.7 %) < 1e-3."""
+    """Many draws of the noise of the same data at each of three steps; P(below 90 % or above 99.7 %) < 1e-3."""
     draws = 100 if key == "kl" else 300
     scheduler, data, t = make_scheduler("linear", 50), make_dataset("moons", 200, 0, noise=0.05), [4, 15, 30]
     theory = theoretical_statistics(data.points, data.mixture, scheduler, t, seed=0)
