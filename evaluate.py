@@ -55,7 +55,8 @@ def of_checkpoint(o: Evaluate, run_folder: Path) -> dict:
     print(f"checkpoint {path}, {most:,} samples")
     evaluation = evaluate_model(trained, train, unseen, num_samples=most, seed=o.seed, sampling=sampling)
     real, history = real_rows(unseen, most, o.seed), read_excess(checkpoint.folder_of(path))
-    save_pictures(run_folder, evaluation, real, score_fields(trained, unseen), history, o.figures)
+    fields = score_fields(trained, unseen)
+    save_pictures(run_folder, evaluation, real, fields, history, o.figures, trained.classes)
     facts = {"seed": o.seed, "checkpoint": str(path), "num_samples": most, **sampling}
     return write_report(run_folder, evaluation, unseen, **facts)
 

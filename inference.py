@@ -55,7 +55,7 @@ def main(o: Inference, run_folder: Path) -> None:
 
     # ------------------------------------------------------------ what is saved of it
     asked = None if labels is None else labels.numpy()
-    guidance = replay.Guidance(*(sampling[name] for name in replay.Guidance._fields))
+    guidance = replay.Guidance.of(sampling)
     save_samples(run_folder, trained, samples, asked, o, guidance.words)
     if not (o.rerun or o.save_trajectory or film != "none"):
         return

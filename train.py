@@ -141,7 +141,7 @@ def report(o: Train, run_folder: Path, trained: Trained, data: DataSet, unseen: 
         sampling = trained.sampling(SAMPLING_DEFAULTS["evaluate"][trained.kind]._asdict())
         evaluation = evaluate_model(trained, data, unseen, num_samples=o.eval_samples, seed=o.seed, sampling=sampling)
         real, fields = real_rows(unseen, o.eval_samples, o.seed), score_fields(trained, unseen)
-        save_pictures(run_folder, evaluation, real, fields, over, o.figures)
+        save_pictures(run_folder, evaluation, real, fields, over, o.figures, trained.classes)
         print(f"  evaluated in {time.perf_counter() - clock:.1f} s; pictures and metrics.json in the run folder")
     return write_report(run_folder, evaluation, unseen, **figures)
 

@@ -1,6 +1,6 @@
 """What is known around the processes of a recording: score fields, guesses, distances, losses. As arrays (scene.py)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +37,11 @@ class Guidance(NamedTuple):
     guidance: float = 0.0
     guidance_interval: Sequence[float] | None = None
     autoguidance: float = 0.0
+
+    @classmethod
+    def of(cls, sampling: Mapping[str, Any]) -> "Guidance":
+        """Out of the options of Trained.sample, none where there are none."""
+        return cls(**{name: sampling[name] for name in cls._fields if name in sampling})
 
     @property
     def words(self) -> str:
@@ -222,14 +227,14 @@ def loss_floor(trained: Trained, real: PointSet) -> float | None:
 
     Of a conditional model that of its labels, and of the whole for as many rows as lost theirs.
     """
-    if not real.mixture or trained.config["loss_weight"] != "eps":
+    if not real.mixture or trained.config.get("loss_weight") != "eps":
         return None
     scale = trained.normaliser.mean, trained.normaliser.std
     whole = bayes_floor(real.mixture.scaled(*scale), trained.scheduler)
     if not trained.classes:
         return whole
     parts = [bayes_floor(part.scaled(*scale), trained.scheduler) for part in real.parts]
-    dropped = trained.config["label_dropout"]
+    dropped = trained.config.get("label_dropout", 0.0)
     return (1 - dropped) * float(np.mean(parts)) + dropped * whole
 
 

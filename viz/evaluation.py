@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from loss.log import read_excess, read_losses, runs_of_sweep
 from metrics.evaluation import Evaluation
+from metrics.replay import Guidance
 from viz import image_grids, learning, stills
 
 SHOWN = 5000  # points
@@ -19,20 +20,25 @@ def save_pictures(
     fields: Sequence[Mapping[str, NDArray]] = (),
     history: Mapping[str, NDArray] | None = None,
     formats: Sequence[str] = (),
+    classes: Sequence[str] = (),
 ) -> None:
     """All that an evaluation can show, in these formats (stills.save).
 
     real: data beside the samples; fields: see learning.score_fields; history: of the excess over the training
-    (loss.log.read_excess).
+    (loss.log.read_excess); classes: the names of the labels that a conditional model knows.
     """
     if evaluation.samples.ndim == 4:
         sheets = {"samples": image_grids.beside_real(evaluation.samples, real)}
     else:
-        sheets = {"samples": stills.samples(evaluation.samples[:SHOWN], real[:SHOWN])}
+        labels = None if evaluation.labels is None else evaluation.labels[:SHOWN]
+        steered = Guidance.of(evaluation.sampling).words
+        sheet = stills.samples(evaluation.samples[:SHOWN], real[:SHOWN], labels, None, classes, steered)
+        sheets = {"samples": sheet}
         if found := evaluation.by_step:
-            sheets["timesteps"] = learning.timesteps(found.steps, found.floor, found.excess, history)
+            over = ", mean over the labels" if classes else ""
+            sheets["timesteps"] = learning.timesteps(found.steps, found.floor, found.excess, history, over)
         if fields:
-            sheets["field"] = learning.score_fields(fields)
+            sheets["field"] = learning.score_fields(fields, ", without a label" if classes else "")
     for name, sheet in sheets.items():
         stills.save(sheet, folder / f"{name}.png", formats)
 

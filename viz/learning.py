@@ -55,16 +55,19 @@ def smoothed(values: NDArray, share: float = 0.02) -> NDArray:
     return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
 
 
-def timesteps(steps: NDArray, floor: NDArray, excess: NDArray, history: Mapping[str, NDArray] | None) -> Figure:
+def timesteps(
+    steps: NDArray, floor: NDArray, excess: NDArray, history: Mapping[str, NDArray] | None, of: str = ""
+) -> Figure:
     """Where the error is: loss at each step of the process on its floor, the excess alone, and that over the training.
 
-    steps, floor, excess: (K,); history holds "step" (S,), "timesteps" (K') and "by_t" (S, K').
+    steps, floor, excess: (K,); history holds "step" (S,), "timesteps" (K') and "by_t" (S, K'). of: ends the
+    title, such as ", mean over the labels".
     """
     figure = Figure(figsize=(9, 8.6 if history else 5.6), layout="constrained")
     axes = figure.subplots(3 if history else 2, 1, squeeze=False)[:, 0]
     axes[0].plot(steps, floor + excess, color=BLUE, linewidth=4, alpha=0.6, label="network")
     axes[0].plot(steps, floor, color=ink(), linestyle=":", label="Bayes floor: no network can do better")
-    _log_axis(axes[0], "mean squared error", r"error of $\epsilon$ at each step of the process")
+    _log_axis(axes[0], "mean squared error", rf"error of $\epsilon$ at each step of the process{of}")
     axes[0].legend(frameon=False, loc="lower left")
     axes[1].plot(steps, excess, ".-", color=PURPLE, linewidth=1.5)
     share = f"{excess.mean() / floor.mean():.2%} of it on average"
@@ -84,11 +87,11 @@ def timesteps(steps: NDArray, floor: NDArray, excess: NDArray, history: Mapping[
     return figure
 
 
-def score_fields(fields: Sequence[Mapping[str, NDArray]]) -> Figure:
+def score_fields(fields: Sequence[Mapping[str, NDArray]], of: str = "") -> Figure:
     """Network's score, exact score and their difference where x_t lies, one column a step; all in normalised units.
 
     Each mapping holds "step", "sigma", "x" and "y" (n,), "log_density" (n, n), and the arrows "network", "exact"
-    (n, n, 2). Arrows of a column have one scale, except that the difference is enlarged.
+    (n, n, 2). Arrows of a column have one scale, except that the difference is enlarged. of: ends the title.
     """
     figure = Figure(figsize=(3.1 * len(fields), 9.4), layout="constrained")
     axes = figure.subplots(3, len(fields), sharex=True, sharey=True, squeeze=False)
@@ -104,7 +107,7 @@ def score_fields(fields: Sequence[Mapping[str, NDArray]]) -> Figure:
         _arrows(column[1], f, f["exact"], ink(), typical)
         column[2].set_title(f"difference ({share:.1%}), {ENLARGED} times as long")
         _arrows(column[2], f, ENLARGED * error, PURPLE, typical)
-    figure.suptitle("score of x_t: the gradient of its log-density (contours, a nat apart), where x_t lies")
+    figure.suptitle(f"score of x_t: the gradient of its log-density (contours, a nat apart), where x_t lies{of}")
     return figure
 
 

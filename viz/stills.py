@@ -53,7 +53,7 @@ def samples(
     title = f"generated ({len(generated):,})" + (f", {steered}" if steered else "")
     sides = ((left, generated, labels, BLUE, title), (right, real, real_labels, GREY, f"real ({len(real):,})"))
     for ax, points, of, colour, title in sides:
-        colours = colour if labels is None or of is None else np.array(CLASSES)[of % len(CLASSES)]
+        colours = colour if of is None else np.array(CLASSES)[of % len(CLASSES)]
         _points(ax, points, colours, title)
     if labels is not None:
         asked = np.unique(labels)[: len(CLASSES)]

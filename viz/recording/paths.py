@@ -1,11 +1,11 @@
-"""Space-time: the whole paths of some samples through the plane, noise rising upwards from the clean data."""
+"""Space-time: the whole paths of some samples through the plane, noise rising evenly in log-SNR from the clean data."""
 
 import numpy as np
 import rerun as rr
 import rerun.blueprint as rrb
 from numpy.typing import NDArray
 
-from metrics.scene import Process, Scene
+from metrics.scene import LASTS_S, Process, Scene
 from schedule import evenly
 from viz.colours import DATA, GUESS, LABEL, noise_colours
 from viz.recording.panel import NIGHT, Panel, Words, clocks, eye
@@ -30,8 +30,10 @@ def log(rec: rr.RecordingStream, scene: Scene) -> None:
 
 def _log_paths(rec: rr.RecordingStream, scene: Scene, process: Process, aside: NDArray) -> None:
     noise = scene.noise(process.steps)
-    entity, total, states = f"paths/{process.side}", process.steps.max(), process.states[:, :PATHS]
-    heights = np.broadcast_to(HEIGHT * process.steps[:, None, None] / total, (*states.shape[:2], 1))
+    entity, states = f"paths/{process.side}", process.states[:, :PATHS]
+    gone = scene.seconds(process) / LASTS_S
+    noisy = gone if process.side == "forward" else 1 - gone
+    heights = np.broadcast_to(HEIGHT * noisy[:, None, None], (*states.shape[:2], 1))
     at = np.concatenate([states, heights], -1).astype(np.float32) + aside  # (S, paths, 3)
     knots = np.array(evenly(0, len(at) - 1, SLABS + 1))
     strips = np.stack([at[knots[:-1]], at[knots[1:]]], 2)  # (slabs, paths, 2, 3)

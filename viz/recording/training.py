@@ -26,17 +26,15 @@ TRACKED_ROWS = 12
 
 ABOUT = """**The same noise**, turned into samples again and again while the network learns.
 
-Dark red: the noise. Blue: what the network, with averaged weights, makes of it. Grey: real data.
-
-Cyan: some of the noise, and where it is carried.
-
-Coordinates are normalised: mean 0 and standard deviation 1 over the data.
+* **Dark red**: the noise. **Blue**: what the network, with averaged weights, makes of it. **Grey**: real data.
+* **Cyan**: some of the noise, and where it is carried.
+* **Units**: mean 0 and standard deviation 1 over the data.
 
 *Try this*
 
-* Switch the clock from `snapshot` to `train_step`, real time: nearly everything happens at the very beginning.
+* The clock `train_step`, real time: nearly everything happens at the very beginning.
 * When does a sample settle on its moon? Does it change its mind?
-* Space pauses the clock, the arrow keys step it.
+* Space pauses, the arrow keys step.
 """
 
 
