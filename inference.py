@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from conf.choices import SAMPLING_DEFAULTS
 from conf.config import Inference, Machine, Steering, sampling_options
+from conf.pictures import Pictures
 from metrics import replay, steering
 from metrics.scene import checked_rows, clock, evenly_on
 from runtime import checkpoint
@@ -103,11 +104,11 @@ def check_steering(o: Inference) -> None:
     """Raises ValueError for options of which one would have to be ignored."""
     if o.observe and o.guidance_sheet:
         raise ValueError("observe and guidance_sheet are two things: ask for one of them")
-    given = sorted(f.name for f in fields(o) if getattr(o, f.name) != f.default)
+    given = sorted(name for name, default in vars(Inference()).items() if getattr(o, name) != default)
     observing, steering = [name for name in given if name.startswith("observe_")], o.observe or o.guidance_sheet
     if observing and not o.observe:
         raise ValueError(f"{observing[0]} belongs to observe: give observe=y=0.2, say, as well")
-    known = {f.name for cls in (Machine, Steering) for f in fields(cls)} | {"checkpoint", "num_samples"}
+    known = {f.name for cls in (Machine, Pictures, Steering) for f in fields(cls)} | {"checkpoint", "num_samples"}
     known |= {"rerun", "viewer", "port"} | ({"guidance_interval"} if o.guidance_sheet else set())
     if steering and (others := [name for name in given if name not in known]):
         raise ValueError(

@@ -71,7 +71,7 @@ SPACINGS = {
     "trailing": "in t, as is the step to clean data",
     "log_snr": "in log-SNR",
     "karras": "in (sigma / alpha)^(1/7)",
-    "angle": "in arctan(sigma / alpha)^(1/3)",
+    "angle": "in arctan(sigma / alpha)^0.4",
 }
 
 

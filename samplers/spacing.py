@@ -13,7 +13,7 @@ SPACINGS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "trailing": lambda alpha, sigma: np.arange(1.0, len(alpha) + 1),
     "log_snr": lambda alpha, sigma: np.log(alpha / sigma),
     "karras": lambda alpha, sigma: (sigma / alpha) ** (1 / 7),
-    "angle": lambda alpha, sigma: np.arctan2(sigma, alpha) ** (1 / 3),
+    "angle": lambda alpha, sigma: np.arctan2(sigma, alpha) ** (1 / 2.5),
 }
 TO_CLEAN = ("trailing", "angle")
 
