@@ -47,7 +47,7 @@ def sections(command: type) -> dict[str, list[Field]]:
 def _described(f: Field, prefix: str = "") -> list[str]:
     """`  name=default   meaning [limits]`, wrapped."""
     default = f.default_factory() if f.default_factory is not MISSING else f.default
-    head = f"  {prefix}{f.name}={_value(default)}".replace(", ", ",").replace("'", "")
+    head = f"  {prefix}{f.name}={_value(default)}".replace(", ", ",")
     text = f.metadata["help"]
     if f.name in GROUPS:
         text += f" [one of {', '.join(GROUPS[f.name])}]"
