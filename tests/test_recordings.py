@@ -187,6 +187,14 @@ def test_every_process_takes_ten_seconds_evenly_in_log_snr(whole):
     assert texts[-1] == texts[-2]
 
 
+def test_colour_is_the_noise_and_not_the_share_of_the_way(whole):
+    path, scene = whole
+    for side, process in zip(("forward", "reverse"), scene.processes):
+        _, colours = column(path, f"/{side}/points", "Points2D:colors")
+        rgb = [[c >> 24 & 255, c >> 16 & 255, c >> 8 & 255] for (c,) in colours]
+        assert np.array_equal(rgb, noise_colours(np.sqrt(1 - scene.alpha_bar[process.steps])))
+
+
 def test_the_floor_is_drawn_as_mean_and_band(whole):
     path, _ = whole
     for clock_name, ends in (("step", [0, 20]), ("t", [0, 20])):
