@@ -53,7 +53,7 @@ def to_overrides(argv: Sequence[str]) -> list[str]:
             overrides.append(_override(word, rest))
         elif word.startswith("~"):
             raise ValueError(f"{word}: an option cannot be taken away, only given another value")
-        elif "=" not in word:
+        elif "=" not in word or word.startswith("-"):
             raise ValueError(f"{word}: write options as name=value or --name value")
         else:
             overrides.append(_quoted(*word.split("=", 1)))

@@ -1,7 +1,8 @@
 """Random command lines, right and wrong, run for real: `python scripts/fuzz.py 2000`.
 
 A right line must end with 0; a wrong one with 0, or with 1 and one line on stderr; none with a temporary file. Every
-line runs in a forked child of this process, which has imported everything, and in an empty folder.
+line runs in a forked child of this process, which has imported everything, and in an empty folder. Ctrl-C ends it with
+what it has counted so far.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -129,7 +131,7 @@ def campaign(count: int, seed: int, seconds: float = float("inf")) -> tuple[dict
     learning.losses({"": {"step": np.arange(2), "loss": np.ones(2)}}, {}).savefig(BytesIO())  # its fonts, once
     r, began, faults = random.Random(seed), time.monotonic(), []
     counts = dict.fromkeys(["lines", "right", "ended with 0", "ended with 1", *SHARES], 0)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, suppress(KeyboardInterrupt):
         prepare(Path(folder))
         for _ in progress_bar(range(count), "lines"):
             asked = line(r, Path(folder))

@@ -70,3 +70,10 @@ def test_a_network_brings_its_defaults_and_the_person_wins(tmp_path):
             *options
         }
     assert {"schedule: linear", "lr: 0.008"} <= {*shown[2]}
+
+
+@pytest.mark.parametrize("typed", ["-lr=3", "-1=null", "-lr", "lr", "seed=3 -x=2"])
+def test_one_dash_makes_no_option(typed):
+    """Hydra's parser would end with 2 and its own usage."""
+    with pytest.raises(ValueError, match=f"^{typed.split()[-1]}: write options as name=value or --name value$"):
+        to_overrides(typed.split())
