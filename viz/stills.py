@@ -148,7 +148,7 @@ def schedules(named: Mapping[str, NDArray], states: Mapping[str, Sequence[NDArra
         signal.plot(steps, np.sqrt(alpha_bar), label=f"{name}: {np.sqrt(alpha_bar[-1]):.1%} left")
         known = (alpha_bar > 0) & (alpha_bar < 1)
         log_snr.plot(steps[known], np.log(alpha_bar[known] / (1 - alpha_bar[known])), label=name)
-    signal.set(title=r"signal amplitude $\sqrt{\bar\alpha_t}$", xlabel="forward steps", xlim=(0, None))
+    signal.set(title="signal amplitude in x_t at variance 1", xlabel="forward steps", xlim=(0, None))
     log_snr.set(title="log signal-to-noise ratio", xlabel="forward steps", xlim=(0, None))
     signal.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
     axes = bottom.subplots(len(named), len(moments), sharex=True, sharey=True, squeeze=False)
