@@ -6,6 +6,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -55,8 +56,11 @@ class PointSet:
         return len(self.points)
 
     def __getitem__(self, i: int | slice | Tensor) -> tuple[Tensor, ...]:
-        rows = numbers(self.points, "points")[i]
-        return (rows,) if self.labels is None else (rows, torch.from_numpy(self.labels)[i])
+        return (self._rows[i],) if self.labels is None else (self._rows[i], torch.from_numpy(self.labels)[i])
+
+    @cached_property
+    def _rows(self) -> Tensor:
+        return numbers(self.points, "points")
 
     @property
     def classes(self) -> list[str]:

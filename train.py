@@ -74,7 +74,8 @@ def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | 
     run = devices.in_bf16(net) if mixed else net
     drawn = weights * step_weights(o.num_timesteps, o.t_power).to(weights)
     loss_of = partial(training_loss, run, scheduler, target=o.model.prediction, weights=drawn)
-    loss_of = partial(loss_of, references=o.references, null_label=len(classes))
+    enough = len(data) >= 20 * o.references  # of fewer rows, references that are most of them teach to repeat them
+    loss_of = partial(loss_of, references=o.references * enough, null_label=len(classes))
     optimizers = make_optimizers(net, o.optimizer, lr=o.lr, weight_decay=o.weight_decay)
     learner = Learner.of(net, optimizers, o.ema_decay)
     moment = learner.restore(state, data, total, run_folder) if state else Moment()
