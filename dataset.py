@@ -170,7 +170,11 @@ def embedded(mixture: GaussianMixture, dim: int) -> GaussianMixture:
 
 def held_out(data: PointSet) -> tuple[PointSet, PointSet]:
     """The first four fifths of a file's points to train on, the rest to evaluate on."""
-    cut = max(1, len(data) * 4 // 5)
+    if len(data) < 3:
+        raise ValueError(
+            f"{len(data)} points are too few: training needs 2, and a fifth of them is held out; give 3 or more"
+        )
+    cut = max(2, len(data) * 4 // 5)
     halves = slice(cut), slice(cut, None)
     train, unseen = (
         replace(data, points=data.points[rows], labels=None if data.labels is None else data.labels[rows])
