@@ -6,6 +6,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -55,8 +56,11 @@ class PointSet:
         return len(self.points)
 
     def __getitem__(self, i: int | slice | Tensor) -> tuple[Tensor, ...]:
-        rows = numbers(self.points, "points")[i]
-        return (rows,) if self.labels is None else (rows, torch.from_numpy(self.labels)[i])
+        return (self._rows[i],) if self.labels is None else (self._rows[i], torch.from_numpy(self.labels)[i])
+
+    @cached_property
+    def _rows(self) -> Tensor:
+        return numbers(self.points, "points")
 
     @property
     def classes(self) -> list[str]:
@@ -166,7 +170,11 @@ def embedded(mixture: GaussianMixture, dim: int) -> GaussianMixture:
 
 def held_out(data: PointSet) -> tuple[PointSet, PointSet]:
     """The first four fifths of a file's points to train on, the rest to evaluate on."""
-    cut = max(1, len(data) * 4 // 5)
+    if len(data) < 3:
+        raise ValueError(
+            f"{len(data)} points are too few: training needs 2, and a fifth of them is held out; give 3 or more"
+        )
+    cut = max(2, len(data) * 4 // 5)
     halves = slice(cut), slice(cut, None)
     train, unseen = (
         replace(data, points=data.points[rows], labels=None if data.labels is None else data.labels[rows])

@@ -20,7 +20,7 @@ from conf.resumed import resumed_options
 from dataset import DataSet, Normaliser, make_sets
 from loader import batches, make_loader
 from loss.log import read_excess, read_losses
-from loss.objective import draw_steps, loss_weights, step_weights, training_loss
+from loss.objective import draw_steps, loss_weights, references_for, step_weights, training_loss
 from metrics.evaluation import evaluate_model, real_rows
 from metrics.report import score_fields, write_report
 from runtime import checkpoint, interrupts, preflight
@@ -76,7 +76,7 @@ def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | 
     run = devices.in_bf16(net) if mixed else net
     drawn = weights * step_weights(o.num_timesteps, o.t_power).to(weights)
     loss_of = partial(training_loss, run, scheduler, target=o.model.prediction, weights=drawn)
-    loss_of = partial(loss_of, references=o.references, null_label=len(classes))
+    loss_of = partial(loss_of, references=references_for(len(data), o.references), null_label=len(classes))
     optimizers = make_optimizers(net, o.optimizer, lr=o.lr, weight_decay=o.weight_decay)
     learner = Learner.of(net, optimizers, o.ema_decay)
     moment = learner.restore(state, data, total, run_folder) if state else Moment()

@@ -190,10 +190,11 @@ class Training:
         " noise (schedule=flow, zero_snr=true), which has no error of eps, and for images target",
         choices=LOSS_WEIGHTS,
     )
-    references: int = option(
-        512,
+    references: int | None = option(
+        None,
         "rows of a batch that serve as references: each learns from its noise expected over them, with less variance"
-        " than the noise drawn (stable target); 0: from the noise drawn",
+        " than the noise drawn (stable target); 0: from the noise drawn; default: 512, and 0 for images and for fewer"
+        " than 10,240 points, which would be learnt by heart",
         low=0,
     )
     t_power: float = option(

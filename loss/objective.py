@@ -8,6 +8,8 @@ from torch import Tensor
 from diffusion import TARGETS, Network, Prediction
 from schedule import NoiseScheduler
 
+REFERENCES = 512  # where nobody says how many
+
 
 class Loss(NamedTuple):
     """Squared errors of the network's output, averaged over dims and weighted: (B,) each.
@@ -67,9 +69,15 @@ def stable_target(
         logits = torch.addmm(precision * -data.square().sum(1), gain * x, data.T)  # log N(x_t; a x_0, s^2) + const
         for own in label_of:
             logits.masked_fill_((own[:, None] != own) & (own[:, None] != null_label), -torch.inf)
-        means.append(logits.softmax(1) @ data)
+        means.append((data.T @ logits.softmax(1).T).T)  # the same as softmax @ data, which takes longer
     mean = torch.cat(means).view_as(x_t)
     return Prediction((x_t - alpha * mean) / sigma, mean)
+
+
+def references_for(rows: int, asked: int | None) -> int:
+    """How many references a training on so many rows has; by default none for few rows, of which they would be a large
+    part: their expectation then knows each x_0 by heart (500 points: docs/records.md)."""
+    return (REFERENCES if rows >= 20 * REFERENCES else 0) if asked is None else asked
 
 
 def draw_steps(num_timesteps: int, rows: int, power: float, generator: torch.Generator) -> Tensor:

@@ -63,7 +63,8 @@ def look_at(
     weights: what the loss counts at each step of the process (T,).
 
     Raises:
-        ValueError: the data, or the samples asked for, are too few for the evaluation that is to follow.
+        ValueError: the data, or the samples asked for, are too few for the evaluation that is to follow; or all points
+            are the same.
     """
     if trained.config["eval_samples"]:
         check_evaluation(unseen, trained.config["eval_samples"])
@@ -71,6 +72,8 @@ def look_at(
     order = torch.randperm(len(data), generator=generator(trained.config["seed"], "start-up"))
     rows = data[order[:IMAGES_LOOKED_AT] if isinstance(data, ImageSet) else order][0]
     x = trained.normaliser.normalise(rows)
+    if not x.any() and not isinstance(data, ImageSet):
+        raise ValueError("all points to learn from are the same: there is no distribution to learn")
     seconds = total * _seconds_per_step(net, trained.config["optimizer"], loss, x[:batch_size].to(device))
     threads = torch.get_num_threads()
     print("start-up check")

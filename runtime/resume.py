@@ -2,7 +2,7 @@
 
 import hashlib
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,18 +21,20 @@ from runtime.trained import take_weights
 class Learner:
     """What changes from step to step: a network, the average of its weights, its optimizers, losses not yet logged.
 
+    ema_decay: of the average, see newest_share.
     early: an early copy of the average, for autoguidance, once `keep_early` has been called.
     """
 
     net: nn.Module
     average: AveragedModel
     optimizers: list[torch.optim.Optimizer]
+    ema_decay: float | None = None
     losses: list[Tensor] = field(default_factory=list)
     early: dict[str, Tensor] | None = None
 
     @classmethod
     def of(cls, net: nn.Module, optimizers: list[torch.optim.Optimizer], ema_decay: float | None) -> "Learner":
-        return cls(net, AveragedModel(net, multi_avg_fn=averaging(ema_decay)), optimizers)
+        return cls(net, AveragedModel(net), optimizers, ema_decay)
 
     def learn(self, loss: Loss, lr: float) -> None:
         """One optimizer step down the loss."""
@@ -41,8 +43,15 @@ class Learner:
         for optimizer in self.optimizers:
             optimizer.param_groups[0]["lr"] = lr
             optimizer.step()
-        self.average.update_parameters(self.net)
+        self.average_weights()
         self.losses.append(torch.stack([part.detach().mean() for part in loss]))
+
+    @torch.no_grad()
+    def average_weights(self) -> None:
+        """Move the average towards the weights: AveragedModel.update_parameters in one call, a fifth of its time."""
+        share = newest_share(int(self.average.n_averaged), self.ema_decay)
+        torch._foreach_lerp_([*self.average.parameters()], [*self.net.parameters()], share)  # pyright: ignore[reportPrivateImportUsage]
+        self.average.n_averaged += 1
 
     def mean_loss(self) -> tuple[float, float]:
         """The means of the ordinary and of the stable losses since the last call."""
@@ -84,21 +93,16 @@ class Learner:
             raise ValueError(f"the checkpoint of {run} cannot be resumed: a part of it is damaged ({error})") from error
 
 
-def averaging(decay: float | None) -> Callable[[Sequence[Tensor], Sequence[Tensor], Tensor | int], None]:
-    """The exponential moving average of weights, without the bias of its random beginning.
+def newest_share(n: int, decay: float | None) -> float:
+    """What the newest weights count in their exponential moving average, after n updates before this one; the first
+    counts alone, so that the average is without the bias of a random beginning.
 
-    None: over about the last tenth of the training so far. A given decay d is taken literally: after n updates the
-    newest weights count (1 - d) / (1 - d^n), as in Adam (Kingma and Ba 2015, arXiv 1412.6980, section 3).
+    decay None: over about the last tenth of the training so far. A given decay d is taken literally: (1 - d) /
+    (1 - d^(n + 1)), as in Adam (Kingma and Ba 2015, arXiv 1412.6980, section 3).
     """
-
-    @torch.no_grad()
-    def update(averaged: Sequence[Tensor], current: Sequence[Tensor], updates: Tensor | int) -> None:
-        n = int(updates)  # before this one, the first of which has copied the weights
-        newest = 9 / (10 + n) if decay is None else (1 - decay) / (1 - decay ** (n + 1))
-        for average, weights in zip(averaged, current):
-            average.lerp_(weights, newest)
-
-    return update
+    if n == 0:
+        return 1.0
+    return 9 / (10 + n) if decay is None else (1 - decay) / (1 - decay ** (n + 1))
 
 
 def checksum(data: DataSet) -> str:

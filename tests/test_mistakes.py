@@ -85,6 +85,8 @@ MISTAKES = [
     ("train.py dataset=file dataset.path=text.npy", "text.npy must be an array of real numbers"),
     ("train.py dataset=file dataset.path=complex.npy", "complex.npy must be an array of real numbers"),
     ("train.py dataset=file dataset.path=huge.npy", "give the points in larger units"),
+    ("train.py dataset=file dataset.path=equal.npy eval_samples=0", "all points to learn from are the same"),
+    ("train.py dataset=file dataset.path=two.npy eval_samples=0", "2 points are too few"),
     ("train.py dataset=file dataset.path=empty.csv", "empty.csv is not a table of numbers: it is empty"),
     ("evaluate.py samples=text.npy", "text.npy must be an array of real numbers"),
     ("loss/plot.py", "no run yet"),
@@ -103,6 +105,8 @@ def prepare(folder):
     np.save(folder / "complex.npy", np.full((200, 2), 1j))
     np.save(folder / "huge.npy", np.arange(400.0).reshape(200, 2) * 1e300)
     (folder / "empty.csv").touch()
+    np.save(folder / "equal.npy", np.ones((200, 2)))
+    np.save(folder / "two.npy", np.eye(2))
     np.save(folder / "few.npy", np.zeros((20, 2)))
     for name, side in (("sizes/a", 8), ("sizes/b", 12)):
         (folder / name).mkdir(parents=True)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dataset import make_dataset
-from loss.objective import draw_steps, stable_target, step_weights, training_loss
+from loss.objective import draw_steps, references_for, stable_target, step_weights, training_loss
 from model import build_model, hidden_matrices
 from runtime.optimizers import Muon, make_optimizers, orthogonal
 from schedule import LinearNoiseScheduler
@@ -194,3 +194,8 @@ def test_only_adamw_decays_weights_and_as_it_was_told(name):
         each.step()
     for p, old in zip(net.parameters(), before):
         torch.testing.assert_close(p.data, old if id(p) in of_muon else (1 - 0.1 * 0.5) * old)
+
+
+def test_few_rows_are_not_learnt_by_heart_unless_asked_for():
+    assert [references_for(rows, None) for rows in (500, 10_239, 10_240, 200_000)] == [0, 0, 512, 512]
+    assert references_for(500, 64) == 64 and references_for(10**6, 0) == 0

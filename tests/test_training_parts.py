@@ -2,25 +2,24 @@
 
 import pytest
 import torch
-from torch.optim.swa_utils import AveragedModel
 
 from diffusion import TARGETS
 from loss.objective import loss_weights
 from runtime.preflight import weight_warning
-from runtime.resume import averaging
+from runtime.resume import Learner
 from schedule import SCHEDULES, CosineNoiseScheduler, make_scheduler
 
 # ---------------------------------------------------------------- the average of the weights
 
 
 def averaged(sequence, decay):
-    """What AveragedModel holds after each of the weights in the sequence (N,), each a number: (N,)."""
+    """What the average holds after each of the weights in the sequence (N,), each a number: (N,)."""
     net = torch.nn.Linear(1, 1, bias=False).double()
-    average, held = AveragedModel(net, multi_avg_fn=averaging(decay)), []
+    learner, held = Learner.of(net, [], decay), []
     for weight in sequence:
         torch.nn.init.constant_(net.weight, float(weight))
-        average.update_parameters(net)
-        held.append(average.module.weight.item())
+        learner.average_weights()
+        held.append(learner.average.module.weight.item())
     return torch.tensor(held, dtype=torch.float64)
 
 
