@@ -45,22 +45,29 @@ def load(path: str | Path) -> dict[str, Any]:
         path = in_folder(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no checkpoint at {path}; `python train.py` makes one")
-    content = io.BytesIO(path.read_bytes())
     try:
-        # torch.load verifies no checksum: a flipped bit in the weights would load silently.
-        with zipfile.ZipFile(content) as archive:
-            damaged = archive.testzip()
-        content.seek(0)
-        state = {} if damaged else torch.load(content, map_location="cpu", weights_only=True)
+        state = torch.load(_verified(path), map_location="cpu", weights_only=True)
     except Exception as error:  # the disk has done its part: whatever goes wrong now, the bytes are its cause
         raise ValueError(f"the checkpoint {path} is damaged or no checkpoint at all") from error
-    if damaged:
-        raise ValueError(f"the checkpoint {path} is damaged: {damaged} fails its checksum")
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(f"{path} is no checkpoint of this version of moonwalk ({FORMAT})")
     if name := not_finite(state):
         raise ValueError(f"the checkpoint {path} is of a training that had diverged: {name} is not finite")
     return state
+
+
+def _verified(path: Path) -> io.BytesIO:
+    """The archive of a checkpoint, each part read against its checksum, and written anew for torch: its own reader
+    verifies none, and trusts a directory in which a bit may have flipped."""
+    whole = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive, zipfile.ZipFile(whole, "w") as copy:
+        parts = archive.namelist()
+        if len({*parts}) < len(parts):
+            raise zipfile.BadZipFile("two parts of one name")
+        for part in parts:
+            copy.writestr(part, archive.read(part))
+    whole.seek(0)
+    return whole
 
 
 def not_finite(state: Mapping[Any, Any]) -> str | None:

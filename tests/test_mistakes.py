@@ -54,7 +54,7 @@ MISTAKES = [
     ("inference.py sampling_steps=0", "sampling_steps must be at least 1"),
     ("evaluate.py", "no checkpoint yet"),
     ("compare.py", "no checkpoint yet"),
-    ("compare.py samplers=[ddim,euler]", "each of samplers must be one of ddpm, ddim, dpmpp_2m, "),
+    ("compare.py samplers=[ddim,rk4]", "each of samplers must be one of ddpm, ddim, dpmpp_2m, "),
     ("compare.py evaluations=[0]", "each of evaluations must be at least 1; got 0"),
     ("compare.py sampling_steps=5", "unknown option sampling_steps"),
     ("evaluate.py samples=nowhere.npy", "nowhere.npy"),

@@ -21,8 +21,8 @@ from conf.config import Train
 from conf.groups import MLP, Linear, Moons
 from conf.resumed import resumed_options
 from dataset import PointSet, make_dataset
-from diffusion import Loss
 from loss.log import COLUMNS, opened, read_excess, read_losses
+from loss.objective import Loss
 from model import build_model
 from runtime import checkpoint, interrupts
 from runtime.moments import Moment
