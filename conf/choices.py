@@ -91,11 +91,11 @@ class SamplingDefaults(NamedTuple):
 SAMPLING_DEFAULTS: dict[str, dict[Kind, SamplingDefaults]] = {
     "inference": {
         "points": SamplingDefaults("dpmpp_2m_sde", None, 0.0, 2000),
-        "images": SamplingDefaults("ddim", 25, 0.35, 100),
+        "images": SamplingDefaults("dpmpp_2m", 12, 0.35, 100),
     },
     "evaluate": {
         "points": SamplingDefaults("dpmpp_2m_sde", None, 0.0, 10_000),
-        "images": SamplingDefaults("ddim", 25, 0.35, 2000),
+        "images": SamplingDefaults("dpmpp_2m", 12, 0.35, 2000),
     },
 }
 
@@ -116,7 +116,7 @@ def default_by_kind(command: str, which: str) -> str:
 
 
 def default_steps(command: str) -> str:
-    """'default: T for ddpm, 50 for ddim ...; for images 25'"""
+    """'default: T for ddpm, 50 for ddim ...; for images 12'"""
     own = ", ".join(f"{sampler.steps or 'T'} for {name}" for name, sampler in SAMPLERS.items())
     kinds = [f"for {kind} {row.sampling_steps}" for kind, row in SAMPLING_DEFAULTS[command].items() if row[1]]
     return "; ".join([f"default: {own}", *kinds])

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from diffusion import Denoiser
 from runtime.arrays import floats
-from samplers.covariance import coloured, with_covariance
 from samplers.steps import State, as_t, noise_like, strides
 from schedule import CLEAN, NoiseScheduler
 
@@ -58,22 +57,17 @@ def dpmpp(
     extrapolated to the middle of the stride. The SDE has 2h in place of h, and fresh noise. `timesteps` should be even
     in log-SNR.
 
-    Clean data has infinite log-SNR: the last stride ends on the guess of x_0. That is too thin: where the data have
-    standard deviation d across a line, it keeps d^2 / (d^2 + (sigma / alpha)^2) of their variance. So the SDE, of
-    points, ends on a draw instead, with the covariance that the guess leaves open.
-
     3M is of second order, too, with a smaller error. Its authors' code counts the curvature of its parabola half (see
     `_mean`), and so do diffusers and we, for equal results; nor could the first stride, which knows one guess only,
     be of more than first order.
     """
     x, guesses = floats(x_T, "x_T"), []
     for t, s in strides(scheduler, timesteps):
-        draws = stochastic and s == CLEAN and x.ndim == 2
-        guess, covariance = with_covariance(denoise, scheduler, x, t) if draws else (denoise(x, as_t(t, x)), None)
-        yield State(t, x, guess.x_0)
-        guesses = [Guess(_log_snr(scheduler, t), guess.x_0), *guesses][:order]
-        if s == CLEAN:
-            x = guess.x_0 if covariance is None else guess.x_0 + coloured(covariance, noise_like(x, generator))
+        x_0 = denoise(x, as_t(t, x)).x_0
+        yield State(t, x, x_0)
+        guesses = [Guess(_log_snr(scheduler, t), x_0), *guesses][:order]
+        if s == CLEAN:  # infinite log-SNR: the guess itself
+            x = x_0
             break
         (_, sigma_t), (alpha_s, sigma_s) = scheduler.alpha_sigma_at(t), scheduler.alpha_sigma_at(s)
         h = _log_snr(scheduler, s) - guesses[0].log_snr
