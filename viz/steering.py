@@ -40,7 +40,7 @@ def guidance(sheet: GuidanceSheet) -> Figure:
 
 def posterior(found: Posteriors) -> Figure:
     """The exact posterior, then every method; above with the exact denoiser, below with the network."""
-    figure = Figure(figsize=(2.7 * (1 + len(found.evaluations)), 5.6), layout="constrained")
+    figure = Figure(figsize=(2.7 * (1 + len(found.evaluations)), 4.4), layout="constrained")
     axes = _axes(figure, 2, 1 + len(found.evaluations), found.prior)
     for row, (name, points) in zip(axes, found.points.items()):
         clouds = {"exact posterior": found.truth, **points}
