@@ -91,7 +91,7 @@ class SamplingDefaults(NamedTuple):
 SAMPLING_DEFAULTS: dict[str, dict[Kind, SamplingDefaults]] = {
     "inference": {
         "points": SamplingDefaults("dpmpp_2m_sde", None, 0.0, 2000),
-        "images": SamplingDefaults("ddim", 25, 0.35, 100)  # more to watch than in 12 steps,
+        "images": SamplingDefaults("ddim", 25, 0.35, 100),  # more to watch than in 12 steps
     },
     "evaluate": {
         "points": SamplingDefaults("dpmpp_2m_sde", None, 0.0, 10_000),
