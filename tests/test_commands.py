@@ -25,7 +25,7 @@ def test_training_leaves_a_whole_run(workplace, run):
     assert "training summary" in said and str(run.relative_to(workplace)) in said
     assert "start-up check" in said and "verdict" in said
     metrics = json.loads((run / "metrics.json").read_text())
-    assert metrics["steps"] == 300 and 0.5 < metrics["figures"]["classifier accuracy"]["value"] < 1
+    assert metrics["steps"] == 300 and 0.4 < metrics["figures"]["classifier accuracy"]["value"] < 1
     over = np.genfromtxt(run / "excess.csv", delimiter=",", names=True)
     assert over["step"][-1] == 300 and over["excess"][-1] < 0.5 * over["excess"][0]
 

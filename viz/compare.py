@@ -23,9 +23,7 @@ def sheet(found: Comparison) -> Figure:
 def _points(found: Comparison) -> Figure:
     columns = [(d, n) for d in found.denoisers for n in found.asked]
     figure = Figure(figsize=(1.5 * len(columns) + 0.6, 1.45 * len(found.samplers) + 1.2), layout="constrained")
-    figure.suptitle(
-        "blue: samples, all from the same noise; grey: real data; W1: distance between them", size="medium"
-    )
+    figure.suptitle("blue: samples, all from the same noise; grey: real data; W1: distance between them", size="medium")
     blocks = figure.subfigures(1, len(found.denoisers), wspace=0.03, squeeze=False)
     for block, denoiser in zip(blocks[0], found.denoisers):
         block.suptitle(f"with the {denoiser}")
