@@ -116,7 +116,7 @@ def default_by_kind(command: str, which: str) -> str:
 
 
 def default_steps(command: str) -> str:
-    """'default: T for ddpm, 50 for ddim ...; for images 12'"""
+    """'default: T for ddpm, 50 for ddim ...; for images 25'"""
     own = ", ".join(f"{sampler.steps or 'T'} for {name}" for name, sampler in SAMPLERS.items())
     kinds = [f"for {kind} {row.sampling_steps}" for kind, row in SAMPLING_DEFAULTS[command].items() if row[1]]
     return "; ".join([f"default: {own}", *kinds])

@@ -81,6 +81,10 @@ def sampler_of(command: str) -> Any:
     return option(None, text, choices=SAMPLERS, aliases=SAMPLER_ALIASES)
 
 
+def steps_of(command: str) -> Any:
+    return option(None, f"network evaluations, at most; {default_steps(command)}", low=1)
+
+
 @dataclass
 class Sampling:
     """sampling"""
@@ -88,7 +92,7 @@ class Sampling:
     checkpoint: str | None = option(None, "a checkpoint or its run folder; default: the newest one")
     num_samples: int | None = option(None, f"samples to generate; {default_by_kind('inference', 'num_samples')}", low=1)
     sampler: str | None = sampler_of("inference")
-    sampling_steps: int | None = option(None, f"network evaluations, at most; {default_steps('inference')}", low=1)
+    sampling_steps: int | None = steps_of("inference")
     spacing: str | None = option(
         None, f"how sampling steps are even; {meanings(SPACINGS)}; default: the sampler's own", choices=SPACINGS
     )
@@ -293,6 +297,7 @@ class Evaluate(Machine, Pictures, Sampling):
         None, f"samples to evaluate; {default_by_kind('evaluate', 'num_samples')}", low=100
     )
     sampler: str | None = sampler_of("evaluate")
+    sampling_steps: int | None = steps_of("evaluate")
 
 
 @dataclass
