@@ -7,7 +7,6 @@ The choices of dataset= and model= have their own options in groups.py, recordin
 """
 
 from dataclasses import dataclass, fields
-from functools import partial
 from typing import Any
 
 from conf.choices import (
@@ -27,11 +26,9 @@ from conf.choices import (
     default_steps,
     meanings,
 )
-from conf.option import option
+from conf.option import free, option
 from conf.pictures import Pictures
-from conf.recording import Recording, Viewing
-
-free = partial(option, may_change=True)  # a training may be resumed with another value
+from conf.recording import Recording, Viewing, Watching
 
 # ---------------------------------------------------------------- what several commands share
 
@@ -232,23 +229,6 @@ class Run:
     resume: str | None = free(
         None, "go on with a run folder, a checkpoint or latest, there and with its own options; its length may grow"
     )
-
-
-@dataclass
-class Watching:
-    """recording"""
-
-    record: bool = free(False, "record how samples from the same noise change: training.rrd")
-    viewer: str | None = free(
-        None,
-        "watch this recording live, in a window or a web page on this machine; implies record",
-        choices=("auto", "window", "web", "file"),
-    )
-    viz_save: bool = free(False, "save image grids of the denoising, and progress.gif, in viz/")
-    viz_live: bool = free(False, "show these grids in a window while training; needs a display")
-    viz_interval: int = free(500, "optimizer steps between grids", low=1)
-    viz_num: int = free(8, "images in a grid", low=1)
-    viz_t: int = free(-1, "the step t from which a grid is denoised; -1: the last, pure noise", low=-1)
 
 
 # ---------------------------------------------------------------- the commands: fields of the last base come first

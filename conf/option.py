@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import field, fields, is_dataclass
+from functools import partial
 from typing import Any
 
 
@@ -27,6 +28,9 @@ def option(
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
+
+
+free = partial(option, may_change=True)
 
 
 def fixed_options(command: type) -> set[str]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from conf.option import option
+from conf.option import free, option
 
 
 @dataclass
@@ -31,3 +31,20 @@ class Recording(Viewing):
     save_trajectory: bool = option(
         False, "also save the recorded states as trajectory.npz, for `python scripts/animate.py trajectory.npz`"
     )
+
+
+@dataclass
+class Watching:
+    """recording"""
+
+    record: bool = free(False, "record how samples from the same noise change: training.rrd")
+    viewer: str | None = free(
+        None,
+        "watch this recording live, in a window or a web page on this machine; implies record",
+        choices=("auto", "window", "web", "file"),
+    )
+    viz_save: bool = free(False, "save image grids of the denoising, and progress.gif, in viz/")
+    viz_live: bool = free(False, "show these grids in a window while training; needs a display")
+    viz_interval: int = free(500, "optimizer steps between grids", low=1)
+    viz_num: int = free(8, "images in a grid", low=1)
+    viz_t: int = free(-1, "the step t from which a grid is denoised; -1: the last, pure noise", low=-1)
