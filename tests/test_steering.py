@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import NO_EVALUATION, SMALL, command
+from conftest import NO_EVALUATION, SMALL, command, not_blank
 
 from conf import choices
 from conf.config import Inference
@@ -278,3 +278,16 @@ def test_options_that_steering_takes_are_taken():
     check_steering(Inference(guidance_sheet=True, guidance_interval=[0.1, 1.0], rerun=False, num_samples=3, seed=4))
     check_steering(Inference(observe="y=0.2", observe_method="tds", observe_noise=0.3, threads=2, checkpoint="runs/a"))
     check_steering(Inference(guidance_interval=[0.1, 1.0], variance="exact", labels=0))
+
+
+@pytest.mark.parametrize(
+    ("words", "picture", "said"),
+    [
+        ("observe=y=0.2", "posterior.png", "sliced Wasserstein-1 to the exact posterior"),
+        ("guidance_sheet=true", "guidance.png", "what guidance w claims to sample"),
+    ],
+)
+def test_a_picture_and_a_table_beside_the_truth(early, words, picture, said):
+    done = command(f"inference.py checkpoint=whole num_samples=60 {words} hydra.run.dir=steered", early)
+    assert done.returncode == 0 and said in done.stdout, done.stderr
+    assert not_blank(early / "steered" / picture)
