@@ -13,6 +13,7 @@ from dataset import PointSet, make_dataset
 from diffusion import Denoiser, exact_denoiser, forward_states
 from loss.log import NAME as LOSS_FILE
 from loss.log import read_losses
+from loss.objective import weight_of
 from metrics.bayes import bayes_floor
 from metrics.distances import sliced_wasserstein
 from metrics.scene import Distance, Field, Loss, Process, Scene, clock, evenly_on
@@ -227,7 +228,7 @@ def loss_floor(trained: Trained, real: PointSet) -> float | None:
 
     Of a conditional model that of its labels, and of the whole for as many rows as lost theirs.
     """
-    if not real.mixture or trained.config.get("loss_weight") != "eps":
+    if not real.mixture or weight_of(trained.scheduler, trained.config.get("loss_weight")) != "eps":
         return None
     scale = trained.normaliser.mean, trained.normaliser.std
     whole = bayes_floor(real.mixture.scaled(*scale), trained.scheduler)

@@ -304,6 +304,12 @@ def test_the_floor_of_a_conditional_loss_is_that_of_its_labels():
     assert replay.loss_floor(conditional({"name": "moons", "noise": 0.1}, loss_weight="v")[0], real) is None
 
 
+def test_the_default_weight_of_the_loss_has_its_floor():
+    dataset = {"name": "gaussians", "modes": 2, "noise": 0.3}
+    trained, real = conditional(dataset, loss_weight=None)  # as train.py saves it where nobody names one
+    assert replay.loss_floor(trained, real) == replay.loss_floor(conditional(dataset)[0], real) is not None
+
+
 def test_real_points_are_those_of_the_labels_asked_for():
     real, other = replay.real_sets({"name": "moons", "noise": 0.01}, 300, 0, np.array([1]))
     assert len(real) == len(other) == 300 and set(real.labels) == {1}
