@@ -32,6 +32,7 @@ from runtime.trained import Trained
 from runtime.whole_file import whole_file
 from sampler import SAMPLERS, State, evaluations_of, sample, sampler_of
 from schedule import CLEAN, NoiseScheduler, evenly
+from steering.guidance import best_guess_of
 
 NETWORK, EXACT = "network", "exact denoiser"
 TRACKED = 6  # samples whose states are kept
@@ -175,16 +176,8 @@ def exact_guess(trained: Trained, data: DataSet, labels: Tensor | None) -> Guess
     scale = trained.normaliser.mean.cpu(), trained.normaliser.std.cpu()
     if labels is None:
         return data.mixture.scaled(*scale).denoise
-    parts, own = [part.scaled(*scale) for part in data.parts], labels.cpu()
-
-    def guess(x_t: Tensor, alpha: float, sigma: float) -> tuple[Tensor, Tensor]:
-        eps, x_0 = torch.empty_like(x_t), torch.empty_like(x_t)
-        for k, part in enumerate(parts):
-            rows = own[: len(x_t)] == k
-            eps[rows], x_0[rows] = part.denoise(x_t[rows], alpha, sigma)
-        return eps, x_0
-
-    return guess
+    guess, own = best_guess_of([part.scaled(*scale) for part in data.parts]), labels.cpu()
+    return lambda x_t, alpha, sigma: guess(x_t, alpha, sigma, own[: len(x_t)])
 
 
 def _exact(guess: Guess, scheduler: NoiseScheduler) -> Denoiser:

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
 # isort: split
@@ -23,6 +22,7 @@ from loss.objective import draw_steps, loss_weights, training_loss
 from metrics.bayes import excess, make_probes
 from model import build_model
 from runtime.optimizers import make_optimizers
+from runtime.progress import progress_bar
 from runtime.randomness import generator
 from runtime.resume import Learner
 from schedule import CosineNoiseScheduler, NoiseScheduler
@@ -76,7 +76,7 @@ def trained(x: Tensor, scheduler: NoiseScheduler, target: str, steps: int, seed:
     net = build_model("mlp", dims=x.shape[1:], num_timesteps=scheduler.num_timesteps, **NETWORK)
     learner = Learner.of(net, make_optimizers(net, "muon", lr=4e-3, weight_decay=0.01), None)
     weights = loss_weights(scheduler, target, "v").float().clamp(max=SEEN**-2)
-    for step in tqdm(range(steps), desc=f"D = {x.shape[1]}, {target}", disable=None, leave=False):
+    for step in progress_bar(range(steps), f"D = {x.shape[1]}, {target}", steps):
         g = generator(seed, "dimensions", step)
         rows = torch.randint(len(x), (BATCH,), generator=g)
         t, eps = draw_steps(scheduler.num_timesteps, BATCH, 1.0, g), torch.randn(BATCH, x.shape[1], generator=g)

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
 # isort: split
@@ -29,6 +28,7 @@ from metrics.straightness import straightness
 from points.mixture import GaussianMixture
 from runtime import checkpoint
 from runtime.optimizers import make_optimizers
+from runtime.progress import progress_bar
 from runtime.randomness import generator
 from runtime.resume import Learner
 from runtime.trained import Trained, of_state
@@ -64,7 +64,7 @@ def pairs(flow: Trained, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor 
     """Noise x_T and the samples x_0 that the flow carries it to, (count, *dims) each, and the labels asked for."""
     labels = flow.labels(None, count)
     states = flow.sample(count, seed, labels=labels, sampler="adams", sampling_steps=50)
-    states = [state.x_t for state in tqdm(states, desc="pairs", total=51, disable=None)]
+    states = [state.x_t for state in progress_bar(states, "pairs", 51)]
     return states[0], states[-1], labels
 
 
@@ -74,7 +74,7 @@ def rectified(
     """The flow's network, trained further with x_T as the noise of x_0; averaged, as every network that samples."""
     learner = Learner.of(net := copy.deepcopy(flow.net), make_optimizers(net, "muon", lr=lr, weight_decay=0.01), None)
     loss_of = partial(training_loss, net.train(), flow.scheduler, target=flow.config["model"]["prediction"])
-    for step, rows in zip(tqdm(range(steps), desc="training", disable=None), batches_of(len(x_0), seed)):
+    for step, rows in zip(progress_bar(range(steps), "training", steps), batches_of(len(x_0), seed)):
         t = torch.randint(flow.scheduler.num_timesteps, rows.shape, generator=generator(seed, "reflow", step))
         loss = loss_of(x_0[rows], t, x_T[rows], None if labels is None else labels[rows])
         learner.learn(loss, learning_rate(step, steps, steps // 50, lr))

@@ -4,12 +4,12 @@ Weak is the same network without the label (classifier-free guidance: Ho and Sal
 network as it was early in its training, with the same label (autoguidance: Karras et al. 2024, arXiv 2406.02507).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from diffusion import Denoiser, Prediction, exact_denoiser
+from diffusion import Denoiser, Prediction
 from points.mixture import GaussianMixture, mixed
 from schedule import NoiseScheduler
 
@@ -71,20 +71,27 @@ def checked_interval(asked: Sequence[float] | None) -> Interval | None:
 # ---------------------------------------------------------------- the truth, of a known distribution
 
 
-def exact_denoiser_of(parts: Sequence[GaussianMixture], scheduler: NoiseScheduler) -> Denoiser:
-    """The best denoiser of labelled data, parts[k] for label k in equal shares; without labels that of them all."""
-    whole, of_label = exact_denoiser(mixed(list(parts)), scheduler), [exact_denoiser(p, scheduler) for p in parts]
+def best_guess_of(parts: Sequence[GaussianMixture]) -> Callable[..., Prediction]:
+    """(x_t, alpha, sigma, label) -> the best guesses of labelled data at any noise, parts[k] for label k in equal
+    shares; without labels those of them all."""
+    whole = mixed(list(parts))
 
-    def denoise(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
+    def guess(x_t: Tensor, alpha: float, sigma: float, label: Tensor | None = None) -> Prediction:
         if label is None:
-            return whole(x_t, t)
+            return Prediction(*whole.denoise(x_t, alpha, sigma))
         eps, x_0 = torch.empty_like(x_t), torch.empty_like(x_t)
         for k in label.unique().tolist():
             rows = label == k
-            eps[rows], x_0[rows] = of_label[k](x_t[rows], t)
+            eps[rows], x_0[rows] = parts[k].denoise(x_t[rows], alpha, sigma)
         return Prediction(eps, x_0)
 
-    return denoise
+    return guess
+
+
+def exact_denoiser_of(parts: Sequence[GaussianMixture], scheduler: NoiseScheduler) -> Denoiser:
+    """The best denoiser of labelled data (see best_guess_of); one t for all rows."""
+    guess = best_guess_of(parts)
+    return lambda x_t, t, label=None: guess(x_t, *scheduler.alpha_sigma_at(int(t)), label)
 
 
 def draw_claimed(
