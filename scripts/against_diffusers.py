@@ -111,7 +111,7 @@ def main() -> None:
             steps, used = fit(trained, learner, data, o.seconds, o.seed)
             size, images = sum(p.numel() for p in learner.net.parameters()), steps * trained.config["batch_size"]
             print(f"{name}: {size:,} parameters, {steps:,} steps, {images:,} images in {used:.0f} s of CPU", flush=True)
-            sampling = {**SAMPLING_DEFAULTS["evaluate"]["images"]._asdict(), "eta": 0.0}
+            sampling = {**SAMPLING_DEFAULTS["inference"]["images"]._asdict(), "eta": 0.0}
             del sampling["num_samples"]
             sampling["guidance"] *= name == "ours"
             trained.ready(torch.device("cpu"))
