@@ -8,7 +8,7 @@ import torch
 from conftest import NO_EVALUATION, ROOT, SMALL, command, not_blank, python
 
 from conf.config import COMMANDS
-from loss.log import runs_of_sweep
+from loss.runs import runs_of_sweep
 from runtime import checkpoint
 
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from numpy.typing import NDArray
 
-from loss.log import read_excess, read_losses, runs_of_sweep
+from loss.log import read_excess, read_losses
+from loss.runs import runs_of_sweep
 from metrics.evaluation import Evaluation
 from metrics.replay import Guidance
 from viz import image_grids, learning, stills
