@@ -1,6 +1,6 @@
 """Train an epsilon-network: `python train.py`, `python train.py --model linear --num-epochs 50`."""
 
-from conf.entry import command, sweep_folder, typed_options  # answers --help before what follows takes its seconds
+from conf.entry import command, typed_options  # answers --help before what follows takes its seconds
 
 # isort: split
 import math
@@ -36,13 +36,11 @@ from viz import style
 from viz.evaluation import save_losses, save_pictures, save_sweep
 
 
-@command("train")
+@command("train", after_sweep=save_sweep)
 def main(options: Train, run_folder: Path) -> float:
     """One training run in its own folder. Returns the last mean loss, for sweepers."""
     style.use(options.style)
-    figures = begin_or_resume(options, run_folder, typed_options())
-    save_sweep(sweep_folder(), options.figures)
-    return figures["loss"]
+    return begin_or_resume(options, run_folder, typed_options())["loss"]
 
 
 def begin_or_resume(options: Train, run_folder: Path, typed: set[str]) -> dict[str, Any]:

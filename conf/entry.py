@@ -8,12 +8,13 @@ from conf.first import answer_help  # answers --help, and sets the environment, 
 # isort: split
 import difflib
 import functools
+import importlib
 import os
 import re
 import shutil
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,6 +36,7 @@ from conf.groups import GROUPS
 from conf.help import groups_of
 from conf.option import check
 from conf.store import register
+from conf.sweep import LAUNCHERS, AfterSweep, broken_off, end_sweep, note_failure, short
 
 # What a person can cause. Anything else is a fault of ours and keeps its traceback.
 EXPECTED = (ValueError, OSError, HydraException, OmegaConfBaseException)
@@ -53,61 +55,86 @@ MEANT = {
 }
 
 
-def command(name: str) -> Callable[[Callable[[Any, Path], object]], Callable[[], None]]:
+Main = Callable[[Any, Path], object]
+MAINS: dict[str, Main] = {}  # of the commands that this process has imported
+
+
+def command(name: str, after_sweep: AfterSweep | None = None) -> Callable[[Main], Callable[[], None]]:
     """Make `main(options, run_folder)` the command `name` of conf/config.py; options: that dataclass, checked.
 
-    With HYDRA_FULL_ERROR=1 in the environment errors keep their traceback.
+    after_sweep: called once with the folder of a sweep, when its runs have ended. With HYDRA_FULL_ERROR=1 in the
+    environment errors keep their traceback.
     """
 
-    def decorate(main: Callable[[Any, Path], object]) -> Callable[[], None]:
-        full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
-
-        def stop(error: Exception) -> NoReturn:
-            if full_error:
-                raise error
-            sys.exit(sentence(name, error))
+    def decorate(main: Main) -> Callable[[], None]:
+        MAINS[name] = main
 
         @functools.wraps(main)
-        def job(cfg: DictConfig) -> object:
-            run_folder = _short(HydraConfig.get().runtime.output_dir)
-            try:
-                return main(checked(cfg), run_folder)
-            except EXPECTED as error:
-                if run_folder != Path() and os.listdir(run_folder) == [".hydra"]:  # it failed before it began
-                    shutil.rmtree(run_folder)
-                if HydraConfig.get().mode is RunMode.RUN:
-                    stop(error)
-                raise CompactHydraException(sentence(name, error)) from error  # a sweep goes on
-
         def launch() -> None:
             answer_help(name, sys.argv[1:])
+            job = Job(name, full_error=os.environ.get("HYDRA_FULL_ERROR") == "1")
             try:
-                _run(name, job)
+                _run(job)
+                end_sweep(after_sweep)
             except KeyboardInterrupt:
                 sys.exit(130)
             except BrokenPipeError:  # `| head` has seen enough
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 sys.exit(1)
             except EXPECTED as error:
-                stop(error)
+                job.stop(error)
+            except Exception as error:
+                if job.full_error or not (said := broken_off(error)):
+                    raise
+                sys.exit(said)
 
         return launch
 
     return decorate
 
 
-def _run(name: str, job: Callable[[DictConfig], object]) -> None:
+@dataclass(frozen=True)
+class Job:
+    """What Hydra calls for every run of a command: in this process or, of a sweep, in one that it is pickled for."""
+
+    name: str
+    full_error: bool
+
+    def __call__(self, cfg: DictConfig) -> object:
+        if self.name not in MAINS:
+            importlib.import_module(self.name)
+        run_folder, sweep = short(HydraConfig.get().runtime.output_dir), HydraConfig.get().mode is RunMode.MULTIRUN
+        fresh = run_folder.is_dir() and set(os.listdir(run_folder)) <= {".hydra"}
+        try:
+            return MAINS[self.name](checked(cfg), run_folder)
+        except Exception as error:
+            expected = isinstance(error, EXPECTED)
+            if sweep and not self.full_error:  # the other runs go on
+                return note_failure(run_folder, sentence(self.name, error), expected, fresh)
+            if expected and run_folder != Path() and os.listdir(run_folder) == [".hydra"]:  # it never began
+                shutil.rmtree(run_folder)
+            if not expected or sweep:
+                raise
+            return self.stop(error)
+
+    def stop(self, error: Exception) -> NoReturn:
+        if self.full_error:
+            raise error
+        sys.exit(sentence(self.name, error))
+
+
+def _run(job: Job) -> None:
     """`job` with the options of the command line, as Hydra composes them."""
-    register(name)
+    register(job.name)
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
-    OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, replace=True)
+    OmegaConf.register_new_resolver("sweep_folder", _new_sweep_folder, replace=True)
     sys.argv[1:] = to_overrides(sys.argv[1:])
     if any(re.match("resume=(?!null$)", word) for word in sys.argv):  # it goes on in a folder that there is
         if not {"-m", "--multirun"}.isdisjoint(sys.argv):
             raise ValueError("resume= goes on with one training: leave out -m")
         sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its own errors on, and we make one sentence of them
-    hydra.main(version_base="1.3", config_path=None, config_name=name)(job)()
+    hydra.main(version_base="1.3", config_path=None, config_name=job.name)(job)()
 
 
 def checked(cfg: DictConfig) -> Any:
@@ -124,18 +151,6 @@ def checked(cfg: DictConfig) -> Any:
 def typed_options() -> set[str]:
     """The options that the user has given a value, such as lr and model.hidden."""
     return {word.split("=")[0] for word in HydraConfig.get().overrides.task}
-
-
-def sweep_folder() -> Path | None:
-    """The folder that holds all runs of a sweep; None where this is no sweep."""
-    config = HydraConfig.get()
-    return _short(config.sweep.dir) if config.mode is RunMode.MULTIRUN else None
-
-
-def _short(folder: str) -> Path:
-    """Relative to where the person stands, if it is below."""
-    path = Path(folder)
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 @functools.cache
@@ -155,8 +170,20 @@ def _run_folder(name: str, task_name: str | None, stamp: str) -> str:
     return str(folder)
 
 
+@functools.cache
+def _new_sweep_folder(name: str, task_name: str | None, stamp: str) -> str:
+    """Where Hydra puts a sweep. Refuses a folder that already holds something."""
+    folder = _sweep_folder(name, task_name, stamp)
+    if task_name and Path(folder).exists() and any(Path(folder).iterdir()):
+        raise ValueError(f"task_name={task_name}: that folder already holds something; choose another name")
+    return folder
+
+
 def _sweep_folder(name: str, task_name: str | None, stamp: str) -> str:
     return task_name or f"outputs/{name}/{stamp}"
+
+
+OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, replace=True)  # for runs in other processes
 
 
 # ---------------------------------------------------------------- one sentence
@@ -175,7 +202,9 @@ def sentence(name: str, error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"cannot use {error.filename or 'a file'}: {error.strerror}"
     if isinstance(error, MissingConfigException) and error.options:
-        group, _, choice = str(error.missing_cfg_file).partition("/")
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        if group == "hydra/launcher" and choice in LAUNCHERS:
+            return f"hydra/launcher={choice} needs more packages: `pip install -r requirements/sweep.txt`"
         return f"{group}={choice} is unknown; choose one of {', '.join(error.options)}"
     if isinstance(error, HydraException) and type(error) is not CompactHydraException:
         return f"{_first_line(error)}; {help}"

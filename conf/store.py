@@ -24,6 +24,8 @@ def register(running: str) -> None:
         hydra = {
             "run": {"dir": f"${{run_folder:{name},{task_name},{stamp}}}"},
             "sweep": {"dir": f"${{sweep_folder:{name},{task_name},{stamp}}}", "subdir": "${hydra.job.num}"},
+            "job": {"name": name},
+            "callbacks": {"sweep": {"_target_": "conf.sweep.Sweep"}},
         }
         if name == "main":  # a demonstration: its pictures are easy to find and replace each other
             hydra |= {"run": {"dir": "outputs"}, "output_subdir": None}

@@ -115,18 +115,6 @@ class ExcessLog:
         self.file.close()
 
 
-def runs_of_sweep(folder: Path) -> dict[str, Path]:
-    """The finished runs of a sweep by the options in which they differ, such as "lr=1e-3"."""
-    found = {}
-    for path in sorted(folder.glob("*/metrics.json")):
-        overrides = path.parent / ".hydra" / "overrides.yaml"
-        lines = overrides.read_text(encoding="utf-8").splitlines() if overrides.exists() else []
-        found[path.parent] = [line.removeprefix("- ").strip("'") for line in lines]
-    shared = set.intersection(*map(set, found.values())) if len(found) > 1 else set()
-    names = {run: ", ".join(word for word in words if word not in shared) for run, words in found.items()}
-    return {names[run] or run.name: run for run in found}
-
-
 def read_excess(folder: str | Path) -> dict[str, NDArray] | None:
     """ "step", "excess", "floor" (S,), "timesteps" (K,), "by_t" (S, K) of a run; None where it has no excess.csv."""
     path = Path(folder) / EXCESS_NAME

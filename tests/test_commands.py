@@ -8,7 +8,7 @@ import torch
 from conftest import NO_EVALUATION, ROOT, SMALL, command, not_blank, python
 
 from conf.config import COMMANDS
-from loss.log import runs_of_sweep
+from loss.runs import runs_of_sweep
 from runtime import checkpoint
 
 
@@ -129,12 +129,18 @@ def test_modules_show_themselves(script, picture, tmp_path):
     assert done.stdout and (picture is None or (tmp_path / picture).stat().st_size > 1000)
 
 
-def test_a_sweep_runs_every_job(tmp_path):
-    done = command(f"train.py {SMALL} {NO_EVALUATION} max_steps=2 -m seed=1,2", tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_a_sweep_runs_every_job_although_one_fails(tmp_path):
+    done = command(f"train.py {SMALL} {NO_EVALUATION} max_steps=2 -m lr=1e-3,-1,2e-3", tmp_path)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert len(list(tmp_path.rglob("last.pt"))) == 2
     (joint,) = tmp_path.rglob("losses.png")
-    assert not_blank(joint) and list(runs_of_sweep(joint.parent)) == ["seed=1", "seed=2"]
+    assert not_blank(joint) and list(runs_of_sweep(joint.parent)) == ["lr=0.001", "lr=0.002"]
+    failed = f"{joint.parent.relative_to(tmp_path)}/1"
+    said = done.stderr.strip().splitlines()
+    assert said[-2:] == [
+        f"{failed} failed: lr must be above 0; got -1.0",
+        f"1 of the sweep's runs failed: {failed} (lr must be above 0; got -1.0)",
+    ]
 
 
 def test_a_damaged_checkpoint_is_refused(run, tmp_path):

@@ -36,7 +36,7 @@ FLOORS = [
     ("images",),
     ("points",),
     ("dataset", "loader", "model"),
-    ("loss.log",),
+    ("loss.log", "loss.runs"),
     ("runtime.trained",),
     ("metrics",),
     ("viz",),

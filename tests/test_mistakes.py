@@ -42,6 +42,7 @@ MISTAKES = [
     ("train.py device=cuda:77", "device=cuda:77 cannot be used here"),
     ("train.py task_name={file}/x", "not a directory"),
     ("train.py task_name={full}", "already holds a run"),
+    ("train.py task_name={full} -m seed=1,2", "already holds something; choose another name"),
     ("train.py resume={file}", "damaged or no checkpoint"),
     ("main.py --viewer cinema", "viewer must be one of auto, window, web, file"),
     ("main.py --beta-start 0.5 --beta-end 0.1", "beta_start <= beta_end"),

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from numpy.typing import NDArray
 
-from loss.log import read_excess, read_losses, runs_of_sweep
+from loss.log import read_excess, read_losses
+from loss.runs import runs, runs_of_sweep
 from metrics.evaluation import Evaluation
 from metrics.replay import Guidance
-from viz import image_grids, learning, stills
+from viz import image_grids, learning, stills, style
 
 SHOWN = 5000  # points
 
@@ -53,7 +54,10 @@ def save_losses(path: str | Path, runs: Mapping[str, Path], formats: Sequence[st
     return stills.save(learning.losses({name: read_losses(run) for name, run in runs.items()}, excesses), path, formats)
 
 
-def save_sweep(folder: Path | None, formats: Sequence[str] = ()) -> None:
-    """losses.png of those runs of a sweep that are done, in its folder; nothing where there is no sweep."""
-    if folder:
-        print(f"sweep: {save_losses(folder / 'losses.png', runs_of_sweep(folder), formats)}")
+def save_sweep(folder: Path) -> None:
+    """losses.png of those runs of a sweep that are done, in its folder, on the ground and in the formats they chose."""
+    if done := runs_of_sweep(folder):
+        options = runs(folder)[0].options
+        style.use(options.get("style", "light"))
+        picture = save_losses(folder / "losses.png", done, options.get("figures", ()))
+        print(f"sweep: {picture}; `python loss/report.py {folder}` makes a page about its runs")
