@@ -1,0 +1,64 @@
+"""A page to play with: `python scripts/share.py [RUN]` makes one HTML file out of the newest checkpoint, or of RUN's.
+
+The file holds the network itself and runs it in the browser; it needs nothing beside it and no connection, so it can be
+sent to anybody. Points of the plane and images.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
+# isort: split
+from conf.choices import SAMPLING_DEFAULTS
+from runtime import checkpoint
+from runtime.trained import Trained, of_state
+from runtime.whole_file import whole_file
+from sampler import sampler_of
+from viz.explorable.page import explorable
+
+CALM = "adams"  # of few evaluations and without noise, so that a point's path can be followed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", nargs="?", help="a run folder or checkpoint (also checkpoint=RUN; default: the newest)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="default: page.html in the run folder")
+    o = parser.parse_args()
+    path, state = checkpoint.asked_or_newest(o.run and o.run.removeprefix("checkpoint="))
+    folder = checkpoint.folder_of(path)
+    trained = of_state(state, path, torch.device("cpu"))
+    html, facts = explorable(trained, sampling_of(trained), figures_of(folder))
+    out = o.out or folder / "page.html"
+    with whole_file(out) as file:
+        file.write(html.encode())
+    print(f"checkpoint: {path}\n{facts}\npage:       {out}, {out.stat().st_size / 1000:,.0f} kB")
+
+
+def sampling_of(trained: Trained) -> dict[str, Any]:
+    """How the page samples at first: as evaluate.py does, but without noise on the way."""
+    defaults = SAMPLING_DEFAULTS["evaluate"][trained.kind]._asdict()
+    sampling = trained.sampling(defaults)
+    return trained.sampling(defaults, sampler=CALM) if sampler_of(sampling["sampler"]).noisy else sampling
+
+
+def figures_of(folder: Path) -> dict[str, Any]:
+    """The figures of the run's evaluation; {} where there was none. Raises ValueError for a damaged metrics.json."""
+    path = folder / "metrics.json"
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text()).get("figures", {})
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged: run python evaluate.py checkpoint={folder}, or remove it") from error
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

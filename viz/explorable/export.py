@@ -1,0 +1,121 @@
+"""What a page needs to run a trained model: weights, schedule, exact distribution, samplers. As plain data for JSON.
+
+Arrays travel in base64, little-endian: weights as float16, or as int8 with a scale for each row, tables as they are.
+"""
+
+import base64
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metrics.replay import alpha_bar
+from metrics.scene import clock
+from points.mixture import GaussianMixture
+from runtime.trained import Trained
+from sampler import CHURN, SAMPLERS
+from viz.colours import CLASSES, NOISE_STOPS, TRACKED, hex_colour
+
+
+def check_can_be_shared(trained: Trained) -> None:
+    """Raises ValueError for data that a page cannot draw."""
+    if trained.of_images and trained.dims[0] not in (1, 3):
+        raise ValueError(f"a page draws grey or coloured images; those of this run have {trained.dims[0]} channels")
+    if not trained.of_images and trained.dims != (2,):
+        raise ValueError(
+            f"a page draws points of the plane, and those of this run have {trained.dims[0]} coordinates: watch them"
+            " with python inference.py viewer=web"
+        )
+
+
+def contents(
+    trained: Trained, sampling: Mapping[str, Any], parts: list[GaussianMixture], weights: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All that the page's script reads as DATA.
+
+    Args:
+        sampling: how the page samples at first, as Trained.sampling gives it.
+        parts: the exact distribution of each label's data, or of all in one, in data units; none where it is unknown.
+        weights: see packed_weights.
+    """
+    mean, std = trained.normaliser.mean, trained.normaliser.std
+    scheduler, options = trained.scheduler, dict(trained.config["model"])
+    return {
+        "target": options.pop("prediction"),
+        "net": {**options, "dims": trained.dims, "num_labels": len(trained.classes)},
+        "weights": dict(weights),
+        "alpha": _base64(scheduler.alpha, "<f8"),
+        "sigma": _base64(scheduler.sigma, "<f8"),
+        "clock": _base64(torch.from_numpy(clock(alpha_bar(scheduler))), "<f4"),
+        "mean": [] if trained.of_images else mean.tolist(),
+        "std": [] if trained.of_images else std.tolist(),
+        "parts": [_mixture(part.scaled(mean, std)) for part in parts],
+        "classes": trained.classes,
+        "samplers": {name: _sampler(name) for name in SAMPLERS},
+        "churn": CHURN,
+        "sampling": {name: sampling[name] for name in ("sampler", "sampling_steps", "guidance")},
+        "colours": {
+            "noise": NOISE_STOPS.tolist(),
+            "tracked": hex_colour(TRACKED),
+            "classes": list(CLASSES),
+        },
+    }
+
+
+def _mixture(part: GaussianMixture) -> dict[str, Any]:
+    """A mixture in normalised units: centres (M, 2), variance (2,), weights (M,)."""
+    centres, weights = _base64(part.centres, "<f4"), _base64(part.weights, "<f4")
+    return {"centres": centres, "variance": part.variance.tolist(), "weights": weights}
+
+
+def _sampler(name: str) -> dict[str, Any]:
+    """Which steps a sampler takes: see sampler.Sampler."""
+    row = SAMPLERS[name]
+    return {"spacing": row.spacing, "a_step": row.a_step, "noisy": row.noisy}
+
+
+# ---------------------------------------------------------------- weights
+
+
+def packed_weights(trained: Trained, bits: int) -> dict[str, Any]:
+    """The network's weights by name, of 16 or 8 bits each; vectors keep 16."""
+    return {name: _packed(weight, bits) for name, weight in trained.net.state_dict().items()}
+
+
+def _packed(weight: Tensor, bits: int) -> dict[str, Any]:
+    shape = list(weight.shape)
+    if bits == 16 or weight.ndim < 2:
+        return {"shape": shape, "half": _base64(weight, "<f2")}
+    scale = weight.flatten(1).abs().amax(1).clamp(min=1e-12) / 127  # of each row: its largest weight becomes 127
+    return {
+        "shape": shape,
+        "int8": _base64((weight.flatten(1) / scale[:, None]).round(), "i1"),
+        "scale": _base64(scale, "<f4"),
+    }
+
+
+def rounded(trained: Trained, weights: Mapping[str, Any]) -> Trained:
+    """The model as the page runs it: with the weights that `packed_weights` has rounded."""
+    net = copy.deepcopy(trained.net)
+    net.load_state_dict({name: _unpacked(part) for name, part in weights.items()})
+    return replace(trained, net=net)
+
+
+def _unpacked(part: Mapping[str, Any]) -> Tensor:
+    if "half" in part:
+        return _numbers(part["half"], "<f2").reshape(part["shape"])
+    return (
+        _numbers(part["int8"], "i1").reshape(part["shape"][0], -1) * _numbers(part["scale"], "<f4")[:, None]
+    ).reshape(part["shape"])
+
+
+def _numbers(text: str, kind: str) -> Tensor:
+    return torch.from_numpy(np.frombuffer(base64.b64decode(text), kind).astype(np.float32))
+
+
+def _base64(values: Tensor, kind: str) -> str:
+    return base64.b64encode(values.cpu().numpy().astype(kind).tobytes()).decode()

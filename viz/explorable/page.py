@@ -1,0 +1,98 @@
+"""The page itself: its script out of the files beside this one, its texts, and the verdicts of an evaluation."""
+
+from collections.abc import Mapping
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import torch
+
+from dataset import make_dataset
+from points.mixture import GaussianMixture
+from runtime.randomness import generator
+from runtime.trained import Trained
+from sampler import last, sample
+from viz.explorable.export import check_can_be_shared, contents, packed_weights, rounded
+from viz.explorable.verdicts import verdict_table
+from viz.html import page
+
+HERE = Path(__file__).parent
+ALL = ("arrays.js", "schedule.js", "denoisers.js", "samplers.js", "mixture.js", "embedding.js")
+SCRIPTS = {
+    "points": (*ALL, "mlp.js", "model.js", "worker.js", "stage.js", "points.js", "start.js"),
+    "images": (*ALL, "unet.js", "model.js", "worker.js", "stage.js", "images.js", "start.js"),
+}
+LARGEST = 1_500_000  # bytes of a page that people send to each other
+COMPARED = 16  # samples by the rounded weights and by the checkpoint's own
+
+
+def explorable(trained: Trained, sampling: Mapping[str, Any], figures: Mapping[str, Any]) -> tuple[str, str]:
+    """The page of a model, and in a sentence how exactly it computes.
+
+    Args:
+        sampling: how it samples at first, as Trained.sampling gives it; a way that adds no noise.
+        figures: "figures" of metrics.json, {} where there are none.
+
+    Raises:
+        ValueError: the data are neither points of the plane nor images, or the network is too large for a page.
+    """
+    check_can_be_shared(trained)
+    parts = exact_parts_of(trained)
+    for bits in (16, 8):
+        weights = packed_weights(trained, bits)
+        facts = _facts(trained, rounded(trained, weights), bits, sampling)
+        html = _page(trained, contents(trained, sampling, parts, weights), figures, facts)
+        if len(html.encode()) <= LARGEST:
+            return html, facts
+    count = sum(weight.numel() for weight in trained.net.parameters())
+    raise ValueError(
+        f"a network of {count:,} weights makes a page of {len(html.encode()) / 1e6:.1f} MB even with 8 bits a weight,"
+        f" and {LARGEST / 1e6:.1f} MB is the most: train a smaller one, with fewer model.channels or model.hidden"
+    )
+
+
+def exact_parts_of(trained: Trained) -> list[GaussianMixture]:
+    """The exact distribution of each label's data, or of all in one; none of images, files and too little noise."""
+    dataset = trained.config["dataset"]
+    if trained.of_images or dataset["name"] == "file":
+        return []
+    data = make_dataset(n_samples=2, seed=0, **dataset)
+    if data.mixture is None:
+        return []
+    return list(data.parts) if trained.classes else [data.mixture]
+
+
+def name_of(trained: Trained) -> str:
+    """What the data are called: their set, and of texts and files which one."""
+    dataset = trained.config["dataset"]
+    which = dataset.get("text") or Path(dataset.get("path") or "").stem
+    return f"{dataset['name'].replace('_', ' ')}{f' “{which}”' if which else ''}"
+
+
+def _page(trained: Trained, data: Mapping[str, Any], figures: Mapping[str, Any], facts: str) -> str:
+    texts = {
+        "name": escape(name_of(trained)),
+        "weights": f"{sum(weight.numel() for weight in trained.net.parameters()):,}",
+        "facts": escape(facts),
+        "verdicts": verdict_table(figures),
+    }
+    body = Template((HERE / f"{trained.kind}.html").read_text()).substitute(texts)
+    script = "\n".join((HERE / name).read_text() for name in SCRIPTS[trained.kind])
+    style = (HERE / "style.css").read_text()
+    return page(f"moonwalk: {name_of(trained)}", body, style=style, script=script, data=data)
+
+
+def _facts(trained: Trained, on_page: Trained, bits: int, sampling: Mapping[str, Any]) -> str:
+    """How many bits a weight has, and how far that moves samples from those of the checkpoint."""
+    options = {name: sampling[name] for name in ("sampler", "sampling_steps")}
+    x_T = torch.randn(COMPARED, *trained.dims, generator=generator(0, "sampling"))
+    labels = trained.labels(None, COMPARED)
+    ends = []
+    for model in (trained, on_page):
+        denoise = model.denoise(sampling["guidance"])
+        ends.append(last(sample(lambda x_t, t, label=None: denoise(x_t, t, labels), model.scheduler, x_T, **options)))
+    moved = float((ends[0] - ends[1]).square().mean().sqrt())
+    unit = "of the range of a pixel" if trained.of_images else "standard deviations of the data"
+    moved = moved / 2 if trained.of_images else moved
+    return f"Weights have {bits} bits here, which moves samples by {moved:.1g} {unit} (root mean square)."

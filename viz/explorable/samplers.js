@@ -1,0 +1,217 @@
+// sampler.py and samplers/: reverse processes by name, generators that yield every state {t, x_t, x_0}.
+
+/** How each runs; the table of Python's sampler.py, in DATA.samplers, says what steps it takes. */
+const SAMPLERS = {
+  ddpm,
+  ddim,
+  dpmpp_2m: (...given) => dpmpp(...given, 2, false),
+  dpmpp_3m: (...given) => dpmpp(...given, 3, false),
+  dpmpp_2m_sde: (...given) => dpmpp(...given, 2, true),
+  unipc,
+  heun: (...given) => heun(...given, 0),
+  heun_sde: (...given) => heun(...given, DATA.churn),
+  adams,
+};
+
+/** The falling steps for `sampling_steps` evaluations of the network. */
+function timesteps_of(scheduler, sampler, sampling_steps) {
+  const row = DATA.samplers[sampler], most = row.a_step * (scheduler.num_timesteps - 1) + 1;
+  const evaluations = Math.min(Math.max(Math.round(sampling_steps), 1), most);
+  return scheduler.timesteps(Math.floor((evaluations - 1) / row.a_step) + 1, row.spacing);
+}
+
+/** From noise x_T to data. random: gives a standard normal number, to samplers that add noise. */
+function* sample(denoise, scheduler, x_T, { sampler, sampling_steps, label = null, random = normals(0) }) {
+  const guess = (x_t, t) => denoise(x_t, t, label);
+  yield* SAMPLERS[sampler](guess, scheduler, x_T, timesteps_of(scheduler, sampler, sampling_steps), random);
+}
+
+/** [t, the next t] down to CLEAN. */
+const strides = (timesteps) => timesteps.map((t, i) => [t, i + 1 < timesteps.length ? timesteps[i + 1] : CLEAN]);
+
+/** Ho et al. 2020, algorithm 2, with the posterior variance of eq. 7. */
+function* ddpm(denoise, scheduler, x, timesteps, random) {
+  for (const [t, s] of strides(timesteps)) {
+    const { x_0 } = denoise(x, t);
+    yield { t, x_t: x, x_0 };
+    const [c_t, c_0, std] = scheduler.posterior(t, s);
+    x = sum_of([c_t, x], [c_0, x_0]);
+    if (s !== CLEAN) x = sum_of([1, x], [std, noise_like(x, random)]);
+  }
+  yield { t: CLEAN, x_t: x, x_0: x };
+}
+
+/** Song, Meng and Ermon 2021, eq. 12, without noise; on a flow Euler's method. */
+function* ddim(denoise, scheduler, x, timesteps) {
+  for (const [t, s] of strides(timesteps)) {
+    const { eps, x_0 } = denoise(x, t), [alpha_s, sigma_s] = scheduler.alpha_sigma_at(s);
+    yield { t, x_t: x, x_0 };
+    x = sum_of([alpha_s, x_0], [sigma_s, eps]);
+  }
+  yield { t: CLEAN, x_t: x, x_0: x };
+}
+
+/** Heun's method (Karras et al. 2022, algorithms 1 and 2): two evaluations a stride, one for the last. */
+function* heun(denoise, scheduler, x, timesteps, random, churn) {
+  const gamma = Math.min(churn / timesteps.length, Math.SQRT2 - 1);
+  for (let [t, s] of strides(timesteps)) {
+    const higher = churned(scheduler, t, gamma);
+    if (higher > t) {
+      const [a, b] = scheduler.stride(t, higher);
+      x = sum_of([a, x], [b, noise_like(x, random)]);
+      t = higher;
+    }
+    const { eps, x_0 } = denoise(x, t);
+    yield { t, x_t: x, x_0 };
+    const [alpha_t, sigma_t] = scheduler.alpha_sigma_at(t), [alpha_s, sigma_s] = scheduler.alpha_sigma_at(s);
+    x = sum_of([alpha_s, x_0], [sigma_s, eps]);
+    if (s !== CLEAN && alpha_t > 0) {
+      const half = (sigma_s - (sigma_t * alpha_s) / alpha_t) / 2;
+      x = sum_of([1, x], [half, denoise(x, s).eps], [-half, eps]);
+    }
+  }
+  yield { t: CLEAN, x_t: x, x_0: x };
+}
+
+/** The step whose sigma / alpha is nearest to 1 + gamma times that of t. */
+function churned(scheduler, t, gamma) {
+  if (!gamma) return t;
+  const wanted = scheduler.log_snr[t] - Math.log1p(gamma);
+  return argmin(Array.from(scheduler.log_snr, (log_snr) => Math.abs(log_snr - wanted)));
+}
+
+// ---------------------------------------------------------------- solvers that remember
+
+function log_snr_at(scheduler, t) {
+  return t === CLEAN ? Infinity : scheduler.log_snr[t];
+}
+
+/** [r, D] of each guess but the newest: its place, in strides from the newest, and the slope between the two. */
+function slopes_of(guesses, log_snr) {
+  const [newest, ...others] = guesses, h = log_snr - newest.log_snr;
+  const placed = others.filter((guess) => Number.isFinite(guess.log_snr));
+  return placed.map((guess) => {
+    const r = (guess.log_snr - newest.log_snr) / h;
+    return [r, sum_of([1 / r, guess.x_0], [-1 / r, newest.x_0])];
+  });
+}
+
+/** DPM-Solver++ (Lu et al. 2022): 2M (algorithm 2), 3M as in its authors' code, 2M SDE (eq. 18). */
+function* dpmpp(denoise, scheduler, x, timesteps, random, order, stochastic) {
+  let guesses = [];
+  for (const [t, s] of strides(timesteps)) {
+    const { x_0 } = denoise(x, t);
+    yield { t, x_t: x, x_0 };
+    guesses = [{ log_snr: log_snr_at(scheduler, t), x_0 }, ...guesses].slice(0, order);
+    if (s === CLEAN) {
+      x = x_0;
+      break;
+    }
+    const sigma_t = scheduler.sigma[t], [alpha_s, sigma_s] = scheduler.alpha_sigma_at(s);
+    const h = log_snr_at(scheduler, s) - guesses[0].log_snr, mean = mean_of(guesses, h);
+    if (stochastic) {
+      const fresh = sigma_s * Math.sqrt(-Math.expm1(-2 * h)), kept = (sigma_s / sigma_t) * Math.exp(-h);
+      x = sum_of([kept, x], [-alpha_s * Math.expm1(-2 * h), mean], [fresh, noise_like(x, random)]);
+    } else {
+      x = sum_of([sigma_s / sigma_t, x], [-alpha_s * Math.expm1(-h), mean]);
+    }
+  }
+  yield { t: CLEAN, x_t: x, x_0: x };
+}
+
+/** The mean of x_0 over a stride h from the newest guess, as exp(log-SNR) weighs it. */
+function mean_of(guesses, h) {
+  const newest = guesses[0].x_0, slopes = slopes_of(guesses, guesses[0].log_snr + h);
+  if (!slopes.length || !Number.isFinite(h)) return newest;
+  const [[r, slope], more] = slopes;
+  if (!more) return sum_of([1, newest], [1 / 2, slope]);
+  const [r_2, slope_2] = more, weight = -Math.expm1(-h);
+  const first = (1 - weight / h) / weight, second = (0.5 - (h - weight) / h ** 2) / weight;
+  const bend = (second - first * r) / (r - r_2); // of the curvature, (slope - slope_2) / (r - r_2)
+  return sum_of([1, newest], [first + bend, slope], [-bend, slope_2]);
+}
+
+/** UniPC (Zhao et al. 2023, algorithms 1 and 2, B_2(h) = exp(h) - 1), of third order. */
+function* unipc(denoise, scheduler, x, timesteps) {
+  const steps = strides(timesteps), order = 3;
+  let begin = null, guesses = [], used = 0;
+  for (const [i, [t, s]] of steps.entries()) {
+    const guess = { log_snr: log_snr_at(scheduler, t), x_0: denoise(x, t).x_0 };
+    yield { t, x_t: x, x_0: guess.x_0 };
+    if (begin) x = uni_stride(scheduler, begin, steps[i - 1], guesses.slice(0, used), guess);
+    guesses = [guess, ...guesses].slice(0, order);
+    begin = x;
+    used = Math.min(order, i + 1, steps.length - i);
+    x = uni_stride(scheduler, begin, [t, s], guesses.slice(0, used), null);
+  }
+  yield { t: CLEAN, x_t: x, x_0: x };
+}
+
+function uni_stride(scheduler, x, [t, s], guesses, at_end) {
+  const sigma_t = scheduler.sigma[t], [alpha_s, sigma_s] = scheduler.alpha_sigma_at(s);
+  const newest = guesses[0], log_snr = log_snr_at(scheduler, s), h = log_snr - newest.log_snr;
+  const scale = -alpha_s * Math.expm1(-h);
+  x = sum_of([sigma_s / sigma_t, x], [scale, newest.x_0]);
+  if (!Number.isFinite(h)) return x;
+  const slopes = slopes_of(guesses, log_snr);
+  if (at_end) slopes.push([1, sum_of([1, at_end.x_0], [-1, newest.x_0])]);
+  const weights = uni_weights(slopes.map(([r]) => r), h);
+  return sum_of([1, x], ...slopes.map(([, slope], i) => [scale * weights[i], slope]));
+}
+
+/** The a of eq. 5: with them the stride is exact for polynomials in log-SNR. */
+function uni_weights(places, h) {
+  if (places.length < 2) return places.map(() => 0.5);
+  let phi = Math.expm1(-h) / -h - 1, factorial = 1;
+  const moments = places.map((_, i) => {
+    const moment = (phi * factorial) / Math.expm1(-h);
+    factorial *= i + 2;
+    phi = phi / -h - 1 / factorial;
+    return moment;
+  });
+  return solve(moments.map((_, power) => places.map((r) => r ** power)), moments);
+}
+
+/** x of A x = b, by Gaussian elimination: A is of 2 or 3 rows. */
+function solve(A, b) {
+  const rows = A.map((row, i) => [...row, b[i]]);
+  for (let i = 0; i < rows.length; i++) {
+    const pivot = rows.slice(i).reduce((best, row) => (Math.abs(row[i]) > Math.abs(best[i]) ? row : best));
+    rows.splice(rows.indexOf(pivot), 1);
+    rows.splice(i, 0, pivot.map((value) => value / pivot[i]));
+    for (const j of rows.keys()) if (j !== i) rows[j] = rows[j].map((value, k) => value - rows[j][i] * rows[i][k]);
+  }
+  return rows.map((row) => row.at(-1));
+}
+
+/** Adams' methods in the angle arctan(sigma / alpha): Adams-Bashforth predicts, Adams-Moulton corrects. */
+function* adams(denoise, scheduler, x, timesteps) {
+  let now = null, before = null;
+  for (const [t, s] of strides(timesteps)) {
+    const [alpha, sigma] = scheduler.alpha_sigma_at(t), [alpha_s, sigma_s] = scheduler.alpha_sigma_at(s);
+    const size = Math.hypot(alpha, sigma), angle = Math.atan2(sigma, alpha);
+    const { eps, x_0 } = denoise(x, t);
+    yield { t, x_t: x, x_0 };
+    const v = sum_of([alpha / size, eps], [-sigma / size, x_0]);
+    const u = now ? moulton(now, before, angle, v) : sum_of([1 / size, x]);
+    [before, now] = [now, { angle, u, v }];
+    x = sum_of([Math.hypot(alpha_s, sigma_s), bashforth(now, before, Math.atan2(sigma_s, alpha_s))]);
+  }
+  yield { t: CLEAN, x_t: x, x_0: x };
+}
+
+/** u at `angle` from two velocities, or one: their straight line, integrated. */
+function bashforth(now, before, angle) {
+  const h = angle - now.angle;
+  if (!before) return sum_of([1, now.u], [h, now.v]);
+  const bend = (h * h) / 2 / (now.angle - before.angle);
+  return sum_of([1, now.u], [h + bend, now.v], [-bend, before.v]);
+}
+
+/** u at `angle` from the velocity v there as well: a parabola through three of them, or a line, integrated. */
+function moulton(now, before, angle, v) {
+  const h = angle - now.angle, u = sum_of([1, now.u], [h / 2, now.v], [h / 2, v]);
+  if (!before) return u;
+  const h_before = now.angle - before.angle, bend = -(h ** 3) / 6 / (h + h_before);
+  return sum_of([1, u], [bend / h, v], [-bend / h - bend / h_before, now.v], [bend / h_before, before.v]);
+}
