@@ -11,25 +11,27 @@ import torch
 from numpy.typing import NDArray
 
 from conf.choices import SAMPLING_DEFAULTS
-from conf.config import Inference, Machine, Steering, sampling_options
+from conf.config import Inference, Labels, Machine, Sampling, Steering, sampling_options
 from conf.pictures import Pictures
-from metrics import replay, steering
+from metrics import flow_lines, replay, steering
 from metrics.scene import checked_rows, clock, evenly_on
 from runtime import checkpoint
 from runtime import device as devices
 from runtime.progress import progress_bar
 from runtime.trained import Trained, of_state
 from runtime.whole_file import whole_file
-from sampler import timesteps_of
+from sampler import SAMPLERS, sampler_of, timesteps_of
 from schedule import CLEAN, step_of
-from viz import films, image_grids, stills, style
+from viz import films, flow, image_grids, stills, style
 from viz import steering as steering_pictures
+from viz.films.files import has_ffmpeg
 
 
 @command("inference")
 def main(o: Inference, run_folder: Path) -> None:
     """Sample from a checkpoint; save samples.npy, samples.png, a film and the recording in `run_folder`."""
     check_steering(o)
+    check_flow(o)
     path, state = checkpoint.asked_or_newest(o.checkpoint)
     trained = of_state(state, path, devices.choose(o.device), o.precision)
     devices.use_threads(o.threads, trained.of_images)
@@ -37,6 +39,9 @@ def main(o: Inference, run_folder: Path) -> None:
     style.use(o.style)
     if o.observe or o.guidance_sheet:
         steered(o, trained, run_folder)
+        return
+    if o.flow:
+        flow_pictures(o, trained, run_folder)
         return
     film = o.animation or ("gif" if trained.of_images else "none")
     films.check_options(film, trained.of_images, o.track_samples, o.save_trajectory)
@@ -138,6 +143,36 @@ def steered(o: Inference, trained: Trained, run_folder: Path) -> None:
         print(f"samples:    {run_folder / 'samples.npy'}, by {found.method} and the network")
         picture = steering_pictures.posterior(found)
         print(f"picture:    {stills.save(picture, run_folder / 'posterior.png', o.figures)}")
+
+
+def check_flow(o: Inference) -> None:
+    """Raises ValueError for options that flow lines would have to ignore, and for a sampler with noise."""
+    if not o.flow:
+        return
+    known = {f.name for cls in (Machine, Labels, Sampling) for f in fields(cls)}
+    known |= {"flow", "animation", "figures", "rerun", "viewer", "port"}
+    given = [name for name, default in vars(Inference()).items() if getattr(o, name) != default]
+    if others := [name for name in given if name not in known]:
+        raise ValueError(
+            f"flow=true draws flow lines on a dark ground and nothing else: leave out {' and '.join(others)}"
+        )
+    if o.eta or (o.sampler and sampler_of(o.sampler).noisy):
+        noiseless = ", ".join(name for name, row in SAMPLERS.items() if not row.noisy)
+        raise ValueError(f"flow lines are paths without fresh noise: leave out eta, and take sampler={noiseless}")
+
+
+def flow_pictures(o: Inference, trained: Trained, run_folder: Path) -> None:
+    """flow.png and flow_square.png, and a film of each in which the lines grow."""
+    if trained.dims not in ((2,), (3,)):
+        raise ValueError(f"flow lines are drawn of points of 2 or 3 coordinates, not of shape {trained.dims}")
+    kind, count = o.animation or ("mp4" if has_ffmpeg() else "gif"), o.num_samples or flow_lines.COUNT
+    films.check_options(kind, of_images=False)
+    sampling = trained.sampling(flow_lines.DEFAULTS, **sampling_options(o))
+    lines = flow_lines.of_trained(trained, count, o.seed, trained.labels(o.labels, count), sampling)
+    for name, size in flow.SIZES.items():
+        print(f"picture:    {stills.save(flow.still(lines, size), run_folder / f'{name}.png', o.figures)}")
+    for name, size in flow.SIZES.items() if kind != "none" else ():
+        print(f"film:       {flow.save_film(lines, size, run_folder / f'{name}.{kind}')}")
 
 
 if __name__ == "__main__":

@@ -243,10 +243,16 @@ class Train(Machine, Pictures, Watching, Run, Evaluation, Training, Process, Net
 class Inference(Machine, Pictures, Recording, Steering, Labels, Sampling):
     """Sample from a checkpoint and show the learned reverse process."""
 
+    flow: bool = option(
+        False,
+        "instead: flow lines of points, the paths of a sampler without noise (default here: 1,400 by adams with 200"
+        " evaluations) coloured by what they reach, in flow.png and flow_square.png, and growing in films",
+    )
     viz_steps: int = option(100, "states recorded, at most: even in log-SNR, with the first and the last", low=2)
     animation: str | None = option(
         None,
-        "also save the process as a short film; mp4 needs ffmpeg; default: none for points, gif for images",
+        "also save the process as a short film; mp4 needs ffmpeg; default: none for points, gif for images, of flow"
+        " lines mp4 where there is ffmpeg, else gif",
         choices=("none", "gif", "mp4"),
     )
 

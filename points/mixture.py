@@ -116,6 +116,11 @@ class GaussianMixture:
 
         return (1 - sigma**2 / v + (sigma / v) ** 2 * noised._by_chunk(x_t, spread)).mean(1)
 
+    def likeliest_centre(self, x: Tensor) -> Tensor:
+        """Which centre each of x (B, d) most probably came from: (B,)."""
+        self._positive_variance()
+        return self._by_chunk(x, lambda part, terms: terms.argmax(1))
+
     # ------------------------------------------------------------ samples
 
     def sample_centres(self, x: Tensor, generator: torch.Generator) -> Tensor:

@@ -26,7 +26,7 @@ from runtime.whole_file import whole_file
 from samplers.ancestral import ddim
 from samplers.steps import State
 from schedule import evenly, step_of
-from viz import films as animation
+from viz.films.files import write
 from viz.image_grids import Sheet, table_picture
 
 FOLDER, FILM = "viz", "progress.gif"
@@ -78,7 +78,7 @@ class Grids:
         if self.saved:
             stays = [1] * (len(self.saved) - 1) + [round(HELD_S * FRAMES_PER_S)]
             film = [(np.asarray(Image.open(path)), frames) for path, frames in zip(self.saved, stays)]
-            print(f"progress:   {animation.write(film, self.folder / FILM, FRAMES_PER_S)}")
+            print(f"progress:   {write(film, self.folder / FILM, FRAMES_PER_S)}")
 
 
 def kept(folder: Path, start: int, steps_per_epoch: int, total: int) -> list[Path]:

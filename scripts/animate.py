@@ -9,7 +9,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
 
-from viz.films import animate, load_scene
+from viz.films import animate
+from viz.films.trajectory import load_scene
 
 
 def main() -> None:

@@ -9,9 +9,10 @@ from conftest import command
 from PIL import Image
 
 from metrics.scene import HELD_S, LASTS_S, Process, Scene
-from viz import films
 from viz.colours import NOISE_STOPS
-from viz.films import animate, check_options, frames, load_scene, save_scene
+from viz.films import animate, check_options, frames, points
+from viz.films.trajectory import load_scene, save_scene
+from viz.turning import seen
 
 LIMIT = 1_000_000  # bytes
 
@@ -132,24 +133,24 @@ def test_frames_are_drawn_from_first_to_last(scene):
 def test_samples_of_a_conditional_model_have_markers_and_a_title_that_say_so(scene):
     labels = np.arange(2000) % 2
     named = scene._replace(labels=labels, classes=["cat", "dog"], steered="guidance 2")
-    _, (forward, reverse) = films._stage(named, scene.processes)
+    _, (forward, reverse) = points._stage(named, scene.processes)
     assert forward.get_legend() is None and "guidance" not in forward.get_title()
     assert [text.get_text() for text in reverse.get_legend().get_texts()] == ["label cat", "label dog"]
     assert "guidance 2" in reverse.get_title()
-    groups = films._groups(named, "reverse")
+    groups = points._groups(named, "reverse")
     assert len({marker for marker, _ in groups}) == 2
     assert [np.array_equal(labels[rows], np.full(len(rows), k)) for k, (_, rows) in enumerate(groups)] == [True, True]
-    assert len(films._groups(named, "forward")) == 1
+    assert len(points._groups(named, "forward")) == 1
 
 
 def test_points_in_three_dimensions_turn_and_come_back():
-    points = np.random.default_rng(0).normal(size=(50, 3))
-    points[0] = [0, 0, 2]  # on the axis: it stays where it is
-    start, quarter, end = (films._seen(points, turn) for turn in (0, np.pi / 2, 2 * np.pi))
+    cloud = np.random.default_rng(0).normal(size=(50, 3))
+    cloud[0] = [0, 0, 2]  # on the axis: it stays where it is
+    start, quarter, end = (seen(cloud, turn) for turn in (0, np.pi / 2, 2 * np.pi))
     assert np.allclose(start, end) and np.abs(start - quarter).max() > 0.5
     assert np.allclose(start[0], quarter[0])
-    assert np.allclose(quarter[:, 0], -points[:, 1])  # what was away is now at the left
-    assert np.array_equal(films._seen(points[:, :2], 1.0), points[:, :2])
+    assert np.allclose(quarter[:, 0], -cloud[:, 1])  # what was away is now at the left
+    assert np.array_equal(seen(cloud[:, :2], 1.0), cloud[:, :2])
 
 
 def test_the_trajectory_of_labelled_samples_comes_back(scene, tmp_path):

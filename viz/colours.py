@@ -24,6 +24,14 @@ GUESS = (240, 240, 240)
 LABEL = (200, 200, 200)
 LOSS = (72, 120, 190)
 
+# of flow lines, on a dark ground, where light adds up: of parts, blue and orange first, which everyone can tell; and
+# along a set that is one piece, cold to warm
+LIGHTS = np.array([
+    (255, 140, 40), (60, 140, 255), (60, 220, 130), (255, 95, 170), (255, 215, 80), (160, 110, 255), (70, 225, 235),
+    (255, 80, 70),
+]) / 255  # fmt: skip
+ALONG = np.array([(60, 140, 255), (160, 110, 255), (255, 95, 170), (255, 140, 40), (255, 215, 80)]) / 255
+
 # of things that stand beside each other, such as samplers
 PALETTE = [
     (31, 119, 180), (255, 127, 14), (44, 160, 44), (214, 39, 40), (148, 103, 189), (200, 170, 0), (227, 119, 194),

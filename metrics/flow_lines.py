@@ -1,0 +1,85 @@
+"""Flow lines: paths of the probability-flow ODE from noise to data, and where on the data each of them ends."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dataset import PointSet, make_dataset
+from metrics.replay import Guidance, alpha_bar
+from metrics.scene import Process, Scene
+from runtime.progress import progress_bar
+from runtime.trained import Trained
+from sampler import evaluations_of
+from schedule import t_of
+
+COUNT = 1400
+DEFAULTS = {"sampler": "adams", "sampling_steps": 200, "guidance": 0.0}  # even in the angle, in which paths move evenly
+SOFTENED = 1e-3  # noise that gives sets without any a density
+
+
+class FlowLines(NamedTuple):
+    """Paths (S, N, d) in data units, d = 2 or 3, from noise to the samples.
+
+    seconds (S,): when each state is played. way (S,): how far it is from noise, 0, to data, 1, in the angle
+    arctan(sigma / alpha). noise (S,): its sigma. reached (N,): where on the data a path ends: the number of one of
+    `parts` parts or, of a set in one part, a position from 0 to 1. title and what `reached` means, in words.
+    """
+
+    paths: NDArray
+    seconds: NDArray
+    way: NDArray
+    noise: NDArray
+    reached: NDArray
+    parts: int
+    what: str
+    title: str
+
+
+def of_trained(
+    trained: Trained, count: int, seed: int, labels: Tensor | None, sampling: Mapping[str, Any]
+) -> FlowLines:
+    """`count` paths of a sampler without noise, coloured by their labels (count,) where they have any.
+
+    sampling: the options of Trained.sample.
+    """
+    scheduler, data = trained.scheduler, trained.config["dataset"]
+    expected = evaluations_of(scheduler, sampling["sampler"], sampling["sampling_steps"]) + 1
+    steps, paths = [], []
+    for state in progress_bar(trained.sample(count, seed, labels=labels, **sampling), "sampling", expected):
+        steps.append(state.step)
+        paths.append(trained.data_units(state.x_t).numpy())
+    process = Process("reverse", np.stack(paths), np.array(steps))
+    scene = Scene([process], alpha_bar=alpha_bar(scheduler))
+    alpha, sigma = np.array([scheduler.alpha_sigma_at(t_of(step)) for step in steps]).T
+    angle = np.arctan2(sigma, alpha)
+    if labels is not None:
+        found = labels.numpy(), len(trained.classes), "their labels"
+    else:
+        found = reached(paths[-1], make_dataset(n_samples=count, seed=seed, **data))
+    steered = ", ".join(filter(None, [f"how noise becomes {data['name']}", Guidance.of(sampling).words]))
+    return FlowLines(
+        process.states, scene.seconds(process), 1 - angle / angle[0], scene.noise(process.steps), *found, steered
+    )
+
+
+def reached(ends: NDArray, real: PointSet) -> tuple[NDArray, int, str]:
+    """Where on the data points (N, d) lie, in how many parts, and what that means: see FlowLines.
+
+    A part is the one of the exact distribution to which a point most probably belongs. Of a set in one part it is the
+    position of its likeliest centre, in their order along a curve; where no distribution is known, the share of points
+    that lie further left, along the direction in which the set is widest.
+    """
+    x = torch.from_numpy(ends).double()
+    if len(real.parts) > 1:
+        densities = torch.stack([part.noised(1, SOFTENED).log_density(x) for part in real.parts])
+        return densities.argmax(0).numpy(), len(real.parts), "the part of the data that they reach"
+    if real.mixture is not None:
+        along = real.mixture.weights.cumsum(0)[real.mixture.noised(1, SOFTENED).likeliest_centre(x)]
+        return along.numpy(), 1, "where along the data they end"
+    widest = np.linalg.svd(ends - ends.mean(0), full_matrices=False)[2][0]
+    rank = (ends @ widest).argsort().argsort()
+    return rank / max(1, len(ends) - 1), 1, "where across the data they end"

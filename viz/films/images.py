@@ -1,0 +1,36 @@
+"""The film of a process of images: a grid of them, in rows of one class each where they have labels."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metrics.scene import Scene
+from viz.films.moments import noise_words, playing
+from viz.image_grids import Sheet, arranged, grid_picture
+
+FRAMES_PER_S, COLOURS = 5, 20  # noise does not compress, nor do many colours
+TITLES = {"forward": "forward: images to noise", "reverse": "reverse: noise to images"}
+MOST_PIXELS = 60_000  # of all images
+
+
+def painter(scene: Scene) -> Callable[[float], NDArray[np.uint8]]:
+    """The picture (H, W, 3) after so many seconds."""
+    process = scene.processes[0]
+    _, n, _, h, w = process.states.shape
+    n = min(n, max(16, MOST_PIXELS // (h * w)))
+    grid = arranged(n, scene.labels, scene.classes)
+    side = 36 if len(grid.cells) > 6 else 60
+    what = TITLES[process.side] + (" of the label at the left" if grid.names else "")
+    what += f", {scene.steered}" if scene.steered else ""
+    sheet = None
+
+    def picture(seconds: float) -> NDArray[np.uint8]:
+        nonlocal sheet
+        i = playing(scene, process, seconds)
+        tiles = grid_picture(process.states[i, :n], grid, side)
+        title = f"{what}\n{noise_words(int(process.steps[i]))}"
+        sheet = sheet or Sheet(tiles, title, grid.names)
+        return sheet.turn(tiles, title)
+
+    return picture
