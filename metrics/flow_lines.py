@@ -1,6 +1,8 @@
 """Flow lines: paths of the probability-flow ODE from noise to data, and where on the data each of them ends."""
 
+import textwrap
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,10 +62,16 @@ def of_trained(
         found = labels.numpy(), len(trained.classes), "their labels"
     else:
         found = reached(paths[-1], make_dataset(n_samples=count, seed=seed, **data))
-    steered = ", ".join(filter(None, [f"how noise becomes {data['name']}", Guidance.of(sampling).words]))
+    title = ", ".join(filter(None, [f"how noise becomes {called(data)}", Guidance.of(sampling).words]))
     return FlowLines(
-        process.states, scene.seconds(process), 1 - angle / angle[0], scene.noise(process.steps), *found, steered
+        process.states, scene.seconds(process), 1 - angle / angle[0], scene.noise(process.steps), *found, title
     )
+
+
+def called(dataset: Mapping[str, Any]) -> str:
+    """A data set by its text, its file or its name, in one line."""
+    words = dataset.get("text") or Path(dataset.get("path") or dataset["name"]).stem
+    return textwrap.shorten(str(words), 40, placeholder=" ...")
 
 
 def reached(ends: NDArray, real: PointSet) -> tuple[NDArray, int, str]:

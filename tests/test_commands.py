@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import NO_EVALUATION, ROOT, SMALL, command, not_blank, python
+from PIL import Image
 
 from conf.config import COMMANDS
 from loss.runs import runs_of_sweep
@@ -183,3 +184,15 @@ for line in ("inference observe=mask:left", "evaluate sampler=ddim variance=exac
 """
     done = python(code, workplace)
     assert done.returncode == 0, done.stderr
+
+
+def test_flow_lines_are_saved_wide_and_square(workplace):
+    line = "inference.py flow=true animation=none num_samples=30 sampling_steps=10 hydra.run.dir=flow"
+    done = command(line, workplace)
+    assert done.returncode == 0, done.stderr
+    names = {"flow.png": (1920, 1080), "flow_square.png": (1080, 1080)}
+    assert {p.name for p in (workplace / "flow").iterdir()} - {".hydra"} == names.keys()
+    for name, size in names.items():
+        with Image.open(workplace / "flow" / name) as picture:
+            assert picture.size == size
+        assert not_blank(workplace / "flow" / name)

@@ -1,7 +1,7 @@
 """Flow lines as light on a dark ground: one picture of all of them, and the film in which they grow.
 
-Wide, the lines drift to the right while they form, from the noise at the left to the data at the right; square, they
-stay where they are.
+In a wide picture the lines drift while they form, from the noise at one side to the data at the other; in a square one
+they stay where they are.
 """
 
 from collections.abc import Iterator
@@ -27,10 +27,11 @@ SMALL = 3  # a GIF is so many times smaller
 TURN = 0.6  # radians: from where lines in three dimensions are seen
 
 MARGIN, BELOW = 0.045, 0.075  # of the height: around the lines, and below them, where the words are
-WIDE = 1.12  # of the width: what noise and data would take side by side; they overlap a little
+OVERLAP = 1.12  # so much more than the picture is wide noise and data would take side by side
 LINE, FAINTEST = 0.28, 0.3  # light per pixel of a line where it ends, and of that where it begins
 START, END = np.array([0.12, 0.13, 0.16]), 0.1  # of a dot where a line begins, which has no colour yet; where it ends
-INK = 0.55  # light of words
+INK, TITLE_AT, BELOW_AT = 0.55, 0.942, 0.972  # light of words, and how far down they stand
+LEVELS = 4  # steps in which a still's colours are rounded: nobody sees them, and the file is half as large
 
 
 def still(lines: FlowLines, size: tuple[int, int]) -> Figure:
@@ -44,7 +45,8 @@ def still(lines: FlowLines, size: tuple[int, int]) -> Figure:
     figure = Figure(figsize=(width / SCREEN_DPI, height / SCREEN_DPI), dpi=SCREEN_DPI)
     ax = figure.add_axes((0, 0, 1, 1))
     ax.axis("off")
-    ax.imshow(developed(light + words(lines, size)), interpolation="none", aspect="auto")
+    pixels = developed(light + words(lines, size)) // LEVELS * LEVELS
+    ax.imshow(pixels, interpolation="none", aspect="auto")
     return figure
 
 
@@ -80,21 +82,29 @@ def at_time(lines: FlowLines, of: NDArray, second: float) -> NDArray:
 
 
 def placed(lines: FlowLines, size: tuple[int, int]) -> NDArray:
-    """The paths in pixels, (S, N, 2), as large as fits into a picture of that size (width, height), whole."""
-    (width, height), at = size, seen(lines.paths, TURN).astype(np.float64)
-    low, high = at.min((0, 1)), at.max((0, 1))
+    """The paths in pixels, (S, N, 2), as large as fits into a picture of that size (width, height), whole.
+
+    In a wide picture they drift while they form: to the right or, where that leaves them larger, downwards.
+    """
+    (width, height), at = size, seen(lines.paths, TURN).astype(np.float64) * [1, -1]
     room = np.array([width - 2 * MARGIN * height, height * (1 - MARGIN - BELOW)])
-    spans = high - low
     if width > height:
-        begin, end = at[0, :, 0], at[-1, :, 0]
-        spans[0] = max(spans[0], (np.ptp(begin) + np.ptp(end)) / WIDE)
-        scale = float(np.min(room / np.maximum(spans, 1e-12)))
-        left, right = -begin.min(), room[0] / scale - end.max()
-        at[..., 0] += left + (right - left) * lines.way[:, None]
-        low, high = at.min((0, 1)), at.max((0, 1))
-    scale = float(np.min(room / np.maximum(high - low, 1e-12)))
-    at = (at - (low + high) / 2) * [scale, -scale]
-    return at + [width / 2, height * MARGIN + room[1] / 2]
+        at = max((_drifting(at, lines.way, axis) for axis in (0, 1)), key=lambda moved: _fitting(moved, room))
+    low, high = at.min((0, 1)), at.max((0, 1))
+    return (at - (low + high) / 2) * _fitting(at, room) + [width / 2, height * MARGIN + room[1] / 2]
+
+
+def _drifting(at: NDArray, way: NDArray, axis: int) -> NDArray:
+    """Paths (S, N, 2) that drift along an axis, so far that noise and data stand nearly side by side."""
+    begin, end = at[0, :, axis], at[-1, :, axis]
+    drift = np.zeros(2)
+    drift[axis] = (np.ptp(begin) + np.ptp(end)) / OVERLAP - end.max() + begin.min()
+    return at + drift * way[:, None, None]
+
+
+def _fitting(at: NDArray, room: NDArray) -> float:
+    """Pixels per unit with which the paths just fit into so much room (width, height)."""
+    return float(np.min(room / np.maximum(np.ptp(at, (0, 1)), 1e-12)))
 
 
 def colours_of(lines: FlowLines) -> NDArray:
@@ -107,13 +117,15 @@ def colours_of(lines: FlowLines) -> NDArray:
 
 def words(lines: FlowLines, size: tuple[int, int]) -> Light:
     """What the picture is, at the lower left, and what its colours mean, below that."""
-    (width, height), letters = size, round(0.02 * size[1])
+    (width, height), edge = size, MARGIN * size[1]
     page = Image.new("L", (width, height))
-    draw, font = ImageDraw.Draw(page), ImageFont.load_default(max(8, letters))
+    draw = ImageDraw.Draw(page)
     below = f"{len(lines.reached):,} paths of the probability flow from noise to data, coloured by {lines.what}"
-    for text, y in ((lines.title, 0.945), (below, 0.972)):
-        draw.text((MARGIN * height, y * height), text, fill=255, font=font, anchor="lm")
-    return np.asarray(page, np.float32)[..., None] / 255 * np.full(3, INK, np.float32)
+    letters = 0.022 * height
+    letters *= min(1, (width - 2 * edge) / draw.textlength(below, ImageFont.load_default(letters)))
+    for text, y in ((lines.title, TITLE_AT), (below, BELOW_AT)):
+        draw.text((edge, y * height), text, fill=255, font=ImageFont.load_default(letters), anchor="lm")
+    return np.asarray(page, np.float32)[..., None].repeat(3, 2) * np.float32(INK / 255)
 
 
 def _unit(height: int) -> float:
@@ -126,8 +138,9 @@ def _line(way: float, one: float) -> float:
 
 
 def _noise_bar(light: Light, noise: float) -> None:
-    """A bar at the lower right, as long as there is noise, in its colour."""
+    """A bar at the right of the title, as long as there is noise, in its colour."""
     height, width, _ = light.shape
-    top, right, long, thick = round(0.955 * height), round(width - MARGIN * height), round(0.2 * height), height // 135
-    light[top : top + thick, right - long : right] += 0.06
-    light[top : top + thick, right - long : right - long + round(noise * long)] += noise_colours(noise) / 255
+    top, right, long, thick = round(TITLE_AT * height), round(width - MARGIN * height), height // 5, height // 180
+    bar = light[top - thick // 2 : top - thick // 2 + thick, right - long : right]
+    bar += 0.06
+    bar[:, : round(noise * long)] += noise_colours(noise) / 255

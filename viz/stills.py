@@ -25,7 +25,8 @@ def save(figure: Figure, path: str | Path, formats: Sequence[str] = ()) -> Path:
     for each in paths:
         kind = each.suffix.lstrip(".").lower() or "png"
         with whole_file(each) as file:
-            figure.savefig(file, dpi=SCREEN_DPI if kind == "png" else PRINT_DPI, format=kind)
+            dpi, smallest = (SCREEN_DPI, {"optimize": True}) if kind == "png" else (PRINT_DPI, None)
+            figure.savefig(file, dpi=dpi, format=kind, pil_kwargs=smallest)
     return paths[0]
 
 
