@@ -1,0 +1,163 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 2. The best denoiser
+#
+# Somebody shows you a noisy point $x_t = \alpha x_0 + \sigma \epsilon$ and asks for the noise in it. The answer with
+# the least mean squared error is the posterior mean $E[\epsilon \mid x_t]$, and no network, however large, can beat it.
+# For data of a known distribution it can be written down. This lesson computes it, and the error that it still makes:
+# the **Bayes floor** of the training loss.
+
+# %%
+import torch
+from classroom import attempt, compare, effort, show
+from matplotlib.figure import Figure
+
+from dataset import Normaliser, make_dataset
+from points.mixture import GaussianMixture
+from runtime.randomness import generator
+from schedule import LinearNoiseScheduler
+from viz.colours import DATA, ERROR, GENERATED, hex_colour
+
+moons = make_dataset("moons", 20_000, 0, noise=0.05)
+normaliser = Normaliser.of(moons)  # to mean 0 and variance 1
+assert moons.mixture is not None
+mixture = moons.mixture.scaled(normaliser.mean, normaliser.std)
+scheduler = LinearNoiseScheduler(1000)
+half = int((scheduler.signal - 0.5).abs().argmin())  # where half of the variance is noise
+
+# %% [markdown]
+# ## Predict
+#
+# A network with as many weights as you like is trained for as long as you like on as many points as you like. It looks
+# at moons of which half of the variance is noise. **What mean squared error of $\epsilon$ is left?** (Who always
+# answers 0 makes an error of 1.)
+
+# %%
+prediction = None
+
+# %% [markdown]
+# ## Measure, and the exact answer
+#
+# The exact distribution of the moons is a mixture of Gaussians with centres $m_i$ and variance v. Given $x_t$, each
+# centre has a posterior weight by Bayes' rule, each Gaussian a posterior mean, and their average is $E[x_0 \mid x_t]$;
+# then $E[\epsilon \mid x_t] = (x_t - \alpha E[x_0 \mid x_t]) / \sigma$. That is `mixture.denoise`. We let it answer for
+# points whose noise we know, and put the posterior variance $E\,\mathrm{Var}(\epsilon \mid x_t)$ beside its error.
+
+
+# %%
+def error_of_the_best(t: int, count: int) -> tuple[float, float]:
+    """The squared error of E[eps | x_t], measured on `count` noisy points, and what it must be."""
+    alpha, sigma = scheduler.alpha_sigma_at(t)
+    g = generator(0, "lesson", t)
+    x_0, eps = mixture.sample(count, g), torch.randn(count, 2, generator=g, dtype=torch.float64)
+    x_t = alpha * x_0 + sigma * eps
+    guess, _ = mixture.denoise(x_t, alpha, sigma)
+    evenly_spread = mixture.noised(alpha, sigma).sample_evenly(4096, seed=t)
+    return float((guess - eps).square().mean()), float(mixture.eps_variance(evenly_spread, alpha, sigma).mean())
+
+
+measured, exact = error_of_the_best(half, effort(100_000, 20_000))
+print("mean squared error of the best denoiser where half of the variance is noise")
+compare(prediction, measured=measured, exact=exact)
+
+# %% [markdown]
+# It is far from 0: many points and noises give the same $x_t$, and nothing in $x_t$ says which it was. What is left is
+# not ignorance of the network but of anyone.
+#
+# Two more things are worth seeing. The best answer is the *score* in disguise (Dhariwal and Nichol 2021, arXiv
+# 2105.05233, eq. 11): $E[\epsilon \mid x_t] = -\sigma \nabla \log p(x_t)$. And the best guess of $x_0$ is a mean, which
+# may lie where there are no data at all.
+
+# %%
+alpha, sigma = scheduler.alpha_sigma_at(half)
+x_t = torch.tensor([[-1.0, -0.5]], dtype=torch.float64)
+eps, guess = mixture.denoise(x_t, alpha, sigma)
+difference = (eps + sigma * mixture.noised(alpha, sigma).score(x_t)).abs().max()
+print(f"E[eps | x_t] and -sigma times the score differ by {float(difference):.1e}")
+possible = mixture.posterior(x_t[0], alpha, sigma).sample(400, generator(0, "possible"))
+
+figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+left, right = figure.subplots(1, 2)
+shares = torch.linspace(1e-4, 1, effort(25, 12)).square()  # of noise
+steps = sorted({int((1 - scheduler.signal - share).abs().argmin()) for share in shares})
+errors = [error_of_the_best(t, 2000) for t in steps]
+noise = [1 - float(scheduler.signal[t]) for t in steps]
+left.plot([0, 1], [1, 0], ":", color="black", label="Bayes floor of data N(0, I)")
+left.plot(noise, [true for _, true in errors], color=hex_colour(ERROR), label="Bayes floor of moons, exact")
+left.plot(noise, [seen for seen, _ in errors], "o", ms=4, color=hex_colour(GENERATED), label="best denoiser, measured")
+left.set(xlabel="share of the variance that is noise", ylabel="mean squared error of eps", ylim=(0, 1.05))
+left.legend(frameon=False)
+right.scatter(*mixture.sample(3000, generator(0, "real")).T, s=1, color=hex_colour(DATA), label="clean data")
+right.scatter(*possible.T, s=4, color=hex_colour(GENERATED), label="what x_0 may have been")
+right.plot(*x_t[0], "x", ms=10, mew=3, color="black", label="x_t")
+right.plot(*guess[0], "*", ms=14, color=hex_colour(ERROR), label="E[x_0 | x_t], the best guess")
+right.set(aspect="equal", title="the best guess is a mean", xticks=[], yticks=[])
+right.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+show(figure, "2_best_denoiser")
+
+# %% [markdown]
+# ## Exercise 1: the best guess for a handful of points
+#
+# Let the data be the rows $m_i$ of a table, each as likely as any other, without noise of their own. Then (Karras et
+# al. 2022, arXiv 2206.00364, eq. 57, here with our alpha and sigma)
+#
+# $$E[x_0 \mid x_t] = \sum_i w_i m_i, \qquad w_i \propto \exp\left(-|x_t - \alpha m_i|^2 / 2 \sigma^2\right).$$
+#
+# Write it for a whole batch. (`torch.softmax` does the proportionality, and does not overflow.)
+
+
+# %%
+def best_guess(x_t: torch.Tensor, points: torch.Tensor, alpha: float, sigma: float) -> torch.Tensor:
+    """E[x_0 | x_t]: noisy points (B, d) and the data (M, d) -> (B, d)."""
+    raise NotImplementedError
+
+
+def check_best_guess(best_guess) -> None:
+    g = generator(0, "check")
+    points, x_t = (torch.randn(n, 3, generator=g, dtype=torch.float64) for n in (7, 50))
+    for alpha, sigma in ((0.6, 0.8), (0.1, 0.995), (0.9999, 0.0141)):
+        ours, exact = best_guess(x_t, points, alpha, sigma), GaussianMixture(points).denoise(x_t, alpha, sigma)[1]
+        assert ours.shape == exact.shape, f"the guess must have shape {tuple(exact.shape)}, not {tuple(ours.shape)}"
+        off = float((ours - exact).abs().max())
+        assert off < 1e-6, f"at alpha = {alpha}, sigma = {sigma} a guess is off by {off:.2g}"
+
+
+attempt(1, check_best_guess, best_guess)
+
+# %% [markdown]
+# ## Exercise 2: the floor of a single Gaussian
+#
+# Let the data be $N(0, s^2)$ in one dimension. Then $x_0$, $\epsilon$ and $x_t$ are jointly Gaussian, and
+# $\mathrm{Var}(\epsilon \mid x_t) = 1 - \mathrm{Cov}(\epsilon, x_t)^2 / \mathrm{Var}(x_t)$. What does that come to?
+
+
+# %%
+def floor_of_gaussian(alpha: float, sigma: float, s: float) -> float:
+    """Var(eps | x_t) for data N(0, s^2)."""
+    raise NotImplementedError
+
+
+def check_floor_of_gaussian(floor_of_gaussian) -> None:
+    for alpha, sigma, s in ((0.6, 0.8, 1.0), (0.8, 0.6, 0.3), (0.5, 0.5, 2.0)):
+        gaussian = GaussianMixture(torch.zeros(1, 1), s**2)
+        exact = float(gaussian.eps_variance(torch.zeros(1, 1), alpha, sigma))
+        ours = floor_of_gaussian(alpha, sigma, s)
+        assert abs(ours - exact) < 1e-9, (
+            f"for alpha = {alpha}, sigma = {sigma}, s = {s} it is {exact:.4f}, not {ours:.4f}"
+        )
+
+
+attempt(2, check_floor_of_gaussian, floor_of_gaussian)
