@@ -90,12 +90,9 @@ def _packed(weight: Tensor, bits: int) -> dict[str, Any]:
     shape = list(weight.shape)
     if bits == 16 or weight.ndim < 2:
         return {"shape": shape, "half": _base64(weight, "<f2")}
-    scale = weight.flatten(1).abs().amax(1).clamp(min=1e-12) / 127  # of each row: its largest weight becomes 127
-    return {
-        "shape": shape,
-        "int8": _base64((weight.flatten(1) / scale[:, None]).round(), "i1"),
-        "scale": _base64(scale, "<f4"),
-    }
+    rows = weight.flatten(1)
+    scale = rows.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127  # the largest weight of each row becomes 127
+    return {"shape": shape, "int8": _base64((rows / scale).round(), "i1"), "scale": _base64(scale, "<f4")}
 
 
 def rounded(trained: Trained, weights: Mapping[str, Any]) -> Trained:
@@ -108,9 +105,8 @@ def rounded(trained: Trained, weights: Mapping[str, Any]) -> Trained:
 def _unpacked(part: Mapping[str, Any]) -> Tensor:
     if "half" in part:
         return _numbers(part["half"], "<f2").reshape(part["shape"])
-    return (
-        _numbers(part["int8"], "i1").reshape(part["shape"][0], -1) * _numbers(part["scale"], "<f4")[:, None]
-    ).reshape(part["shape"])
+    rows = _numbers(part["int8"], "i1").reshape(part["shape"][0], -1)
+    return (rows * _numbers(part["scale"], "<f4")[:, None]).reshape(part["shape"])
 
 
 def _numbers(text: str, kind: str) -> Tensor:

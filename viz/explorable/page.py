@@ -6,13 +6,12 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import torch
+from torch import Tensor
 
 from dataset import make_dataset
 from points.mixture import GaussianMixture
-from runtime.randomness import generator
 from runtime.trained import Trained
-from sampler import last, sample
+from sampler import last
 from viz.explorable.export import check_can_be_shared, contents, packed_weights, rounded
 from viz.explorable.verdicts import verdict_table
 from viz.html import page
@@ -24,6 +23,7 @@ SCRIPTS = {
     "images": (*ALL, "unet.js", "model.js", "worker.js", "stage.js", "images.js", "start.js"),
 }
 LARGEST = 1_500_000  # bytes of a page that people send to each other
+TITLES = {"mnist": "handwritten digits", "digits": "handwritten digits", "moons": "two moons"}
 COMPARED = 16  # samples by the rounded weights and by the checkpoint's own
 
 
@@ -64,8 +64,10 @@ def exact_parts_of(trained: Trained) -> list[GaussianMixture]:
 
 
 def name_of(trained: Trained) -> str:
-    """What the data are called: their set, and of texts and files which one."""
+    """What the data are called, in a title: their set, and of texts and files which one."""
     dataset = trained.config["dataset"]
+    if dataset["name"] in TITLES:
+        return TITLES[dataset["name"]]
     which = dataset.get("text") or Path(dataset.get("path") or "").stem
     return f"{dataset['name'].replace('_', ' ')}{f' “{which}”' if which else ''}"
 
@@ -85,14 +87,14 @@ def _page(trained: Trained, data: Mapping[str, Any], figures: Mapping[str, Any],
 
 def _facts(trained: Trained, on_page: Trained, bits: int, sampling: Mapping[str, Any]) -> str:
     """How many bits a weight has, and how far that moves samples from those of the checkpoint."""
-    options = {name: sampling[name] for name in ("sampler", "sampling_steps")}
-    x_T = torch.randn(COMPARED, *trained.dims, generator=generator(0, "sampling"))
-    labels = trained.labels(None, COMPARED)
-    ends = []
-    for model in (trained, on_page):
-        denoise = model.denoise(sampling["guidance"])
-        ends.append(last(sample(lambda x_t, t, label=None: denoise(x_t, t, labels), model.scheduler, x_T, **options)))
-    moved = float((ends[0] - ends[1]).square().mean().sqrt())
-    unit = "of the range of a pixel" if trained.of_images else "standard deviations of the data"
-    moved = moved / 2 if trained.of_images else moved
-    return f"Weights have {bits} bits here, which moves samples by {moved:.1g} {unit} (root mean square)."
+    apart = float((_samples(trained, sampling) - _samples(on_page, sampling)).square().mean().sqrt())
+    if trained.of_images:
+        moved = f"{apart / 2:.1g} of the range of a pixel"
+    else:
+        moved = f"{apart:.1g} standard deviations of the data"
+    return f"Weights have {bits} bits here, which moves samples by {moved} (root mean square)."
+
+
+def _samples(trained: Trained, sampling: Mapping[str, Any]) -> Tensor:
+    """A few samples, always from the same noise: (COMPARED, *dims)."""
+    return last(trained.sample(COMPARED, 0, labels=trained.labels(None, COMPARED), **sampling))

@@ -18,6 +18,7 @@ const points = {
 function begin() {
   fill_controls();
   DATA.classes.forEach((name, k) => element("label").append(new Option(name, k)));
+  if (DATA.classes.length <= DATA.colours.classes.length) DATA.classes.forEach(add_key);
   element("exact").hidden = !parts.length;
   element("no_exact").hidden = parts.length > 0;
   element("panels").classList.toggle("single", !parts.length);
@@ -25,6 +26,13 @@ function begin() {
   element("arrows").addEventListener("input", () => (stage.dirty = true));
   begin_stage({ draw: draw_points, restart, on_state: () => {}, on_field: take_field, lasts: 8 });
   restart(false);
+}
+
+/** The colour of a label, beside the other signs. */
+function add_key(name, k) {
+  const sign = Object.assign(document.createElement("span"), { className: "key of_label" });
+  sign.style.background = DATA.colours.classes[k];
+  element("key").append("\u2002 ", sign, ` label ${name}`);
 }
 
 /** Another walk; from new noise if wanted. */

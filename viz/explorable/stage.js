@@ -77,11 +77,11 @@ function begin_stage({ draw, restart, on_state, on_field, lasts }) {
     stage.position = element("moment").value / 1000;
   };
   element("again").onclick = () => restart(true);
+  element("controls").onsubmit = () => false;
   element("controls").addEventListener("input", (event) => {
     if (event.target.dataset.restarts !== undefined) restart(false);
   });
-  for (const query of ["(prefers-color-scheme: dark)", "print"])
-    matchMedia(query).addEventListener("change", () => (stage.dirty = true));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => (stage.dirty = true));
   addEventListener("resize", () => (stage.dirty = true));
   const frame = (now) => {
     tick(now);

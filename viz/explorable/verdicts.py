@@ -19,8 +19,8 @@ def verdict_table(figures: Mapping[str, Any]) -> str:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError("metrics.json does not hold the figures of an evaluation") from error
     head = "".join(f'<th scope="col">{word}</th>' for word in ("metric", "value", "floor [90 % band]", "verdict"))
-    return f"""{title}<p>Each metric compares generated with real data. Its <i>floor</i> is what as many <i>real</i> data give:
-nothing can be expected to be better than that.</p>
+    return f"""{title}<p>Each metric compares generated with real data. Its <i>floor</i> is what as many <i>real</i>
+data give: nothing can be expected to be better than that.</p>
 <div class="scroll"><table>
 <tr>{head}</tr>
 {rows}
