@@ -124,7 +124,7 @@ def simple_loss(net, scheduler, x_0: torch.Tensor, t: torch.Tensor, eps: torch.T
 def check_simple_loss(simple_loss) -> None:
     g, scheduler = generator(0, "check"), CosineNoiseScheduler(100)
     net = lambda x_t, t, label=None: torch.sin(3 * x_t) + t[:, None] / 100  # noqa: E731
-    for rows in (5, 2):  # as many rows as coordinates hides one famous mistake
+    for rows in (2, 5):  # as many rows as coordinates hides one famous mistake
         x_0, eps = (torch.randn(rows, 2, generator=g) for _ in range(2))
         t = draw_steps(100, rows, 1.0, g)
         ours, true = (

@@ -155,9 +155,8 @@ def check_keep_within(keep_within) -> None:
     x_t = 2 * torch.randn(4, 1, 3, 3, generator=generator(0, "check"))
     for alpha, sigma in ((0.99, 0.14), (0.6, 0.8)):
         eps, x_0 = keep_within(x_t, 2 * x_t, alpha, sigma)
-        assert torch.equal(x_0, (2 * x_t).clamp(-1, 1)), (
-            f"x_0 goes from {float(x_0.min()):.2f} to {float(x_0.max()):.2f}"
-        )
+        ends = f"x_0 goes from {float(x_0.min()):.2f} to {float(x_0.max()):.2f}"
+        assert torch.equal(x_0, (2 * x_t).clamp(-1, 1)), f"{ends}, and is not 2 x_t cut off at -1 and 1"
         off = float((alpha * x_0 + sigma * eps - x_t).abs().max())
         assert off < 1e-5, f"at alpha = {alpha}, sigma = {sigma} the two do not make x_t: they are {off:.2g} off"
 

@@ -6,7 +6,7 @@ import torch
 
 
 def jump(alpha_s: float, sigma_s: float, alpha_t: float, sigma_t: float) -> tuple[float, float]:
-    """a x_s = a alpha_s x_0 + a sigma_s eps', so a is what turns alpha_s into alpha_t; variances add up to sigma_t^2."""
+    """a x_s = a alpha_s x_0 + a sigma_s eps': a must turn alpha_s into alpha_t; variances add up to sigma_t^2."""
     a = alpha_t / alpha_s
     return a, math.sqrt(sigma_t**2 - (a * sigma_s) ** 2)
 

@@ -15,5 +15,5 @@ def my_ddim(denoise, scheduler, x: torch.Tensor, timesteps: list[int]) -> torch.
 
 
 def end_of_flow(x_T: torch.Tensor, alpha_T: float, sigma_T: float, s: float) -> torch.Tensor:
-    """log x_bar = log(s^2 + sigma_bar^2) / 2 + const, so x_bar shrinks as the standard deviation of s^2 + sigma_bar^2."""
+    """log x_bar = log(s^2 + sigma_bar^2) / 2 + const: x_t / alpha shrinks as its standard deviation does."""
     return x_T * s / math.hypot(alpha_T * s, sigma_T)
