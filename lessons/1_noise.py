@@ -68,7 +68,7 @@ measured = next(t for t, share in zip(steps, signal) if share < 0.5) / T
 # ## The exact answer
 #
 # With many small steps the product becomes an integral. Let u run from 0 to 1 and the betas from $a / T$ to $b / T$
-# (Song et al. 2021, arXiv 2011.13456, appendix B, the VP SDE):
+# (Song et al. 2021, arXiv 2011.13456, appendix C, eq. 33):
 #
 # $$\log \bar\alpha(u) = -\int_0^u (a + (b - a)\,v)\,dv = -a u - (b - a)\,u^2 / 2.$$
 #

@@ -47,8 +47,8 @@ T, BATCH, STEPS, LR = 1000, 512, effort(1500, 60), 8e-3
 # %% [markdown]
 # ## Predict
 #
-# A network that always answers 0 has a loss of 1. Ours has a few ten thousand weights and some ten seconds. **At which
-# loss will it end?** And when it no longer falls, how much of what is left is the network's fault?
+# A network that always answers 0 has a loss of 1. Ours is small and trains for some seconds. **At which loss will it
+# end?** And when it no longer falls, how much of what is left is the network's fault?
 
 # %%
 prediction = None

@@ -117,7 +117,7 @@ print("share of copies of training images")
 copies = {name: float((nearest(images)[0] < COPY).float().mean()) for name, images in made.items()}
 compare(prediction, **{"exact, of the best denoiser": 1.0} | copies)
 for name, images in made.items():
-    print(f"median distance to the nearest training image: {float(nearest(images)[0].median()):.2f} of {name}")
+    print(f"{name}: median distance to the nearest training image {float(nearest(images)[0].median()):.2f}")
 
 # %% [markdown]
 # The least loss belongs to a machine that copies. A network makes new digits *because* it is not the best denoiser of
