@@ -165,7 +165,8 @@ def embedded(mixture: GaussianMixture, dim: int) -> GaussianMixture:
     """
     square = torch.randn(dim, dim, generator=generator(0, "embedding", dim), dtype=torch.float64)
     plane = torch.linalg.qr(square).Q[:, : mixture.dim]
-    return GaussianMixture(mixture.centres @ plane.T, float(mixture.variance[0]), mixture.weights)
+    noisier = mixture.noisier and embedded(mixture.noisier, dim)
+    return GaussianMixture(mixture.centres @ plane.T, float(mixture.variance[0]), mixture.weights, noisier)
 
 
 def held_out(data: PointSet) -> tuple[PointSet, PointSet]:

@@ -247,3 +247,23 @@ def test_guess_of_clean_data_is_the_mean_of_the_posterior(name, t):
     torch.testing.assert_close(x_0, torch.stack([p.weights @ p.centres for p in posteriors]), rtol=near, atol=near)
     torch.testing.assert_close(alpha * x_0 + sigma * eps, x_t, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(eps, mixture.eps(x_t, alpha, sigma))
+
+
+@pytest.mark.parametrize("embed", [None, 6])
+@pytest.mark.parametrize("name", ["checkerboard", "swiss_roll_3d", "s_curve"])
+def test_a_noisy_sheet_needs_fewer_centres_and_stays_the_same_distribution(name, embed):
+    mixture = make_dataset(name, 10, 0, embed=embed, **OPTIONS[name]).mixture.scaled(torch.zeros(1), torch.tensor(0.5))
+    whole = GaussianMixture(mixture.centres, mixture.variance, mixture.weights)
+    for alpha, sigma in ((0.9, 0.05), (0.8, 0.6), (0.1, 1.0), (0.0, 1.0)):
+        noised = whole.noised(alpha, sigma)
+        x = noised.sample(100, generator(0, "test"))
+        assert float((mixture.noised(alpha, sigma).log_density(x) - noised.log_density(x)).abs().max()) < 1e-6
+        for ours, theirs in zip(mixture.denoise(x, alpha, sigma), whole.denoise(x, alpha, sigma)):
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=3e-6)
+    assert len(mixture.noised(1.0, 0.0).centres) == len(mixture.centres)
+    assert len(mixture.noised(0.1, 1.0).centres) < 0.7 * len(mixture.centres)
+
+
+def test_a_board_of_sharp_squares_is_cheap_once_noise_is_added():
+    mixture = make_dataset("checkerboard", 10, 0, noise=0.016).mixture
+    assert len(mixture.centres) == 20_000 and len(mixture.noised(0.9, 0.4).centres) < 1_000
