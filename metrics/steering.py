@@ -1,13 +1,13 @@
 """Guidance and posterior samplers beside the exact truth: what is claimed, what is sampled, and how far apart."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from dataset import PointSet, make_dataset, make_sets
 from diffusion import Denoiser, exact_denoiser, within_range
@@ -16,7 +16,8 @@ from metrics.distances import METRICS, Draw, compute_floors
 from runtime.progress import progress_bar
 from runtime.randomness import generator
 from runtime.trained import Trained
-from sampler import last, sample
+from sampler import State, last, sample
+from schedule import CLEAN
 from steering.guidance import checked_interval, classifier_free, draw_claimed, exact_denoiser_of
 from steering.observation import Observation, check_possible, draw_posterior, read_line, read_mask
 from steering.posterior import METHODS, sample_given, timesteps_of
@@ -163,7 +164,7 @@ def posteriors(trained: Trained, text: str, noise: float, method: str | None, co
     jobs = progress_bar(iter([(d, m) for d in denoisers for m in METHODS]), "posterior", len(denoisers) * len(METHODS))
     points, distance = {d: {} for d in denoisers}, {d: {} for d in denoisers}
     for d, m in jobs:
-        x = _given(denoisers[d], trained, seen.scaled(*scale), count, m, seed)
+        x = last(_given(denoisers[d], trained, seen.scaled(*scale), count, m, seed))
         points[d][m] = trained.data_units(x).numpy()
         distance[d][m] = _distance(points[d][m], truth)
     low, median, high = np.quantile(compute_floors(DISTANCE, truth, count), [0.05, 0.5, 0.95]).tolist()
@@ -174,11 +175,13 @@ def posteriors(trained: Trained, text: str, noise: float, method: str | None, co
     )  # fmt: skip
 
 
-def _given(denoise: Denoiser, trained: Trained, seen: Observation, count: int, method: str, seed: int) -> Tensor:
+def _given(
+    denoise: Denoiser, trained: Trained, seen: Observation, count: int, method: str, seed: int
+) -> Iterator[State]:
     g = generator(seed, "sampling", device=trained.device)
     x_T = torch.randn(count, *trained.dims, generator=g, device=trained.device)
     within = partial(within_range, scheduler=trained.scheduler) if trained.of_images else None
-    return last(sample_given(denoise, trained.scheduler, x_T, seen, method=method, generator=g, last_word=within))
+    return sample_given(denoise, trained.scheduler, x_T, seen, method=method, generator=g, last_word=within)
 
 
 def posterior_table(found: Posteriors) -> str:
@@ -224,10 +227,15 @@ def inpaint(trained: Trained, text: str, noise: float, method: str | None, first
         raise ValueError(f"observe_image must lie in 0..{len(unseen) - 1}, the held-out images; got {first}")
     images = unseen[first : first + ROWS][0]
     rows = [read_mask(text, image, noise) for image in images]
-    samples, denoise = [], trained.denoise()
-    for i, seen in enumerate(progress_bar(iter(rows), "inpainting", len(rows))):
-        g = generator(seed, "observation", first + i)
-        seen = seen._replace(value=seen.value + noise * torch.randn(len(seen.value), generator=g, dtype=torch.float64))
-        samples.append(_given(denoise, trained, seen, COLUMNS, method, seed).cpu().clamp(-1, 1))
+    g = generator(seed, "observation", first)
+    values = torch.stack([row.value + noise * torch.randn(row.value.shape, generator=g).double() for row in rows])
+    # all images at once; but the particles of one must not be weighed against those of another
+    parts = values.repeat_interleave(COLUMNS, 0).split(COLUMNS if METHODS[method].weighs else COLUMNS * ROWS)
+    denoise = trained.denoise()
+    runs = [_given(denoise, trained, rows[0]._replace(value=v), len(v), method, seed) for v in parts]
+    total = len(runs) * (1 + len(timesteps_of(trained.scheduler, method)))
+    states = progress_bar(chain.from_iterable(runs), "inpainting", total)
+    x = torch.cat([state.x_t for state in states if state.t == CLEAN]).cpu().clamp(-1, 1).float()
     mask = rows[0].matrix.sum(0).bool().reshape(images.shape[1:]).expand(images.shape)
-    return Inpainting(text, method, images.numpy(), mask.numpy(), torch.stack(samples).float().numpy())
+    samples = x.unflatten(0, (len(images), COLUMNS)).numpy()
+    return Inpainting(text, method, images.numpy(), mask.numpy(), samples)

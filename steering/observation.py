@@ -23,7 +23,7 @@ TERM = re.compile(r"([+-])(?:(\d+\.?\d*|\.\d+)\*?)?([a-z])")
 class Observation(NamedTuple):
     """y = A x + noise of standard deviation `noise` in each part; x is flattened to d numbers.
 
-    matrix: A (m, d); value: y (m,).
+    matrix: A (m, d); value: y (m,), or (B, m) where each of B rows has seen something else.
     """
 
     matrix: Tensor

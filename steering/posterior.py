@@ -24,7 +24,11 @@ ROUNDS = 10  # of RePaint, at every step
 PARTICLES = 4  # of TDS, for each sample: what their weights leave to chance shrinks like the root of it
 BLIND = 50  # draws of SIR for each sample
 FEWEST_ALIKE = 0.5  # of TDS: rows are drawn again when as few of them, effectively, carry all the weight
-SOLVING = 5  # iterations of conjugate gradients, at most; one is exact where a single number was observed
+# alpha / sigma below which nobody steers: x_0 barely depends on x_t there, so that the Jacobian of a network is nothing
+# but its error, and 1 / alpha times that throws samples away (DPS on a flow, whose alpha falls to 0)
+LEAST_SIGNAL = 0.01
+LONGEST_PUSH = 1.0  # of TDS: standard deviations of a step's own noise
+SOLVING = 2  # iterations of conjugate gradients: 5 take twice as long and fill in digits no better; 1 solves one number
 
 # V v, the believed covariance of x_0 given x_t times v (B, *dims). transposed: v -> J^T v, J = dx_0 / dx_t.
 Covariance = Callable[[Tensor, Callable[[Tensor], Tensor], float, float], Tensor]
@@ -51,8 +55,8 @@ def mmps(v: Tensor, transposed: Callable[[Tensor], Tensor], alpha: float, sigma:
 
 
 def gain(alpha: float, sigma: float) -> float:
-    """sigma^2 / alpha, by which x_0 moves with the score; 0 where x_t is nothing but noise and says nothing."""
-    return sigma**2 / alpha if alpha else 0.0
+    """sigma^2 / alpha, by which x_0 moves with the score; 0 where x_t says nothing of x_0 (LEAST_SIGNAL)."""
+    return sigma**2 / alpha if alpha > LEAST_SIGNAL * sigma else 0.0
 
 
 def given(denoise: Denoiser, scheduler: NoiseScheduler, seen: Observation, covariance: Covariance) -> Denoiser:
@@ -63,6 +67,8 @@ def given(denoise: Denoiser, scheduler: NoiseScheduler, seen: Observation, covar
 
     def denoise_given(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
         alpha, sigma = scheduler.alpha_sigma_at(int(t))
+        if not gain(alpha, sigma):
+            return denoise(x_t, t, label)
         with torch.enable_grad():
             x_t = x_t.detach().requires_grad_()
             eps, x_0 = denoise(x_t, t, label)
@@ -143,6 +149,11 @@ def tds(
     Ancestral steps towards y by p~(y | x_t), PiGDM's belief. What is wrong with it is mended by weights,
     p(x_s | x_t) p~(y | x_s) / (q(x_s | x_t) p~(y | x_t)) at each step, by which rows are drawn again when they differ
     too much. `timesteps` should be even in log-SNR. Of PARTICLES rows for each sample, one is drawn at the end.
+
+    Any push is right that the weights know of. Between two modes, where the guess turns from one to the other within a
+    little of x_t, the belief's gradient is many times the noise; whole, such pushes made the weights so uneven that
+    2 % of the rows survived a step, and distances of up to 14 floors (x+y=1, moons). So none exceeds LONGEST_PUSH:
+    0.9 to 1.8 floors on six seeds, where drawing rows again less often did not help.
     """
     x = torch.cat([x_T, *(noise_like(x_T, generator) for _ in range(PARTICLES - 1))])
     log_w = torch.zeros(len(x)).to(x)
@@ -158,6 +169,7 @@ def tds(
             x, log_w = x_0, log_w - belief + seen.log_likelihood(x_0)
         else:
             z, push = noise_like(x, generator), c_0 * gain(alpha, sigma) * score
+            push = torch.renorm(push, 2, 0, LONGEST_PUSH * std)  # each row no longer than that
             x = c_t * x + c_0 * x_0 + push + std * z
             log_w = log_w - belief + 0.5 * (z.square() - (z + push / std).square()).flatten(1).sum(1)
     x = x[_drawn_by(log_w, generator, len(x_T))]
@@ -213,7 +225,8 @@ def _drawn_by(log_w: Tensor, generator: torch.Generator | None, count: int) -> T
 class Method(NamedTuple):
     """A believed covariance for a sampler of sampler.SAMPLERS, or a sampler of its own (`run`).
 
-    steps: of the process (None: all T); evaluations: of the denoiser at each; eta: of ddim.
+    steps: of the process (None: all T); evaluations: of the denoiser at each; eta: of ddim; weighs: its rows are drawn
+    by their weights, so that all of them must have seen the same.
     """
 
     steps: int | None
@@ -223,6 +236,7 @@ class Method(NamedTuple):
     spacing: str = "even"
     evaluations: int = 1
     eta: float = 0.0
+    weighs: bool = False
 
 
 METHODS = {
@@ -230,8 +244,8 @@ METHODS = {
     "pigdm": Method(100, covariance=pigdm, eta=1.0),
     "mmps": Method(100, covariance=mmps, eta=1.0),
     "repaint": Method(100, run=repaint, evaluations=ROUNDS),
-    "tds": Method(200, run=tds, spacing="log_snr", evaluations=PARTICLES),
-    "sir": Method(50, run=sir, spacing="log_snr", evaluations=BLIND),
+    "tds": Method(200, run=tds, spacing="log_snr", evaluations=PARTICLES, weighs=True),
+    "sir": Method(50, run=sir, spacing="log_snr", evaluations=BLIND, weighs=True),
 }
 
 

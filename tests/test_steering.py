@@ -6,16 +6,17 @@ from conftest import NO_EVALUATION, SMALL, command, not_blank
 
 from conf import choices
 from conf.config import Inference
-from dataset import make_dataset
+from dataset import Normaliser, make_dataset
 from diffusion import Prediction, denoiser, exact_denoiser
 from inference import check_steering
+from model import build_model
 from points.mixture import GaussianMixture
 from runtime import checkpoint
 from runtime.randomness import generator
-from runtime.trained import load
+from runtime.trained import Trained, load
 from sampler import last
 from samplers.multistep import dpmpp
-from schedule import LinearNoiseScheduler
+from schedule import CosineNoiseScheduler, FlowNoiseScheduler, LinearNoiseScheduler
 from steering.guidance import classifier_free, draw_claimed, exact_denoiser_of, guided
 from steering.observation import MASKS, check_possible, draw_posterior, posterior_log_density, read_line, read_mask
 from steering.posterior import METHODS, dps, given, mmps, pigdm, r_squared, repaint, sample_given
@@ -199,6 +200,37 @@ def test_samples_of_a_gaussian_have_the_posterior_s_mean_and_spread(method):
     assert float(across.mean()) == pytest.approx(0, abs=0.1) and float(across.std()) == pytest.approx(1, rel=0.25)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_on_a_flow_the_error_of_a_network_throws_no_sample_away(method):
+    """A denoiser that moves with x_t where it should not, as networks do: 1 / alpha, a thousand times, is its error."""
+    flow, seen, g = FlowNoiseScheduler(1000), read_line("x+y=1", 2, 0.1), generator(0, "test")
+    exact = exact_denoiser(GaussianMixture(torch.zeros(1, 2), 1.0), flow)
+
+    def network(x_t, t, label=None):
+        alpha, sigma = flow.alpha_sigma_at(int(t))
+        x_0 = exact(x_t, t).x_0 + 0.03 * sigma * (3 * x_t).sin()
+        return Prediction((x_t - alpha * x_0) / sigma, x_0)
+
+    x_T = torch.randn(100, 2, generator=g)
+    states = [state.x_t for state in sample_given(network, flow, x_T, seen, method=method, generator=g)]
+    assert all(float(x.abs().max()) < 10 for x in states)
+    x = states[-1]
+    along, across = (x[:, 0] + x[:, 1]) / 2**0.5, (x[:, 0] - x[:, 1]) / 2**0.5
+    assert float(along.mean()) == pytest.approx(0.7, abs=0.1) and float(along.std()) < 0.25
+    assert 0.5 < float(across.std()) < 1.5
+
+
+@pytest.mark.parametrize("believed", [dps, pigdm, mmps])
+def test_rows_that_have_seen_different_things_are_each_steered_by_their_own(believed):
+    exact, x_t, t = exact_denoiser(MOONS.mixture, SCHEDULER), torch.randn(3, 2, dtype=torch.float64), torch.tensor(300)
+    seen = [read_line(f"y={value}", 2, 0.1) for value in (0.1, 0.4, -0.3)]
+    together = given(exact, SCHEDULER, seen[0]._replace(value=torch.stack([one.value for one in seen])), believed)(
+        x_t, t
+    )
+    for i, one in enumerate(seen):
+        torch.testing.assert_close(together.x_0[i], given(exact, SCHEDULER, one, believed)(x_t, t).x_0[i])
+
+
 # ---------------------------------------------------------------- the early snapshot, and commands
 
 
@@ -221,6 +253,32 @@ def test_the_snapshot_is_the_average_of_that_step_and_guides(early):
         x_t, t, label = torch.randn(9, 2), torch.tensor(20), torch.arange(9) % 2
         expected = denoiser(guess, trained.scheduler, "v")(x_t, t, label)
         assert torch.equal(trained.denoise(autoguidance=w)(x_t, t, label).eps, expected.eps)
+
+
+def test_images_are_guided_away_from_the_snapshot_and_from_no_label_within_the_interval_only():
+    def untrained(seed):
+        torch.manual_seed(seed)
+        net = build_model("unet_small", (1, 8, 8), 100, 3, channels=[8, 8], blocks=1, heads=1)
+        for weight in net.parameters():  # some of which begin at 0
+            torch.nn.init.normal_(weight, std=0.3)
+        return net.eval()
+
+    config, one = {"model": {"prediction": "v"}}, torch.ones(1, 8, 8)
+    options = {"net": untrained(0), "early": untrained(1), "classes": ["a", "b", "c"], "config": config}
+    trained = Trained(scheduler=CosineNoiseScheduler(100), normaliser=Normaliser(0 * one, one), **options)
+    x_t, label = torch.randn(6, 1, 8, 8), torch.arange(6) % 3
+    for t, within in ((5, False), (60, True), (97, False)):  # sigma / alpha 0.1, 1.4, 20
+        t, w, where = torch.tensor(t), 0.7, [0.5, 5]
+        strong, no_label, early = (
+            denoiser(net, trained.scheduler, "v")(x_t, t, of).x_0
+            for net, of in ((trained.net, label), (trained.net, None), (trained.early, label))
+        )
+        for weak, how in ((no_label, {"guidance": w}), (early, {"autoguidance": w})):
+            expected = (1 + w) * strong - w * weak if within else strong
+            guess = trained.denoise(guidance_interval=where, **how)(x_t, t, label)
+            torch.testing.assert_close(guess.x_0, expected.clamp(-1, 1))
+            torch.testing.assert_close(trained.scheduler.add_noise(guess.x_0, t, guess.eps), x_t, rtol=0, atol=1e-4)
+        assert not torch.allclose(strong, no_label, atol=1e-3) and not torch.allclose(strong, early, atol=1e-3)
 
 
 def test_a_resumed_training_keeps_the_snapshot(early):
