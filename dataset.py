@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from images.sets import IMAGE_DATASETS, ImageSet, held_out_images, make_images
 from points import curves, drawings
 from points.files import read_table
+from points.large import mapped, read, spread, take
 from points.mixture import FINEST_EXACT, GaussianMixture, mixed
 from runtime.arrays import numbers
 from runtime.randomness import generator, integer_seed
@@ -70,7 +71,27 @@ class PointSet:
         return [*self.names] or [str(i) for i in range(max(len(self.parts), int(self.labels.max()) + 1))]
 
 
+@dataclass(frozen=True)
+class LargeSet(PointSet):
+    """Four fifths of the rows of a file that is too large for memory, which are read when `self[i]` asks for them.
+
+    points: some of them (LOOKED_AT), spread evenly: all that normaliser, start-up check, checksum and evaluation
+    look at. file: all rows, on the disk; every fifth is held out.
+    """
+
+    file: np.memmap = field(kw_only=True)
+
+    def __len__(self) -> int:
+        return len(self.file) - len(self.file) // 5
+
+    def __getitem__(self, i: int | slice | Tensor) -> tuple[Tensor, ...]:
+        rows = torch.as_tensor(range(*i.indices(len(self))) if isinstance(i, slice) else i)
+        return (torch.from_numpy(take(self.file, rows + rows // 4)),)
+
+
 DataSet = PointSet | ImageSet
+LOOKED_AT = 20_000  # rows of a file that is too large for memory
+NO_LABELS = "leave out dataset.label, for which the whole column would have to be read"
 FRESH = 20_000  # points to evaluate on where they can be drawn but have no exact density
 # Each gives the parts of a set's exact distribution, of equal mass, from the set's options.
 DATASETS: dict[str, Callable[..., list[GaussianMixture]]] = {
@@ -100,6 +121,8 @@ def make_sets(name: str, n_samples: int | None, seed: int, **options: Any) -> tu
         ValueError, FileNotFoundError: no such set, or a file or folder that cannot be used.
     """
     if name not in IMAGE_DATASETS:
+        if name == "file" and n_samples is None and (file := mapped(options["path"])) is not None:
+            return large_sets(file, seed, **options)
         data = make_dataset(name, n_samples, seed, **options)
         if name == "file":
             return held_out(data)
@@ -186,9 +209,28 @@ def held_out(data: PointSet) -> tuple[PointSet, PointSet]:
 
 def read_points(path: str | None, n_samples: int | None, seed: int, label: str | None = None) -> PointSet:
     """At most n_samples points of a file, chosen at random: see points.files.read_table, also for what it raises."""
+    if path and (file := mapped(path)) is not None:
+        if label is not None or n_samples is None:
+            raise ValueError(f"{path} is too large for memory: {'set num_samples' if label is None else NO_LABELS}")
+        chosen = spread(len(file), min(n_samples, len(file)), generator(seed, "dataset"))
+        return PointSet(read(file, chosen, path))
     points, labels, names = read_table(path, label)
     order = torch.randperm(len(points), generator=generator(seed, "dataset"))[:n_samples].numpy()
     return PointSet(points[order], None if labels is None else labels[order], names=names)
+
+
+def large_sets(file: np.memmap, seed: int, path: str, label: str | None = None) -> tuple[LargeSet, PointSet]:
+    """Rows to train on, and some of those that are held out, of a file that is too large for memory.
+
+    Raises:
+        ValueError: it is to have labels, or some of its rows are not finite.
+    """
+    if label is not None:
+        raise ValueError(f"{path} is too large for memory: {NO_LABELS}")
+    g, fifth = generator(seed, "dataset"), len(file) // 5
+    train = spread(len(file) - fifth, min(LOOKED_AT, len(file) - fifth), g)
+    unseen = spread(fifth, min(LOOKED_AT, fifth), g)
+    return LargeSet(read(file, train + train // 4, path), file=file), PointSet(read(file, unseen * 5 + 4, path))
 
 
 @dataclass(frozen=True)
@@ -212,7 +254,7 @@ class Normaliser:
     def of(cls, data: DataSet) -> "Normaliser":
         """For a data set: fitted to points; the identity for images, which lie in [-1, 1] already."""
         if isinstance(data, PointSet):
-            return cls.fit(data[:][0])
+            return cls.fit(numbers(data.points, "points"))
         return cls(torch.zeros(data.dims), torch.ones(data.dims))
 
     def normalise(self, x: Tensor) -> Tensor:

@@ -9,6 +9,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from runtime.randomness import generator
 
+MOST = 10**8  # rows that are shuffled at once
+BLOCK, TOGETHER = 2**14, 64
+
 
 class Rows(Protocol):
     """A data set that takes a tensor of indices: dataset.PointSet, images.sets.ImageSet."""
@@ -28,8 +31,30 @@ class ShuffledBatches(Sampler[Tensor]):
         return -(-self.num_rows // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
-        order = torch.randperm(self.num_rows, generator=generator(self.seed, "order", self.epoch))
-        yield from order.split(self.batch_size)
+        left = torch.empty(0, dtype=torch.int64)
+        for rows in shuffled(self.num_rows, self.seed, self.epoch):
+            rows = torch.cat([left, rows])
+            whole = len(rows) // self.batch_size * self.batch_size
+            yield from rows[:whole].split(self.batch_size) if whole else ()
+            left = rows[whole:]
+        if len(left):
+            yield left
+
+
+def shuffled(num_rows: int, seed: int, epoch: int) -> Iterator[Tensor]:
+    """All row numbers once, in an order that is a function of (seed, epoch).
+
+    A permutation of more than MOST rows would need gigabytes, and read one page of a file for each row. Blocks of BLOCK
+    rows are shuffled then, and TOGETHER of them at a time are shuffled into each other, row by row.
+    """
+    g = generator(seed, "order", epoch)
+    if num_rows <= MOST:
+        yield torch.randperm(num_rows, generator=g)
+        return
+    for blocks in torch.randperm(-(-num_rows // BLOCK), generator=g).split(TOGETHER):
+        rows = (blocks[:, None] * BLOCK + torch.arange(BLOCK)).flatten()
+        rows = rows[rows < num_rows]
+        yield rows[torch.randperm(len(rows), generator=g)]
 
 
 def make_loader(data: Rows, *, batch_size: int, seed: int) -> DataLoader:

@@ -114,7 +114,9 @@ class Picture(Embedded):
 class File:
     name: str = option("file", "your own points, whose exact distribution is unknown", choices=("file",))
     path: str | None = option(
-        None, "a .csv, .npy or .npz file or a table of numbers, one point per row (also --data-path)"
+        None,
+        "a .csv, .npy or .npz file or a table of numbers, one point per row (also --data-path); a large .npy file stays"
+        " on the disk, and num_samples=null learns from all of its rows",
     )
     label: str | None = option(None, "name or index, from 0, of the column that holds the labels; default: no labels")
 

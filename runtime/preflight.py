@@ -69,8 +69,7 @@ def look_at(
     if trained.config["eval_samples"]:
         check_evaluation(unseen, trained.config["eval_samples"])
     device, scheduler, batch_size = trained.device, trained.scheduler, trained.config["batch_size"]
-    order = torch.randperm(len(data), generator=generator(trained.config["seed"], "start-up"))
-    rows = data[order[:IMAGES_LOOKED_AT] if isinstance(data, ImageSet) else order][0]
+    rows = looked_at(data, generator(trained.config["seed"], "start-up"))
     x = trained.normaliser.normalise(rows)
     if not x.any() and not isinstance(data, ImageSet):
         raise ValueError("all points to learn from are the same: there is no distribution to learn")
@@ -92,6 +91,13 @@ def look_at(
             print(f"  warning: {warning}")
 
 
+def looked_at(data: DataSet, g: torch.Generator) -> Tensor:
+    """The rows that the check goes by, in random order: some images, all points; of a LargeSet its points."""
+    if isinstance(data, ImageSet):
+        return data[torch.randperm(len(data), generator=g)[:IMAGES_LOOKED_AT]][0]
+    return torch.from_numpy(data.points)[torch.randperm(len(data.points), generator=g)]
+
+
 def weight_warning(weights: Tensor) -> str | None:
     """One line where a single step of the process holds most of the loss's weights (T,); else None."""
     share, t = (weights / weights.sum()).max(0)
@@ -101,10 +107,14 @@ def weight_warning(weights: Tensor) -> str | None:
 
 
 def _of_points(data: DataSet, rows: Tensor) -> list[str]:
-    return [
-        f"  data      {len(data):,} points; mean {_list(rows.mean(0))}, standard deviation {_list(rows.std(0))}",
+    some = f", read where they lie; of {len(rows):,}, spread evenly:" if len(rows) < len(data) else ";"
+    lines = [
+        f"  data      {len(data):,} points{some} mean {_list(rows.mean(0))}, standard deviation {_list(rows.std(0))}",
         f"            range {_list(rows.min(0).values)} to {_list(rows.max(0).values)}",
     ]
+    if len(rows) < len(data):
+        lines.append("            the normaliser, this check and the checksum go by these and by the number of all")
+    return lines
 
 
 def _of_images(data: ImageSet, rows: Tensor) -> list[str]:

@@ -106,9 +106,10 @@ def newest_share(n: int, decay: float | None) -> float:
 
 
 def checksum(data: DataSet) -> str:
-    """Of all that is learnt from: points or pixels, and labels."""
+    """Of all that is learnt from: points or pixels, and labels. Of a LargeSet: some points, and how many there are."""
     rows = data.points if isinstance(data, PointSet) else data.pixels.numpy()
-    digest = hashlib.blake2b(f"{rows.dtype} {rows.shape}".encode(), digest_size=16)
+    of = f" of {len(data)}" * (len(data) > len(rows))
+    digest = hashlib.blake2b(f"{rows.dtype} {rows.shape}{of}".encode(), digest_size=16)
     for part in (rows, data.labels):
         if part is not None:
             digest.update(np.asarray(part).tobytes())

@@ -199,7 +199,7 @@ def report(study: optuna.Study, folder: Path, figure: str) -> None:
         print(f"no trial of {len(trials)} has ended within the limit")
     print(f"{folder / 'search.csv'}; `python loss/report.py {folder}` makes a page about all trials")
     if len({t.value for t in done}) > 1:
-        save_pictures(study, folder)
+        save_pictures(study, folder, figure)
 
 
 def _over(t: optuna.trial.FrozenTrial) -> bool:
@@ -211,11 +211,11 @@ def _place(t: optuna.trial.FrozenTrial, maximise: bool) -> tuple[bool, bool, flo
     return t.state is not TrialState.COMPLETE, _over(t), -value if maximise else value
 
 
-def save_pictures(study: optuna.Study, folder: Path) -> None:
+def save_pictures(study: optuna.Study, folder: Path, label: str) -> None:
     """Optuna's own: how the search went on, which options matter, and the figure over each option."""
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     for name in ("optimization_history", "param_importances", "slice"):
-        axes = getattr(pictures, f"plot_{name}")(study)
+        axes = getattr(pictures, f"plot_{name}")(study, target_name=label)
         figure = (axes if hasattr(axes, "figure") else axes.flat[0]).figure
         figure.savefig(folder / f"{name}.png", bbox_inches="tight")
 
