@@ -32,20 +32,19 @@ BAR = 0.3  # of a panel's width: a bar as long as there is noise
 
 
 class Look(NamedTuple):
-    """Inches, and pixels in each; pictures per second; points drawn of a set, as more only blacken a small picture.
+    """Inches wide and high, and pixels in each; pictures per second; points of a set: more blacken a small picture.
 
     smooth: a picture for every moment, between states as well, and tails behind the points.
     """
 
-    height: float
+    size: tuple[float, float]
     dpi: int
     frames_per_s: int
     most_points: int
     smooth: bool
 
 
-WIDTH = 6.0
-LOOKS = {".gif": Look(3.5, 80, 10, 600, False), ".mp4": Look(3.375, 320, 30, 1500, True)}
+LOOKS = {".gif": Look((6, 3.5), 80, 10, 600, False), ".mp4": Look((32 / 3, 6), 180, 30, 1500, True)}
 ALONE = 5.5  # inches that a GIF of one process is high
 
 
@@ -216,8 +215,9 @@ def _groups(scene: Scene, side: str, most: int) -> list[tuple[str, NDArray | sli
 
 def _stage(panels: Sequence[Panel], look: Look) -> tuple[Figure, list[Axes]]:
     """Axes for each process, with its title, and the labels' markers."""
-    height = look.height if look.smooth or len(panels) > 1 else ALONE
-    figure = Figure(figsize=(WIDTH, height), dpi=look.dpi, layout="constrained")
+    wide, high = look.size
+    size = (wide, high if look.smooth or len(panels) > 1 else ALONE)
+    figure = Figure(figsize=size, dpi=look.dpi, layout="constrained")
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     states, flat = [panel.process.states for panel in panels], panels[0].scene.dim == 2
     far = [np.abs(of) if flat else np.linalg.norm(of, axis=-1) for of in states]
@@ -225,7 +225,7 @@ def _stage(panels: Sequence[Panel], look: Look) -> tuple[Figure, list[Axes]]:
     for ax, panel in zip(axes, panels):
         ax.set_title(panel.title, fontsize=10)
         ax.set(aspect="equal", xlim=(-reach, reach), ylim=(-reach, reach))
-        ax.tick_params(labelsize=8, labelbottom=flat, labelleft=flat)
+        ax.tick_params(labelsize=8, labelbottom=flat, labelleft=flat, bottom=flat, left=flat)
         ax.grid(alpha=0.2)
         if panel.process.side == "reverse":
             _explain(ax, panel.scene)
