@@ -1,6 +1,7 @@
 """Films: as many pictures as promised, small, readable, and not blank."""
 
 import shutil
+import subprocess
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +11,9 @@ from PIL import Image
 
 from metrics.scene import HELD_S, LASTS_S, Process, Scene
 from viz.colours import NOISE_STOPS
-from viz.films import animate, check_options, frames, points
+from viz.films import animate, beside, check_options, points
+from viz.films.files import write
+from viz.films.moments import between
 from viz.films.trajectory import load_scene, save_scene
 from viz.turning import seen
 
@@ -89,12 +92,84 @@ def test_mp4_without_ffmpeg_is_refused_in_one_sentence(monkeypatch):
         check_options("mp4", of_images=False)
 
 
-@pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg")
-def test_mp4(scene, tmp_path):
-    few = scene._replace(processes=[p._replace(states=p.states[::25], steps=p.steps[::25]) for p in scene.processes])
-    path = animate(few, tmp_path / "a.mp4")
-    assert 5_000 < path.stat().st_size < LIMIT
+LARGE = points.LOOKS[".mp4"]
+SCALED_DOWN = LARGE._replace(dpi=LARGE.dpi // 10)  # the same film with a hundredth of the pixels
+
+
+def test_an_mp4_of_points_has_1920_by_1080_pixels(scene):
+    assert points.painter(points.panels_of(scene), LARGE)(5.0).shape == (1080, 1920, 3)
+
+
+@pytest.mark.skipif(shutil.which("ffprobe") is None, reason="needs ffmpeg and ffprobe")
+def test_an_mp4_has_a_picture_for_every_moment(scene, tmp_path):
+    assert LARGE.frames_per_s == 30
+    film = points.frames(points.panels_of(scene), SCALED_DOWN._replace(frames_per_s=3))
+    path = write(film, tmp_path / "a.mp4", 3)
     assert path.read_bytes()[4:8] == b"ftyp"
+    asked = "-v error -count_frames -show_entries stream=width,height,r_frame_rate,nb_read_frames -of csv=p=0"
+    said = subprocess.run(["ffprobe", *asked.split(), str(path)], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == f"192,108,3/1,{3 * round(LASTS_S + HELD_S)}"
+
+
+def test_points_move_evenly_between_two_states_and_drag_tails_behind_them(scene):
+    forward, _ = panels = points.panels_of(scene)
+    seconds = scene.seconds(forward.process)
+    middle = between(seconds, forward.process.states, float(seconds[40:42].mean()))
+    assert np.allclose(middle, forward.process.states[40:42].mean(0), atol=1e-5)
+    assert np.array_equal(between(seconds, forward.process.states, 99.0), forward.process.states[-1])
+    assert np.array_equal(between(seconds[:1], forward.process.states[:1], 3.0), forward.process.states[0])
+    _, axes = points._stage(panels, SCALED_DOWN)
+    for move in points._movers(axes[0], forward, SCALED_DOWN):
+        move(5.0)
+    tails, heads = axes[0].lines, axes[0].collections[1].get_offsets()[: points.TAILS]
+    pieces = [tail.get_xydata().reshape(-1, 3, 2) for tail in tails]
+    assert len(pieces) == points.PIECES and len(pieces[0]) == points.TAILS
+    assert np.allclose(pieces[0][:, 0], heads)  # the first piece begins at the point,
+    assert all(np.allclose(one[:, 1], other[:, 0]) for one, other in pairwise(pieces))  # the next where it ends
+    assert np.isnan(pieces[0][:, 2]).all()
+    assert np.diff([tail.get_alpha() for tail in tails]).max() < 0
+
+
+def test_rings_are_where_the_network_believes_that_samples_will_end(scene, tmp_path):
+    _, reverse = scene.processes
+    guessed = reverse.states[:, [3, 5]], np.full((101, 2, 2), [0.5, -0.25], "f")
+    known = scene._replace(guesses=guessed)
+    again = load_scene(save_scene(known, tmp_path / "t.npz"))
+    assert all(np.array_equal(one, other) for one, other in zip(again.guesses, guessed))
+    _, axes = points._stage(panels := points.panels_of(again), SCALED_DOWN)
+    for ax, panel in zip(axes, panels):
+        for move in points._movers(ax, panel, points.LOOKS[".gif"]):
+            move(5.0)
+    forward, reverse = ([c.get_offsets() for c in ax.collections if len(c.get_offsets()) == 2] for ax in axes)
+    assert not any(np.allclose(rings, [0.5, -0.25]) for rings in forward)
+    assert np.allclose(reverse[-1], [0.5, -0.25])
+
+
+def test_a_bar_is_as_long_as_there_is_noise(scene):
+    known = scene._replace(alpha_bar=np.linspace(1, 0, 1001))
+    panels = points.panels_of(known)
+    _, axes = points._stage(panels, SCALED_DOWN)
+    for second, forward, reverse in ((0.0, 0, 1), (LASTS_S, 1, 0)):
+        for ax, panel, noise in zip(axes, panels, (forward, reverse)):
+            for move in points._movers(ax, panel, SCALED_DOWN):
+                move(second)
+            assert np.isclose(ax.patches[-1].get_width(), points.BAR * noise)
+
+
+def test_two_samplers_side_by_side(scene, tmp_path):
+    few = scene._replace(processes=[p._replace(states=p.states[::50], steps=p.steps[::50]) for p in scene.processes])
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        save_scene(few, tmp_path / name / "t.npz")
+    done = command("scripts/animate.py one/t.npz other/t.npz --style dark --out both.gif", tmp_path)
+    assert done.returncode == 0, done.stderr
+    with Image.open(tmp_path / "both.gif") as film:
+        assert film.size == (480, 280) and film.n_frames == 3
+    with pytest.raises(ValueError, match="holds no reverse process"):
+        beside({"a": few._replace(processes=few.processes[:1])}, tmp_path / "a.gif")
+    with pytest.raises(ValueError, match="two and of three"):
+        deep = few._replace(processes=[p._replace(states=p.states.repeat(2, 2)[..., :3]) for p in few.processes])
+        beside({"a": few, "b": deep}, tmp_path / "a.gif")
 
 
 def test_the_commands(tmp_path):
@@ -115,6 +190,7 @@ def test_the_commands(tmp_path):
         ("scripts/animate.py nowhere.npz", "there is no nowhere.npz"),
         ("scripts/animate.py damaged.npz", "damaged.npz is no trajectory.npz"),
         ("scripts/animate.py other.npz", "holds neither"),
+        ("scripts/animate.py other.npz other.npz", "need as many names, all different"),
     ],
 )
 def test_mistakes(line, words, tmp_path):
@@ -127,20 +203,21 @@ def test_mistakes(line, words, tmp_path):
 
 def test_frames_are_drawn_from_first_to_last(scene):
     few = scene._replace(processes=[p._replace(states=p.states[::50], steps=p.steps[::50]) for p in scene.processes])
-    assert [stays for _, stays in frames(few)] == [50, 50, 20]  # even in steps: no schedule is known
+    film = points.frames(points.panels_of(few), points.LOOKS[".gif"])
+    assert [stays for _, stays in film] == [50, 50, 20]  # even in steps: no schedule is known
 
 
 def test_samples_of_a_conditional_model_have_markers_and_a_title_that_say_so(scene):
     labels = np.arange(2000) % 2
     named = scene._replace(labels=labels, classes=["cat", "dog"], steered="guidance 2")
-    _, (forward, reverse) = points._stage(named, scene.processes)
+    _, (forward, reverse) = points._stage(points.panels_of(named), points.LOOKS[".gif"])
     assert forward.get_legend() is None and "guidance" not in forward.get_title()
     assert [text.get_text() for text in reverse.get_legend().get_texts()] == ["label cat", "label dog"]
     assert "guidance 2" in reverse.get_title()
-    groups = points._groups(named, "reverse")
+    groups = points._groups(named, "reverse", 600)
     assert len({marker for marker, _ in groups}) == 2
     assert [np.array_equal(labels[rows], np.full(len(rows), k)) for k, (_, rows) in enumerate(groups)] == [True, True]
-    assert len(points._groups(named, "forward")) == 1
+    assert len(points._groups(named, "forward", 600)) == 1
 
 
 def test_points_in_three_dimensions_turn_and_come_back():

@@ -18,6 +18,7 @@ from runtime.trained import Trained, build
 from viz import flow, light
 from viz.colours import LIGHTS
 from viz.films.files import write
+from viz.films.moments import between
 
 MLP = {"name": "mlp", "hidden": 16, "layers": 1, "frequencies": 0, "prediction": "v"}
 PROCESS = {"schedule": "linear", "num_timesteps": 60, "beta_start": None, "beta_end": None}
@@ -118,10 +119,10 @@ def moons():
 
 
 def test_a_film_grows_from_the_noise_to_the_samples(moons):
-    assert np.array_equal(flow.at_time(moons, moons.paths, 0), moons.paths[0])
-    assert np.array_equal(flow.at_time(moons, moons.paths, LASTS_S), moons.paths[-1])
+    assert np.array_equal(between(moons.seconds, moons.paths, 0), moons.paths[0])
+    assert np.array_equal(between(moons.seconds, moons.paths, LASTS_S), moons.paths[-1])
     middle = moons.seconds[3:5].mean()
-    assert np.allclose(flow.at_time(moons, moons.paths, middle), moons.paths[3:5].mean(0), atol=1e-5)
+    assert np.allclose(between(moons.seconds, moons.paths, middle), moons.paths[3:5].mean(0), atol=1e-5)
     film = list(flow.frames(moons, (96, 54), 5))
     assert [stays for _, stays in film] == [1] * round(5 * LASTS_S) + [round(5 * HELD_S)]
     drawn = [int((picture[:48] - light.GROUND).sum()) for picture, _ in film]  # without the words and the bar

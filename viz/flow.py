@@ -17,6 +17,7 @@ from metrics.scene import HELD_S, LASTS_S
 from runtime.progress import progress_bar
 from viz.colours import ALONG, LIGHTS, noise_colours
 from viz.films.files import Frame, write
+from viz.films.moments import between
 from viz.light import Light, dark, developed, dots, stroke
 from viz.stills import SCREEN_DPI
 from viz.turning import seen
@@ -65,20 +66,12 @@ def frames(lines: FlowLines, size: tuple[int, int], frames_per_s: int) -> Iterat
     dots(light, at[0], np.tile(START, (len(colours), 1)), one)
     before = at[0]
     for frame in range(round(LASTS_S * frames_per_s) + 1):
-        now, way, noise = (at_time(lines, of, frame / frames_per_s) for of in (at, lines.way, lines.noise))
+        now, way, noise = (between(lines.seconds, of, frame / frames_per_s) for of in (at, lines.way, lines.noise))
         stroke(light, before, now, colours * _line(float(way), one))
         picture, before = light.copy(), now
         dots(picture, now, 0.6 * colours + END, 1.3 * one)
         _noise_bar(picture, float(noise))
         yield developed(picture), 1 if frame < LASTS_S * frames_per_s else round(HELD_S * frames_per_s)
-
-
-def at_time(lines: FlowLines, of: NDArray, second: float) -> NDArray:
-    """What is given for each state, (S, ...), after so many seconds, on straight lines between the states."""
-    later = int(np.clip(np.searchsorted(lines.seconds, second), 1, len(of) - 1))
-    begin, end = lines.seconds[later - 1 : later + 1]
-    share = np.clip((second - begin) / max(end - begin, 1e-12), 0, 1)
-    return of[later] if share == 1 else of[later - 1] + share * (of[later] - of[later - 1])
 
 
 def placed(lines: FlowLines, size: tuple[int, int]) -> NDArray:

@@ -1,15 +1,15 @@
 """Short films of the processes, of points or of a grid of images: GIF, or MP4 where ffmpeg is found."""
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from metrics.scene import HELD_S, LASTS_S, Scene
+from metrics.scene import Scene
+from runtime.progress import progress_bar
 from viz.colours import noise_colours
 from viz.films import images, points
-from viz.films.files import FORMATS, Frame, has_ffmpeg, write
+from viz.films.files import FORMATS, has_ffmpeg, write
 from viz.films.trajectory import save_scene
 
 
@@ -35,31 +35,35 @@ def save(scene: Scene, folder: Path, animation: str, save_trajectory: bool = Fal
 
 
 def animate(scene: Scene, path: str | Path) -> Path:
-    """Write the film of a scene to FILE.gif or FILE.mp4; points in 3D turn once.
+    """Write the film of a scene: FILE.gif is small; FILE.mp4 of points has 1920x1080 pixels and 30 pictures a second.
 
     Raises:
         ValueError: another suffix, no ffmpeg for mp4, NaN.
         OSError: the file cannot be written.
     """
+    path = _checked(path)
+    if scene.of_images:
+        return write(images.frames(scene), path, images.FRAMES_PER_S, images.COLOURS)
+    return _film(points.panels_of(scene), path)
+
+
+def beside(scenes: Mapping[str, Scene], path: str | Path) -> Path:
+    """The film of two or three reverse processes of points side by side, under their names. Raises as `animate`."""
+    path, panels = _checked(path), [points.reverse_panel(name, scene) for name, scene in scenes.items()]
+    if len({panel.scene.dim for panel in panels}) > 1:
+        raise ValueError("points of two and of three coordinates cannot stand side by side in one film")
+    return _film(panels, path)
+
+
+def _film(panels: Sequence[points.Panel], path: Path) -> Path:
+    look = points.LOOKS[path.suffix.lower()]
+    film = progress_bar(points.frames(panels, look), path.name)
+    return write(film, path, look.frames_per_s, points.COLOURS, noise_colours(np.linspace(0, 1, 24)))
+
+
+def _checked(path: str | Path) -> Path:
     path = Path(path)
-    suffix = path.suffix.lstrip(".").lower()
-    if suffix not in FORMATS:
+    if (kind := path.suffix.lstrip(".").lower()) not in FORMATS:
         raise ValueError(f"{path} must end in .gif or .mp4")
-    check_options(suffix, scene.of_images)
-    kind = images if scene.of_images else points
-    must_have = () if scene.of_images else noise_colours(np.linspace(0, 1, 24))
-    return write(frames(scene), path, kind.FRAMES_PER_S, kind.COLOURS, must_have)
-
-
-def frames(scene: Scene) -> Iterator[Frame]:
-    """The film, which lasts LASTS_S and HELD_S: a picture where a state begins, the last one held.
-
-    Points in three dimensions turn once, with a picture for every moment.
-    """
-    kind = images if scene.of_images else points
-    rate, end, picture = kind.FRAMES_PER_S, round((LASTS_S + HELD_S) * kind.FRAMES_PER_S), kind.painter(scene)
-    moments = {round(rate * float(second)) for p in scene.processes for second in scene.seconds(p)}
-    if not scene.of_images and scene.dim == 3:
-        moments = set(range(end))
-    for now, after in pairwise([*sorted(moments), end]):
-        yield picture(now / rate), after - now
+    check_options(kind, of_images=False)
+    return path

@@ -1,17 +1,27 @@
 """The film of a process of images: a grid of them, in rows of one class each where they have labels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metrics.scene import Scene
+from metrics.scene import HELD_S, LASTS_S, Scene
+from viz.films.files import Frame
 from viz.films.moments import noise_words, playing
 from viz.image_grids import Sheet, arranged, grid_picture
 
 FRAMES_PER_S, COLOURS = 5, 20  # noise does not compress, nor do many colours
 TITLES = {"forward": "forward: images to noise", "reverse": "reverse: noise to images"}
 MOST_PIXELS = 60_000  # of all images
+
+
+def frames(scene: Scene) -> Iterator[Frame]:
+    """The film, which lasts LASTS_S and HELD_S: a picture where a state begins, the last one held."""
+    picture, end = painter(scene), round((LASTS_S + HELD_S) * FRAMES_PER_S)
+    moments = {round(FRAMES_PER_S * float(second)) for second in scene.seconds(scene.processes[0])}
+    for now, after in pairwise([*sorted(moments), end]):
+        yield picture(now / FRAMES_PER_S), after - now
 
 
 def painter(scene: Scene) -> Callable[[float], NDArray[np.uint8]]:

@@ -9,14 +9,18 @@ from metrics.scene import Process, Scene
 from runtime.whole_file import whole_file
 
 SIDES = ("forward", "reverse")
+GUESSES = ("tracked", "guesses")  # of tracked samples: where they are, and their x_0
 
 
 def save_scene(scene: Scene, path: Path) -> Path:
     """trajectory.npz: for each side SIDE (S, N, d) and SIDE_steps (S,); where they are known the clean data (N, d),
-    alpha_bar (T + 1,), labels (N,), the names of their `classes`, and in words how the samples were `steered`."""
+    alpha_bar (T + 1,), labels (N,), the names of their `classes`, in words how the samples were `steered`, and of
+    `tracked` samples (S, K, d) the network's `guesses` of x_0."""
     around = {"data": scene.data, "alpha_bar": scene.alpha_bar, "labels": scene.labels}
     arrays: dict[str, Any] = {name: array for name, array in around.items() if array is not None}
     arrays |= {"classes": np.array(scene.classes, str), "steered": np.array(scene.steered)}
+    if scene.guesses is not None:
+        arrays |= dict(zip(GUESSES, scene.guesses))
     for p in scene.processes:
         arrays |= {p.side: p.states, f"{p.side}_steps": p.steps}
     with whole_file(path) as file:
@@ -36,6 +40,7 @@ def load_scene(path: str | Path) -> Scene:
             }  # its former name
             processes = [Process(s, arrays[s], steps[s]) for s in sides]
             around = {name: arrays[name] for name in ("data", "alpha_bar", "labels") if name in arrays}
+            around |= {"guesses": tuple(arrays[name] for name in GUESSES)} if GUESSES[0] in arrays else {}
             around |= {"classes": [*map(str, arrays.get("classes", ()))], "steered": str(arrays.get("steered", ""))}
     except Exception as error:  # a damaged zip file has many ways to say so
         raise ValueError(f"{path} is no trajectory.npz of moonwalk") from error
