@@ -6,7 +6,7 @@ from conf.entry import command, typed_options  # answers --help before what foll
 import math
 import time
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,13 +23,13 @@ from loss.log import read_excess, read_losses
 from loss.objective import draw_steps, loss_weights, references_for, step_weights, training_loss
 from metrics.evaluation import evaluate_model, real_rows
 from metrics.report import score_fields, write_report
-from runtime import checkpoint, interrupts, preflight
+from runtime import checkpoint, interrupts, preflight, processes
 from runtime import device as devices
 from runtime.moments import LOG_EVERY, Moment
 from runtime.optimizers import make_optimizers
 from runtime.randomness import generator, integer_seed
 from runtime.resume import Learner
-from runtime.run_folder import taken
+from runtime.run_folder import checkpoint_to_resume, taken
 from runtime.trained import Trained, build
 from runtime.watchers import watched
 from viz import style
@@ -40,23 +40,23 @@ from viz.evaluation import save_losses, save_pictures, save_sweep
 def main(options: Train, run_folder: Path) -> float:
     """One training run in its own folder. Returns the last mean loss, for sweepers."""
     style.use(options.style)
-    return begin_or_resume(options, run_folder, typed_options())["loss"]
+    with processes.joined(options.device):
+        return begin_or_resume(options, processes.run_folder(run_folder), typed_options())["loss"]
 
 
 def begin_or_resume(options: Train, run_folder: Path, typed: set[str]) -> dict[str, Any]:
     """A new training in `run_folder`; or with resume= that of another folder, there and with the options it has."""
-    path = checkpoint.all_of_them()[0] if options.resume == "latest" else options.resume and Path(options.resume)
+    path = processes.from_first(lambda: checkpoint_to_resume(options.resume, run_folder))
     run_folder = checkpoint.folder_of(path) if path else run_folder
-    with taken(run_folder, new=not path), ExitStack() as stack:
-        if state := checkpoint.load(path) if path else None:
+    with taken(run_folder, new=not path and not processes.restarts()), ExitStack() as stack:
+        if state := processes.from_first(lambda: checkpoint.load(path) if path else None):
             options = resumed_options(options, typed, state.get("config"), run_folder)
-        return train(options, run_folder, stack, state)
+        return train(replace(options, shards=options.shards or processes.world()), run_folder, stack, state)
 
 
 def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | None = None) -> dict[str, Any]:
     """Train as the options say, from the checkpoint `state` on; save all in `run_folder`, return the figures.
-    A recording, where one is asked for, ends with `stack`; a web page lasts until Ctrl-C.
-    """
+    A recording, where one is asked for, ends with `stack`; a web page lasts until Ctrl-C."""
     images, device = preflight.check_options(asdict(o)), devices.choose(o.device)
 
     # ------------------------------------------------------------ 1. data; points get mean 0 and standard deviation 1
@@ -73,31 +73,31 @@ def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | 
     weights = loss_weights(scheduler, o.model.prediction, o.loss_weight).float().to(device)
     run = devices.in_bf16(net) if mixed else net
     drawn = weights * step_weights(o.num_timesteps, o.t_power).to(weights)
-    loss_of = partial(training_loss, run, scheduler, target=o.model.prediction, weights=drawn)
-    loss_of = partial(loss_of, references=references_for(len(data), o.references), null_label=len(classes))
+    loss_of = partial(training_loss, run, scheduler, target=o.model.prediction, weights=drawn, null_label=len(classes))
     optimizers = make_optimizers(net, o.optimizer, lr=o.lr, weight_decay=o.weight_decay)
-    learner = Learner.of(net, optimizers, o.ema_decay)
+    learner = Learner.of(net, optimizers, o.ema_decay, o.shards or 1, references_for(len(data), o.references))
     moment = learner.restore(state, data, total, run_folder) if state else Moment()
     trained = Trained(learner.average.module, scheduler, normaliser, asdict(o), classes, mixed)
-    preflight.look_at(data, unseen, trained, net, loss_of, weights, total=total - moment.done)
+    preflight.look_at(data, unseen, trained, learner, loss_of, weights, total=total - moment.done)
 
     # ------------------------------------------------------------ 3. the loop
     with watched(run_folder, trained, learner, data, moment, total, stack) as watchers, interrupts.caught() as signals:
-        clock, cpu = moment.seconds - time.perf_counter(), moment.cpu_seconds - time.process_time()
+        stop, clock, cpu = 0, moment.seconds - time.perf_counter(), moment.cpu_seconds - time.process_time()
         for step, batch in zip(range(moment.done, total), batches(loader, moment.done)):
             lr = learning_rate(step, total, o.warmup_steps, o.lr)
-            learner.learn(loss_of(*noised(*batch, trained, generator(o.seed, "noise", step))), lr)
-            done, last = step + 1, step + 1 == total or bool(signals)
+            stop = learner.learn(loss_of, noised(*batch, trained, generator(o.seed, "noise", step)), lr, signals)
+            done, last = step + 1, step + 1 == total or stop > 0
             loss, stable = learner.mean_loss() if done % LOG_EVERY == 0 or done == total else (None, None)
             moment = Moment(done, loss, lr, clock + time.perf_counter(), cpu + time.process_time(), last, stable)
             for watcher in watchers:
                 watcher.after(moment)
             if last:
                 break
-    if signals:
-        interrupts.end(signals[0], run_folder, o.viewer, stack)
+    if stop or signals:
+        interrupts.end(stop or signals[0], run_folder, o.viewer, stack)
 
-    # ------------------------------------------------------------ 4. evaluation
+    # ------------------------------------------------------------ 4. evaluation, by the first process alone
+    processes.leave_to_first()
     return report(o, run_folder, trained.ready(device), data, unseen, moment)
 
 

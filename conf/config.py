@@ -168,6 +168,13 @@ class Training:
     num_epochs: int = option(100, "passes over the data", low=1)
     max_steps: int | None = option(None, "stop after this many optimizer steps instead of num_epochs", low=1)
     batch_size: int = option(1024, "points or images per optimizer step", low=1)
+    shards: int | None = option(
+        None,
+        "equal parts of a batch, whose gradients are computed one at a time and added in one order: less memory, and"
+        " the same bits in any number of processes that divides it; default: the number of processes that torchrun"
+        " starts",
+        low=1,
+    )
     lr: float = option(8e-3, "peak learning rate, after a linear warm-up and before a cosine decay to 0", above=0)
     warmup_steps: int = option(30, "optimizer steps of warm-up", low=0)
     optimizer: str = option("muon", f"update of the weights; {meanings(OPTIMIZERS)}", choices=OPTIMIZERS)

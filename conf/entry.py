@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -40,6 +41,7 @@ from conf.sweep import LAUNCHERS, AfterSweep, broken_off, end_sweep, note_failur
 
 # What a person can cause. Anything else is a fault of ours and keeps its traceback.
 EXPECTED = (ValueError, OSError, HydraException, OmegaConfBaseException)
+NO_FOLDER = "hydra.run.dir=.", "hydra.output_subdir=null"
 # Words that users of other repositories type, and the options that they may mean: the first that the command has.
 MEANT = {
     "learning_rate": ("lr",),
@@ -120,6 +122,8 @@ class Job:
     def stop(self, error: Exception) -> NoReturn:
         if self.full_error:
             raise error
+        if not _is_first():  # it fails for the same reason; when the first has said it, torchrun ends the others
+            time.sleep(10)
         sys.exit(sentence(self.name, error))
 
 
@@ -129,12 +133,22 @@ def _run(job: Job) -> None:
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
     OmegaConf.register_new_resolver("sweep_folder", _new_sweep_folder, replace=True)
     sys.argv[1:] = to_overrides(sys.argv[1:])
+    sweep = not {"-m", "--multirun"}.isdisjoint(sys.argv)
+    if os.environ.get("WORLD_SIZE", "1") != "1" and (job.name != "train" or sweep):
+        raise ValueError("torchrun is for one training, with train.py and without -m: start everything else by python")
     if any(re.match("resume=(?!null$)", word) for word in sys.argv):  # it goes on in a folder that there is
-        if not {"-m", "--multirun"}.isdisjoint(sys.argv):
+        if sweep:
             raise ValueError("resume= goes on with one training: leave out -m")
-        sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null"]
+        sys.argv += NO_FOLDER
+    elif not _is_first() or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":  # see runtime.processes
+        sys.argv += NO_FOLDER
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its own errors on, and we make one sentence of them
     hydra.main(version_base="1.3", config_path=None, config_name=job.name)(job)()
+
+
+def _is_first() -> bool:
+    """Whether this is the only process, or of those that torchrun has started the first."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def checked(cfg: DictConfig) -> Any:

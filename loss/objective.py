@@ -1,5 +1,7 @@
 """What a network learns to make small: the training loss, the stable target, which steps are drawn, how each counts."""
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -22,6 +24,14 @@ class Loss(NamedTuple):
     stable: Tensor
 
 
+class References(NamedTuple):
+    """The reference batch of the next `rows` rows: x_0 (R, *dims) and, where they have some, labels (R,)."""
+
+    rows: int
+    x_0: Tensor
+    label: Tensor | None = None
+
+
 def training_loss(
     net: Network,
     scheduler: NoiseScheduler,
@@ -29,15 +39,15 @@ def training_loss(
     t: Tensor,
     eps: Tensor,
     label: Tensor | None = None,
+    references: Sequence[References] = (),
     *,
     target: str = "eps",
     weights: Tensor | None = None,
-    references: int = 0,
     null_label: int = -1,
 ) -> Loss:
     """The loss of each row, times weights[t] (see loss_weights). With target and weight "eps" it is L_simple (eq. 14).
 
-    references: rows at a time that serve each other as reference batch (see stable_target); 0: none.
+    references: of these rows, in their order (see stable_target); empty: none.
     null_label: what stands in `label` for none.
     """
     x_t, alpha_sigma = scheduler.add_noise(x_0, t, eps), scheduler.alpha_sigma(t, x_0)
@@ -46,32 +56,53 @@ def training_loss(
     ordinary = (output - of(x_0, eps, *alpha_sigma)).square().flatten(1).mean(1) * weight
     if not references:
         return Loss(ordinary, ordinary)
-    expected = stable_target(x_t, x_0, *alpha_sigma, label, references, null_label)
+    expected = stable_target(x_t, *alpha_sigma, label, references, null_label)
     stable = (output - of(expected.x_0, expected.eps, *alpha_sigma)).square().flatten(1).mean(1) * weight
     return Loss(ordinary.detach(), stable)
 
 
 @torch.no_grad()
 def stable_target(
-    x_t: Tensor, x_0: Tensor, alpha: Tensor, sigma: Tensor, label: Tensor | None, references: int, null_label: int = -1
+    x_t: Tensor,
+    alpha: Tensor,
+    sigma: Tensor,
+    label: Tensor | None,
+    references: Sequence[References],
+    null_label: int = -1,
 ) -> Prediction:
-    """E[eps | x_t] and E[x_0 | x_t] if data were the rows of x_0 only, `references` of them at a time (Xu, Tong and
-    Jaakkola 2023, arXiv 2302.00670, eq. 7).
+    """E[eps | x_t] and E[x_0 | x_t] if data were the references of each row only (Xu, Tong and Jaakkola 2023, arXiv
+    2302.00670, eq. 7). The row's own x_0 is one of them.
 
     Given which rows these are and x_t, but not which of them x_t came from, this is the expectation of what was drawn:
     on average over batches the target stays the same, with a fraction of its variance. Rows with a label refer to those
     of the same label, others to all.
     """
-    x, data, a, s = (v.flatten(1) for v in (x_t, x_0, alpha, sigma))
-    rows = [x, data, a / s.square(), (a / s).square() / 2, *([] if label is None else [label])]
-    means = []
-    for x, data, gain, precision, *label_of in zip(*(r.split(references) for r in rows)):
+    x, a, s = (v.flatten(1) for v in (x_t, alpha, sigma))
+    rows = [x, a / s.square(), (a / s).square() / 2, *([] if label is None else [label])]
+    means, counts = [], [each.rows for each in references]
+    for (_, x_0, theirs), x, gain, precision, *label_of in zip(references, *(r.split(counts) for r in rows)):
+        data = x_0.flatten(1)
         logits = torch.addmm(precision * -data.square().sum(1), gain * x, data.T)  # log N(x_t; a x_0, s^2) + const
         for own in label_of:
-            logits.masked_fill_((own[:, None] != own) & (own[:, None] != null_label), -torch.inf)
+            logits.masked_fill_((own[:, None] != theirs) & (own[:, None] != null_label), -torch.inf)
         means.append((data.T @ logits.softmax(1).T).T)  # the same as softmax @ data, which takes longer
     mean = torch.cat(means).view_as(x_t)
     return Prediction((x_t - alpha * mean) / sigma, mean)
+
+
+def reference_batches(x_0: Tensor, label: Tensor | None, size: int) -> list[References]:
+    """Of a whole batch, `size` rows at a time serve each other; 0: none do."""
+    if not size:
+        return []
+    labels = [None] * -(-len(x_0) // size) if label is None else label.split(size)
+    return [References(len(rows), rows, of) for rows, of in zip(x_0.split(size), labels)]
+
+
+def overlapping(references: Sequence[References], begin: int, end: int) -> list[References]:
+    """The references of the rows begin .. end - 1 of a batch, out of those of all its rows."""
+    ends = accumulate(each.rows for each in references)
+    counts = [min(end, last) - max(begin, last - each.rows) for each, last in zip(references, ends)]
+    return [each._replace(rows=count) for each, count in zip(references, counts) if count > 0]
 
 
 def references_for(rows: int, asked: int | None) -> int:

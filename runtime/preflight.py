@@ -1,21 +1,21 @@
 """A look at everything before a training begins: what will be learned, on what, and whether something is off."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dataset import IMAGE_DATASETS, DataSet
 from images.sets import ImageSet
-from loss.objective import Loss
 from metrics.evaluation import check_enough
 from model import check_takes
-from runtime import checkpoint, training_grids
+from runtime import checkpoint, processes, shards, training_grids
 from runtime import device as devices
 from runtime.optimizers import make_optimizers
 from runtime.randomness import generator
+from runtime.resume import Learner, checksum
 from runtime.trained import Trained, process_of
 
 FAR = 8.0  # standard deviations: a point beyond is an outlier that the others' scale suffers from
@@ -24,11 +24,14 @@ TOO_MUCH = 0.5  # of the loss's weight on one step
 
 
 def check_options(o: Mapping[str, Any]) -> bool:
-    """Whether the data are images; sets the threads. Raises ValueError for options that cannot go together."""
+    """Whether the data are images; sets the threads. Raises ValueError for options that cannot go together, or that are
+    not those of the other processes."""
     images = o["dataset"]["name"] in IMAGE_DATASETS
     checkpoint.check_name(o["ckpt_save_name"])
     check_takes(o["model"]["name"], images)
     process_of(o)
+    processes.check_same(o, processes.OTHER_OPTIONS)
+    shards.check(o["shards"], o["batch_size"])
     if o["viz_save"] or o["viz_live"]:
         training_grids.check(o["viz_t"], o["num_timesteps"], images)
     devices.use_threads(o["threads"], images)
@@ -44,8 +47,6 @@ def classes_to_learn(data: DataSet, o: Mapping[str, Any]) -> list[str]:
 
 # ---------------------------------------------------------------- the start-up check
 
-LossOf = Callable[[Tensor, Tensor, Tensor], Loss]  # of (x_0, t, eps)
-
 
 def check_evaluation(unseen: DataSet, eval_samples: int) -> None:
     """Raises ValueError where the evaluation after the training is bound to fail."""
@@ -56,16 +57,24 @@ def check_evaluation(unseen: DataSet, eval_samples: int) -> None:
 
 
 def look_at(
-    data: DataSet, unseen: DataSet, trained: Trained, net: nn.Module, loss: LossOf, weights: Tensor, *, total: int
+    data: DataSet,
+    unseen: DataSet,
+    trained: Trained,
+    learner: Learner,
+    loss: shards.LossOf,
+    weights: Tensor,
+    *,
+    total: int,
 ) -> None:
-    """Print a few lines about a training of `net` over `total` steps, and what looks wrong.
+    """Print a few lines about a training of `learner` over `total` steps, and what looks wrong.
 
     weights: what the loss counts at each step of the process (T,).
 
     Raises:
-        ValueError: the data, or the samples asked for, are too few for the evaluation that is to follow; or all points
-            are the same.
+        ValueError: the data are not those of the other processes; they, or the samples asked for, are too few for the
+            evaluation that is to follow; or all points are the same.
     """
+    processes.check_same({"data": checksum(data)}, processes.OTHER_DATA)
     if trained.config["eval_samples"]:
         check_evaluation(unseen, trained.config["eval_samples"])
     device, scheduler, batch_size = trained.device, trained.scheduler, trained.config["batch_size"]
@@ -73,16 +82,16 @@ def look_at(
     x = trained.normaliser.normalise(rows)
     if not x.any() and not isinstance(data, ImageSet):
         raise ValueError("all points to learn from are the same: there is no distribution to learn")
-    seconds = total * _seconds_per_step(net, trained.config["optimizer"], loss, x[:batch_size].to(device))
+    seconds = total * _seconds_per_step(learner, trained.config["optimizer"], loss, x[:batch_size].to(device))
     threads = torch.get_num_threads()
     print("start-up check")
     for line in _of_images(data, rows) if isinstance(data, ImageSet) else _of_points(data, rows):
         print(line)
     left = float(scheduler.alpha[-1])
     print(f"  schedule  {scheduler.num_timesteps} steps; x_T keeps {left:.2%} of the signal's amplitude")
-    print(
-        f"  machine   {device}, {threads} thread{'s' * (threads > 1)}; about {_duration(seconds)} for {total:,} steps"
-    )
+    p, each = processes.world(), f"{threads} thread{'s' * (threads > 1)}"
+    machine = f"{device}, {each}" if p == 1 else f"{p} processes on {device}, of {each}"
+    print(f"  machine   {machine}; about {_duration(seconds)} for {total:,} steps")
     found = [] if isinstance(data, ImageSet) else warnings_of_points(x)
     if len(data) < batch_size:
         found.append(f"batch_size={batch_size} is larger than the {len(data)} rows of data: every batch holds them all")
@@ -144,16 +153,16 @@ def warnings_of_points(x: Tensor) -> list[str]:
     return found
 
 
-def _seconds_per_step(net: nn.Module, optimizer: str, loss: LossOf, x_0: Tensor) -> float:
+def _seconds_per_step(learner: Learner, optimizer: str, loss: shards.LossOf, x_0: Tensor) -> float:
     """Measured with a learning rate of 0, so that the training itself is not touched."""
+    net = learner.net
     optimizers = make_optimizers(net, optimizer, lr=0.0, weight_decay=0.0)
     t, eps = torch.zeros(len(x_0), dtype=torch.long, device=x_0.device), torch.zeros_like(x_0)
-    begin = 0.0
+    parts, begin = shards.own_parts((x_0, t, eps, None), learner.shards, learner.references), 0.0
     for i in range(6):
         if i == 2:  # warmed up
             begin = time.perf_counter()
-        net.zero_grad()
-        loss(x_0, t, eps).stable.mean().backward()
+        shards.gradient(net, loss, parts, len(x_0), 0)
         for each in optimizers:
             each.step()
     net.zero_grad()

@@ -2,18 +2,19 @@
 
 import hashlib
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from dataset import DataSet, PointSet
-from loss.objective import Loss
 from runtime.moments import Moment
+from runtime.shards import Batch, LossOf, gradient, own_parts
 from runtime.trained import take_weights
 
 
@@ -22,6 +23,8 @@ class Learner:
     """What changes from step to step: a network, the average of its weights, its optimizers, losses not yet logged.
 
     ema_decay: of the average, see newest_share.
+    shards: parts of a batch whose gradients are computed one at a time. references: rows of a batch that serve each
+        other as reference batch (see loss.objective.stable_target); 0: none.
     early: an early copy of the average, for autoguidance, once `keep_early` has been called.
     """
 
@@ -29,22 +32,40 @@ class Learner:
     average: AveragedModel
     optimizers: list[torch.optim.Optimizer]
     ema_decay: float | None = None
+    shards: int = 1
+    references: int = 0
     losses: list[Tensor] = field(default_factory=list)
     early: dict[str, Tensor] | None = None
 
     @classmethod
-    def of(cls, net: nn.Module, optimizers: list[torch.optim.Optimizer], ema_decay: float | None) -> "Learner":
-        return cls(net, AveragedModel(net), optimizers, ema_decay)
+    def of(
+        cls,
+        net: nn.Module,
+        optimizers: list[torch.optim.Optimizer],
+        ema_decay: float | None,
+        shards: int = 1,
+        references: int = 0,
+    ) -> "Learner":
+        return cls(net, AveragedModel(net), optimizers, ema_decay, shards, references)
 
-    def learn(self, loss: Loss, lr: float) -> None:
-        """One optimizer step down the loss."""
-        self.net.zero_grad()
-        loss.stable.mean().backward()
+    def learn(self, loss_of: LossOf, batch: Batch, lr: float, signals: Sequence[int] = ()) -> int:
+        """One optimizer step down the mean loss of a batch. Of several processes each brings in its parts of it.
+
+        signals: those that this process has got. Returns the one that ends the training after this step, or 0.
+        """
+        parts, got = own_parts(batch, self.shards, self.references), signals[0] if signals else 0
+        means, stop = gradient(self.net, loss_of, parts, len(batch[0]), got)
         for optimizer in self.optimizers:
             optimizer.param_groups[0]["lr"] = lr
             optimizer.step()
         self.average_weights()
-        self.losses.append(torch.stack([part.detach().mean() for part in loss]))
+        self.losses.append(means)
+        return stop
+
+    def fingerprint(self) -> str:
+        """Of the weights and their average: equal where these are, to the bit."""
+        tensors = [*self.net.state_dict().values(), *self.average.state_dict().values()]
+        return digest_of(tensor.cpu().numpy() for tensor in tensors)
 
     @torch.no_grad()
     def average_weights(self) -> None:
@@ -109,10 +130,13 @@ def checksum(data: DataSet) -> str:
     """Of all that is learnt from: points or pixels, and labels. Of a LargeSet: some points, and how many there are."""
     rows = data.points if isinstance(data, PointSet) else data.pixels.numpy()
     of = f" of {len(data)}" * (len(data) > len(rows))
-    digest = hashlib.blake2b(f"{rows.dtype} {rows.shape}{of}".encode(), digest_size=16)
-    for part in (rows, data.labels):
-        if part is not None:
-            digest.update(np.asarray(part).tobytes())
+    return digest_of((part for part in (rows, data.labels) if part is not None), f"{rows.dtype} {rows.shape}{of}")
+
+
+def digest_of(arrays: Iterable[NDArray | Tensor], begin: str = "") -> str:
+    digest = hashlib.blake2b(begin.encode(), digest_size=16)
+    for array in arrays:
+        digest.update(np.asarray(array).tobytes())
     return digest.hexdigest()
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from runtime import checkpoint
+from runtime import checkpoint, processes
 
 try:
     import fcntl
@@ -21,12 +21,16 @@ UNFINISHED = re.compile(r"\..+\.(pt|pth|json|png|gif)\.\d+")  # see whole_file.u
 
 @contextmanager
 def taken(folder: Path, new: bool) -> Iterator[None]:
-    """A training's claim on its folder; the kernel ends it with the process, however that ends.
+    """A training's claim on its folder; the kernel ends it with the process, however that ends. Of several processes
+    the first holds it.
 
     Raises:
         ValueError: another training is at work there, or has been, although this one is new.
         OSError: no such folder; or the disk was full, in a sentence that says which checkpoint there is.
     """
+    if not processes.is_first():
+        yield
+        return
     descriptor = os.open(folder, os.O_RDONLY) if fcntl else None
     try:
         if fcntl and descriptor is not None:
@@ -46,6 +50,15 @@ def taken(folder: Path, new: bool) -> Iterator[None]:
     finally:
         if descriptor is not None:
             os.close(descriptor)
+
+
+def checkpoint_to_resume(resume: str | None, run_folder: Path) -> Path | None:
+    """The checkpoint, or its folder, that a training goes on from: as asked, or where torchrun has started it again the
+    one in its own folder. None: it begins. Raises FileNotFoundError where there is none to be "latest"."""
+    if resume:
+        return checkpoint.all_of_them()[0] if resume == "latest" else Path(resume)
+    again = processes.restarts() > 0 and checkpoint.in_folder(run_folder).exists()
+    return run_folder if again else None
 
 
 def _lock(descriptor: int, folder: Path) -> None:

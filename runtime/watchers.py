@@ -1,6 +1,6 @@
 """What watches a training: small objects that are called `after` every optimizer step and closed at its end."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from math import isfinite
 from pathlib import Path
@@ -14,7 +14,7 @@ from loss.log import ExcessLog, LossLog, secure
 from loss.objective import weight_of
 from metrics.bayes import bayes_floor, excess, make_probes
 from points.mixture import GaussianMixture
-from runtime import checkpoint
+from runtime import checkpoint, processes
 from runtime.moments import Moment, moments
 from runtime.resume import Learner, checksum
 from runtime.run_folder import standing
@@ -40,9 +40,31 @@ def watched(
 ) -> Iterator[list[Watcher]]:
     """All that watches a training, as trained.config asks for it, in the order in which it is called.
 
-    The checkpoint comes last: whatever it counts as done is in the other files by then, and rows of tables are on the
+    Of several processes the first has all of them, and the others one: all compare their weights before a save. The
+    checkpoint comes last: whatever it counts as done is in the other files by then, and rows of tables are on the
     disk. A recording ends with `stack`, everything else where the training ends.
     """
+    watchers: list[Watcher] = []
+    if processes.world() > 1:
+        watchers.append(SameWeights(folder, learner, trained.config["checkpoint_every"]))
+    if processes.is_first():
+        watchers = _of_first(folder, trained, learner, data, begin, total, stack, before_saves=watchers)
+    with ExitStack() as closing:
+        for watcher in watchers:
+            closing.callback(watcher.close)
+        yield watchers
+
+
+def _of_first(
+    folder: Path,
+    trained: Trained,
+    learner: Learner,
+    data: DataSet,
+    begin: Moment,
+    total: int,
+    stack: ExitStack,
+    before_saves: Sequence[Watcher],
+) -> list[Watcher]:
     o, start, finite = trained.config, begin.done, Finite(folder, trained, learner, data)
     watchers: list[Watcher] = [finite, LossLog(folder, start), ProgressBar(start, total)]
     if o["record"] or o["viewer"]:
@@ -54,11 +76,7 @@ def watched(
         watchers.append(Probes(folder, trained, data.mixture, start, total))
     if o["early_ema"]:
         watchers.append(EarlySnapshot(learner, max(1, round(o["early_ema"] * total))))
-    watchers.append(Checkpoints(folder / o["ckpt_save_name"], finite, begin, total))
-    with ExitStack() as closing:
-        for watcher in watchers:
-            closing.callback(watcher.close)
-        yield watchers
+    return [*watchers, *before_saves, Checkpoints(folder / o["ckpt_save_name"], finite, begin, total)]
 
 
 class ProgressBar:
@@ -133,6 +151,27 @@ class Finite:
         pass
 
 
+def saved_at(moment: Moment, every: int) -> bool:
+    return moment.last or moment.done % every == 0
+
+
+class SameWeights:
+    """Compares the weights of all processes before each save; all have taken the same steps."""
+
+    def __init__(self, folder: Path, learner: Learner, every: int) -> None:
+        self.folder, self.learner, self.every = folder, learner, every
+
+    def after(self, moment: Moment) -> None:
+        if saved_at(moment, self.every):
+            what = f"after step {moment.done} the weights of process {{number}} are no longer those of the first"
+            why = "the machines are of different kinds, or one of them miscounts"
+            values = {"weights": self.learner.fingerprint()}
+            processes.check_same(values, f"{what}: {why}; {standing(self.folder)}")
+
+    def close(self) -> None:
+        pass
+
+
 class Checkpoints:
     """Saves everything that a training needs to go on, every so many steps and at its end; but nothing diverged."""
 
@@ -148,7 +187,7 @@ class Checkpoints:
 
     def after(self, moment: Moment) -> None:
         self.loss = self.loss if moment.loss is None else moment.loss
-        if moment.last or moment.done % self.facts["config"]["checkpoint_every"] == 0:
+        if saved_at(moment, self.facts["config"]["checkpoint_every"]):
             now = moment._replace(loss=self.loss)._asdict()
             state = {"step": moment.done, "moment": now, **self.facts, **self.finite.learner.state()}
             if name := checkpoint.not_finite(state):

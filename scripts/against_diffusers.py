@@ -90,7 +90,7 @@ def fit(trained: Trained, learner: Learner, data: ImageSet, seconds: float, seed
             break
         # Our learning rate falls with the share of the time that is gone, here in thousandths.
         lr = o["lr"] if o is THEIRS else learning_rate(int(1000 * used / seconds), 1000, 20, o["lr"])
-        learner.learn(loss_of(*noised(*batch, trained, generator(seed, "noise", step))), lr)
+        learner.learn(loss_of, noised(*batch, trained, generator(seed, "noise", step)), lr)
     return step, used
 
 

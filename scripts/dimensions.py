@@ -8,6 +8,7 @@ the exact answer, and with it the Bayes floor of the error. About 4 minutes of o
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -74,14 +75,14 @@ def trained(x: Tensor, scheduler: NoiseScheduler, target: str, steps: int, seed:
     """A network trained on points x (N, D), as train.py trains: the same optimizer, stable target and averaging."""
     torch.manual_seed(seed)
     net = build_model("mlp", dims=x.shape[1:], num_timesteps=scheduler.num_timesteps, **NETWORK)
-    learner = Learner.of(net, make_optimizers(net, "muon", lr=4e-3, weight_decay=0.01), None)
+    learner = Learner.of(net, make_optimizers(net, "muon", lr=4e-3, weight_decay=0.01), None, references=BATCH)
     weights = loss_weights(scheduler, target, "v").float().clamp(max=SEEN**-2)
+    loss_of = partial(training_loss, net, scheduler, target=target, weights=weights)
     for step in progress_bar(range(steps), f"D = {x.shape[1]}, {target}", steps):
         g = generator(seed, "dimensions", step)
         rows = torch.randint(len(x), (BATCH,), generator=g)
         t, eps = draw_steps(scheduler.num_timesteps, BATCH, 1.0, g), torch.randn(BATCH, x.shape[1], generator=g)
-        loss = training_loss(net, scheduler, x[rows], t, eps, target=target, weights=weights, references=BATCH)
-        learner.learn(loss, learning_rate(step, steps, 30, 4e-3))
+        learner.learn(loss_of, (x[rows], t, eps, None), learning_rate(step, steps, 30, 4e-3))
     return denoiser(learner.average.module.eval(), scheduler, target)
 
 

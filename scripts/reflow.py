@@ -76,8 +76,8 @@ def rectified(
     loss_of = partial(training_loss, net.train(), flow.scheduler, target=flow.config["model"]["prediction"])
     for step, rows in zip(progress_bar(range(steps), "training", steps), batches_of(len(x_0), seed)):
         t = torch.randint(flow.scheduler.num_timesteps, rows.shape, generator=generator(seed, "reflow", step))
-        loss = loss_of(x_0[rows], t, x_T[rows], None if labels is None else labels[rows])
-        learner.learn(loss, learning_rate(step, steps, steps // 50, lr))
+        batch = x_0[rows], t, x_T[rows], None if labels is None else labels[rows]
+        learner.learn(loss_of, batch, learning_rate(step, steps, steps // 50, lr))
     learner.average.eval()
     return learner.average
 

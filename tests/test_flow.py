@@ -11,7 +11,7 @@ from torch import nn
 from conf.choices import LOSS_WEIGHTS
 from dataset import make_dataset
 from diffusion import TARGETS, check_target, denoiser, exact_denoiser
-from loss.objective import draw_steps, loss_weights, training_loss, weight_of
+from loss.objective import draw_steps, loss_weights, reference_batches, training_loss, weight_of
 from metrics.likelihood import kl_from_exact
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
@@ -235,6 +235,6 @@ def test_every_schedule_goes_with_every_target_weight_and_draw_of_steps(schedule
             for t in (torch.arange(100), draw_steps(100, 100, 1.6, generator(0, "t"))):
                 net.zero_grad()
                 weights = loss_weights(scheduler, target, weight)
-                options = {"target": target, "weights": weights, "references": 32}
+                options = {"target": target, "weights": weights, "references": reference_batches(x_0, None, 32)}
                 training_loss(net, scheduler, x_0, t, eps, **options).stable.mean().backward()
                 assert all(bool(p.grad.isfinite().all()) for p in net.parameters()), (target, weight)

@@ -14,6 +14,7 @@ PRODUCT = [
 GROUND = (
     "runtime.randomness",
     "runtime.device",
+    "runtime.processes",
     "runtime.progress",
     "runtime.checkpoint",
     "runtime.moments",

@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,14 @@ from conf.groups import MLP, Linear, Moons
 from conf.resumed import resumed_options
 from dataset import PointSet, make_dataset
 from loss.log import COLUMNS, opened, read_excess, read_losses
-from loss.objective import Loss
+from loss.objective import training_loss
 from model import build_model
 from runtime import checkpoint, interrupts
 from runtime.moments import Moment
 from runtime.optimizers import make_optimizers
 from runtime.resume import Learner, checksum, take_moments
 from runtime.run_folder import taken
+from schedule import LinearNoiseScheduler
 
 LINE = f"train.py {SMALL} {NO_EVALUATION} max_steps=1503"
 BEGUN = asdict(Train(dataset=Moons(), model=MLP()))
@@ -448,8 +450,10 @@ def test_a_part_that_is_missing_or_wrong_is_refused_as_such(part, tmp_path):
     net = build_model(dims=(2,), num_timesteps=8, num_labels=0, name="mlp", hidden=8, layers=2, frequencies=1)
     learner = Learner.of(net, make_optimizers(net, "muon", lr=0.1, weight_decay=0.0), None)
     data = make_dataset("moons", 64, 0, noise=0.05)
-    loss = net(torch.ones(4, 2), torch.zeros(4, dtype=torch.long)).square().mean(1)
-    learner.learn(Loss(loss, loss), 0.1)
+    t = torch.zeros(4, dtype=torch.long)
+    learner.learn(
+        partial(training_loss, net, LinearNoiseScheduler(8)), (torch.ones(4, 2), t, torch.ones(4, 2), None), 0.1
+    )
     state = {**learner.state(), "moment": Moment(3)._asdict(), "total": 5, "data": checksum(data)}
     assert learner.restore(state, data, 5, "run") == Moment(3)
     with pytest.raises(ValueError, match=f"the checkpoint of run cannot be resumed: it lacks '{part}'"):

@@ -1,10 +1,20 @@
 """What the network learns from: the noise expected over a reference batch; which steps are drawn; Muon."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
 from dataset import make_dataset
-from loss.objective import draw_steps, references_for, stable_target, step_weights, training_loss
+from loss.objective import (
+    draw_steps,
+    overlapping,
+    reference_batches,
+    references_for,
+    stable_target,
+    step_weights,
+    training_loss,
+)
 from model import build_model, hidden_matrices
 from runtime.optimizers import Muon, make_optimizers, orthogonal
 from schedule import LinearNoiseScheduler
@@ -26,7 +36,7 @@ def noisy(n, t, seed=0, d=2):
 @pytest.mark.parametrize("t", [0, 30, 300, 999])
 def test_it_is_bayes_rule_over_the_rows_written_out(t):
     x_0, _, alpha, sigma, x_t = noisy(12, t)
-    found = stable_target(x_t, x_0, alpha, sigma, None, 12)
+    found = stable_target(x_t, alpha, sigma, None, reference_batches(x_0, None, 12))
     for i in range(12):
         p = (-0.5 * ((x_t[i] - alpha[0] * x_0) / sigma[0]).square().sum(1)).softmax(0)
         torch.testing.assert_close(found.x_0[i], (p[:, None] * x_0).sum(0), rtol=1e-9, atol=1e-9)
@@ -36,7 +46,7 @@ def test_it_is_bayes_rule_over_the_rows_written_out(t):
 def test_rows_refer_to_their_group_and_their_label_only():
     x_0, _, alpha, sigma, x_t = noisy(11, 500)
     label = torch.tensor([0, 1, 0, 1, 2, 2, 0, 1, 1, 0, 2])  # 2: none
-    whole = stable_target(x_t, x_0, alpha, sigma, label, 4, null_label=2).x_0
+    whole = stable_target(x_t, alpha, sigma, label, reference_batches(x_0, label, 4), null_label=2).x_0
     for first in (0, 4, 8):  # groups of 4, 4 and 3 rows
         rows = slice(first, first + 4)
         for i, own in enumerate(label[rows].tolist()):
@@ -44,6 +54,18 @@ def test_rows_refer_to_their_group_and_their_label_only():
             among = x_0[rows][kept]
             p = (-0.5 * ((x_t[first + i] - alpha[0] * among) / sigma[0]).square().sum(1)).softmax(0)
             torch.testing.assert_close(whole[first + i], (p[:, None] * among).sum(0), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("cuts", [(0, 11), (0, 4, 8, 11), (0, 3, 6, 9, 11), (0, 1, 10, 11)])
+def test_a_part_of_a_batch_has_the_references_that_it_has_in_the_whole(cuts):
+    x_0, _, alpha, sigma, x_t = noisy(11, 500)
+    label = torch.tensor([0, 1, 0, 1, 2, 2, 0, 1, 1, 0, 2])
+    whole = reference_batches(x_0, label, 4)
+    parts = [
+        stable_target(x_t[a:b], alpha[a:b], sigma[a:b], label[a:b], overlapping(whole, a, b), null_label=2).eps
+        for a, b in pairwise(cuts)
+    ]
+    torch.testing.assert_close(torch.cat(parts), stable_target(x_t, alpha, sigma, label, whole, null_label=2).eps)
 
 
 @pytest.mark.parametrize("t", [60, 300])
@@ -57,7 +79,10 @@ def test_on_average_it_is_the_best_guess_with_less_variance(t):
         eps = torch.randn(x_0.shape, generator=g, dtype=torch.float64)
         x_t = alpha * x_0 + sigma * eps
         a, s = torch.full((64, 1), alpha).double(), torch.full((64, 1), sigma).double()
-        guess, best = stable_target(x_t, x_0, a, s, None, 64).eps, mixture.eps(x_t, alpha, sigma)
+        guess, best = (
+            stable_target(x_t, a, s, None, reference_batches(x_0, None, 64)).eps,
+            mixture.eps(x_t, alpha, sigma),
+        )
         off.append(((guess - best) * best).sum(1).mean())  # the two are uncorrelated where the guess is unbiased
         stable.append((guess - best).square().mean())
         drawn.append((eps - best).square().mean())
@@ -70,14 +95,14 @@ def test_on_average_it_is_the_best_guess_with_less_variance(t):
 def test_one_row_and_repeated_rows_give_back_the_noise(rows):
     _, eps, alpha, sigma, _ = noisy(rows, 200)
     x_0 = torch.ones(rows, 2, dtype=torch.float64)
-    found = stable_target(alpha * x_0 + sigma * eps, x_0, alpha, sigma, None, 512)
+    found = stable_target(alpha * x_0 + sigma * eps, alpha, sigma, None, reference_batches(x_0, None, 512))
     torch.testing.assert_close(found.eps, eps)
     torch.testing.assert_close(found.x_0, x_0)
 
 
 def test_in_float32_and_fifty_dimensions_it_stays_finite_and_right():
     x_0, eps, alpha, sigma, x_t = noisy(64, 0, d=50)  # so little noise that each row is its own best guess
-    found = stable_target(x_t.float(), x_0.float(), alpha.float(), sigma.float(), None, 64)
+    found = stable_target(x_t.float(), alpha.float(), sigma.float(), None, reference_batches(x_0.float(), None, 64))
     torch.testing.assert_close(found.eps.double(), eps, rtol=0, atol=1e-3)
 
 
@@ -85,7 +110,7 @@ def test_the_ordinary_loss_does_not_depend_on_references():
     x_0, eps, *_ = noisy(32, 0)
     t, net = torch.arange(32) * 30, lambda x_t, t, label: 0.3 * x_t
     plain = training_loss(net, SCHEDULER, x_0, t, eps, target="v")
-    both = training_loss(net, SCHEDULER, x_0, t, eps, target="v", references=16)
+    both = training_loss(net, SCHEDULER, x_0, t, eps, target="v", references=reference_batches(x_0, None, 16))
     torch.testing.assert_close(both.ordinary, plain.ordinary)
     assert plain.ordinary is plain.stable and float(both.stable.mean()) < float(both.ordinary.mean())
 
