@@ -19,6 +19,8 @@
 # distribution of digits is unknown, all we have is a table of them. So what is the best denoiser *now*?
 
 # %%
+from functools import partial
+
 import torch
 from classroom import attempt, compare, effort, show
 from matplotlib.figure import Figure
@@ -67,11 +69,11 @@ def learn(which: int) -> tuple[Trained, DataSet, DataSet]:
     normaliser, target = Normaliser.of(data), o["model"]["prediction"]
     net, scheduler = build(o, tuple(normaliser.mean.shape), len(data.classes))
     trained = Trained(net, scheduler, normaliser, o, data.classes)
+    loss_of = partial(training_loss, net, scheduler, target=target)
     learner = Learner.of(net, make_optimizers(net, "muon", lr=o["lr"], weight_decay=0.01), ema_decay=None)
     for step, batch in zip(range(o["steps"]), batches(make_loader(data, batch_size=o["batch_size"], seed=0))):
-        x_0, t, eps, label = noised(*batch, trained, generator(0, "noise", step))
-        loss = training_loss(net, scheduler, x_0, t, eps, label, target=target)
-        learner.learn(loss, learning_rate(step, o["steps"], 30, o["lr"]))
+        lr = learning_rate(step, o["steps"], 30, o["lr"])
+        learner.learn(loss_of, noised(*batch, trained, generator(0, "noise", step)), lr)
     trained.net = learner.average.module
     return trained.ready(torch.device("cpu")), data, unseen
 
