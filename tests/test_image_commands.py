@@ -233,7 +233,10 @@ MISTAKES = [
     ("inference.py checkpoint={unconditional} labels=[0]", "labels were asked of an unconditional model"),
     ("inference.py checkpoint={unconditional} labels=all", "labels were asked of an unconditional model"),
     ("inference.py checkpoint={unconditional} guidance=1", "guidance needs labels"),
-    ("inference.py checkpoint={unconditional} observe=mask:left observe_method=sir", "observe_method=sir is for points"),
+    (
+        "inference.py checkpoint={unconditional} observe=mask:left observe_method=sir",
+        "observe_method=sir is for points",
+    ),
     ("inference.py checkpoint={unconditional} observe=mask:left observe_image=999", "observe_image must lie in 0.."),
     ("inference.py checkpoint={unconditional} observe=y=0.2", "choose one of mask:left"),
     ("train.py viz_save=true", "record=true"),
