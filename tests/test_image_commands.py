@@ -9,6 +9,7 @@ from conftest import NO_EVALUATION, ROOT, SMALL, command, not_blank, python
 from PIL import Image
 from test_recordings import column
 
+from dataset import make_sets
 from runtime import checkpoint
 from runtime.trained import load
 from sampler import last
@@ -46,6 +47,17 @@ def sampled(digits):
 
 
 # ---------------------------------------------------------------- inference
+
+
+def test_inpainting_keeps_what_was_observed_and_invents_the_rest(tmp_path):
+    words = "model.channels=[8,8] num_timesteps=10 max_steps=2 task_name=a"
+    assert (done := command(f"train.py {DIGITS} {NO_EVALUATION} {words}", tmp_path)).returncode == 0, done.stderr
+    observed = "observe=mask:left observe_method=repaint observe_noise=0.02 observe_image=3 hydra.run.dir=b"
+    assert (done := command(f"inference.py checkpoint=a {observed}", tmp_path)).returncode == 0, done.stderr
+    samples, unseen = np.load(tmp_path / "b/samples.npy"), make_sets("digits", 400, 0)[1]
+    wrong = np.abs(samples - unseen[3:11][0].numpy()[:, None])
+    assert samples.shape == (8, 10, 1, 8, 8) and wrong[..., :4].max() < 6 * 0.02 and wrong[..., 4:].mean() > 0.2
+    assert not_blank(tmp_path / "b/inpainting.png")
 
 
 def test_inference_leaves_samples_labels_and_pictures(sampled):
@@ -221,6 +233,12 @@ MISTAKES = [
     ("inference.py checkpoint={unconditional} labels=[0]", "labels were asked of an unconditional model"),
     ("inference.py checkpoint={unconditional} labels=all", "labels were asked of an unconditional model"),
     ("inference.py checkpoint={unconditional} guidance=1", "guidance needs labels"),
+    (
+        "inference.py checkpoint={unconditional} observe=mask:left observe_method=sir",
+        "observe_method=sir is for points",
+    ),
+    ("inference.py checkpoint={unconditional} observe=mask:left observe_image=999", "observe_image must lie in 0.."),
+    ("inference.py checkpoint={unconditional} observe=y=0.2", "choose one of mask:left"),
     ("train.py viz_save=true", "record=true"),
     ("train.py viz_live=true", "record=true"),
     ("train.py dataset=digits model=unet_small viz_save=true viz_t=1000", "lie in 0..999; got 1000"),

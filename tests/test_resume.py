@@ -37,18 +37,28 @@ BEGUN = asdict(Train(dataset=Moons(), model=MLP()))
 LONG = f"train.py {SMALL} {NO_EVALUATION} max_steps=300000 task_name=long"
 
 
-def start(line, cwd):
-    """The command in the background, in a process group of its own."""
-    script, *words = line.split()
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    environment = {**QUIET, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, ROOT / script, *words], cwd=cwd, env=environment, **pipes)
+@pytest.fixture
+def start():
+    """What starts a command in the background; a test that fails leaves none running."""
+    running = []
+
+    def begin(line, cwd):
+        script, *words = line.split()
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        environment = {**QUIET, "PYTHONPATH": str(ROOT)}
+        running.append(subprocess.Popen([sys.executable, ROOT / script, *words], cwd=cwd, env=environment, **pipes))
+        return running[-1]
+
+    yield begin
+    for process in running:
+        process.kill()
+        process.communicate()
 
 
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
+def wait_for(condition, process):
+    """However long a busy machine takes, but not for a process that has ended."""
     while not condition():
-        assert time.monotonic() < end
+        assert process.poll() is None, process.communicate()
         time.sleep(0.02)
 
 
@@ -66,12 +76,12 @@ def whole(tmp_path_factory):
 
 
 @pytest.fixture
-def half(whole, tmp_path):
+def half(whole, start, tmp_path):
     """The folder of the same training, interrupted by Ctrl-C at some step or other."""
     process = start(f"{LINE} task_name=runs/half threads=1", tmp_path)
-    wait_for(lambda: lines(tmp_path / "runs/half/loss.csv") > 5)
+    wait_for(lambda: lines(tmp_path / "runs/half/loss.csv") > 5, process)
     process.send_signal(signal.SIGINT)
-    said, errors = process.communicate(timeout=60)
+    said, errors = process.communicate()
     assert process.returncode == 130, (said, errors)
     assert "go on with  python train.py resume=runs/half" in said
     assert 0 < checkpoint.load(tmp_path / "runs/half")["step"] < 1503
@@ -165,18 +175,18 @@ def test_the_checksum_of_the_data_sees_points_and_labels():
 # ---------------------------------------------------------------- one folder, one training
 
 
-def test_of_two_trainings_with_one_name_one_refuses(tmp_path):
+def test_of_two_trainings_with_one_name_one_refuses(start, tmp_path):
     processes = [start(f"{LINE} task_name=runs/both", tmp_path) for _ in range(2)]
-    said = [process.communicate(timeout=120) for process in processes]
+    said = [process.communicate() for process in processes]
     assert sorted(process.returncode for process in processes) == [0, 1], said
     loser = said[[process.returncode for process in processes].index(1)][1]
     assert "runs/both: that folder already holds a run" in loser
     assert read_losses(tmp_path / "runs/both")["step"].tolist()[-1] == 1503
 
 
-def test_a_running_training_cannot_be_resumed_and_a_killed_one_can(tmp_path):
+def test_a_running_training_cannot_be_resumed_and_a_killed_one_can(start, tmp_path):
     process = start(f"{LONG} checkpoint_every=20", tmp_path)
-    wait_for((tmp_path / "long/last.pt").exists)
+    wait_for((tmp_path / "long/last.pt").exists, process)
     done = command("train.py resume=long", tmp_path)
     assert done.returncode == 1 and "another training is at work in long" in done.stderr
     process.kill()
@@ -218,11 +228,11 @@ def test_only_unfinished_files_of_a_training_are_removed(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129)])
-def test_a_signal_ends_the_training_after_a_save(name, code, tmp_path):
+def test_a_signal_ends_the_training_after_a_save(name, code, start, tmp_path):
     process = start(f"{LONG} record=true", tmp_path)
-    wait_for(lambda: lines(tmp_path / "long/loss.csv") > 5)
+    wait_for(lambda: lines(tmp_path / "long/loss.csv") > 5, process)
     process.send_signal(getattr(signal, name))
-    said, errors = process.communicate(timeout=60)
+    said, errors = process.communicate()
     assert process.returncode == code, (said, errors)
     step = checkpoint.load(tmp_path / "long")["step"]
     assert read_losses(tmp_path / "long")["step"][-1] == step - step % 10
