@@ -12,7 +12,7 @@ from images.sets import ImageSet
 from loss.objective import Loss
 from metrics.evaluation import check_enough
 from model import check_takes
-from runtime import checkpoint, training_grids
+from runtime import checkpoint, loggers, training_grids
 from runtime import device as devices
 from runtime.optimizers import make_optimizers
 from runtime.randomness import generator
@@ -29,6 +29,7 @@ def check_options(o: Mapping[str, Any]) -> bool:
     checkpoint.check_name(o["ckpt_save_name"])
     check_takes(o["model"]["name"], images)
     process_of(o)
+    loggers.check(o["logger"])
     if o["viz_save"] or o["viz_live"]:
         training_grids.check(o["viz_t"], o["num_timesteps"], images)
     devices.use_threads(o["threads"], images)

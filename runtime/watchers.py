@@ -15,6 +15,7 @@ from loss.objective import weight_of
 from metrics.bayes import bayes_floor, excess, make_probes
 from points.mixture import GaussianMixture
 from runtime import checkpoint
+from runtime.loggers import Follower, board
 from runtime.moments import Moment, moments
 from runtime.resume import Learner, checksum
 from runtime.run_folder import standing
@@ -44,6 +45,7 @@ def watched(
     disk. A recording ends with `stack`, everything else where the training ends.
     """
     o, start, finite = trained.config, begin.done, Finite(folder, trained, learner, data)
+    shown_on = board(o["logger"], folder, o, start) if o["logger"] else None  # first: it may be refused
     watchers: list[Watcher] = [finite, LossLog(folder, start), ProgressBar(start, total)]
     if o["record"] or o["viewer"]:
         watchers.append(Snapshots(folder, trained, start, total, o["viewer"], stack))
@@ -54,6 +56,10 @@ def watched(
         watchers.append(Probes(folder, trained, data.mixture, start, total))
     if o["early_ema"]:
         watchers.append(EarlySnapshot(learner, max(1, round(o["early_ema"] * total))))
+    if shown_on:
+        follower = Follower(folder, shown_on, start)
+        stack.callback(follower.end)
+        watchers.append(follower)
     watchers.append(Checkpoints(folder / o["ckpt_save_name"], finite, begin, total))
     with ExitStack() as closing:
         for watcher in watchers:
