@@ -43,6 +43,12 @@ class Watching:
         "watch this recording live, in a window or a web page on this machine; implies record",
         choices=("auto", "window", "web", "file"),
     )
+    logger: str | None = free(
+        None,
+        "also log losses, figures and pictures there; each is a package to install (pip install tensorboard); default:"
+        " loss.csv and the run folder's other files alone",
+        choices=("tensorboard", "wandb", "trackio"),
+    )
     viz_save: bool = free(False, "save image grids of the denoising, and progress.gif, in viz/")
     viz_live: bool = free(False, "show these grids in a window while training; needs a display")
     viz_interval: int = free(500, "optimizer steps between grids", low=1)

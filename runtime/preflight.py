@@ -11,7 +11,7 @@ from dataset import IMAGE_DATASETS, DataSet
 from images.sets import ImageSet
 from metrics.evaluation import check_enough
 from model import check_takes
-from runtime import checkpoint, processes, shards, training_grids
+from runtime import checkpoint, loggers, processes, shards, training_grids
 from runtime import device as devices
 from runtime.optimizers import make_optimizers
 from runtime.randomness import generator
@@ -32,6 +32,7 @@ def check_options(o: Mapping[str, Any]) -> bool:
     process_of(o)
     processes.check_same(o, processes.OTHER_OPTIONS)
     shards.check(o["shards"], o["batch_size"])
+    loggers.check(o["logger"])
     if o["viz_save"] or o["viz_live"]:
         training_grids.check(o["viz_t"], o["num_timesteps"], images)
     devices.use_threads(o["threads"], images)

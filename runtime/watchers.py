@@ -15,6 +15,7 @@ from loss.objective import weight_of
 from metrics.bayes import bayes_floor, excess, make_probes
 from points.mixture import GaussianMixture
 from runtime import checkpoint, processes
+from runtime.loggers import Follower, board
 from runtime.moments import Moment, moments
 from runtime.resume import Learner, checksum
 from runtime.run_folder import standing
@@ -66,6 +67,7 @@ def _of_first(
     before_saves: Sequence[Watcher],
 ) -> list[Watcher]:
     o, start, finite = trained.config, begin.done, Finite(folder, trained, learner, data)
+    shown_on = board(o["logger"], folder, o, start) if o["logger"] else None  # first: it may be refused
     watchers: list[Watcher] = [finite, LossLog(folder, start), ProgressBar(start, total)]
     if o["record"] or o["viewer"]:
         watchers.append(Snapshots(folder, trained, start, total, o["viewer"], stack))
@@ -76,6 +78,10 @@ def _of_first(
         watchers.append(Probes(folder, trained, data.mixture, start, total))
     if o["early_ema"]:
         watchers.append(EarlySnapshot(learner, max(1, round(o["early_ema"] * total))))
+    if shown_on:
+        follower = Follower(folder, shown_on, start)
+        stack.callback(follower.end)
+        watchers.append(follower)
     return [*watchers, *before_saves, Checkpoints(folder / o["ckpt_save_name"], finite, begin, total)]
 
 
