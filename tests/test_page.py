@@ -192,6 +192,32 @@ def test_a_page_comes_alive_on_a_phone_and_neither_asks_for_anything_nor_obeys_i
     assert seen["labels"] == NASTY and seen["wide"] == 390
 
 
+@needs_chromium
+def test_points_walk_to_the_end_and_the_arrow_keys_move_one(tmp_path):
+    (tmp_path / "page.html").write_text(explorable(of_points(["0", "1"]), SAMPLING, {})[0])
+    browser = Browser(CHROMIUM, tmp_path / "profile")
+    try:
+        session = browser.open((tmp_path / "page.html").as_uri())
+        ready, end = "typeof points === 'object' && points.field && stage.walk.reach === 1", time.monotonic() + 120
+        while not valued(browser, session, ready) and time.monotonic() < end:  # until worker and fields have answered
+            time.sleep(0.3)
+        before = valued(browser, session, "element('network_canvas').focus(), [...points.drag]")
+        for _ in range(3):
+            browser.call("Input.dispatchKeyEvent", session, type="keyDown", key="ArrowLeft")
+        seen = json.loads(valued(browser, session, STATE))
+    finally:
+        browser.close()
+    assert seen["drag"] == pytest.approx([before[0] - 0.3, before[1]], abs=1e-5) == seen["starts"]
+    assert seen["finite"] and seen["shade"] > 0.9 and seen["options"] == ["all", "0", "1"]
+
+
+STATE = """JSON.stringify({
+  drag: [...points.drag], starts: [...points.paths.exact.states[0].x_t],
+  finite: stage.walk.states.at(-1).x_t.every(Number.isFinite) && points.field.network.every(Number.isFinite),
+  shade: Math.max(...points.shade), options: [...element("label").options].map((option) => option.text),
+})"""
+
+
 def valued(browser, session, expression):
     options = {"expression": expression, "awaitPromise": True, "returnByValue": True}
     return browser.call("Runtime.evaluate", session, **options)["result"].get("value")
