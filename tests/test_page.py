@@ -6,10 +6,11 @@ import shutil
 import subprocess
 import time
 from functools import partial
+from urllib.parse import unquote
 
 import pytest
 import torch
-from conftest import command
+from conftest import ROOT, command
 from test_viewer import Browser
 from torch.optim.swa_utils import AveragedModel
 
@@ -17,6 +18,7 @@ from dataset import Normaliser
 from runtime import checkpoint
 from runtime.trained import Trained, build
 from sampler import SAMPLERS, last, sample, timesteps_of
+from scripts import gallery
 from steering.guidance import classifier_free, exact_denoiser_of
 from viz.explorable.export import packed_weights, rounded
 from viz.explorable.page import LARGEST, exact_parts_of, explorable
@@ -51,6 +53,14 @@ def of_images(classes=("a", "b"), channels=1, conditioning="embedding"):
     model = {"name": "unet", "channels": [16, 24], "blocks": 1, "patch": 2, "heads": 2, "attention_size": 4}
     model |= {"conditioning": conditioning, "prediction": "v"}
     return untrained({"name": "images"}, model, (channels, 12, 12), classes, schedule="cosine")
+
+
+def saved(folder, trained):
+    folder.mkdir(parents=True)
+    state = {"ema": AveragedModel(trained.net).state_dict(), "classes": trained.classes, "config": trained.config}
+    checkpoint.save(folder / "last.pt", {**state, "normaliser": vars(trained.normaliser)})
+    (folder / "metrics.json").write_text(json.dumps({"figures": FIGURES}))
+    return folder
 
 
 def in_browser(html, script, folder):
@@ -182,6 +192,32 @@ def test_a_page_comes_alive_on_a_phone_and_neither_asks_for_anything_nor_obeys_i
     assert seen["labels"] == NASTY and seen["wide"] == 390
 
 
+@needs_chromium
+def test_points_walk_to_the_end_and_the_arrow_keys_move_one(tmp_path):
+    (tmp_path / "page.html").write_text(explorable(of_points(["0", "1"]), SAMPLING, {})[0])
+    browser = Browser(CHROMIUM, tmp_path / "profile")
+    try:
+        session = browser.open((tmp_path / "page.html").as_uri())
+        ready, end = "typeof points === 'object' && points.field && stage.walk.reach === 1", time.monotonic() + 120
+        while not valued(browser, session, ready) and time.monotonic() < end:  # until worker and fields have answered
+            time.sleep(0.3)
+        before = valued(browser, session, "element('network_canvas').focus(), [...points.drag]")
+        for _ in range(3):
+            browser.call("Input.dispatchKeyEvent", session, type="keyDown", key="ArrowLeft")
+        seen = json.loads(valued(browser, session, STATE))
+    finally:
+        browser.close()
+    assert seen["drag"] == pytest.approx([before[0] - 0.3, before[1]], abs=1e-5) == seen["starts"]
+    assert seen["finite"] and seen["shade"] > 0.9 and seen["options"] == ["all", "0", "1"]
+
+
+STATE = """JSON.stringify({
+  drag: [...points.drag], starts: [...points.paths.exact.states[0].x_t],
+  finite: stage.walk.states.at(-1).x_t.every(Number.isFinite) && points.field.network.every(Number.isFinite),
+  shade: Math.max(...points.shade), options: [...element("label").options].map((option) => option.text),
+})"""
+
+
 def valued(browser, session, expression):
     options = {"expression": expression, "awaitPromise": True, "returnByValue": True}
     return browser.call("Runtime.evaluate", session, **options)["result"].get("value")
@@ -217,11 +253,7 @@ def test_what_a_page_cannot_hold_is_refused_in_a_sentence():
 
 
 def test_the_command_makes_a_page_of_the_newest_run(tmp_path):
-    trained, folder = of_points(["left", "right"]), tmp_path / "outputs" / "train" / "a"
-    folder.mkdir(parents=True)
-    state = {"ema": AveragedModel(trained.net).state_dict(), "classes": trained.classes, "config": trained.config}
-    checkpoint.save(folder / "last.pt", {**state, "normaliser": vars(trained.normaliser)})
-    (folder / "metrics.json").write_text(json.dumps({"figures": FIGURES}))
+    folder = saved(tmp_path / "outputs" / "train" / "a", of_points(["left", "right"]))
     done = command("scripts/share.py", tmp_path)
     html = (folder / "page.html").read_text()
     assert done.returncode == 0 and "page.html" in done.stdout, done.stderr
@@ -235,3 +267,29 @@ def test_a_default_network_fits_into_300_kb():
     model = {"name": "mlp", "hidden": 96, "layers": 4, "frequencies": 3, "prediction": "v"}
     trained = untrained({"name": "moons", "noise": 0.05}, model, (2,), num_timesteps=1000)
     assert len(explorable(trained, SAMPLING, FIGURES)[0]) < 300_000
+
+
+# ---------------------------------------------------------------- the gallery
+
+
+def test_a_gallery_links_what_it_has_copied_and_nothing_else(tmp_path):
+    runs = [saved(tmp_path / name, make(NASTY)) for name, make in (("a b", of_points), ("c", of_images))]
+    (runs[0] / "samples.png").write_bytes(b"png")
+    gallery.make([str(run) for run in runs], tmp_path / "site")
+    html = (tmp_path / "site" / "index.html").read_text()
+    links = re.findall(r'(?:src|href)="([^"]*)"', html)
+    assert links == ["gallery/a%20b/samples.png", "gallery/a%20b/page.html", "gallery/c/page.html"]
+    assert all((tmp_path / "site" / unquote(link)).exists() for link in links) and html.count("<script") == 1
+
+
+def test_runs_of_one_name_are_refused(tmp_path):
+    runs = [saved(tmp_path / up / "a", of_points()) for up in ("x", "y")]
+    with pytest.raises(ValueError, match="two runs are called a"):
+        gallery.make([str(run) for run in runs], tmp_path / "site")
+    assert not (tmp_path / "site").exists()
+
+
+def test_the_gallery_of_docs_is_whole():
+    html = (ROOT / "docs" / "index.html").read_text()
+    links = re.findall(r'(?:src|href)="([^"]*)"', html)
+    assert links and all((ROOT / "docs" / unquote(link)).exists() for link in links)

@@ -12,15 +12,16 @@ POLICY = (
 )
 
 
-def page(title: str, body: str, *, style: str = "", script: str = "", data: Any = None) -> str:
+def page(title: str, body: str, *, style: str = "", script: str = "", data: Any = None, policy: str = POLICY) -> str:
     """An HTML document. `body`, `style` and `script` are ours and stand as they are: texts of other people's go
-    through `html.escape` first, or into `data`, which the script reads as `DATA`.
+    through `html.escape` first, or into `data`, which the script reads as `DATA`. policy: another than that of a page
+    which needs nothing beside it.
     """
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
 <style>

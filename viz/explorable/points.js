@@ -7,7 +7,7 @@ const FINEST = 112; // pixels of the density along each side, fewer where it has
 const points = {
   seed: 1,
   labels: null,
-  drag: Float32Array.from([-1.5, 1.1]),
+  drag: Float32Array.from([1.7, 1.9]),
   paths: {}, // of the dragged point, by the network and by the exact denoiser
   field: null,
   asked: null, // the field that was asked for last, and whether it is still on its way

@@ -117,13 +117,14 @@ function show_clock() {
   element("moment").setAttribute("aria-valuetext", noise);
 }
 
-/** Ask the worker for a walk from x_T, and watch it from the beginning. */
+/** Ask the worker for a walk from x_T, and watch it from the beginning; page.html#0.7 stands at that moment. */
 function start_walk(request) {
   stage.walk = new Walk();
   stage.id++;
   stage.worker.postMessage({ what: "walk", id: stage.id, ...settings(), ...request });
-  stage.position = 0;
-  play(!matchMedia("(prefers-reduced-motion: reduce)").matches);
+  const asked = stage.id === 1 ? parseFloat(location.hash.slice(1)) : NaN;
+  stage.position = Math.min(Math.max(asked, 0), 1) || 0;
+  play(Number.isNaN(asked) && !matchMedia("(prefers-reduced-motion: reduce)").matches);
 }
 
 // ---------------------------------------------------------------- the controls

@@ -55,8 +55,7 @@ function unet(W, { dims, channels, blocks, patch, heads, num_labels }) {
 /** Two convolutions, with the condition added between them. */
 function residual_block(W, name, x, cond) {
   const h = conv(W, `${name}.conv_1`, silu_of(group_norm(W, `${name}.norm_1`, x)));
-  const shift = linear(W, `${name}.condition`, cond), pixels = h.H * h.W;
-  h.data.forEach((value, i) => (h.data[i] = value + shift[Math.floor(i / pixels)]));
+  add_to_channels(h.data, linear(W, `${name}.condition`, cond));
   const change = conv(W, `${name}.conv_2`, silu_of(group_norm(W, `${name}.norm_2`, h)));
   const kept = W[`${name}.skip.weight`] ? conv(W, `${name}.skip`, x) : x;
   return { ...change, data: sum_of([1, kept.data], [1, change.data]) };
@@ -90,8 +89,14 @@ function attention(W, name, x, context, heads) {
         merged[i * N + n] = value / sum;
       }
     }
-  const out = matrix(W[`${name}.output.weight`], { ...x, data: merged }), bias = W[`${name}.output.bias`].data;
-  return out.map((value, i) => value + bias[Math.floor(i / N)]);
+  return add_to_channels(matrix(W[`${name}.output.weight`], { ...x, data: merged }), W[`${name}.output.bias`].data);
+}
+
+/** data (C, ...) += shift (C,). */
+function add_to_channels(data, shift) {
+  const pixels = data.length / shift.length;
+  for (let c = 0, i = 0; c < shift.length; c++) for (const end = i + pixels; i < end; i++) data[i] += shift[c];
+  return data;
 }
 
 /** weight (out, C) times the map's tokens: (out, H W). */
@@ -107,15 +112,15 @@ function conv(W, name, x, stride = 1) {
   const H = x.H / stride, width = x.W / stride, N = H * width, seen = new Float32Array(Math.ceil(N / 4) * K * 4);
   for (let k = 0; k < K; k++) {
     const c = Math.floor(k / (side * side)), dy = (Math.floor(k / side) % side) - pad, dx = (k % side) - pad;
-    for (let n = 0; n < N; n++) {
-      const top = Math.floor(n / width) * stride + dy, left = (n % width) * stride + dx;
-      if (top < 0 || left < 0 || top >= x.H || left >= x.W) continue;
-      seen[(n >> 2) * K * 4 + k * 4 + (n & 3)] = x.data[(c * x.H + top) * x.W + left];
+    const place = (n) => (n >> 2) * K * 4 + k * 4 + (n & 3); // as addmm wants it
+    for (let y = 0, n = 0; y < H; y++) {
+      const top = y * stride + dy, row = (c * x.H + top) * x.W, outside = top < 0 || top >= x.H;
+      for (let left = dx; n < (y + 1) * width; left += stride, n++)
+        if (!outside && left >= 0 && left < x.W) seen[place(n)] = x.data[row + left];
     }
-    for (let n = N; n & 3; n++) seen[(n >> 2) * K * 4 + k * 4 + (n & 3)] = seen[((N - 1) >> 2) * K * 4 + k * 4 + ((N - 1) & 3)];
+    for (let n = N; n & 3; n++) seen[place(n)] = seen[place(N - 1)];
   }
-  const out = new Float32Array(outputs * N), bias = W[`${name}.bias`].data;
-  bias.forEach((b, o) => out.fill(b, o * N, (o + 1) * N));
+  const out = add_to_channels(new Float32Array(outputs * N), W[`${name}.bias`].data);
   addmm(out, data, outputs, K, seen, N);
   return { C: outputs, H, W: width, data: out };
 }
@@ -125,8 +130,9 @@ function conv_transpose(W, name, x) {
   const { shape: [C, outputs], data } = W[`${name}.weight`], bias = W[`${name}.bias`].data, rows = outputs * 4;
   const turned = Float32Array.from({ length: rows * C }, (_, i) => data[(i % C) * rows + Math.floor(i / C)]);
   const four = { C: rows, H: x.H, W: x.W, data: matrix({ shape: [rows, C], data: turned }, x) };
-  const out = pixel_shuffle(four, 2), pixels = out.H * out.W;
-  return { ...out, data: out.data.map((value, i) => value + bias[Math.floor(i / pixels)]) };
+  const out = pixel_shuffle(four, 2);
+  add_to_channels(out.data, bias);
+  return out;
 }
 
 /** GroupNorm (Wu and He 2018) with the most groups, up to 8, that divide the channels into two or more each. */

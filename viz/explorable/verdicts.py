@@ -11,15 +11,14 @@ def verdict_table(figures: Mapping[str, Any]) -> str:
     Raises:
         ValueError: these are not the figures of metrics.json.
     """
-    title = "<h2>How good is it?</h2>\n"
     if not figures:
-        return title + "<p>This model has not been evaluated yet.</p>"
+        return "<p>This model has not been evaluated yet.</p>"
     try:
         rows = "\n".join(_row(name, figure) for name, figure in figures.items())
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError("metrics.json does not hold the figures of an evaluation") from error
     head = "".join(f'<th scope="col">{word}</th>' for word in ("metric", "value", "floor [90 % band]", "verdict"))
-    return f"""{title}<p>Each metric compares generated with real data. Its <i>floor</i> is what as many <i>real</i>
+    return f"""<p>Each metric compares generated with real data. Its <i>floor</i> is what as many <i>real</i>
 data give: nothing can be expected to be better than that.</p>
 <div class="scroll"><table>
 <tr>{head}</tr>

@@ -1,0 +1,79 @@
+"""A page for several runs: `python scripts/gallery.py RUN ...` makes docs/index.html, ready for any web site.
+
+Of each run it shows its samples, its films (flow.mp4, reverse.gif and the like), the verdicts of its evaluation, and a
+page to play with, as scripts/share.py makes it. All of it is copied into docs/gallery, one folder for each run.
+"""
+
+import argparse
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
+# isort: split
+from runtime import checkpoint
+from runtime.trained import Trained, of_state
+from runtime.whole_file import whole_file
+from scripts.share import figures_of, sampling_of
+from viz.explorable.page import explorable, name_of
+from viz.gallery import Entry, gallery
+
+PICTURES = ("flow.mp4", "flow.gif", "flow.png", "samples.png", "reverse.mp4", "reverse.gif")  # of a run, in this order
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="run folders or checkpoints (default: the newest run)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", default="docs", help="default: %(default)s")
+    o = parser.parse_args()
+    make(o.runs or [None], o.out)
+    print(f"gallery: {o.out / 'index.html'}")
+
+
+def make(runs: Sequence[str | None], out: Path) -> None:
+    """index.html and all that it links, in the folder `out`. Raises ValueError for two runs of one name."""
+    found = [checkpoint.asked_or_newest(run) for run in runs]
+    names = [checkpoint.folder_of(path).resolve().name for path, _ in found]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"two runs are called {min(twice)}, and each needs a folder of its own: rename one of them")
+    entries = [entry_of(path, state, out, Path("gallery", name)) for (path, state), name in zip(found, names)]
+    with whole_file(out / "index.html") as file:
+        file.write(gallery(entries).encode())
+
+
+def entry_of(path: Path, state: Mapping[str, Any], out: Path, folder: Path) -> Entry:
+    """The run of a checkpoint, its pictures copied and its page made in out / folder."""
+    source, trained = checkpoint.folder_of(path), of_state(state, path, torch.device("cpu"))
+    figures = figures_of(source)
+    html, _ = explorable(trained, sampling_of(trained), figures)
+    (out / folder).mkdir(parents=True, exist_ok=True)
+    with whole_file(out / folder / "page.html") as file:
+        file.write(html.encode())
+    found = [name for name in PICTURES if (source / name).exists()]
+    for name in found:
+        shutil.copyfile(source / name, out / folder / name)
+    return Entry(title_of(trained), about(trained), [folder / name for name in found], folder / "page.html", figures)
+
+
+def title_of(trained: Trained) -> str:
+    title = name_of(trained).capitalize()
+    return f"{title}, by label" if trained.classes and not trained.of_images else title
+
+
+def about(trained: Trained) -> str:
+    """What made the samples, in a sentence."""
+    weights = sum(weight.numel() for weight in trained.net.parameters())
+    chosen = [f"{group}={trained.config[group]['name']}" for group in ("dataset", "model")]
+    chosen += [f"schedule={trained.config['schedule']}", *["conditional=true"] * bool(trained.classes)]
+    return f"A network of {weights:,} weights, trained with {' '.join(chosen)}."
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
