@@ -1,6 +1,6 @@
 """Say how good a model is: `python evaluate.py`, `python evaluate.py --samples points.npy --dataset moons`."""
 
-from conf.entry import command  # answers --help before what follows takes its seconds
+from conf.entry import command, sweep_folder  # answers --help before what follows takes its seconds
 
 # isort: split
 from dataclasses import asdict
@@ -17,6 +17,7 @@ from runtime import device as devices
 from runtime.trained import of_state
 from viz import style
 from viz.evaluation import save_pictures
+from viz.sweeps import save_sheet
 
 DEFAULTS = SAMPLING_DEFAULTS["evaluate"]
 
@@ -30,6 +31,7 @@ def main(o: Evaluate, run_folder: Path) -> float:
     style.use(o.style)
     result = of_file(o, o.samples, run_folder) if o.samples else of_checkpoint(o, run_folder)
     print(f"  pictures and metrics.json in {run_folder}")
+    save_sheet(sweep_folder(), "samples.png")
     return next(iter(result["figures"].values()))["value"]
 
 

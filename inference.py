@@ -1,6 +1,6 @@
 """Replay the learned reverse process: `python inference.py`, `python inference.py --checkpoint runs/first`."""
 
-from conf.entry import command  # answers --help before what follows takes its seconds
+from conf.entry import command, sweep_folder  # answers --help before what follows takes its seconds
 
 # isort: split
 from dataclasses import fields
@@ -25,10 +25,18 @@ from schedule import CLEAN, step_of
 from viz import films, flow, image_grids, stills, style
 from viz import steering as steering_pictures
 from viz.films.files import has_ffmpeg
+from viz.sweeps import save_sheet
 
 
 @command("inference")
 def main(o: Inference, run_folder: Path) -> None:
+    """What is asked for, in `run_folder`; of a sweep also the pictures of all its runs on one."""
+    style.use(o.style)
+    run(o, run_folder)
+    save_sheet(sweep_folder(), "flow.png" if o.flow else "samples.png")
+
+
+def run(o: Inference, run_folder: Path) -> None:
     """Sample from a checkpoint; save samples.npy, samples.png, a film and the recording in `run_folder`."""
     check_steering(o)
     check_flow(o)
@@ -36,7 +44,6 @@ def main(o: Inference, run_folder: Path) -> None:
     trained = of_state(state, path, devices.choose(o.device), o.precision)
     devices.use_threads(o.threads, trained.of_images)
     print(f"checkpoint: {path}")
-    style.use(o.style)
     if o.observe or o.guidance_sheet:
         steered(o, trained, run_folder)
         return

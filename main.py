@@ -1,8 +1,9 @@
 """Show the forward process: `python main.py`, `python main.py --num-samples 1000 --save-plots --no-rerun`."""
 
-from conf.entry import command  # answers --help before what follows takes its seconds
+from conf.entry import command, sweep_folder  # answers --help before what follows takes its seconds
 
 # isort: split
+import itertools
 import runpy
 import sys
 from dataclasses import asdict
@@ -22,12 +23,20 @@ from metrics.forward import measured_statistics, theoretical_statistics
 from metrics.scene import checked_rows, clock, evenly_on
 from schedule import SCHEDULES, NoiseScheduler, evenly, make_scheduler, t_of
 from viz import films, image_grids, stills, style
+from viz.sweeps import save_sheet
 
 IMAGES, STRIPS = 64, 5  # images shown at most, and those of them in forward.png
+NAMES = ("forward", "schedule", "statistics", "schedules", "trajectory")  # of what is saved, in several formats
 
 
 @command("main")
 def main(o: Main, run_folder: Path) -> None:
+    """What `show` makes of one run; of a sweep also forward.png of all its runs on one picture."""
+    show(o, run_folder)
+    save_sheet(sweep_folder(), "forward.png")
+
+
+def show(o: Main, run_folder: Path) -> None:
     """Points or images turn into noise, step by step: as a recording and as stills in `run_folder`.
 
     The stills of points come with save_plots; a strip of images always. Those of images go into a folder of their own.
@@ -46,6 +55,7 @@ def main(o: Main, run_folder: Path) -> None:
     if warning := scheduler.signal_warning():
         print(f"warning: {warning}")
 
+    set_aside(folder)
     clean = data[:][0].numpy()
     if o.save_plots or of_images:
         print(stills.save(strip(scheduler, clean, o.seed), folder / "forward.png", o.figures))
@@ -66,6 +76,16 @@ def main(o: Main, run_folder: Path) -> None:
 
         with recording("moonwalk forward", folder / "forward.rrd", o.viewer, port=o.port) as rec:
             log_scene(scene, tracked, rec=rec)
+
+
+def set_aside(folder: Path) -> None:
+    """Move what an earlier run left here into a folder of its own, earlier-1 and so on."""
+    if former := [path for path in folder.glob("*.*") if path.stem in NAMES and path.is_file()]:
+        kept = next(path for i in itertools.count(1) if not (path := folder / f"earlier-{i}").exists())
+        kept.mkdir()
+        for path in former:
+            path.rename(kept / path.name)
+        print(f"what was in {folder} is now in {kept}")
 
 
 def strip(scheduler: NoiseScheduler, clean: NDArray, seed: int) -> stills.Figure:

@@ -115,10 +115,10 @@ class ExcessLog:
         self.file.close()
 
 
-def runs_of_sweep(folder: Path) -> dict[str, Path]:
-    """The finished runs of a sweep by the options in which they differ, such as "lr=1e-3"."""
+def runs_of_sweep(folder: Path, last_file: str = "metrics.json") -> dict[str, Path]:
+    """The finished runs of a sweep, which hold that file, by the options in which they differ, such as "lr=1e-3"."""
     found = {}
-    for path in sorted(folder.glob("*/metrics.json")):
+    for path in sorted(folder.glob(f"*/{last_file}")):
         overrides = path.parent / ".hydra" / "overrides.yaml"
         lines = overrides.read_text(encoding="utf-8").splitlines() if overrides.exists() else []
         found[path.parent] = [line.removeprefix("- ").strip("'") for line in lines]

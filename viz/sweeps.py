@@ -1,0 +1,33 @@
+"""The pictures of all runs of a sweep on one."""
+
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from loss.log import runs_of_sweep
+from runtime.whole_file import whole_file
+from viz.style import ink, paper
+
+LINE, WIDEST = 36, 1200  # pixels: the height of a name, and the width of a picture at most
+
+
+def save_sheet(folder: Path | None, name: str) -> None:
+    """sweep.png: the pictures of that name of all runs that are done, below each other, each under its run's options.
+
+    Nothing where there is no sweep, or where its runs have no such picture.
+    """
+    if not folder or not (runs := runs_of_sweep(folder, name)):
+        return
+    pictures = [Image.open(run / name).convert("RGB") for run in runs.values()]
+    for picture in pictures:
+        picture.thumbnail((WIDEST, WIDEST))
+    size = max(picture.width for picture in pictures), sum(picture.height + LINE for picture in pictures)
+    sheet, below = Image.new("RGB", size, paper()), 0
+    draw = ImageDraw.Draw(sheet)
+    for options, picture in zip(runs, pictures):
+        draw.text((LINE // 2, below + LINE // 2), options, ink(), ImageFont.load_default(LINE // 2), anchor="lm")
+        sheet.paste(picture, (0, below + LINE))
+        below += picture.height + LINE
+    with whole_file(folder / "sweep.png") as file:
+        sheet.save(file, "PNG", optimize=True)
+    print(f"sweep: {folder / 'sweep.png'}")
