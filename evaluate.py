@@ -4,6 +4,7 @@ from conf.entry import command  # answers --help before what follows takes its s
 
 # isort: split
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from conf.choices import SAMPLING_DEFAULTS
@@ -17,11 +18,12 @@ from runtime import device as devices
 from runtime.trained import of_state
 from viz import style
 from viz.evaluation import save_pictures
+from viz.sweeps import save_sheet
 
 DEFAULTS = SAMPLING_DEFAULTS["evaluate"]
 
 
-@command("evaluate")
+@command("evaluate", after_sweep=partial(save_sheet, names=["samples.png"]))
 def main(o: Evaluate, run_folder: Path) -> float:
     """Evaluate a checkpoint or a file of samples; save table, metrics.json and pictures in `run_folder`.
 

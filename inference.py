@@ -4,6 +4,7 @@ from conf.entry import command  # answers --help before what follows takes its s
 
 # isort: split
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +26,10 @@ from schedule import CLEAN, step_of
 from viz import films, flow, image_grids, stills, style
 from viz import steering as steering_pictures
 from viz.films.files import has_ffmpeg
+from viz.sweeps import save_sheet
 
 
-@command("inference")
+@command("inference", after_sweep=partial(save_sheet, names=["flow.png", "samples.png"]))
 def main(o: Inference, run_folder: Path) -> None:
     """Sample from a checkpoint; save samples.npy, samples.png, a film and the recording in `run_folder`."""
     check_steering(o)

@@ -6,6 +6,7 @@ from conf.entry import command  # answers --help before what follows takes its s
 import runpy
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ from metrics.forward import measured_statistics, theoretical_statistics
 from metrics.scene import checked_rows, clock, evenly_on
 from schedule import SCHEDULES, NoiseScheduler, evenly, make_scheduler, t_of
 from viz import films, image_grids, stills, style
+from viz.sweeps import save_sheet
 
 IMAGES, STRIPS = 64, 5  # images shown at most, and those of them in forward.png
 
 
-@command("main")
+@command("main", after_sweep=partial(save_sheet, names=["forward.png"]))
 def main(o: Main, run_folder: Path) -> None:
     """Points or images turn into noise, step by step: as a recording and as stills in `run_folder`.
 

@@ -1,6 +1,7 @@
 """The options of conf/config.py in Hydra's ConfigStore."""
 
 from dataclasses import fields
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
@@ -21,7 +22,7 @@ def register(running: str) -> None:
         store.store(name=f"{name}_schema", node=command)
         stamp = "${now:%Y-%m-%d_%H-%M-%S-%f}"  # with microseconds: two runs may start in one second
         task_name = "${oc.select:task_name,null}"
-        hydra = {
+        hydra: dict[str, Any] = {
             "run": {"dir": f"${{run_folder:{name},{task_name},{stamp}}}"},
             "sweep": {"dir": f"${{sweep_folder:{name},{task_name},{stamp}}}", "subdir": "${hydra.job.num}"},
             "job": {"name": name},
@@ -29,5 +30,6 @@ def register(running: str) -> None:
         }
         if name == "main":  # a demonstration: its pictures are easy to find and replace each other
             hydra |= {"run": {"dir": "outputs"}, "output_subdir": None}
+            hydra["sweep"] |= {"subdir": "${hydra.job.override_dirname}"}  # as no file says which options a run had
         defaults = [f"{name}_schema", *groups, "_self_", {"override hydra/job_logging": "disabled"}]
         store.store(name=name, node={"defaults": defaults, "hydra": hydra})

@@ -196,3 +196,20 @@ def test_flow_lines_are_saved_wide_and_square(workplace):
         with Image.open(workplace / "flow" / name) as picture:
             assert picture.size == size
         assert not_blank(workplace / "flow" / name)
+
+
+def test_a_sweep_of_any_command_leaves_a_picture_of_all_its_runs(workplace, run):
+    sampling = f"inference.py -m seed=1,2 num_samples=50 sampling_steps=5 checkpoint={run} rerun=false"
+    forward = "main.py -m schedule=linear,cosine num_samples=50 save_plots=true rerun=false"
+    for line, name, differ in (
+        (sampling, "samples.png", ["seed=1", "seed=2"]),
+        (forward, "forward.png", ["schedule=linear", "schedule=cosine"]),
+    ):
+        folder = workplace / "sweeps" / name
+        done = command(f"{line} hydra.sweep.dir={folder}", workplace)
+        assert done.returncode == 0, done.stderr
+        runs = runs_of_sweep(folder, name)
+        assert sorted(key for want in differ for key in runs if want in key) == sorted(runs) and len(runs) == 2
+        with Image.open(folder / "sweep.png") as sheet, Image.open(next(iter(runs.values())) / name) as one:
+            assert sheet.width == min(1200, one.width)
+            assert sheet.height == 2 * (36 + round(one.height * min(1, 1200 / one.width)))
