@@ -45,6 +45,19 @@ def test_ddpm_with_the_exact_denoiser_ends_in_the_gaussian():
         assert stats.kstest(x[:, i], stats.norm(MEAN, variance**0.5).cdf).pvalue > 1e-4
 
 
+@pytest.mark.parametrize(("variance", "right"), [("optimal", True), ("fixed_small", False)])
+def test_long_strides_keep_the_spread_of_a_gaussian_with_the_optimal_variance_only(variance, right):
+    scheduler, g = LinearNoiseScheduler(1000), generator(0, "test")
+    x_T = torch.randn(20_000, 1, generator=g, dtype=torch.float64)
+    chain = ddpm(
+        gaussian_denoiser(scheduler), scheduler, x_T, timesteps=[999, 500, 150], generator=g, variance=variance
+    )
+    x_t = [state for state in chain if state.t == 150][0].x_t[:, 0]
+    alpha, sigma = scheduler.alpha_sigma_at(150)
+    expected = stats.norm(alpha * MEAN, (alpha**2 * VARIANCE + sigma**2) ** 0.5)
+    assert (stats.kstest(x_t, expected.cdf).pvalue > 1e-4) == right
+
+
 @pytest.mark.parametrize("count", [2, 7, 25])
 def test_ddpm_over_some_steps_makes_the_chain_in_closed_form(count):
     # Each stride maps a Gaussian to a Gaussian: the exact regression of x_s on x_t, plus the variance of x_s given x_t
