@@ -48,13 +48,11 @@ def test_ddpm_with_the_exact_denoiser_ends_in_the_gaussian():
 @pytest.mark.parametrize(("variance", "right"), [("optimal", True), ("fixed_small", False)])
 def test_long_strides_keep_the_spread_of_a_gaussian_with_the_optimal_variance_only(variance, right):
     scheduler, g = LinearNoiseScheduler(1000), generator(0, "test")
-    x_T = torch.randn(20_000, 1, generator=g, dtype=torch.float64)
-    chain = ddpm(
-        gaussian_denoiser(scheduler), scheduler, x_T, timesteps=[999, 500, 150], generator=g, variance=variance
-    )
-    x_t = [state for state in chain if state.t == 150][0].x_t[:, 0]
-    alpha, sigma = scheduler.alpha_sigma_at(150)
-    expected = stats.norm(alpha * MEAN, (alpha**2 * VARIANCE + sigma**2) ** 0.5)
+    one = GaussianMixture(torch.tensor([[MEAN]]), VARIANCE)
+    begin, expected = (one.noised(*scheduler.alpha_sigma_at(t)) for t in (400, 100))
+    x_T, options = begin.sample(20_000, g), {"timesteps": [400, 250, 100], "generator": g, "variance": variance}
+    x_t = next(s.x_t for s in ddpm(gaussian_denoiser(scheduler), scheduler, x_T, **options) if s.t == 100)[:, 0]
+    expected = stats.norm(float(expected.centres), float(expected.variance) ** 0.5)
     assert (stats.kstest(x_t, expected.cdf).pvalue > 1e-4) == right
 
 
