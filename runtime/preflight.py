@@ -20,6 +20,7 @@ from runtime.trained import Trained, process_of
 
 FAR = 8.0  # standard deviations: a point beyond is an outlier that the others' scale suffers from
 IMAGES_LOOKED_AT = 2000  # of points, all: one outlier matters there
+FEW_ROWS = 20  # of a label
 TOO_MUCH = 0.5  # of the loss's weight on one step
 
 
@@ -93,9 +94,11 @@ def look_at(
     p, each = processes.world(), f"{threads} thread{'s' * (threads > 1)}"
     machine = f"{device}, {each}" if p == 1 else f"{p} processes on {device}, of {each}"
     print(f"  machine   {machine}; about {_duration(seconds)} for {total:,} steps")
-    found = [] if isinstance(data, ImageSet) else warnings_of_points(x)
+    found: list[str | None] = [] if isinstance(data, ImageSet) else [*warnings_of_points(x)]
     if len(data) < batch_size:
         found.append(f"batch_size={batch_size} is larger than the {len(data)} rows of data: every batch holds them all")
+    if trained.classes:
+        found.append(label_warning(torch.as_tensor(data.labels), trained.classes))
     for warning in (scheduler.signal_warning(), weight_warning(weights), *found):
         if warning:
             print(f"  warning: {warning}")
@@ -114,6 +117,15 @@ def weight_warning(weights: Tensor) -> str | None:
     if len(weights) < 4 or share < TOO_MUCH:
         return None
     return f"{share:.1%} of the loss's weight lies on t = {int(t)}: take loss_weight=target or another model.prediction"
+
+
+def label_warning(labels: Tensor, classes: list[str]) -> str | None:
+    """One line where a label, of labels (N,), has too few rows to be learnt; else None."""
+    count, label = labels.bincount(minlength=len(classes)).min(0)
+    if count >= FEW_ROWS:
+        return None
+    rows = {0: "no row", 1: "1 row"}.get(int(count), f"{int(count)} rows")
+    return f"label {classes[int(label)]} has {rows} to learn from: give it {FEW_ROWS} or more, or leave it out"
 
 
 def _of_points(data: DataSet, rows: Tensor) -> list[str]:

@@ -45,6 +45,17 @@ def test_ddpm_with_the_exact_denoiser_ends_in_the_gaussian():
         assert stats.kstest(x[:, i], stats.norm(MEAN, variance**0.5).cdf).pvalue > 1e-4
 
 
+@pytest.mark.parametrize(("variance", "right"), [("optimal", True), ("fixed_small", False)])
+def test_long_strides_keep_the_spread_of_a_gaussian_with_the_optimal_variance_only(variance, right):
+    scheduler, g = LinearNoiseScheduler(1000), generator(0, "test")
+    one = GaussianMixture(torch.tensor([[MEAN]]), VARIANCE)
+    begin, expected = (one.noised(*scheduler.alpha_sigma_at(t)) for t in (400, 100))
+    x_T, options = begin.sample(20_000, g), {"timesteps": [400, 250, 100], "generator": g, "variance": variance}
+    x_t = next(s.x_t for s in ddpm(gaussian_denoiser(scheduler), scheduler, x_T, **options) if s.t == 100)[:, 0]
+    expected = stats.norm(float(expected.centres), float(expected.variance) ** 0.5)
+    assert (stats.kstest(x_t, expected.cdf).pvalue > 1e-4) == right
+
+
 @pytest.mark.parametrize("count", [2, 7, 25])
 def test_ddpm_over_some_steps_makes_the_chain_in_closed_form(count):
     # Each stride maps a Gaussian to a Gaussian: the exact regression of x_s on x_t, plus the variance of x_s given x_t

@@ -5,7 +5,7 @@ import torch
 
 from diffusion import TARGETS
 from loss.objective import loss_weights
-from runtime.preflight import weight_warning
+from runtime.preflight import label_warning, weight_warning
 from runtime.resume import Learner
 from schedule import SCHEDULES, CosineNoiseScheduler, make_scheduler
 
@@ -81,3 +81,17 @@ def test_even_weights_are_not_warned_about(schedule, target):
         assert weight_warning(loss_weights(make_scheduler(schedule, T), target, "target")) is None
     for weight in ("eps", "v", "min_snr"):
         assert weight_warning(loss_weights(make_scheduler(schedule, 1000), "v", weight)) is None
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ([20, 90, 25], None),
+        ([30, 3, 19], "label b has 3 rows"),
+        ([30, 1, 2], "label b has 1 row to learn from"),
+        ([30, 5], "label c has no row to learn from: give it 20 or more, or leave it out"),
+    ],
+)
+def test_a_label_with_few_rows_is_named(counts, words):
+    found = label_warning(torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)), ["a", "b", "c"])
+    assert found is None if words is None else found.startswith(words)

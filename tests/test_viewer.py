@@ -103,6 +103,46 @@ def test_a_viewer_of_another_version_is_refused(script, tmp_path, monkeypatch):
     assert (tmp_path / "a.rrd").exists()
 
 
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """Makes a shell script of rerun's program, of the right version; the kernel names its processes to us."""
+    monkeypatch.setattr(viewer.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    monkeypatch.setenv("DISPLAY", ":97")
+    (tmp_path / "bin").mkdir()
+
+    def make(script):
+        program = tmp_path / "bin" / "rerun"
+        program.write_text(f"#!/bin/sh\n[ $1 = --version ] && echo rerun-cli {rr.__version__} && exit\n{script}\n")
+        program.chmod(0o755)
+
+    yield make
+    for child in map(int, (tmp_path / "started").read_text().split()) if (tmp_path / "started").exists() else ():
+        os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the stand-in is a shell script")
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [("exit 1", "no window could be opened; try  rerun "), ("exec sleep 100", ", shown in the rerun")],
+)
+def test_a_whole_recording_is_given_to_a_window(script, said, stand_in, tmp_path, capsys):
+    stand_in(f"echo $$ > {tmp_path}/started; echo $* > {tmp_path}/asked; {script}" if "sleep" in script else script)
+    with viewer.recording("test", tmp_path / "a.rrd", "window") as rec:
+        rec.log("x", rr.Points2D([[0, 0]]))
+    assert said in capsys.readouterr().out
+    assert "sleep" not in script or (tmp_path / "asked").read_text() == f"--new --bind 127.0.0.1 {tmp_path}/a.rrd\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the stand-in is a shell script")
+def test_a_viewer_that_does_not_start_is_named_and_nothing_is_left(stand_in, tmp_path):
+    stand_in("exit 3")
+    says = pytest.raises(OSError, match="did not start; viewer=file always works")
+    with says, viewer.recording("test", tmp_path / "a.rrd", "web"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["bin"]
+
+
 def test_a_live_window_without_a_display_becomes_a_file(tmp_path, monkeypatch, capfd):
     """Whether rerun's program listens before it finds that there is no display depends on the machine."""
     monkeypatch.setenv("DISPLAY", ":97")
