@@ -128,7 +128,11 @@ class Digits:
 
 @dataclass
 class Emoji:
-    name: str = option("emoji", "the glyphs of an installed emoji font, in colour, 32x32", choices=("emoji",))
+    name: str = option(
+        "emoji",
+        "the glyphs of an installed emoji font (Debian: fonts-noto-color-emoji), in colour, 32x32",
+        choices=("emoji",),
+    )
 
 
 @dataclass
@@ -203,7 +207,8 @@ GROUPS: dict[str, dict[str, type]] = {
     group: {str(m.name): m for m in members} for group, members in {"dataset": DATASETS, "model": MODELS}.items()
 }
 
-# What a network or a data set changes in the training's defaults; an option that the user gives wins over it.
+# What a network or a data set changes in the training's defaults; the data set wins over the network, and
+# an option that the user gives over both.
 FOR_IMAGES = {
     "schedule": "cosine",
     "conditional": True,
@@ -223,6 +228,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         for name, member in GROUPS["dataset"].items()
         if "noise" in {f.name for f in fields(member)} and name != "moons"
     },
+    "emoji": {"num_epochs": 75},  # a thousand pictures, hardly two alike
     "unet": {**FOR_IMAGES, "num_epochs": 6},
     "unet_small": {**FOR_IMAGES, "num_epochs": 25, "eval_samples": 500},
 }

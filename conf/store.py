@@ -18,7 +18,7 @@ def register(running: str) -> None:
             node = {group: member, **(PRESETS.get(choice, {}) if running == "train" else {})}
             store.store(group=group, name=choice, node=node, package="_global_")
     for name, command in COMMANDS.items():
-        groups = [{f.name: f.default} for f in fields(command) if f.name in GROUPS]
+        groups = [{f.name: f.default} for f in reversed(fields(command)) if f.name in GROUPS]  # the data set wins
         store.store(name=f"{name}_schema", node=command)
         stamp = "${now:%Y-%m-%d_%H-%M-%S-%f}"  # with microseconds: two runs may start in one second
         task_name = "${oc.select:task_name,null}"

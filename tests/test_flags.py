@@ -63,13 +63,21 @@ def test_hydras_own_flags_are_known():
 
 def test_a_network_brings_its_defaults_and_the_person_wins(tmp_path):
     """Whatever stands where in the line."""
-    lines = ("model=unet lr=0.5", "lr=0.5 model=unet", "model=mlp")
+    lines = (
+        "model=unet lr=0.5",
+        "lr=0.5 model=unet",
+        "model=mlp",
+        "dataset=emoji model=unet",
+        "model=unet dataset=emoji",
+    )
     shown = [command(f"train.py {line} --cfg job", tmp_path).stdout.splitlines() for line in lines]
     for options in shown[:2]:
         assert {"lr: 0.5", f"batch_size: {PRESETS['unet']['batch_size']}", "schedule: cosine", "  patch: 2"} <= {
             *options
         }
     assert {"schedule: linear", "lr: 0.008"} <= {*shown[2]}
+    for options in shown[3:]:  # a data set wins over a network
+        assert {f"num_epochs: {PRESETS['emoji']['num_epochs']}", "schedule: cosine"} <= {*options}
 
 
 @pytest.mark.parametrize("typed", ["-lr=3", "-1=null", "-lr", "lr", "seed=3 -x=2"])

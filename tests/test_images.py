@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from images import emoji
 from images.files import read_image
 from images.sets import ImageSet, MNISTDataset, digits, held_out_images, make_images
 from loader import ShuffledBatches, batches
@@ -123,6 +124,29 @@ def test_first_rows_are_of_several_classes(tree):
 def test_impossible_image_sets_are_refused(name, n, options, sentence):
     with pytest.raises(ValueError, match=sentence):
         make_images(name, n_samples=n, seed=0, **options)
+
+
+def test_without_an_emoji_font_a_sentence_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "NotoEmoji.ttf").write_text("no font")
+    monkeypatch.setattr(emoji, "FOLDERS", (str(tmp_path),))
+    monkeypatch.setenv("PATH", "")  # no fontconfig
+    with pytest.raises(FileNotFoundError, match="install one, such as the package fonts-noto-color-emoji"):
+        make_images("emoji", n_samples=10, seed=0)
+
+
+def test_emoji_are_coloured_glyphs_by_block_of_unicode():
+    try:
+        font = emoji.find_font()
+    except FileNotFoundError:
+        pytest.skip("no font of coloured emoji is installed")
+    face, ball = (np.asarray(emoji.glyph(font, code)) for code in (0x1F600, 0x1F534))  # grinning face, red circle
+    middle = slice(emoji.CANVAS // 2 - 5, emoji.CANVAS // 2 + 5)
+    red, green, blue = ball[middle, middle].reshape(-1, 3).mean(0)
+    assert red > 150 > 2 * max(green, blue) / 1.5 and (face[0, 0] == 255).all()
+    data = make_images("emoji", n_samples=300, seed=0)
+    assert data.dims == (3, 32, 32) and set(data.classes) <= {*emoji.BLOCKS} and "Emoticons" in data.classes
+    faces = data.pixels[data.labels == data.classes.index("Emoticons")].float().mean((0, 2, 3))
+    assert faces[0] > faces[1] > faces[2]  # most are yellow
 
 
 def test_mnist_that_was_never_prepared_says_how(tmp_path, monkeypatch):
