@@ -76,9 +76,11 @@ def command(name: str) -> Callable[[Callable[[Any, Path], object]], Callable[[],
             run_folder = _short(HydraConfig.get().runtime.output_dir)
             try:
                 return main(checked(cfg), run_folder)
-            except EXPECTED as error:
+            except (SystemExit, *EXPECTED) as error:
                 if run_folder != Path() and os.listdir(run_folder) == [".hydra"]:  # it failed before it began
                     shutil.rmtree(run_folder)
+                if isinstance(error, SystemExit):  # all is said
+                    raise
                 if HydraConfig.get().mode is RunMode.RUN:
                     stop(error)
                 raise CompactHydraException(sentence(name, error)) from error  # a sweep goes on

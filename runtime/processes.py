@@ -4,9 +4,10 @@ In a single process nothing here does anything. Everything that all do together 
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store, _get_default_store
+from tqdm import tqdm
 
 Made = TypeVar("Made")
 PATIENCE = timedelta(days=1)  # the others wait while the first draws and saves; one that has died is noticed at once
@@ -53,10 +55,13 @@ def joined(device: str) -> Iterator[None]:
         yield
         return
     _join(device)
+    signal.signal(signal.SIGTERM, _end)
     try:
         with open(os.devnull, "w") as silence, redirect_stdout(sys.stdout if is_first() else silence):
             yield
     except Exception as error:
+        if not is_first():
+            _let_the_first_say_it()
         if not _first_to_say_it():
             raise SystemExit(1) from error
         if is_first():
@@ -84,18 +89,33 @@ def _join(device: str) -> None:
         raise OSError(f"the processes cannot meet at {where}: {why}") from error
 
 
+def _end(number: int, frame: object) -> None:
+    """Torchrun ends the processes where one has failed: they clear up. While a training runs, interrupts.caught rules."""
+    raise SystemExit(128 + number)
+
+
 def leave_to_first() -> None:
     """The others have done their part and end here."""
     if not is_first():
         raise SystemExit(0)
 
 
+def _said() -> str:
+    return f"said in start {restarts()}"
+
+
 def _first_to_say_it() -> bool:
     """Whether no other process has said yet what went wrong."""
     try:
-        return _store().add(f"said in start {restarts()}", 1) == 1
+        return _store().add(_said(), 1) == 1
     except RuntimeError:  # whoever held the store has gone as well
         return True
+
+
+def _let_the_first_say_it() -> None:
+    """Where all fail for one reason, the sentence needs no number of a process."""
+    with suppress(RuntimeError):  # it has not said anything in this time, or is gone
+        _store().wait([_said()], timedelta(seconds=5))
 
 
 def _store() -> Store:
@@ -113,7 +133,7 @@ def _together() -> Iterator[None]:
         yield
     except RuntimeError as error:
         if _first_to_say_it():
-            print(f"\n{ENDED}", file=sys.stderr, flush=True)
+            tqdm.write(ENDED, file=sys.stderr)
         raise SystemExit(1) from error
 
 

@@ -1,5 +1,7 @@
 """What the network learns from: the noise expected over a reference batch; which steps are drawn; Muon."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -61,7 +63,7 @@ def test_a_part_of_a_batch_has_the_references_that_it_has_in_the_whole(cuts):
     whole = reference_batches(x_0, label, 4)
     parts = [
         stable_target(x_t[a:b], alpha[a:b], sigma[a:b], label[a:b], overlapping(whole, a, b), null_label=2).eps
-        for a, b in zip(cuts, cuts[1:])
+        for a, b in pairwise(cuts)
     ]
     torch.testing.assert_close(torch.cat(parts), stable_target(x_t, alpha, sigma, label, whole, null_label=2).eps)
 
