@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store, _get_default_store
+from torch.distributed.rendezvous import rendezvous
 from tqdm import tqdm
 
 Made = TypeVar("Made")
@@ -82,7 +83,9 @@ def _join(device: str) -> None:
         torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl"
     try:
-        dist.init_process_group(backend, timeout=PATIENCE)
+        store, rank, count = next(rendezvous("env://", timeout=PATIENCE))
+        store = PrefixStore(f"start {restarts()}", store)  # else they would look for those that have died
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
     except RuntimeError as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         why = "that port is in use; torchrun --standalone finds a free one" if "EADDRINUSE" in str(error) else error
@@ -90,7 +93,7 @@ def _join(device: str) -> None:
 
 
 def _end(number: int, frame: object) -> None:
-    """Torchrun ends the processes where one has failed: they clear up. While a training runs, interrupts.caught rules."""
+    """Torchrun ends all where one has failed: they clear up. While a training runs, interrupts.caught rules."""
     raise SystemExit(128 + number)
 
 
@@ -119,7 +122,7 @@ def _let_the_first_say_it() -> None:
 
 
 def _store() -> Store:
-    """What torchrun keeps for the processes as long as it runs, also when it starts them again."""
+    """What torchrun keeps for the processes as long as it runs, and from one start of them to the next."""
     store = _get_default_store()
     while isinstance(store, PrefixStore):
         store = store.underlying_store

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
 import train
 from conf.config import Train
 from conf.groups import MLP, Digits, Moons, UNetSmall
 from runtime import processes, shards
 
+ROOT = Path(__file__).resolve().parent.parent
 SHARDS = 4
 # The last batch of an epoch, of 10 rows, is cut unevenly; parts of 20 rows reach over two batches of 24 references.
 POINTS = Train(dataset=Moons(), model=MLP(hidden=8, layers=2, frequencies=2), num_samples=170, batch_size=80,
