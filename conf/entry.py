@@ -109,13 +109,14 @@ class Job:
         fresh = run_folder.is_dir() and set(os.listdir(run_folder)) <= {".hydra"}
         try:
             return MAINS[self.name](checked(cfg), run_folder)
-        except Exception as error:
-            expected = isinstance(error, EXPECTED)
-            if sweep and not self.full_error:  # the other runs go on
+        except (SystemExit, Exception) as error:
+            said = isinstance(error, SystemExit)  # all that is to be said
+            expected = said or isinstance(error, EXPECTED)
+            if sweep and not said and not self.full_error:  # the other runs go on
                 return note_failure(run_folder, sentence(self.name, error), expected, fresh)
             if expected and run_folder != Path() and os.listdir(run_folder) == [".hydra"]:  # it never began
                 shutil.rmtree(run_folder)
-            if not expected or sweep:
+            if said or sweep or not expected:
                 raise
             return self.stop(error)
 

@@ -4,9 +4,10 @@ In a single process nothing here does anything. Everything that all do together 
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store, _get_default_store
+from torch.distributed.rendezvous import rendezvous
+from tqdm import tqdm
 
 Made = TypeVar("Made")
 PATIENCE = timedelta(days=1)  # the others wait while the first draws and saves; one that has died is noticed at once
@@ -53,10 +56,13 @@ def joined(device: str) -> Iterator[None]:
         yield
         return
     _join(device)
+    signal.signal(signal.SIGTERM, _end)
     try:
         with open(os.devnull, "w") as silence, redirect_stdout(sys.stdout if is_first() else silence):
             yield
     except Exception as error:
+        if not is_first():
+            _let_the_first_say_it()
         if not _first_to_say_it():
             raise SystemExit(1) from error
         if is_first():
@@ -77,11 +83,18 @@ def _join(device: str) -> None:
         torch.cuda.set_device(local)
         backend = "cpu:gloo,cuda:nccl"
     try:
-        dist.init_process_group(backend, timeout=PATIENCE)
+        store, rank, count = next(rendezvous("env://", timeout=PATIENCE))
+        store = PrefixStore(f"start {restarts()}", store)  # else they would look for those that have died
+        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
     except RuntimeError as error:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         why = "that port is in use; torchrun --standalone finds a free one" if "EADDRINUSE" in str(error) else error
         raise OSError(f"the processes cannot meet at {where}: {why}") from error
+
+
+def _end(number: int, frame: object) -> None:
+    """Torchrun ends all where one has failed: they clear up. While a training runs, interrupts.caught rules."""
+    raise SystemExit(128 + number)
 
 
 def leave_to_first() -> None:
@@ -90,16 +103,26 @@ def leave_to_first() -> None:
         raise SystemExit(0)
 
 
+def _said() -> str:
+    return f"said in start {restarts()}"
+
+
 def _first_to_say_it() -> bool:
     """Whether no other process has said yet what went wrong."""
     try:
-        return _store().add(f"said in start {restarts()}", 1) == 1
+        return _store().add(_said(), 1) == 1
     except RuntimeError:  # whoever held the store has gone as well
         return True
 
 
+def _let_the_first_say_it() -> None:
+    """Where all fail for one reason, the sentence needs no number of a process."""
+    with suppress(RuntimeError):  # it has not said anything in this time, or is gone
+        _store().wait([_said()], timedelta(seconds=5))
+
+
 def _store() -> Store:
-    """What torchrun keeps for the processes as long as it runs, also when it starts them again."""
+    """What torchrun keeps for the processes as long as it runs, and from one start of them to the next."""
     store = _get_default_store()
     while isinstance(store, PrefixStore):
         store = store.underlying_store
@@ -113,7 +136,7 @@ def _together() -> Iterator[None]:
         yield
     except RuntimeError as error:
         if _first_to_say_it():
-            print(f"\n{ENDED}", file=sys.stderr, flush=True)
+            tqdm.write(ENDED, file=sys.stderr)
         raise SystemExit(1) from error
 
 

@@ -1,0 +1,107 @@
+"""What each process that tests/test_processes.py starts does: `many.py trainings` or `many.py dies STEP ...`.
+
+The trainings are real ones; where one has to end in the middle, the process really gets the signal, at a step that is
+known, so that no test hangs on how fast the machine is.
+"""
+
+import json
+import os
+import runpy
+import signal
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+import train
+from conf.config import Train
+from conf.groups import MLP, Digits, Moons, UNetSmall
+from runtime import processes, shards
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARDS = 4
+# The last batch of an epoch, of 10 rows, is cut unevenly; parts of 20 rows reach over two batches of 24 references.
+POINTS = Train(dataset=Moons(), model=MLP(hidden=8, layers=2, frequencies=2), num_samples=170, batch_size=80,
+               references=24, num_timesteps=20, warmup_steps=2, max_steps=12, checkpoint_every=5, shards=SHARDS,
+               conditional=True, eval_samples=100)  # fmt: skip
+DIGITS = Train(dataset=Digits(), model=UNetSmall(channels=[8, 8], heads=2), num_samples=60, batch_size=16,
+               references=0, schedule="cosine", num_timesteps=20, loss_weight="target", max_steps=10, shards=SHARDS,
+               conditional=True, threads=1, t_power=1.0, checkpoint_every=4, eval_samples=0)  # fmt: skip
+STOPPED = Train(dataset=Moons(), model=MLP(hidden=8, layers=1), num_samples=64, batch_size=16, max_steps=10_000,
+                references=0, shards=SHARDS, eval_samples=0)  # fmt: skip
+STOPPED_AT = 7
+LOOK = 6  # steps of the look before a training, which adds up gradients as well
+
+
+def trained(options, folder):
+    """A training in `folder`; the code with which it ends its process."""
+    Path(folder).mkdir(exist_ok=True)
+    try:
+        train.begin_or_resume(options, Path(folder), set())
+    except SystemExit as end:
+        return end.code
+    return None
+
+
+@contextmanager
+def signalled(number, at, rank=1):
+    """The process of that rank gets a signal while it adds up gradients for the `at`-th time."""
+    real, count = processes.added_up, 0
+
+    def added_up(own):
+        nonlocal count
+        count += 1
+        if count == at and processes.rank() == rank:
+            os.kill(os.getpid(), number)
+        return real(own)
+
+    processes.added_up = added_up
+    yield
+    processes.added_up = real
+
+
+def sums_are_in_order():
+    """added_up against all vectors one after the other, of lengths that divide and that do not."""
+    p, rank, g, right = processes.world(), processes.rank(), torch.Generator().manual_seed(0), []
+    for n in (1, 7, 1000):
+        for k in (1, 3):
+            vectors = torch.randn(p * k, n, generator=g) * 10 ** (8 * torch.rand(p * k, 1, generator=g))
+            found = processes.added_up(vectors[rank * k : (rank + 1) * k].clone())
+            right.append(torch.equal(found, processes.in_order(vectors)))
+    return all(right)
+
+
+def refusal(work):
+    try:
+        work()
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def trainings():
+    with processes.joined("cpu"):
+        found = {
+            "in order": sums_are_in_order(),
+            "of the first": processes.from_first(lambda: f"process {processes.rank()}"),
+            "same": refusal(lambda: processes.check_same({"lr": 1, "data": "x"}, processes.OTHER_OPTIONS)),
+            "other": refusal(lambda: processes.check_same({"a": 0, "lr": processes.rank()}, processes.OTHER_OPTIONS)),
+            "uneven": refusal(lambda: shards.check(9, 81)),
+            "points": trained(POINTS, "points"),
+            "digits": trained(DIGITS, "digits"),
+        }
+        with signalled(signal.SIGTERM, LOOK + STOPPED_AT):
+            found["stopped"] = trained(STOPPED, "stopped")
+        Path(f"{processes.rank()}.json").write_text(json.dumps(found))
+
+
+def dies(step, *arguments):
+    """`train.py` as it is started by torchrun, in which process 1 is killed in its so-many-th step."""
+    with signalled(signal.SIGKILL, LOOK + int(step)):
+        sys.argv = [str(ROOT / "train.py"), *arguments]
+        runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    {"trainings": trainings, "dies": dies}[sys.argv[1]](*sys.argv[2:])
