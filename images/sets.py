@@ -1,7 +1,7 @@
 """Sets of images in memory, from scikit-learn or a folder tree. `python -m images.sets` draws the digits."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,8 @@ from runtime.randomness import generator
 class ImageSet(Dataset):
     """Images of one size, stored as bytes; `self[i]` returns float32 in [-1, 1].
 
-    pixels: (N, C, H, W) uint8. labels: (N,) int64, indices into `classes`, or None. classes: names of the labels.
+    pixels: (N, C, H, W) uint8, which may be mapped from a file. labels: (N,) int64, indices into `classes`, or None.
+    classes: names of the labels. rows: which of the pixels belong to the set, in its order; default: all.
 
     Raises:
         ValueError: pixels of another type or shape.
@@ -30,24 +31,36 @@ class ImageSet(Dataset):
 
     mixture = None  # unlike for synthetic points, the exact distribution of images is unknown
 
-    def __init__(self, pixels: Tensor, labels: Tensor | None = None, classes: list[str] | None = None) -> None:
+    def __init__(
+        self, pixels: Tensor, labels: Tensor | None = None, classes: list[str] | None = None, rows: Tensor | None = None
+    ) -> None:
         pixels = numbers(pixels, "pixels")
         if pixels.dtype != torch.uint8 or pixels.ndim != 4:
             raise ValueError(f"pixels must be uint8 (N, C, H, W), not {pixels.dtype} {tuple(pixels.shape)}")
-        self.pixels, self.labels, self.classes = pixels, labels, list(classes or [])
+        self.held, self.rows, self.labels, self.classes = pixels, rows, labels, list(classes or [])
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return len(self.held if self.rows is None else self.rows)
 
     def __getitem__(self, i: int | slice | Tensor) -> tuple[Tensor, ...]:
         """(images, labels), or (images,) without labels: (C, H, W) and () for an int, else (B, C, H, W) and (B,)."""
-        images = self.pixels[i] / 127.5 - 1
+        images = self.held[i if self.rows is None else self.rows[i]] / 127.5 - 1
         return (images,) if self.labels is None else (images, self.labels[i])
+
+    @property
+    def pixels(self) -> Tensor:
+        """All of the set, (N, C, H, W) uint8, in memory unless they are all that there are."""
+        return self.held if self.rows is None else self.held[self.rows]
+
+    def blocks(self, size: int = 4096) -> Iterator[Tensor]:
+        """The same, so many images at a time."""
+        for some in torch.arange(len(self)).split(size):
+            yield self.held[some if self.rows is None else self.rows[some]]
 
     @property
     def dims(self) -> tuple[int, int, int]:
         """(C, H, W)."""
-        _, c, h, w = self.pixels.shape
+        _, c, h, w = self.held.shape
         return c, h, w
 
     @property
@@ -55,8 +68,12 @@ class ImageSet(Dataset):
         return len(self.classes)
 
     def subset(self, indices: Tensor) -> "ImageSet":
-        """The images of these indices; the classes stay the same, even those without images."""
-        return ImageSet(self.pixels[indices], None if self.labels is None else self.labels[indices], self.classes)
+        """The images of these indices, or where they are True; the classes stay the same, even those without images.
+
+        No pixel is copied: they may be more than memory holds.
+        """
+        rows = torch.arange(len(self.held))[indices] if self.rows is None else self.rows[indices]
+        return ImageSet(self.held, None if self.labels is None else self.labels[indices], self.classes, rows)
 
 
 class MNISTDataset(ImageSet):

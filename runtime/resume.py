@@ -4,6 +4,7 @@ import hashlib
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -128,9 +129,12 @@ def newest_share(n: int, decay: float | None) -> float:
 
 def checksum(data: DataSet) -> str:
     """Of all that is learnt from: points or pixels, and labels. Of a LargeSet: some points, and how many there are."""
-    rows = data.points if isinstance(data, PointSet) else data.pixels.numpy()
-    of = f" of {len(data)}" * (len(data) > len(rows))
-    return digest_of((part for part in (rows, data.labels) if part is not None), f"{rows.dtype} {rows.shape}{of}")
+    if isinstance(data, PointSet):
+        of = f" of {len(data)}" * (len(data) > len(data.points))
+        head, parts = f"{data.points.dtype} {data.points.shape}{of}", iter([data.points])
+    else:
+        head, parts = f"uint8 {(len(data), *data.dims)}", data.blocks()
+    return digest_of(chain(parts, [] if data.labels is None else [data.labels]), head)
 
 
 def digest_of(arrays: Iterable[NDArray | Tensor], begin: str = "") -> str:

@@ -1,5 +1,6 @@
 """Files of points larger than memory, and the order in which so many rows are learnt from."""
 
+import hashlib
 import subprocess
 import sys
 from functools import partial
@@ -11,6 +12,7 @@ from conftest import QUIET, ROOT
 
 import loader
 from dataset import LargeSet, Normaliser, make_dataset, make_sets
+from images.sets import ImageSet, digits, shuffled, split_fifth
 from points import large
 from runtime.randomness import generator
 from runtime.resume import checksum
@@ -108,6 +110,25 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path):
     (tmp_path / "a.npy").write_bytes(whole[:-8])
     with pytest.raises(ValueError, match="shorter than its header says"):
         make_sets("file", 100, 0, path=str(tmp_path / "a.npy"))
+
+
+# ---------------------------------------------------------------- images that are mapped from a file
+
+
+def test_shuffling_and_splitting_images_copies_no_pixel():
+    whole = digits()
+    train, unseen = split_fifth(shuffled(whole, 0))
+    assert {part.held.data_ptr() for part in (whole, train, unseen)} == {whole.held.data_ptr()}
+    assert len(train) + len(unseen) == len(whole) and len(train.pixels) == len(train)
+    assert torch.equal(train[:5][0], train.pixels[:5] / 127.5 - 1) and torch.equal(train[7][0], train[5:8][0][2])
+
+
+def test_the_checksum_of_images_does_not_depend_on_where_they_lie():
+    train = split_fifth(shuffled(digits(), 0))[0]
+    assert checksum(train) == checksum(ImageSet(train.pixels, train.labels, train.classes))
+    digest = hashlib.blake2b(f"uint8 {tuple(train.pixels.shape)}".encode(), digest_size=16)  # as it has always been
+    digest.update(train.pixels.numpy().tobytes() + train.labels.numpy().tobytes())
+    assert checksum(train) == digest.hexdigest()
 
 
 # ---------------------------------------------------------------- the order of many rows

@@ -13,6 +13,7 @@ from viz.style import greys, ink
 
 DEEP = 4.0  # nats below the densest place: farther out hardly any x_t lies, and no arrow is drawn
 ENLARGED = 10  # times: arrows of the difference
+NAMED = 20  # runs: a legend of more would cover their curves (loss/report.py names them all)
 
 
 def losses(runs: Mapping[str, Mapping[str, NDArray]], excesses: Mapping[str, Mapping[str, NDArray]] = {}) -> Figure:
@@ -36,7 +37,8 @@ def losses(runs: Mapping[str, Mapping[str, NDArray]], excesses: Mapping[str, Map
     _log_axis(axes[0], "mean squared error", f"training loss{shared}")
     axes[0].yaxis.set_minor_formatter("{x:.3g}")
     axes[0].yaxis.set_major_formatter("{x:.3g}")
-    axes[0].legend(frameon=False, loc="upper right")
+    if len(runs) <= NAMED:
+        axes[0].legend(frameon=False, loc="upper right")
     if excesses:
         _log_axis(axes[1], "mean squared error", "excess over the Bayes floor, measured: what is left to learn")
     axes[-1].set_xlabel("optimizer step")
