@@ -64,12 +64,11 @@ def exact_parts_of(trained: Trained) -> list[GaussianMixture]:
 
 
 def name_of(trained: Trained) -> str:
-    """What the data are called, in a title: their set, and of texts and files which one."""
+    """What the data are called, in a title: their set, or the text, the picture or the file that they are."""
     dataset = trained.config["dataset"]
-    if dataset["name"] in TITLES:
-        return TITLES[dataset["name"]]
-    which = dataset.get("text") or Path(dataset.get("path") or "").stem
-    return f"{dataset['name'].replace('_', ' ')}{f' “{which}”' if which else ''}"
+    if which := dataset.get("text") or Path(dataset.get("path") or "").stem:
+        return f"“{which}”"
+    return TITLES.get(dataset["name"], dataset["name"].replace("_", " "))
 
 
 def _page(trained: Trained, data: Mapping[str, Any], figures: Mapping[str, Any], facts: str) -> str:
