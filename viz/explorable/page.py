@@ -68,7 +68,8 @@ def name_of(trained: Trained) -> str:
     dataset = trained.config["dataset"]
     if which := dataset.get("text") or Path(dataset.get("path") or "").stem:
         return f"“{which}”"
-    return TITLES.get(dataset["name"], dataset["name"].replace("_", " "))
+    name = str(dataset["name"])
+    return TITLES.get(name, name.replace("_", " "))
 
 
 def _page(trained: Trained, data: Mapping[str, Any], figures: Mapping[str, Any], facts: str) -> str:
@@ -78,9 +79,9 @@ def _page(trained: Trained, data: Mapping[str, Any], figures: Mapping[str, Any],
         "facts": escape(facts),
         "verdicts": verdict_table(figures),
     }
-    body = Template((HERE / f"{trained.kind}.html").read_text()).substitute(texts)
-    script = "\n".join((HERE / name).read_text() for name in SCRIPTS[trained.kind])
-    style = (HERE / "style.css").read_text()
+    body = Template((HERE / f"{trained.kind}.html").read_text(encoding="utf-8")).substitute(texts)
+    script = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS[trained.kind])
+    style = (HERE / "style.css").read_text(encoding="utf-8")
     return page(f"moonwalk: {name_of(trained)}", body, style=style, script=script, data=data)
 
 
