@@ -60,7 +60,8 @@ def entry_of(path: Path, state: Mapping[str, Any], out: Path, folder: Path) -> E
 
 
 def title_of(trained: Trained) -> str:
-    title = name_of(trained).capitalize()
+    title = name_of(trained)
+    title = title[:1].upper() + title[1:]
     return f"{title}, by label" if trained.classes and not trained.of_images else title
 
 

@@ -67,8 +67,8 @@ def contents(
 
 
 def _mixture(part: GaussianMixture) -> dict[str, Any]:
-    """A mixture in normalised units: centres (M, 2), variance (2,), weights (M,)."""
-    centres, weights = _base64(part.centres, "<f4"), _base64(part.weights, "<f4")
+    """A mixture in normalised units: centres (M, 2), variance (2,), weights (M,) as shares of the largest."""
+    centres, weights = _base64(part.centres, "<f4"), _base64(part.weights / part.weights.max(), "<f2")
     return {"centres": centres, "variance": part.variance.tolist(), "weights": weights}
 
 

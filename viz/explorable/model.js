@@ -5,9 +5,10 @@ const net = NETWORKS[DATA.net.name](
   Object.fromEntries(Object.entries(DATA.weights).map(([name, part]) => [name, unpacked(part)])),
   DATA.net,
 );
-const parts = DATA.parts.map(
-  ({ centres, variance, weights }) => new GaussianMixture(floats(centres), variance, floats(weights)),
-);
+const parts = DATA.parts.map(({ centres, variance, weights }) => {
+  const shares = halves(weights), sum = shares.reduce((a, b) => a + b);
+  return new GaussianMixture(floats(centres), variance, shares.map((share) => share / sum));
+});
 
 function network_denoiser(guidance = 0) {
   const denoise = classifier_free(denoiser(net, scheduler, DATA.target), guidance);

@@ -64,12 +64,12 @@ def exact_parts_of(trained: Trained) -> list[GaussianMixture]:
 
 
 def name_of(trained: Trained) -> str:
-    """What the data are called, in a title: their set, and of texts and files which one."""
+    """What the data are called, in a title: their set, or the text, the picture or the file that they are."""
     dataset = trained.config["dataset"]
-    if dataset["name"] in TITLES:
-        return TITLES[dataset["name"]]
-    which = dataset.get("text") or Path(dataset.get("path") or "").stem
-    return f"{dataset['name'].replace('_', ' ')}{f' “{which}”' if which else ''}"
+    if which := dataset.get("text") or Path(dataset.get("path") or "").stem:
+        return f"“{which}”"
+    name = str(dataset["name"])
+    return TITLES.get(name, name.replace("_", " "))
 
 
 def _page(trained: Trained, data: Mapping[str, Any], figures: Mapping[str, Any], facts: str) -> str:
@@ -79,9 +79,9 @@ def _page(trained: Trained, data: Mapping[str, Any], figures: Mapping[str, Any],
         "facts": escape(facts),
         "verdicts": verdict_table(figures),
     }
-    body = Template((HERE / f"{trained.kind}.html").read_text()).substitute(texts)
-    script = "\n".join((HERE / name).read_text() for name in SCRIPTS[trained.kind])
-    style = (HERE / "style.css").read_text()
+    body = Template((HERE / f"{trained.kind}.html").read_text(encoding="utf-8")).substitute(texts)
+    script = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS[trained.kind])
+    style = (HERE / "style.css").read_text(encoding="utf-8")
     return page(f"moonwalk: {name_of(trained)}", body, style=style, script=script, data=data)
 
 
