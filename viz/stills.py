@@ -26,8 +26,10 @@ def save(figure: Figure, path: str | Path, formats: Sequence[str] = ()) -> Path:
     for each in paths:
         kind = each.suffix.lstrip(".").lower() or "png"
         with whole_file(each) as file:
-            dpi, smallest = (SCREEN_DPI, {"optimize": True}) if kind == "png" else (PRINT_DPI, None)
-            figure.savefig(file, dpi=dpi, format=kind, pil_kwargs=smallest)
+            if kind == "png":
+                figure.savefig(file, dpi=SCREEN_DPI, format=kind, pil_kwargs={"optimize": True})
+            else:
+                figure.savefig(file, dpi=PRINT_DPI, format=kind)
     return paths[0]
 
 
