@@ -130,7 +130,8 @@ def _attended(axes: Sequence[Axes], weights: NDArray, image: NDArray, grid: Sequ
     maps = [weights[row * w + column].reshape(grid) for row, column in chosen]
     shared = Normalize(0, np.max(maps))
     for i, (ax, at, probabilities) in enumerate(zip(axes[1:], chosen, maps), 1):
-        _percentages(ax, _matrix(ax, probabilities, shared.vmax, f"what pixel {i} attends to, in per cent"))
+        _matrix(ax, probabilities, shared.vmax, f"what pixel {i} attends to, in per cent")
+        _percentages(ax, probabilities, float(np.max(maps)))
         ax.set(xlabel="column of the map", ylabel="row of the map")
         for place, size in ((ax, np.ones(2)), (axes[0], np.array(image.shape[1:]) / grid)):
             (top, left), (height, width) = np.array(at) * size - 0.5, size
@@ -140,11 +141,10 @@ def _attended(axes: Sequence[Axes], weights: NDArray, image: NDArray, grid: Sequ
     axes[0].figure.colorbar(ScalarMappable(shared, "magma"), ax=axes, label="the same, no mask", fraction=0.04)
 
 
-def _percentages(ax: Axes, cells: AxesImage) -> None:
+def _percentages(ax: Axes, probabilities: NDArray, highest: float) -> None:
     """Each of a few probabilities as a number in its cell, light on a dark one and dark on a light one."""
-    values = np.asarray(cells.get_array())
-    for (row, column), value in np.ndenumerate(values):
-        colour = "white" if cells.norm(value) < 0.6 else "black"
+    for (row, column), value in np.ndenumerate(probabilities):
+        colour = "white" if value < 0.6 * highest else "black"
         ax.text(column, row, f"{100 * value:.0f}", color=colour, ha="center", va="center", fontsize="small")
 
 
