@@ -94,7 +94,8 @@ def save_samples(
     else:
         asked = None if labels is None else np.unique(labels)
         real, _ = replay.real_sets(trained.config["dataset"], len(samples), o.seed, asked)
-        sheet = stills.samples(samples, real.points, labels, real.labels, trained.classes, steered)
+        colours = None if labels is None else real.labels  # no label, no colour: on both sides
+        sheet = stills.samples(samples, real.points, labels, colours, trained.classes, steered)
     for name, array in (("samples", samples), ("labels", labels)):
         if array is not None:
             save_array(folder / f"{name}.npy", array)

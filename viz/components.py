@@ -78,9 +78,9 @@ def self_attention(
     If the tokens are the pixels of a map of size `grid` (h, w), a second row has the image (C, H, W) in [-1, 1] that
     the network was given, and what a few of the pixels attend to.
     """
-    figure = Figure(figsize=(10, 8.6 if grid else 4.9), layout="constrained")
+    figure = Figure(figsize=(15, 11) if grid else (10, 4.9), layout="constrained")
     rows = ["AAAABBBB", "00112233"] if grid else ["AAAABBBB"]
-    axes = figure.subplot_mosaic([list(row) for row in rows], height_ratios=[1.5, 1][: len(rows)])
+    axes = figure.subplot_mosaic([list(row) for row in rows], height_ratios=[1.4, 1][: len(rows)])
     future = np.triu(np.ones_like(causal, dtype=bool), 1)
     highest = max(weights.max(), np.quantile(causal[~future], 0.95))  # the first token has only itself: always 1
     _matrix(axes["A"], weights, highest, "without a mask: each token attends to all")
@@ -130,7 +130,8 @@ def _attended(axes: Sequence[Axes], weights: NDArray, image: NDArray, grid: Sequ
     maps = [weights[row * w + column].reshape(grid) for row, column in chosen]
     shared = Normalize(0, np.max(maps))
     for i, (ax, at, probabilities) in enumerate(zip(axes[1:], chosen, maps), 1):
-        _matrix(ax, probabilities, shared.vmax, f"what pixel {i} attends to")
+        _matrix(ax, probabilities, shared.vmax, f"what pixel {i} attends to, in per cent")
+        _percentages(ax, probabilities, float(np.max(maps)))
         ax.set(xlabel="column of the map", ylabel="row of the map")
         for place, size in ((ax, np.ones(2)), (axes[0], np.array(image.shape[1:]) / grid)):
             (top, left), (height, width) = np.array(at) * size - 0.5, size
@@ -138,6 +139,13 @@ def _attended(axes: Sequence[Axes], weights: NDArray, image: NDArray, grid: Sequ
             x, y = left + width / 2, top + height / 2
             place.text(x, y, str(i), color=CYAN, ha="center", va="center", fontweight="bold", path_effects=OUTLINED)
     axes[0].figure.colorbar(ScalarMappable(shared, "magma"), ax=axes, label="the same, no mask", fraction=0.04)
+
+
+def _percentages(ax: Axes, probabilities: NDArray, highest: float) -> None:
+    """Each of a few probabilities as a number in its cell, light on a dark one and dark on a light one."""
+    for (row, column), value in np.ndenumerate(probabilities):
+        colour = "white" if value < 0.6 * highest else "black"
+        ax.text(column, row, f"{100 * value:.0f}", color=colour, ha="center", va="center", fontsize="small")
 
 
 def _tokens(grid: Sequence[int]) -> str:

@@ -11,6 +11,7 @@ from runtime.whole_file import whole_file
 from viz.colours import CLASSES, DATA, ERROR, GENERATED, hex_colour, noise_colours
 
 SCREEN_DPI, PRINT_DPI = 120, 300  # of a png; of the pixels in a pdf or svg
+NOISE = r"noise: $\sigma / \sqrt{\alpha^2 + \sigma^2}$"  # in every process 0 of clean data and 1 of pure noise
 GREY, BLUE, PURPLE = hex_colour(DATA), hex_colour(GENERATED), hex_colour(ERROR)
 
 
@@ -25,8 +26,10 @@ def save(figure: Figure, path: str | Path, formats: Sequence[str] = ()) -> Path:
     for each in paths:
         kind = each.suffix.lstrip(".").lower() or "png"
         with whole_file(each) as file:
-            dpi, smallest = (SCREEN_DPI, {"optimize": True}) if kind == "png" else (PRINT_DPI, None)
-            figure.savefig(file, dpi=dpi, format=kind, pil_kwargs=smallest)
+            if kind == "png":
+                figure.savefig(file, dpi=SCREEN_DPI, format=kind, pil_kwargs={"optimize": True})
+            else:
+                figure.savefig(file, dpi=PRINT_DPI, format=kind)
     return paths[0]
 
 
@@ -72,15 +75,17 @@ def samples(
 def forward_strip(states: Sequence[NDArray], steps: Sequence[int], noise: NDArray) -> Figure:
     """The forward process at a few moments, the last of them T: states[i] (N, d) after steps[i] forward steps.
 
-    noise: sigma of each, (S,), which gives the colour.
+    noise: of each, sigma / sqrt(alpha^2 + sigma^2), (S,), which gives the colour.
     """
     figure = Figure(figsize=(2.6 * len(states), 2.9), layout="constrained")
     axes = _subplots(figure, 1, len(states), d=states[0].shape[1])[0]
     low, high = np.min([s.min(0) for s in states], 0), np.max([s.max(0) for s in states], 0)
     for ax, state, step, sigma in zip(axes, states, steps, noise):
         _limit(ax, low, high)
-        _points(ax, state, hex_colour(noise_colours(sigma)), rf"step {step}, $\sigma$ = {sigma:.2f}")
-    figure.suptitle(f"forward process: clean data after 0, pure noise after {steps[-1]} forward steps; even in log-SNR")
+        _points(ax, state, hex_colour(noise_colours(sigma)), f"step {step}, noise {sigma:.2f}")
+    figure.suptitle(
+        f"forward process: clean data after 0, pure noise after {steps[-1]} forward steps; even in log-SNR; {NOISE}"
+    )
     return figure
 
 
@@ -152,11 +157,12 @@ def schedules(named: Mapping[str, NDArray], states: Mapping[str, Sequence[NDArra
     signal.set(title="signal amplitude in x_t at variance 1", xlabel="forward steps", xlim=(0, None))
     log_snr.set(title="log signal-to-noise ratio", xlabel="forward steps", xlim=(0, None))
     signal.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    bottom.suptitle(f"the same points with the same noise; {NOISE}", fontsize="medium")
     axes = bottom.subplots(len(named), len(moments), sharex=True, sharey=True, squeeze=False)
     for row, (name, clouds) in zip(axes, states.items()):
         for ax, cloud, step in zip(row, clouds, moments):
             sigma = np.sqrt(1 - named[name][step])
-            _points(ax, cloud, hex_colour(noise_colours(sigma)), rf"step {step}, $\sigma$ = {sigma:.2f}")
+            _points(ax, cloud, hex_colour(noise_colours(sigma)), f"step {step}, noise {sigma:.2f}")
             ax.title.set_fontsize("small")
         row[0].set_ylabel(name.replace(", ", "\n"))
     return figure
