@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 
 from loss.runs import runs
 from runtime.whole_file import whole_file
-from viz.report import counted, sweep_page
+from viz.pages.report import counted, sweep_page
 
 
 def main() -> None:

@@ -19,8 +19,8 @@ from runtime import checkpoint
 from runtime.trained import Trained, of_state
 from runtime.whole_file import whole_file
 from scripts.share import figures_of, sampling_of
-from viz.explorable.page import explorable, name_of
-from viz.gallery import Entry, gallery
+from viz.pages.explorable.page import explorable, name_of
+from viz.pages.gallery import Entry, gallery
 
 PICTURES = ("flow.mp4", "flow.gif", "flow.png", "samples.png", "reverse.mp4", "reverse.gif")  # of a run, in this order
 

@@ -19,7 +19,7 @@ from runtime import checkpoint
 from runtime.trained import Trained, of_state
 from runtime.whole_file import whole_file
 from sampler import sampler_of
-from viz.explorable.page import explorable
+from viz.pages.explorable.page import explorable
 
 CALM = "adams"  # of few evaluations and without noise, so that a point's path can be followed
 

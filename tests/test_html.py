@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from viz.html import data_uri, page, script_json
+from viz.pages.html import data_uri, page, script_json
 
 NASTY = "</script><script>alert(1)</script><!-- & \u2028"
 

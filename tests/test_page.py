@@ -20,9 +20,9 @@ from runtime.trained import Trained, build
 from sampler import SAMPLERS, last, sample, timesteps_of
 from scripts import gallery
 from steering.guidance import classifier_free, exact_denoiser_of
-from viz.explorable.export import packed_weights, rounded
-from viz.explorable.page import LARGEST, exact_parts_of, explorable
-from viz.explorable.verdicts import verdict_table
+from viz.pages.explorable.export import packed_weights, rounded
+from viz.pages.explorable.page import LARGEST, exact_parts_of, explorable
+from viz.pages.explorable.verdicts import verdict_table
 
 CHROMIUM = shutil.which("chromium")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
@@ -124,7 +124,7 @@ def test_images_are_sampled_as_pytorch_samples_them(bits, tmp_path, monkeypatch)
     on_page = rounded(trained, packed_weights(trained, bits))
     if bits == 8:  # as if 16 bits were too many
         most = len(explorable(trained, SAMPLING, {})[0]) - 1
-        monkeypatch.setattr("viz.explorable.page.LARGEST", most)
+        monkeypatch.setattr("viz.pages.explorable.page.LARGEST", most)
     html, facts = explorable(trained, SAMPLING, {})
     assert f"Weights have {bits} bits" in facts
     x_T = torch.randn(2, *trained.dims, generator=torch.Generator().manual_seed(0))

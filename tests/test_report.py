@@ -12,8 +12,8 @@ from conftest import command
 from PIL import Image
 
 from loss.runs import ERROR, differing, runs, runs_of_sweep
-from viz.curves import chart
-from viz.report import sweep_page
+from viz.pages.curves import chart
+from viz.pages.report import sweep_page
 
 NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
 CHROMIUM = shutil.which("chromium")

@@ -11,9 +11,9 @@ from PIL import Image
 
 from loss.log import read_excess, read_losses
 from loss.runs import Run, differing
-from viz.curves import chart
-from viz.html import data_uri, page
 from viz.learning import smoothed
+from viz.pages.curves import chart
+from viz.pages.html import data_uri, page
 
 THUMBNAIL = (320, 160)  # pixels, at most
 FACTS = {"loss": "training loss", "cpu_seconds": "seconds of CPU", "steps": "steps"}  # of metrics.json, no figures

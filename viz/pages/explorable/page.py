@@ -12,9 +12,9 @@ from dataset import make_dataset
 from points.mixture import GaussianMixture
 from runtime.trained import Trained
 from sampler import last
-from viz.explorable.export import check_can_be_shared, contents, packed_weights, rounded
-from viz.explorable.verdicts import verdict_table
-from viz.html import page
+from viz.pages.explorable.export import check_can_be_shared, contents, packed_weights, rounded
+from viz.pages.explorable.verdicts import verdict_table
+from viz.pages.html import page
 
 HERE = Path(__file__).parent
 ALL = ("arrays.js", "schedule.js", "denoisers.js", "samplers.js", "mixture.js", "embedding.js")

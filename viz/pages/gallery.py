@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from viz.explorable.verdicts import verdict_table
-from viz.html import page
+from viz.pages.explorable.verdicts import verdict_table
+from viz.pages.html import page
 
 # Pictures and films stand in files beside the page; nothing else is loaded.
 POLICY = "; ".join(
