@@ -159,7 +159,8 @@ def train(folder: Path, words: list[str], figure: str) -> tuple[float, float]:
     line = [sys.executable, str(ROOT / "train.py"), *words, f"task_name={folder}"]
     done = subprocess.run(line, capture_output=True, text=True)
     if done.returncode:
-        why = (done.stderr.strip() or f"train.py ended with {done.returncode}").splitlines()[-1]
+        killed = f"train.py was killed by signal {-done.returncode}"
+        why = killed if done.returncode < 0 else (done.stderr.strip() or "train.py failed").splitlines()[-1]
         (folder / ".hydra").mkdir(parents=True, exist_ok=True)
         OmegaConf.save(words, folder / ".hydra" / "overrides.yaml")
         (folder / ERROR).write_text(f"{why}\n", encoding="utf-8")

@@ -6,7 +6,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-WIDTH, HEIGHT, LEFT, BOTTOM, EDGE = 640, 340, 64, 46, 12
+WIDTH, HEIGHT, LEFT, BOTTOM, EDGE = 640, 340, 76, 46, 12
 MOST = 80  # points of a curve
 
 

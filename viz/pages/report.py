@@ -1,6 +1,7 @@
 """The page about a sweep: options, samples, figures beside their floors and losses of all its runs, in one table."""
 
 import io
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -93,7 +94,7 @@ def _table(found: Sequence[Run]) -> str:
 
 
 def _row(run: Run, number: int, rank: float, options: Sequence[str], figures: Sequence[str]) -> str:
-    cells = [_cell(name, run.value(name), escape(run.value(name))) for name in options]
+    cells = [_cell(name, run.value(name), _typed(run.value(name))) for name in options]
     cells.append(f'<td class="wide" data-label="" data-value="">{_thumbnail(run, options)}</td>')
     cells.append(_verdict(run))
     cells += [_figure(name, run.results.get("figures", {}).get(name)) for name in figures]
@@ -132,6 +133,11 @@ def _short(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:.4g}" if isinstance(value, float) else escape("" if value is None else str(value))
+
+
+def _typed(value: str) -> str:
+    """An option's value; of a search's long numbers the first digits."""
+    return f"{float(value):.4g}" if re.fullmatch(r"-?\d*\.\d{6,}(e-?\d+)?", value) else escape(value)
 
 
 def _thumbnail(run: Run, options: Sequence[str]) -> str:
