@@ -128,7 +128,7 @@ def campaign(count: int, seed: int, seconds: float = float("inf")) -> tuple[dict
     torch.set_num_threads(1)
     os.environ.pop("DISPLAY", None)
     os.environ["MPLBACKEND"] = "agg"
-    learning.losses({"": {"step": np.arange(2), "loss": np.ones(2)}}, {}).savefig(BytesIO())  # its fonts, once
+    learning.losses({"a run": {"step": np.arange(2), "loss": np.ones(2)}}, {}).savefig(BytesIO())  # its fonts, once
     r, began, faults = random.Random(seed), time.monotonic(), []
     counts = dict.fromkeys(["lines", "right", "ended with 0", "ended with 1", *SHARES], 0)
     with tempfile.TemporaryDirectory() as folder, suppress(KeyboardInterrupt):
