@@ -30,7 +30,7 @@ DIGITS = Train(dataset=Digits(), model=UNetSmall(channels=[8, 8], heads=2), num_
                conditional=True, threads=1, t_power=1.0, checkpoint_every=4, eval_samples=0)  # fmt: skip
 STOPPED = Train(dataset=Moons(), model=MLP(hidden=8, layers=1), num_samples=64, batch_size=16, max_steps=10_000,
                 references=0, shards=SHARDS, eval_samples=0)  # fmt: skip
-STOPPED_AT = 7
+SIGNALLED_IN = 7
 LOOK = 6  # steps of the look before a training, which adds up gradients as well
 
 
@@ -91,7 +91,7 @@ def trainings():
             "points": trained(POINTS, "points"),
             "digits": trained(DIGITS, "digits"),
         }
-        with signalled(signal.SIGTERM, LOOK + STOPPED_AT):
+        with signalled(signal.SIGTERM, LOOK + SIGNALLED_IN):
             found["stopped"] = trained(STOPPED, "stopped")
         Path(f"{processes.rank()}.json").write_text(json.dumps(found))
 

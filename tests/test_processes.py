@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import QUIET, ROOT
 from crashes import assert_same_run
-from many import DIGITS, POINTS, STOPPED_AT, trained
+from many import DIGITS, POINTS, SIGNALLED_IN, trained
 
 import train
 from conf.config import Train
@@ -53,7 +53,7 @@ def test_any_number_of_processes_ends_in_the_same_bits(count, alone, tmp_path):
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(count)]
     assert [each["points"] for each in found] == [None] + [0] * (count - 1), "the others end, and in peace"
     assert [each["stopped"] for each in found] == [143] * count, "one got a SIGTERM: all stop after the same step"
-    assert checkpoint.load(tmp_path / "stopped")["step"] == STOPPED_AT
+    assert checkpoint.load(tmp_path / "stopped")["step"] == SIGNALLED_IN + 1, "what they had agreed on"
     for each in found:
         assert each["in order"] and each["of the first"] == "process 0" and each["same"] is None
         assert each["other"] == "process 1 has lr=1, the first lr=0: start all with the same options"
@@ -82,12 +82,25 @@ def test_killed_started_again_killed_and_resumed_by_one_it_ends_in_the_same_bits
     assert_same_run(tmp_path / "whole", folder)
 
 
-def test_processes_with_different_options_are_refused_in_one_sentence(tmp_path):
-    (tmp_path / "train.sh").write_text(f"exec {sys.executable} {ROOT / 'train.py'} num_samples=100 seed=$RANK\n")
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("seed=$RANK", "process 1 has seed=1, the first seed=0: start all with the same options"),
+        ("dataset=file dataset.path=a.csv", "the data of process 1 are not those of the first: give all the same"),
+    ],
+)
+def test_processes_with_different_options_or_data_are_refused_in_one_sentence(options, sentence, tmp_path):
+    for rank in range(2):
+        (tmp_path / str(rank)).mkdir()
+        rows = "".join(f"{i},{i * i % 7 + rank}\n" for i in range(100))
+        (tmp_path / str(rank) / "a.csv").write_text(rows)
+    line = f"{sys.executable} {ROOT / 'train.py'} eval_samples=0 batch_size=64 {options}"
+    (tmp_path / "train.sh").write_text(f"cd $RANK; exec {line}\n")
     done = torchrun(2, "--no-python", "bash", "train.sh", cwd=tmp_path)
     assert done.returncode == 1
-    assert done.stderr.count("process 1 has seed=1, the first seed=0: start all with the same options") == 1
-    assert not list((tmp_path / "outputs/train").iterdir()), "nobody leaves a folder"
+    assert done.stderr.count(sentence) == 1, done.stderr
+    assert not list((tmp_path / "0/outputs/train").iterdir()), "nobody leaves a folder"
+    assert not (tmp_path / "1/outputs").exists()
 
 
 # ---------------------------------------------------------------- parts of a batch, in this process
