@@ -19,7 +19,7 @@ from samplers.multistep import dpmpp
 from schedule import CosineNoiseScheduler, FlowNoiseScheduler, LinearNoiseScheduler
 from steering.guidance import classifier_free, draw_claimed, exact_denoiser_of, guided
 from steering.observation import MASKS, check_possible, draw_posterior, posterior_log_density, read_line, read_mask
-from steering.posterior import METHODS, dps, given, mmps, pigdm, r_squared, repaint, sample_given
+from steering.posterior import FARTHEST, METHODS, dps, given, mmps, pigdm, r_squared, repaint, sample_given
 
 SCHEDULER = LinearNoiseScheduler(1000)
 MOONS = make_dataset("moons", 100, 0, noise=0.05)
@@ -161,6 +161,7 @@ def test_of_one_gaussian_every_method_has_the_score_that_it_should(variance, t):
                         (mmps, sigma**2 * variance / noised)):  # fmt: skip
         weight = (seen.value - x_0 @ A.T) / (seen.noise**2 + (A * V) @ A.T)
         score = alpha * variance / noised * (weight @ A)
+        score = score * (FARTHEST * 2**0.5 / sigma / score.norm(dim=1, keepdim=True)).clamp(max=1)
         ours = given(exact, SCHEDULER, seen, believed)(x_t, torch.tensor(t))
         torch.testing.assert_close(ours.eps, eps - sigma * score)
         torch.testing.assert_close(ours.x_0, x_0 + sigma**2 / alpha * score)
