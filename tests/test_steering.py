@@ -1,5 +1,6 @@
 """Guidance and posterior sampling, where what is right is known in closed form."""
 
+import numpy as np
 import pytest
 import torch
 from conftest import NO_EVALUATION, SMALL, command, not_blank
@@ -9,6 +10,7 @@ from conf.config import Inference
 from dataset import Normaliser, make_dataset
 from diffusion import Prediction, denoiser, exact_denoiser
 from inference import check_steering
+from metrics.steering import inpaint
 from model import build_model
 from points.mixture import GaussianMixture
 from runtime import checkpoint
@@ -254,6 +256,20 @@ def test_the_snapshot_is_the_average_of_that_step_and_guides(early):
         x_t, t, label = torch.randn(9, 2), torch.tensor(20), torch.arange(9) % 2
         expected = denoiser(guess, trained.scheduler, "v")(x_t, t, label)
         assert torch.equal(trained.denoise(autoguidance=w)(x_t, t, label).eps, expected.eps)
+
+
+@pytest.mark.parametrize("method", ["dps", "pigdm", "mmps", "repaint", "tds"])
+def test_every_method_fills_in_images_each_by_what_was_seen_of_it(method):
+    config = {"num_samples": 100, "seed": 0, "dataset": {"name": "digits"}, "model": {"prediction": "x0"}}
+    net = torch.nn.Linear(1, 1)
+    net.forward = lambda x, t, label=None: 0 * x  # whatever x_t is, the guess is grey
+    one = torch.ones(1, 8, 8)
+    trained = Trained(net, CosineNoiseScheduler(20), Normaliser(0 * one, one), config)
+    found = inpaint(trained, "mask:left", 0.1, method, 0, 0)
+    assert found.samples.shape == (8, 10, 1, 8, 8) and np.isfinite(found.samples).all()
+    seen = found.observed[:, None] & np.ones_like(found.samples, bool)
+    if method == "repaint":  # the only one that needs no answer of the network
+        assert np.abs(found.samples - found.images[:, None])[seen].mean() < 0.15
 
 
 def test_images_are_guided_away_from_the_snapshot_and_from_no_label_within_the_interval_only():
