@@ -134,6 +134,8 @@ def steered(o: Inference, trained: Trained, run_folder: Path) -> None:
         print(steering.guidance_table(sheet))
         print(f"picture:    {stills.save(picture, run_folder / 'guidance.png', o.figures)}")
     elif trained.of_images:
+        if o.num_samples:
+            raise ValueError(f"observe draws {steering.COLUMNS} samples of each image: leave out num_samples")
         found = steering.inpaint(trained, str(o.observe), o.observe_noise, o.observe_method, o.observe_image, o.seed)
         save_array(run_folder / "samples.npy", found.samples)
         print(f"samples:    {run_folder / 'samples.npy'}")

@@ -230,9 +230,10 @@ def inpaint(trained: Trained, text: str, noise: float, method: str | None, first
     g = generator(seed, "observation", first)
     values = torch.stack([row.value + noise * torch.randn(row.value.shape, generator=g).double() for row in rows])
     # all images at once; but the particles of one must not be weighed against those of another
-    parts = values.repeat_interleave(COLUMNS, 0).split(COLUMNS if METHODS[method].weighs else COLUMNS * ROWS)
+    parts = [*values] if METHODS[method].weighs else [values.repeat_interleave(COLUMNS, 0)]
     denoise = trained.denoise()
-    runs = [_given(denoise, trained, rows[0]._replace(value=v), len(v), method, seed) for v in parts]
+    count = COLUMNS * len(rows) // len(parts)
+    runs = [_given(denoise, trained, rows[0]._replace(value=v), count, method, seed) for v in parts]
     total = len(runs) * (1 + len(timesteps_of(trained.scheduler, method)))
     states = progress_bar(chain.from_iterable(runs), "inpainting", total)
     x = torch.cat([state.x_t for state in states if state.t == CLEAN]).cpu().clamp(-1, 1).float()

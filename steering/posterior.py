@@ -7,6 +7,7 @@ over. TDS weighs its samples, so that what it believes no longer matters. SIR be
 blindly and often, and keeps what fits; of points, which are cheap, that is the best there is.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -24,9 +25,8 @@ ROUNDS = 10  # of RePaint, at every step
 PARTICLES = 4  # of TDS, for each sample: what their weights leave to chance shrinks like the root of it
 BLIND = 50  # draws of SIR for each sample
 FEWEST_ALIKE = 0.5  # of TDS: rows are drawn again when as few of them, effectively, carry all the weight
-# alpha / sigma below which nobody steers: x_0 barely depends on x_t there, so that the Jacobian of a network is nothing
-# but its error, and 1 / alpha times that throws samples away (DPS on a flow, whose alpha falls to 0)
-LEAST_SIGNAL = 0.01
+LEAST_SIGNAL = 0.01  # alpha / sigma below which nobody steers: the Jacobian of a network is nothing but its error there
+FARTHEST = 10.0  # standard deviations, on average over the dims, by which eps is moved at most
 LONGEST_PUSH = 1.0  # of TDS: standard deviations of a step's own noise
 SOLVING = 2  # iterations of conjugate gradients: 5 take twice as long and fill in digits no better; 1 solves one number
 
@@ -62,7 +62,9 @@ def gain(alpha: float, sigma: float) -> float:
 def given(denoise: Denoiser, scheduler: NoiseScheduler, seen: Observation, covariance: Covariance) -> Denoiser:
     """The denoiser of x_0 given y as well: one t for all rows.
 
-    score += J^T A^T (noise^2 + A V A^T)^-1 (y - A x_0), so eps moves by -sigma and x_0 by sigma^2 / alpha times that.
+    score += J^T A^T (noise^2 + A V A^T)^-1 (y - A x_0), so eps moves by -sigma and x_0 by sigma^2 / alpha times that;
+    no farther than noise could be from noise (FARTHEST), as otherwise DPS, whose guess is certain even where x_t is
+    all but noise, throws away what a network gets slightly wrong (on a flow, all samples).
     """
 
     def denoise_given(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
@@ -81,6 +83,7 @@ def given(denoise: Denoiser, scheduler: NoiseScheduler, seen: Observation, covar
 
         off = seen.value.to(x_t) - seen.of(x_0.detach())
         score = transposed(seen.back(solved(of_y, off, seen.noise**2), x_t))
+        score = torch.renorm(score, 2, 0, FARTHEST * math.sqrt(x_t[0].numel()) / sigma)
         return Prediction(eps.detach() - sigma * score, x_0.detach() + gain(alpha, sigma) * score)
 
     return denoise_given

@@ -244,6 +244,7 @@ MISTAKES = [
     ("train.py dataset=digits model=unet_small viz_save=true viz_t=1000", "lie in 0..999; got 1000"),
     ("main.py dataset=digits track_samples=[1]", "belong to points"),
     ("main.py dataset=images dataset.root=nowhere", "there is no folder nowhere"),
+    ("inference.py checkpoint={digits} observe=mask:left num_samples=7", "draws 10 samples of each image"),
 ]
 
 

@@ -53,6 +53,7 @@ MISTAKES = [
     ("inference.py checkpoint={file}", "damaged or no checkpoint"),
     ("inference.py num_samples=0", "num_samples must be at least 1"),
     ("inference.py sampling_steps=0", "sampling_steps must be at least 1"),
+    ("inference.py observe=y=0.2 observe_noise=1e-9", "observe_noise must be at least 0.001"),
     ("evaluate.py", "no checkpoint yet"),
     ("compare.py", "no checkpoint yet"),
     ("compare.py samplers=[ddim,rk4]", "each of samplers must be one of ddpm, ddim, dpmpp_2m, "),

@@ -1,5 +1,6 @@
 """Guidance and posterior sampling, where what is right is known in closed form."""
 
+import numpy as np
 import pytest
 import torch
 from conftest import NO_EVALUATION, SMALL, command, not_blank
@@ -9,6 +10,7 @@ from conf.config import Inference
 from dataset import Normaliser, make_dataset
 from diffusion import Prediction, denoiser, exact_denoiser
 from inference import check_steering
+from metrics.steering import inpaint
 from model import build_model
 from points.mixture import GaussianMixture
 from runtime import checkpoint
@@ -19,7 +21,7 @@ from samplers.multistep import dpmpp
 from schedule import CosineNoiseScheduler, FlowNoiseScheduler, LinearNoiseScheduler
 from steering.guidance import classifier_free, draw_claimed, exact_denoiser_of, guided
 from steering.observation import MASKS, check_possible, draw_posterior, posterior_log_density, read_line, read_mask
-from steering.posterior import METHODS, dps, given, mmps, pigdm, r_squared, repaint, sample_given
+from steering.posterior import FARTHEST, METHODS, dps, given, mmps, pigdm, r_squared, repaint, sample_given
 
 SCHEDULER = LinearNoiseScheduler(1000)
 MOONS = make_dataset("moons", 100, 0, noise=0.05)
@@ -161,6 +163,7 @@ def test_of_one_gaussian_every_method_has_the_score_that_it_should(variance, t):
                         (mmps, sigma**2 * variance / noised)):  # fmt: skip
         weight = (seen.value - x_0 @ A.T) / (seen.noise**2 + (A * V) @ A.T)
         score = alpha * variance / noised * (weight @ A)
+        score = score * (FARTHEST * 2**0.5 / sigma / score.norm(dim=1, keepdim=True)).clamp(max=1)
         ours = given(exact, SCHEDULER, seen, believed)(x_t, torch.tensor(t))
         torch.testing.assert_close(ours.eps, eps - sigma * score)
         torch.testing.assert_close(ours.x_0, x_0 + sigma**2 / alpha * score)
@@ -253,6 +256,20 @@ def test_the_snapshot_is_the_average_of_that_step_and_guides(early):
         x_t, t, label = torch.randn(9, 2), torch.tensor(20), torch.arange(9) % 2
         expected = denoiser(guess, trained.scheduler, "v")(x_t, t, label)
         assert torch.equal(trained.denoise(autoguidance=w)(x_t, t, label).eps, expected.eps)
+
+
+@pytest.mark.parametrize("method", ["dps", "pigdm", "mmps", "repaint", "tds"])
+def test_every_method_fills_in_images_each_by_what_was_seen_of_it(method):
+    config = {"num_samples": 100, "seed": 0, "dataset": {"name": "digits"}, "model": {"prediction": "x0"}}
+    net = torch.nn.Linear(1, 1)
+    net.forward = lambda x, t, label=None: 0 * x  # whatever x_t is, the guess is grey
+    one = torch.ones(1, 8, 8)
+    trained = Trained(net, CosineNoiseScheduler(20), Normaliser(0 * one, one), config)
+    found = inpaint(trained, "mask:left", 0.1, method, 0, 0)
+    assert found.samples.shape == (8, 10, 1, 8, 8) and np.isfinite(found.samples).all()
+    seen = found.observed[:, None] & np.ones_like(found.samples, bool)
+    if method == "repaint":  # the only one that needs no answer of the network
+        assert np.abs(found.samples - found.images[:, None])[seen].mean() < 0.15
 
 
 def test_images_are_guided_away_from_the_snapshot_and_from_no_label_within_the_interval_only():
