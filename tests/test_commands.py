@@ -186,30 +186,25 @@ for line in ("inference observe=mask:left", "evaluate sampler=ddim variance=exac
     assert done.returncode == 0, done.stderr
 
 
-def test_flow_lines_are_saved_wide_and_square(workplace):
-    line = "inference.py flow=true animation=none num_samples=30 sampling_steps=10 hydra.run.dir=flow"
-    done = command(line, workplace)
+def test_a_sweep_of_flow_lines_leaves_them_wide_and_square_and_all_on_one_picture(workplace):
+    done = command(
+        "inference.py -m flow=true animation=none num_samples=30 sampling_steps=5,10 hydra.sweep.dir=flow", workplace
+    )
     assert done.returncode == 0, done.stderr
-    names = {"flow.png": (1920, 1080), "flow_square.png": (1080, 1080)}
-    assert {p.name for p in (workplace / "flow").iterdir()} - {".hydra"} == names.keys()
-    for name, size in names.items():
-        with Image.open(workplace / "flow" / name) as picture:
+    runs = runs_of_sweep(workplace / "flow", "flow.png")
+    assert list(runs) == ["sampling_steps=5", "sampling_steps=10"]
+    for name, size in {"flow.png": (1920, 1080), "flow_square.png": (1080, 1080)}.items():
+        with Image.open(runs["sampling_steps=5"] / name) as picture:
             assert picture.size == size
-        assert not_blank(workplace / "flow" / name)
+        assert not_blank(runs["sampling_steps=5"] / name)
+    with Image.open(workplace / "flow" / "sweep.png") as sheet:
+        assert sheet.size == (1200, 2 * (36 + 675))
 
 
-def test_a_sweep_of_any_command_leaves_a_picture_of_all_its_runs(workplace, run):
-    sampling = f"inference.py -m seed=1,2 num_samples=50 sampling_steps=5 checkpoint={run} rerun=false"
-    forward = "main.py -m schedule=linear,cosine num_samples=50 save_plots=true rerun=false"
-    for line, name, differ in (
-        (sampling, "samples.png", ["seed=1", "seed=2"]),
-        (forward, "forward.png", ["schedule=linear", "schedule=cosine"]),
-    ):
-        folder = workplace / "sweeps" / name
-        done = command(f"{line} hydra.sweep.dir={folder}", workplace)
-        assert done.returncode == 0, done.stderr
-        runs = runs_of_sweep(folder, name)
-        assert sorted(key for want in differ for key in runs if want in key) == sorted(runs) and len(runs) == 2
-        with Image.open(folder / "sweep.png") as sheet, Image.open(next(iter(runs.values())) / name) as one:
-            assert sheet.width == min(1200, one.width)
-            assert sheet.height == 2 * (36 + round(one.height * min(1, 1200 / one.width)))
+def test_a_sweep_of_the_forward_process_names_its_runs_by_their_options(tmp_path):
+    line = "main.py -m schedule=linear,cosine num_samples=50 save_plots=true rerun=false hydra.sweep.dir=sweep"
+    done = command(line, tmp_path)
+    assert done.returncode == 0, done.stderr
+    runs = runs_of_sweep(tmp_path / "sweep", "forward.png")
+    assert len(runs) == 2 and "schedule=cosine" in min(runs) and "schedule=linear" in max(runs)
+    assert not_blank(tmp_path / "sweep" / "sweep.png")
