@@ -10,7 +10,7 @@ def test_random_command_lines_work_or_are_answered_in_one_line(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     counts = dict(re.findall(r"'([\w ]+)': (\d+)", done.stdout.splitlines()[-1]))
     assert int(counts["lines"]) == 24
-    assert int(counts["right"]) >= 12
+    assert int(counts["right"]) >= 6  # each with probability 0.6: fewer in one of 10,000 seeds
     assert int(counts["ended with 0"]) + int(counts["ended with 1"]) == 24
 
 
