@@ -144,9 +144,7 @@ def test_without_an_exact_density_the_evaluation_compares_with_fresh_draws():
 
 @pytest.mark.parametrize("noise", ["0.001", "0"])
 def test_training_with_little_noise_says_which_figures_are_missing(noise, tmp_path):
-    line = (
-        f"train.py dataset.noise={noise} num_samples=600 max_steps=3 num_timesteps=4 eval_samples=100 model.hidden=8"
-    )
+    line = f"train.py dataset.noise={noise} num_samples=600 max_steps=3 num_timesteps=4 eval_samples=100 model.hidden=8"
     done = command(line, tmp_path)
     assert done.returncode == 0, done.stderr
     words = "no exact density (their noise is too small for one): floors come from other real points"
