@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 ROOT = Path(__file__).resolve().parent.parent
-ERROR = "error.txt"  # the sentence of a run that failed, in its folder; loss/runs.py reads it
+ERROR = "error.txt"  # the sentence of a run that failed, in its folder
 NAMED = 5  # failed runs
 LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")  # that requirements/sweep.txt brings
 AfterSweep = Callable[[Path], None]

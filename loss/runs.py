@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-ERROR = "error.txt"  # of a run that failed in a sweep or a search: its sentence
+from conf.sweep import ERROR
 
 
 class Run(NamedTuple):

@@ -34,10 +34,15 @@ def read_table(path: str | None, label: str | None = None) -> tuple[np.ndarray, 
     points = floats(table, path).double().numpy()
     if points.ndim != 2 or points.shape[1] < 2 or len(points) < 2:
         raise ValueError(f"{path} must hold points of shape (N, d) with N and d at least 2, not {points.shape}")
-    if (largest := np.abs(points).max()) > LARGEST:
-        raise ValueError(f"{path} holds numbers as large as {largest:.1g}: give the points in larger units")
+    check_sizes(points, path)
     labels, classes = (None, []) if given is None else _classes(given, path)
     return _as_short_as_possible(points), labels, classes
+
+
+def check_sizes(points: np.ndarray, path: str) -> None:
+    """Raises ValueError where a number is beyond LARGEST."""
+    if (largest := np.abs(points).max()) > LARGEST:
+        raise ValueError(f"{path} holds numbers as large as {largest:.1g}: give the points in larger units")
 
 
 def _from_array(path: str) -> tuple[list[str], np.ndarray]:

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from points.files import LARGEST
+from points.files import check_sizes
 from runtime.arrays import floats
 
 SIZE = 2**29  # bytes from which a file is too large
@@ -58,8 +58,7 @@ def spread(total: int, count: int, generator: torch.Generator) -> Tensor:
 def read(rows: np.memmap, chosen: Tensor, path: str) -> NDArray:
     """The chosen rows, in memory. Raises ValueError where they hold NaN, infinity or numbers beyond LARGEST."""
     points = floats(np.concatenate([take(rows, some) for some in chosen.split(ATONCE)]), path).numpy()
-    if (largest := np.abs(points).max()) > LARGEST:
-        raise ValueError(f"{path} holds numbers as large as {largest:.1g}: give the points in larger units")
+    check_sizes(points, path)
     return points
 
 

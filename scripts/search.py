@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 from conf.entry import EXPECTED, checked, sentence
 from conf.flags import to_overrides
 from conf.store import register
-from loss.runs import ERROR
+from conf.sweep import ERROR
 from runtime.whole_file import whole_file
 
 try:

@@ -11,7 +11,8 @@ import pytest
 from conftest import command
 from PIL import Image
 
-from loss.runs import ERROR, differing, runs, runs_of_sweep
+from conf.sweep import ERROR
+from loss.runs import differing, runs, runs_of_sweep
 from viz.pages.curves import chart
 from viz.pages.report import sweep_page
 
