@@ -4,9 +4,10 @@
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -178,6 +179,11 @@ def exact_parts(name: str, embed: int | None = None, **options: Any) -> list[Gau
     if embed < parts[0].dim:
         raise ValueError(f"dataset.embed={embed} is too small: dataset={name} has {parts[0].dim} dimensions itself")
     return [embedded(part, embed) for part in parts]
+
+
+def source_of(options: Mapping[str, Any]) -> str:
+    """The text, or the name of the picture or file, that a set with these options is made of; "" for all others."""
+    return options.get("text") or Path(options.get("path") or "").stem
 
 
 def embedded(mixture: GaussianMixture, dim: int) -> GaussianMixture:

@@ -128,9 +128,9 @@ def report(o: Train, run_folder: Path, trained: Trained, data: DataSet, unseen: 
     save_losses(run_folder / "loss.png", {run_folder.name: run_folder}, o.figures)
     loss = float(losses["loss"][-max(1, len(losses["loss"]) // 20) :].mean())
     figures = {"steps": end.done, "seconds": end.seconds, "cpu_seconds": end.cpu_seconds, "loss": loss}
-    parameters, clock, evaluation = sum(p.numel() for p in trained.net.parameters()), time.perf_counter(), None
+    clock, evaluation = time.perf_counter(), None
     print(f"""training summary
-  network   {o.model.name}, {parameters:,} parameters
+  network   {o.model.name}, {trained.num_parameters:,} parameters
   training  {end.done:,} steps in {end.seconds:.1f} s ({end.cpu_seconds:.1f} s of CPU)
   loss      {loss:.4f} (mean over the last 5 % of the steps)
   run       {run_folder}""")

@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dataset import PointSet, make_dataset
+from dataset import PointSet, make_dataset, source_of
 from metrics.replay import Guidance, alpha_bar
 from metrics.scene import Process, Scene
 from runtime.progress import progress_bar
@@ -70,8 +69,7 @@ def of_trained(
 
 def called(dataset: Mapping[str, Any]) -> str:
     """A data set by its text, its file or its name, in one line."""
-    words = dataset.get("text") or Path(dataset.get("path") or dataset["name"]).stem
-    return textwrap.shorten(str(words), 40, placeholder=" ...")
+    return textwrap.shorten(source_of(dataset) or dataset["name"], 40, placeholder=" ...")
 
 
 def reached(ends: NDArray, real: PointSet) -> tuple[NDArray, int, str]:

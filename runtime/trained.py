@@ -58,6 +58,10 @@ class Trained:
     def device(self) -> torch.device:
         return next(self.net.parameters()).device
 
+    @property
+    def num_parameters(self) -> int:
+        return sum(weight.numel() for weight in self.net.parameters())
+
     def denoise(
         self, guidance: float = 0.0, guidance_interval: Sequence[float] | None = None, autoguidance: float = 0.0
     ) -> Denoiser:

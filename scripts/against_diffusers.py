@@ -109,7 +109,8 @@ def main() -> None:
             torch.manual_seed(integer_seed(o.seed, "weights"))
             trained, learner = make(data)
             steps, used = fit(trained, learner, data, o.seconds, o.seed)
-            size, images = sum(p.numel() for p in learner.net.parameters()), steps * trained.config["batch_size"]
+            images = steps * trained.config["batch_size"]
+            size = trained.num_parameters
             print(f"{name}: {size:,} parameters, {steps:,} steps, {images:,} images in {used:.0f} s of CPU", flush=True)
             sampling = {**SAMPLING_DEFAULTS["inference"]["images"]._asdict(), "eta": 0.0}
             del sampling["num_samples"]

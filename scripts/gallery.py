@@ -67,10 +67,9 @@ def title_of(trained: Trained) -> str:
 
 def about(trained: Trained) -> str:
     """What made the samples, in a sentence."""
-    weights = sum(weight.numel() for weight in trained.net.parameters())
     chosen = [f"{group}={trained.config[group]['name']}" for group in ("dataset", "model")]
     chosen += [f"schedule={trained.config['schedule']}", *["conditional=true"] * bool(trained.classes)]
-    return f"A network of {weights:,} weights, trained with {' '.join(chosen)}."
+    return f"A network of {trained.num_parameters:,} weights, trained with {' '.join(chosen)}."
 
 
 if __name__ == "__main__":

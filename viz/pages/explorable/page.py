@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dataset import make_dataset
+from dataset import make_dataset, source_of
 from points.mixture import GaussianMixture
 from runtime.trained import Trained
 from sampler import last
@@ -38,17 +38,17 @@ def explorable(trained: Trained, sampling: Mapping[str, Any], figures: Mapping[s
         ValueError: the data are neither points of the plane nor images, or the network is too large for a page.
     """
     check_can_be_shared(trained)
-    parts = exact_parts_of(trained)
+    parts, own = exact_parts_of(trained), _samples(trained, sampling)
     for bits in (16, 8):
         weights = packed_weights(trained, bits)
-        facts = _facts(trained, rounded(trained, weights), bits, sampling)
+        facts = _facts(trained, own, _samples(rounded(trained, weights), sampling), bits)
         html = _page(trained, contents(trained, sampling, parts, weights), figures, facts)
         if len(html.encode()) <= LARGEST:
             return html, facts
-    count = sum(weight.numel() for weight in trained.net.parameters())
     raise ValueError(
-        f"a network of {count:,} weights makes a page of {len(html.encode()) / 1e6:.1f} MB even with 8 bits a weight,"
-        f" and {LARGEST / 1e6:.1f} MB is the most: train a smaller one, with fewer model.channels or model.hidden"
+        f"a network of {trained.num_parameters:,} weights makes a page of {len(html.encode()) / 1e6:.1f} MB even with"
+        f" 8 bits a weight, and {LARGEST / 1e6:.1f} MB is the most: train a smaller one, with fewer model.channels or"
+        " model.hidden"
     )
 
 
@@ -66,7 +66,7 @@ def exact_parts_of(trained: Trained) -> list[GaussianMixture]:
 def name_of(trained: Trained) -> str:
     """What the data are called, in a title: their set, or the text, the picture or the file that they are."""
     dataset = trained.config["dataset"]
-    if which := dataset.get("text") or Path(dataset.get("path") or "").stem:
+    if which := source_of(dataset):
         return f"“{which}”"
     name = str(dataset["name"])
     return TITLES.get(name, name.replace("_", " "))
@@ -75,7 +75,7 @@ def name_of(trained: Trained) -> str:
 def _page(trained: Trained, data: Mapping[str, Any], figures: Mapping[str, Any], facts: str) -> str:
     texts = {
         "name": escape(name_of(trained)),
-        "weights": f"{sum(weight.numel() for weight in trained.net.parameters()):,}",
+        "weights": f"{trained.num_parameters:,}",
         "facts": escape(facts),
         "verdicts": verdict_table(figures),
     }
@@ -85,9 +85,9 @@ def _page(trained: Trained, data: Mapping[str, Any], figures: Mapping[str, Any],
     return page(f"moonwalk: {name_of(trained)}", body, style=style, script=script, data=data)
 
 
-def _facts(trained: Trained, on_page: Trained, bits: int, sampling: Mapping[str, Any]) -> str:
-    """How many bits a weight has, and how far that moves samples from those of the checkpoint."""
-    apart = float((_samples(trained, sampling) - _samples(on_page, sampling)).square().mean().sqrt())
+def _facts(trained: Trained, own: Tensor, on_page: Tensor, bits: int) -> str:
+    """How many bits a weight has, and how far that moves samples `on_page` from those of the checkpoint."""
+    apart = float((own - on_page).square().mean().sqrt())
     if trained.of_images:
         moved = f"{apart / 2:.1g} of the range of a pixel"
     else:
