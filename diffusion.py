@@ -4,7 +4,7 @@ A new prediction target is a row in TARGETS, and its name in conf/choices.py.
 `python diffusion.py` prints how the signal drowns.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from points.mixture import GaussianMixture
+from runtime import processes
 from runtime.arrays import floats
 from runtime.randomness import generator
 from schedule import CLEAN, NoiseScheduler, make_scheduler, t_of
@@ -209,15 +210,29 @@ def within_range(denoise: Denoiser, scheduler: NoiseScheduler) -> Denoiser:
     return denoise_within
 
 
-def in_chunks(denoise: Denoiser, rows: int) -> Denoiser:
-    """The same denoiser, `rows` rows at a time: the network's intermediate results then stay in the CPU's cache."""
+def in_chunks(denoise: Denoiser, rows: int, shared: bool = False) -> Denoiser:
+    """The same denoiser, `rows` rows at a time: the network's intermediate results then stay in the CPU's cache.
+
+    shared: several processes (runtime.processes), all of which have to call it, share the chunks out.
+    """
 
     def chunked(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
         parts = x_t.split(rows)
         labels = [None] * len(parts) if label is None else label.split(rows)
-        return Prediction(*map(torch.cat, zip(*(denoise(x, t, of) for x, of in zip(parts, labels)))))
+        if not shared or processes.world() == 1:
+            return _joined(denoise(x, t, of) for x, of in zip(parts, labels))
+        work = [lambda x=x, of=of: _moved(denoise(x, t, of), "cpu") for x, of in zip(parts, labels)]
+        return _moved(_joined(processes.shared_out(work)), x_t.device)
 
     return chunked
+
+
+def _joined(parts: Iterable[Prediction]) -> Prediction:
+    return Prediction(*map(torch.cat, zip(*parts)))
+
+
+def _moved(found: Prediction, device: torch.device | str) -> Prediction:
+    return Prediction(found.eps.to(device), found.x_0.to(device))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from conf.config import Train
 from conf.resumed import resumed_options
 from dataset import DataSet, Normaliser, make_sets
 from loader import batches, make_loader
-from loss.log import read_excess, read_losses
+from loss.log import last_mean, read_excess
 from loss.objective import draw_steps, loss_weights, references_for, step_weights, training_loss
 from metrics.evaluation import evaluate_model, real_rows
 from metrics.report import score_fields, write_report
@@ -96,8 +96,7 @@ def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | 
     if stop or signals:
         interrupts.end(stop or signals[0], run_folder, o.viewer, stack)
 
-    # ------------------------------------------------------------ 4. evaluation, by the first process alone
-    processes.leave_to_first()
+    # ------------------------------------------------------------ 4. evaluation
     return report(o, run_folder, trained.ready(device), data, unseen, moment)
 
 
@@ -123,10 +122,10 @@ def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
 
 
 def report(o: Train, run_folder: Path, trained: Trained, data: DataSet, unseen: DataSet, end: Moment) -> dict[str, Any]:
-    """The evaluation of a finished training, its pictures, metrics.json and a summary."""
-    losses, over = read_losses(run_folder), read_excess(run_folder)
-    save_losses(run_folder / "loss.png", {run_folder.name: run_folder}, o.figures)
-    loss = float(losses["loss"][-max(1, len(losses["loss"]) // 20) :].mean())
+    """The evaluation of a finished training, by all processes; pictures, metrics.json and a summary, by the first."""
+    loss = processes.from_first(lambda: last_mean(run_folder))
+    if processes.is_first():
+        save_losses(run_folder / "loss.png", {run_folder.name: run_folder}, o.figures)
     figures = {"steps": end.done, "seconds": end.seconds, "cpu_seconds": end.cpu_seconds, "loss": loss}
     clock, evaluation = time.perf_counter(), None
     print(f"""training summary
@@ -138,8 +137,10 @@ def report(o: Train, run_folder: Path, trained: Trained, data: DataSet, unseen: 
         print(f"  evaluation of {o.eval_samples:,} samples", flush=True)
         sampling = trained.sampling(SAMPLING_DEFAULTS["evaluate"][trained.kind]._asdict())
         evaluation = evaluate_model(trained, data, unseen, num_samples=o.eval_samples, seed=o.seed, sampling=sampling)
+    processes.leave_to_first()
+    if evaluation:
         real, fields = real_rows(unseen, o.eval_samples, o.seed), score_fields(trained, unseen)
-        save_pictures(run_folder, evaluation, real, fields, over, o.figures, trained.classes)
+        save_pictures(run_folder, evaluation, real, fields, read_excess(run_folder), o.figures, trained.classes)
         print(f"  evaluated in {time.perf_counter() - clock:.1f} s; pictures and metrics.json in the run folder")
     return write_report(run_folder, evaluation, unseen, **figures)
 

@@ -99,6 +99,12 @@ def read_losses(folder: str | Path) -> dict[str, NDArray]:
     return {name: table[name] for name in COLUMNS}
 
 
+def last_mean(folder: Path) -> float:
+    """The mean loss over the last 5 % of a run's steps. Raises as read_losses."""
+    losses = read_losses(folder)["loss"]
+    return float(losses[-max(1, len(losses) // 20) :].mean())
+
+
 class ExcessLog:
     """Writes the excess over the Bayes floor: step, mean excess, floor, and the excess at each of the probes' steps."""
 

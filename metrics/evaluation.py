@@ -1,6 +1,7 @@
 """The evaluation of a model: how far its samples, and of points its epsilon and density, are from the truth."""
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from metrics.distances import Draw, evaluate_points, exact_draws, rows_of
 from metrics.likelihood import kl_from_exact
 from metrics.table import MetricResult
 from points.mixture import GaussianMixture
+from runtime import processes
 from runtime.progress import progress_bar
 from runtime.randomness import generator
 from runtime.trained import Trained
@@ -56,7 +58,8 @@ class Evaluation:
 def evaluate_model(
     trained: Trained, train: DataSet, unseen: DataSet, *, num_samples: int, seed: int, sampling: dict[str, Any]
 ) -> Evaluation:
-    """Sample from the model and hold everything that can be known about it against its floor.
+    """Sample from the model and hold everything that can be known about it against its floor; several processes do it
+    together, and get the same bits as one.
 
     Args:
         train: what it has learnt from; the feature classifier of images learns from it too.
@@ -66,12 +69,13 @@ def evaluate_model(
     """
     check_enough(unseen, num_samples)
     labels = as_frequent(unseen, num_samples, seed) if trained.classes else None
-    states = trained.sample(num_samples, seed, labels=labels, **sampling)
+    states = trained.sample(num_samples, seed, labels=labels, shared=True, **sampling)
     evaluations = len(timesteps_of(trained.scheduler, sampling["sampler"], sampling["sampling_steps"]))
     samples = trained.data_units(last(progress_bar(states, "sampling", evaluations + 1)))
     asked = None if labels is None else labels.numpy()
     if isinstance(unseen, ImageSet) and isinstance(train, ImageSet):
-        rows = image_metrics.evaluate_images(samples, labels, train, unseen, seed=seed, device=trained.device)
+        compare = partial(image_metrics.evaluate_images, samples, labels, train, unseen, seed=seed)
+        rows = processes.from_first(lambda: compare(device=trained.device))
         return Evaluation(rows, samples.numpy(), asked, sampling=sampling)
     assert isinstance(unseen, PointSet)
     rows = _point_rows(samples.numpy(), unseen, train.points if isinstance(train, PointSet) else None, seed)
@@ -95,9 +99,12 @@ def _point_rows(samples: NDArray, unseen: PointSet, train: NDArray | None, seed:
 def _with_exact(found: Evaluation, trained: Trained, unseen: PointSet, seed: int) -> Evaluation:
     """The same, and how far the network's epsilon and density are from the exact ones, label by label if it has any."""
     conditions = _conditions(trained, unseen)
-    by_step = [_loss_by_step(trained, mixture, label, seed) for label, mixture in conditions]
+    by_step = processes.shared_out(
+        [partial(_loss_by_step, trained, mixture, label, seed) for label, mixture in conditions]
+    )
     mean = LossByStep(by_step[0].steps, *(np.mean([getattr(b, k) for b in by_step], 0) for k in ("floor", "excess")))
-    floor = float(np.mean([bayes_floor(mixture, trained.scheduler) for _, mixture in conditions]))
+    floors = processes.shared_out([partial(bayes_floor, mixture, trained.scheduler) for _, mixture in conditions])
+    floor = float(np.mean(floors))
     rows = [*found.rows, _excess_result(float(mean.excess.mean()), floor), _kl_result(trained, conditions, seed)]
     return replace(found, rows=rows, by_step=mean)
 
@@ -166,14 +173,15 @@ def _kl_result(trained: Trained, conditions: list[tuple[int | None, GaussianMixt
     """KL(exact || model), the mean over the conditions, with a tolerance; its floor is the exact denoiser's."""
     scheduler, g = trained.scheduler, generator(seed, "kl")
     timesteps = scheduler.timesteps(min(KL_STEPS, scheduler.num_timesteps))
-    values, errors, floors = [], [], []
+    of_model, of_exact = [], []
     for label, mixture in conditions:
         x = mixture.noised(*scheduler.alpha_sigma_at(0)).sample(-(-KL_POINTS // len(conditions)), g)
-        value, error = kl_from_exact(trained.denoise_as(label), scheduler, mixture, x, timesteps, trained.device)
+        denoise, exact = trained.denoise_as(label), exact_denoiser(mixture, scheduler)
         some = x[: -(-KL_POINTS_EXACT // len(conditions))]
-        floors.append(kl_from_exact(exact_denoiser(mixture, scheduler), scheduler, mixture, some, timesteps)[0])
-        values.append(value)
-        errors.append(error)
+        of_model.append(partial(kl_from_exact, denoise, scheduler, mixture, x, timesteps, trained.device))
+        of_exact.append(partial(kl_from_exact, exact, scheduler, mixture, some, timesteps))
+    found = processes.shared_out([*of_model, *of_exact])
+    (values, errors), (floors, _) = zip(*found[: len(conditions)]), zip(*found[len(conditions) :])
     value, floor, error = float(np.mean(values)), float(np.mean(floors)), float(np.linalg.norm(errors) / len(errors))
     passed = value - floor <= GOOD_KL
     verdict = f"{value:.4f} +- {error:.4f} nats from the exact distribution" + f", within {GOOD_KL}" * passed

@@ -6,7 +6,7 @@ In a single process nothing here does anything. Everything that all do together 
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -170,6 +170,21 @@ def from_first(make: Callable[[], Made]) -> Made:
         with _together():
             dist.broadcast_object_list(found)
     return found[0]  # pyright: ignore[reportReturnType] (the first has put it there)
+
+
+def shared_out(work: Sequence[Callable[[], Made]]) -> list[Made]:
+    """What each piece of work returns, in their order, in all processes; each piece is done by one of them, in turn.
+
+    The pieces must not depend on each other, nor on how many processes there are: then neither does what they return.
+    What holds tensors should leave them on the CPU, as another process's GPU cannot be reached.
+    """
+    if world() == 1:
+        return [piece() for piece in work]
+    found: list[list[Made]] = [[]] * world()
+    own = [piece() for piece in work[rank() :: world()]]
+    with _together():
+        dist.all_gather_object(found, own)
+    return [found[i % world()][i // world()] for i in range(len(work))]
 
 
 def run_folder(own: Path) -> Path:

@@ -18,19 +18,22 @@ import train
 from conf.config import Train
 from conf.groups import MLP, Digits, Moons, UNetSmall
 from runtime import processes, shards
+from runtime.trained import load
+from sampler import last
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARDS = 4
 # The last batch of an epoch, of 10 rows, is cut unevenly; parts of 20 rows reach over two batches of 24 references.
 POINTS = Train(dataset=Moons(), model=MLP(hidden=8, layers=2, frequencies=2), num_samples=170, batch_size=80,
                references=24, num_timesteps=20, warmup_steps=2, max_steps=12, checkpoint_every=5, shards=SHARDS,
-               conditional=True, eval_samples=100)  # fmt: skip
+               conditional=True, eval_samples=2600)  # fmt: skip
 DIGITS = Train(dataset=Digits(), model=UNetSmall(channels=[8, 8], heads=2), num_samples=60, batch_size=16,
                references=0, schedule="cosine", num_timesteps=20, loss_weight="target", max_steps=10, shards=SHARDS,
                conditional=True, threads=1, t_power=1.0, checkpoint_every=4, eval_samples=0)  # fmt: skip
 STOPPED = Train(dataset=Moons(), model=MLP(hidden=8, layers=1), num_samples=64, batch_size=16, max_steps=10_000,
                 references=0, shards=SHARDS, eval_samples=0)  # fmt: skip
 SIGNALLED_IN = 7
+DRAWN, STEPS = 350, 5  # images, 100 of which the network takes at once
 LOOK = 6  # steps of the look before a training, which adds up gradients as well
 
 
@@ -42,6 +45,15 @@ def trained(options, folder):
     except SystemExit as end:
         return end.code
     return None
+
+
+def drawn(folder):
+    """Samples of the training in `folder`, drawn by all processes together; and how many rows this one computed."""
+    model, rows = load(folder, torch.device("cpu")), []
+    model.net.register_forward_pre_hook(lambda net, inputs: rows.append(len(inputs[0])))
+    labels = model.labels("all", DRAWN)
+    states = model.sample(DRAWN, 0, labels=labels, sampler="ddpm", sampling_steps=STEPS, guidance=0.5, shared=True)
+    return last(states), sum(rows)
 
 
 @contextmanager
@@ -91,6 +103,8 @@ def trainings():
             "points": trained(POINTS, "points"),
             "digits": trained(DIGITS, "digits"),
         }
+        samples, found["rows"] = drawn("digits")
+        torch.save(samples, f"{processes.rank()}.pt")
         with signalled(signal.SIGTERM, LOOK + SIGNALLED_IN):
             found["stopped"] = trained(STOPPED, "stopped")
         Path(f"{processes.rank()}.json").write_text(json.dumps(found))

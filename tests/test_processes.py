@@ -9,9 +9,9 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import QUIET, ROOT
+from conftest import QUIET, ROOT, command
 from crashes import assert_same_run
-from many import DIGITS, POINTS, SIGNALLED_IN, trained
+from many import DIGITS, DRAWN, POINTS, SIGNALLED_IN, drawn, trained
 
 import train
 from conf.config import Train
@@ -48,9 +48,13 @@ def test_any_number_of_processes_ends_in_the_same_bits(count, alone, tmp_path):
         here, there = (json.loads((place / name / "metrics.json").read_text()) for place in (alone, tmp_path))
         assert {**here, "seconds": 0, "cpu_seconds": 0} == {**there, "seconds": 0, "cpu_seconds": 0}
         assert {p.name for p in (alone / name).iterdir()} == {p.name for p in (tmp_path / name).iterdir()}
+    samples, rows = drawn(alone / "digits")
+    assert all(torch.equal(torch.load(tmp_path / f"{rank}.pt"), samples) for rank in range(count))
     assert "figures" in json.loads((tmp_path / "points/metrics.json").read_text())
     assert done.stdout.count("start-up check") == 3 and done.stdout.count("training summary") == 2, "one speaks"
     found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(count)]
+    shares = {2: [200, 150], 4: [100, 100, 100, 50]}[count]
+    assert [each["rows"] for each in found] == [rows * share / DRAWN for share in shares], "chunks go round in turn"
     assert [each["points"] for each in found] == [None] + [0] * (count - 1), "the others end, and in peace"
     assert [each["stopped"] for each in found] == [143] * count, "one got a SIGTERM: all stop after the same step"
     assert checkpoint.load(tmp_path / "stopped")["step"] == SIGNALLED_IN + 1, "what they had agreed on"
@@ -101,6 +105,16 @@ def test_processes_with_different_options_or_data_are_refused_in_one_sentence(op
     assert done.stderr.count(sentence) == 1, done.stderr
     assert not list((tmp_path / "0/outputs/train").iterdir()), "nobody leaves a folder"
     assert not (tmp_path / "1/outputs").exists()
+
+
+@pytest.mark.parametrize("line", ["inference.py", "train.py -m lr=1,2"])
+def test_everything_else_is_refused_under_torchrun(line, tmp_path, monkeypatch):
+    monkeypatch.setitem(QUIET, "WORLD_SIZE", "2")
+    done = command(line, tmp_path)
+    assert (done.returncode, done.stdout) == (1, "") and not list(tmp_path.iterdir())
+    assert done.stderr == (
+        "torchrun is for one training, with train.py and without -m: start everything else by python\n"
+    )
 
 
 # ---------------------------------------------------------------- parts of a batch, in this process
