@@ -46,7 +46,7 @@ def _run(words: list[str], cwd: Path) -> subprocess.CompletedProcess:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
         stdin=subprocess.DEVNULL,
     )
 

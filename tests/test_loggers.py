@@ -95,7 +95,7 @@ assert any("pictures/samples" in row for row in rows)
 """
     line = [sys.executable, "-c", code, str(ROOT), str(ROOT / "tests")]
     environment = {**QUIET, "TRACKIO_DIR": str(tmp_path / "trackio"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
 
 

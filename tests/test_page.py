@@ -70,7 +70,7 @@ def in_browser(html, script, folder):
     path.write_text(html.replace("</body>", end))
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--dump-dom"]
     line = [CHROMIUM, *flags, f"--user-data-dir={folder}/profile", path.as_uri()]
-    done = subprocess.run(line, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(line, capture_output=True, text=True, timeout=1800)
     return json.loads(done.stdout.split("answer")[1])
 
 

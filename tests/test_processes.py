@@ -26,7 +26,7 @@ def torchrun(count, *words, cwd, restarts=0):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
     words = [f"--max-restarts={restarts}", *map(str, words)]
     environment = {**QUIET, "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
-    return subprocess.run([*launch, *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=900)
+    return subprocess.run([*launch, *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=1800)
 
 
 @pytest.fixture(scope="module")

@@ -130,7 +130,7 @@ def test_a_browser_sorts_the_table(sweep):
         click = "document.querySelectorAll('thead button')[3].click();" * clicks
         (sweep / "page.html").write_text(page.replace("</body>", f"<script>{click}</script></body>"))
         line = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"file://{sweep / 'page.html'}"]
-        done = subprocess.run(line, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(line, capture_output=True, text=True, timeout=1800)
         rows = re.findall(r'<tr data-run="(\d+)" style="--rank: ?([\d.]+);?"', done.stdout)
         assert rows[0] == (first, "0") and rows[-1] == (last, "1") and {run for run, _ in rows[-2:]} == {"10", "11"}
         assert f'<polyline data-run="{first}" style="--rank: 0;"' in done.stdout

@@ -52,7 +52,7 @@ def test_two_processes_share_a_search_and_a_failure_ends_nothing(tmp_path):
     check(space, fixed)
     study = opened(folder, False, [*options, "loss", 100.0])
     run_trial(study, study.ask(space), folder, [*fixed, "beta_end=1e-9"], "loss", 100)
-    said = other.communicate(timeout=300)
+    said = other.communicate(timeout=1800)
     assert other.returncode == 0 and "best of 1 trials: loss" in said[0], said
     report(study, folder, "loss")
     with open(folder / "search.csv") as file:

@@ -195,7 +195,7 @@ def served_in_a_fresh_home(home, before=()):
     env = {k: v for k, v in QUIET.items() if k not in ("CI", "XDG_CONFIG_HOME", "XDG_DATA_HOME")}
     done = subprocess.run(
         [*before, sys.executable, "-c", SERVED], cwd=home, env={**env, "HOME": str(home), "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, timeout=600,
+        capture_output=True, text=True, timeout=1800,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
