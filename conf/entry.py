@@ -185,12 +185,13 @@ def _run_folder(name: str, task_name: str | None, stamp: str) -> str:
     return str(folder)
 
 
-@functools.cache
 def _new_sweep_folder(name: str, task_name: str | None, stamp: str) -> str:
-    """Where Hydra puts a sweep. Refuses a folder that already holds something."""
+    """Where Hydra puts a sweep. Refuses a folder that already holds something: once, as the launcher soon writes there,
+    and this resolver goes with the runs into other processes."""
     folder = _sweep_folder(name, task_name, stamp)
     if task_name and Path(folder).exists() and any(Path(folder).iterdir()):
         raise ValueError(f"task_name={task_name}: that folder already holds something; choose another name")
+    OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, replace=True)
     return folder
 
 
