@@ -39,7 +39,7 @@ def main(o: Inference, run_folder: Path) -> None:
     devices.use_threads(o.threads, trained.of_images)
     print(f"checkpoint: {path}")
     style.use(o.style)
-    if o.observe or o.guidance_sheet:
+    if o.observe is not None or o.guidance_sheet:
         steered(o, trained, run_folder)
         return
     if o.flow:
@@ -110,11 +110,12 @@ def save_array(path: Path, array: NDArray) -> None:
 
 def check_steering(o: Inference) -> None:
     """Raises ValueError for options of which one would have to be ignored."""
-    if o.observe and o.guidance_sheet:
+    observe = o.observe is not None  # an empty one, too, is to be answered
+    if observe and o.guidance_sheet:
         raise ValueError("observe and guidance_sheet are two things: ask for one of them")
     given = sorted(name for name, default in vars(Inference()).items() if getattr(o, name) != default)
-    observing, steering = [name for name in given if name.startswith("observe_")], o.observe or o.guidance_sheet
-    if observing and not o.observe:
+    observing, steering = [name for name in given if name.startswith("observe_")], observe or o.guidance_sheet
+    if observing and not observe:
         raise ValueError(f"{observing[0]} belongs to observe: give observe=y=0.2, say, as well")
     known = {f.name for cls in (Machine, Pictures, Steering) for f in fields(cls)} | {"checkpoint", "num_samples"}
     known |= {"rerun", "viewer", "port"} | ({"guidance_interval"} if o.guidance_sheet else set())

@@ -1,6 +1,7 @@
 """Batches: the DataLoader's order is a function of (seed, epoch), and a batch is cut by one tensor indexing."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Protocol, cast
 
 import torch
@@ -22,15 +23,21 @@ class Rows(Protocol):
 
 
 class ShuffledBatches(Sampler[Tensor]):
-    """Index tensors of `batch_size` rows (the last of an epoch may be shorter), reshuffled for every epoch."""
+    """Index tensors of `batch_size` rows (the last of an epoch may be shorter), reshuffled for every epoch.
+
+    start: the batch of the epoch to begin with; those before it are not read.
+    """
 
     def __init__(self, num_rows: int, batch_size: int, seed: int) -> None:
-        self.num_rows, self.batch_size, self.seed, self.epoch = num_rows, batch_size, seed, 0
+        self.num_rows, self.batch_size, self.seed, self.epoch, self.start = num_rows, batch_size, seed, 0, 0
 
     def __len__(self) -> int:
         return -(-self.num_rows // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
+        return islice(self._of_epoch(), self.start, None)
+
+    def _of_epoch(self) -> Iterator[Tensor]:
         left = torch.empty(0, dtype=torch.int64)
         for rows in shuffled(self.num_rows, self.seed, self.epoch):
             rows = torch.cat([left, rows])
@@ -67,12 +74,10 @@ def make_loader(data: Rows, *, batch_size: int, seed: int) -> DataLoader:
 
 def batches(loader: DataLoader, start: int = 0) -> Iterator[tuple[Tensor, Tensor | None]]:
     """(x, label or None) forever, epoch after epoch; `start` is the batch to begin with, counted from 0."""
-    sampler, per_epoch = loader.sampler, len(loader)
+    sampler = loader.sampler
     assert isinstance(sampler, ShuffledBatches)
-    epoch, skip = divmod(start, per_epoch)
+    sampler.epoch, sampler.start = divmod(start, len(loader))
     while True:
-        sampler.epoch = epoch
-        for i, batch in enumerate(loader):
-            if i >= skip:
-                yield batch[0], batch[1] if len(batch) > 1 else None
-        epoch, skip = epoch + 1, 0
+        for batch in loader:
+            yield batch[0], batch[1] if len(batch) > 1 else None
+        sampler.epoch, sampler.start = sampler.epoch + 1, 0

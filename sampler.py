@@ -82,7 +82,9 @@ def timesteps_of(
     if sampling_steps is None:
         sampling_steps = min(row.evaluations or T, most)
     if not 1 <= sampling_steps <= most:
-        raise ValueError(f"the number of sampling steps must lie in 1..{most}, got {sampling_steps}")
+        raise ValueError(
+            f"sampling_steps of {sampler} must lie in 1..{most}, as this process has T = {T}; got {sampling_steps}"
+        )
     return scheduler.timesteps((sampling_steps - 1) // row.a_step + 1, spacing or row.spacing)
 
 

@@ -133,7 +133,7 @@ class Steering:
         "sample given an observation: of points a coordinate or a line in data units, y=0.2 or 2x-y=0.3 (also scores"
         f" every method against the exact posterior); of images {', '.join(f'mask:{name}' for name in MASKS)}",
     )
-    observe_noise: float = option(0.05, "standard deviation of the noise in the observation", low=1e-3)
+    observe_noise: float = option(0.05, "standard deviation of the noise in the observation", low=1e-3, high=1e3)
     observe_method: str | None = option(
         None, f"posterior sampler; {meanings(METHODS)}; default: sir for points, pigdm for images", choices=METHODS
     )

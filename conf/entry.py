@@ -185,12 +185,13 @@ def _run_folder(name: str, task_name: str | None, stamp: str) -> str:
     return str(folder)
 
 
-@functools.cache
 def _new_sweep_folder(name: str, task_name: str | None, stamp: str) -> str:
-    """Where Hydra puts a sweep. Refuses a folder that already holds something."""
+    """Where Hydra puts a sweep. Refuses a folder that already holds something: once, as the launcher soon writes there,
+    and this resolver goes with the runs into other processes."""
     folder = _sweep_folder(name, task_name, stamp)
     if task_name and Path(folder).exists() and any(Path(folder).iterdir()):
         raise ValueError(f"task_name={task_name}: that folder already holds something; choose another name")
+    OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, replace=True)
     return folder
 
 
@@ -213,7 +214,7 @@ def sentence(name: str, error: BaseException) -> str:
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
         return f"unknown option {cause.full_key}{_advice(name, str(cause.full_key))}; {help}"
     if isinstance(cause, OmegaConfBaseException):
-        return f"{cause.full_key}: {_first_line(cause)}; {help}"
+        return f"{cause.full_key}{_wrong_value(cause)}; {help}"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot use {error.filename or 'a file'}: {error.strerror}"
     if isinstance(error, MissingConfigException) and error.options:
@@ -224,6 +225,14 @@ def sentence(name: str, error: BaseException) -> str:
     if isinstance(error, HydraException) and type(error) is not CompactHydraException:
         return f"{_first_line(error)}; {help}"
     return " ".join(str(error).split())
+
+
+def _wrong_value(error: OmegaConfBaseException) -> str:
+    """What is wrong with the value of an option, in words that follow its name."""
+    said = _first_line(error)
+    if "is not a ListConfig" in said:
+        return f" takes a list: write its values in brackets, as in {error.full_key}=[A,B]"
+    return " needs a value, and null is none" if "is not Optional" in said else f": {said}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -39,6 +39,7 @@ def _begun_with(begun: object, run: Path) -> Train:
     cannot = f"the checkpoint of {run} cannot be resumed: it"
     if not isinstance(begun, Mapping) or not begun:
         raise ValueError(f"{cannot} lacks its options")
+    begun = {"shards": 1, **begun}  # older ones have none: they computed each batch in one part
     if missing := sorted(fixed_options(Train) - begun.keys()):
         raise ValueError(f"{cannot} lacks {', '.join(missing)}, as if from another version of moonwalk")
     try:

@@ -5,6 +5,7 @@ for the process that began the sweep are files, so that a run that fails costs n
 """
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -69,5 +70,6 @@ def broken_off(error: Exception) -> str:
     """Why the launcher of a sweep gave up, of which a process was killed, say; "" where no sweep had begun."""
     if Sweep.folder is None:
         return ""
-    why = f"{type(error).__name__}, {' '.join(str(error).split())}"[:200]
+    causes = re.findall(r"^[\w.]+(?:Error|Exception): .*", str(error), re.MULTILINE)  # in a traceback from submitit
+    why = f"{type(error).__name__}, {' '.join((causes or [str(error)])[-1].split())}"[:200]
     return f"the sweep was broken off: {why}; `python loss/report.py {Sweep.folder}` says how each of its runs ended"

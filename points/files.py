@@ -77,6 +77,8 @@ def _from_text(path: str) -> tuple[list[str], list[list[str]]]:
     if not rows:
         raise ValueError(f"{path} is not a table of numbers: it is empty")
     header = not any(_is_number(cell) for cell in rows[0])
+    if header and len(rows) == 1:
+        raise ValueError(f"{path} is not a table of numbers: it has a row of names and no points below it")
     names = rows[0] if header else [str(i) for i in range(len(rows[0]))]
     for i, row in enumerate(rows, 1):
         if len(row) != len(names):

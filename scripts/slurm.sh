@@ -8,5 +8,7 @@
 #SBATCH --signal=TERM@120
 # TERM two minutes before the end: the training saves, and  resume=runs/mnist  goes on in the next job.
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-exec srun torchrun --nnodes="$SLURM_NNODES" --nproc-per-node=auto --max-restarts=1 --rdzv-id="$SLURM_JOB_ID" \
-    --rdzv-backend=c10d --rdzv-endpoint="$first:29500" train.py "$@"
+port=$((20000 + SLURM_JOB_ID % 10000)) # of its own, as other jobs may share the machine
+exec srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=1 torchrun --nnodes="$SLURM_NNODES" \
+    --nproc-per-node=auto --max-restarts=1 --rdzv-id="$SLURM_JOB_ID" --rdzv-backend=c10d \
+    --rdzv-endpoint="$first:$port" train.py "$@"

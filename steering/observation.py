@@ -17,7 +17,7 @@ from points.mixture import GaussianMixture
 
 COORDINATES = "xyz"
 FARTHEST = 6.0  # standard deviations: an observation farther than that from all components contradicts the set
-TERM = re.compile(r"([+-])(?:(\d+\.?\d*|\.\d+)\*?)?([a-z])")
+FINEST = 1e-4  # of an observation's noise, as a distance from its line
 
 
 class Observation(NamedTuple):
@@ -62,17 +62,22 @@ def read_line(text: str, dim: int, noise: float) -> Observation:
     names = COORDINATES[: min(dim, 3)]
     left, _, right = text.replace(" ", "").lower().partition("=")
     left, row = left if left[:1] in ("+", "-") else f"+{left}", torch.zeros(dim, dtype=torch.float64)
-    for sign, factor, name in TERM.findall(left):
-        if name in names:
-            row[names.index(name)] += float(f"{sign}{factor or 1}")
+    term = re.compile(rf"([+-])(?:(\d+\.?\d*|\.\d+)\*?)?([{names}])")
+    for sign, factor, name in term.findall(left):
+        row[names.index(name)] += float(f"{sign}{factor or 1}")
     try:
         value = float(right)
     except ValueError:
         value = math.nan
-    if TERM.sub("", left) or not math.isfinite(value) or not bool(row.any()):
+    if term.sub("", left) or not math.isfinite(value) or not bool(row.any()):
         raise ValueError(
             f"observe={text} is no observation of a point with the coordinates {', '.join(names)}:"
             " give one as in observe=y=0.2, or a line as in observe=2x-y=0.3"
+        )
+    if (precision := noise / float(row.norm())) < FINEST:
+        raise ValueError(
+            f"observe={text} is all but infinitely precise, known to {precision:.1g} across its line: give smaller"
+            " factors, or raise observe_noise"
         )
     return Observation(row[None], torch.tensor([value], dtype=torch.float64), noise)
 

@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -138,6 +139,31 @@ def batches_of(epoch, num_rows=1003, seed=0):
     sampler = loader.ShuffledBatches(num_rows, 50, seed)
     sampler.epoch = epoch
     return [*sampler]
+
+
+class Counted:
+    """103 rows, the numbers themselves, that remember which were read."""
+
+    def __init__(self):
+        self.read = []
+
+    def __len__(self):
+        return 103
+
+    def __getitem__(self, i):
+        self.read += i.tolist()
+        return (i[:, None],)
+
+
+@pytest.mark.parametrize("start", [0, 1, 10, 11, 28])
+def test_a_training_that_goes_on_reads_no_row_of_what_is_done(start):
+    first, later = (Counted(), Counted())
+    whole = loader.batches(loader.make_loader(first, batch_size=10, seed=0))
+    rest = loader.batches(loader.make_loader(later, batch_size=10, seed=0), start)
+    for batch, _ in islice(whole, start, 40):
+        assert torch.equal(next(rest)[0], batch)
+    assert len(first.read) > 300 and later.read == first.read[-len(later.read) :]
+    assert len(later.read) == sum(3 if i % 11 == 10 else 10 for i in range(start, 40))
 
 
 def test_few_rows_keep_their_order():

@@ -54,13 +54,18 @@ MISTAKES = [
     ("inference.py num_samples=0", "num_samples must be at least 1"),
     ("inference.py sampling_steps=0", "sampling_steps must be at least 1"),
     ("inference.py observe=y=0.2 observe_noise=1e-9", "observe_noise must be at least 0.001"),
+    ("inference.py observe=y=0.2 observe_noise=1e300", "observe_noise must be at least 0.001 and at most 1000"),
     ("evaluate.py", "no checkpoint yet"),
     ("compare.py", "no checkpoint yet"),
     ("compare.py samplers=[ddim,rk4]", "each of samplers must be one of ddpm, ddim, dpmpp_2m, "),
     ("compare.py evaluations=[0]", "each of evaluations must be at least 1; got 0"),
+    ("compare.py evaluations=5", "evaluations takes a list: write its values in brackets"),
+    ("compare.py samplers=ddim", "samplers takes a list: write its values in brackets"),
+    ("compare.py evaluations=null", "evaluations needs a value, and null is none"),
+    ("train.py dataset=text dataset.text=null", "dataset.text needs a value"),
     ("compare.py sampling_steps=5", "unknown option sampling_steps"),
     ("evaluate.py samples=nowhere.npy", "nowhere.npy"),
-    ("evaluate.py samples={file}", "file must hold points of shape (N, d)"),
+    ("evaluate.py samples={file}", "file is not a table of numbers: it has a row of names and no points"),
     ("evaluate.py samples=nan.npy", "NaN"),
     ("evaluate.py samples=three.npy", "shape (N, 2)"),
     ("evaluate.py samples=few.npy", "at least 100 samples"),
@@ -90,6 +95,7 @@ MISTAKES = [
     ("train.py dataset=file dataset.path=equal.npy eval_samples=0", "all points to learn from are the same"),
     ("train.py dataset=file dataset.path=two.npy eval_samples=0", "2 points are too few"),
     ("train.py dataset=file dataset.path=empty.csv", "empty.csv is not a table of numbers: it is empty"),
+    ("train.py dataset=file dataset.path=names.csv", "names.csv is not a table of numbers: it has a row of names and"),
     ("evaluate.py samples=text.npy", "text.npy must be an array of real numbers"),
     ("loss/plot.py", "no run yet"),
     ("loss/plot.py nowhere", "no loss to plot at nowhere"),
@@ -107,6 +113,7 @@ def prepare(folder):
     np.save(folder / "complex.npy", np.full((200, 2), 1j))
     np.save(folder / "huge.npy", np.arange(400.0).reshape(200, 2) * 1e300)
     (folder / "empty.csv").touch()
+    (folder / "names.csv").write_text("a,b\n")
     np.save(folder / "equal.npy", np.ones((200, 2)))
     np.save(folder / "two.npy", np.eye(2))
     np.save(folder / "few.npy", np.zeros((20, 2)))

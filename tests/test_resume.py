@@ -31,6 +31,7 @@ from runtime.optimizers import make_optimizers
 from runtime.resume import Learner, checksum, take_moments
 from runtime.run_folder import taken
 from schedule import LinearNoiseScheduler
+from train import begin_or_resume
 
 LINE = f"train.py {SMALL} {NO_EVALUATION} max_steps=1503"
 BEGUN = asdict(Train(dataset=Moons(), model=MLP()))
@@ -122,6 +123,19 @@ def test_a_finished_run_is_reported_again_and_may_grow(whole, tmp_path):
     assert checkpoint.load(run)["config"]["max_steps"] == 1600
     done = command("train.py resume=run num_epochs=210 eval_samples=0", tmp_path)  # of 8 steps
     assert done.returncode == 0 and checkpoint.load(run)["step"] == 1680
+
+
+def test_a_run_from_before_there_were_shards_goes_on_to_the_same_bits(whole, tmp_path):
+    for name in ("new", "old"):
+        shutil.copytree(whole, tmp_path / name)
+    state = checkpoint.load(tmp_path / "old")
+    assert state["config"].pop("shards") == 1
+    checkpoint.save(tmp_path / "old" / "last.pt", state)
+    for name in ("new", "old"):
+        options = Train(Moons(), MLP(), resume=str(tmp_path / name), max_steps=1510, eval_samples=0)
+        begin_or_resume(options, tmp_path / name, {"resume", "max_steps", "eval_samples"})
+    assert_same_run(tmp_path / "new", tmp_path / "old")
+    assert checkpoint.load(tmp_path / "old")["config"]["shards"] == 1
 
 
 @pytest.mark.parametrize(

@@ -111,9 +111,26 @@ def test_what_guidance_claims_is_drawn_as_its_density_says():
 def test_lines_in_words():
     assert read_line("2x-y=0.3", 2, 0.1).matrix.tolist() == [[2, -1]]
     assert read_line("-x + .5*z = -1", 3, 0.1).matrix.tolist() == [[-1, 0, 0.5]]
-    for wrong in ("q=1", "z=1", "y", "y=", "y=b", "=1", "x-x=1", "mask:left", "y=nan", "x*y=1", "x2=1"):
+    for wrong in (
+        "q=1",
+        "z=1",
+        "y",
+        "y=",
+        "y=b",
+        "=1",
+        "x-x=1",
+        "mask:left",
+        "y=nan",
+        "x*y=1",
+        "x2=1",
+        "z+x=1",
+        "1e-9x=1",
+    ):
         with pytest.raises(ValueError, match="is no observation of a point"):
             read_line(wrong, 2, 0.1)
+    for wrong in ("1000000x=0.2", f"{'9' * 40}x=0.2"):
+        with pytest.raises(ValueError, match=r"all but infinitely precise.* raise observe_noise"):
+            read_line(wrong, 2, 0.05)
     with pytest.raises(ValueError, match="contradicts"):
         check_possible(MOONS.mixture, read_line("y=50", 2, 0.05), "y=50")
     check_possible(MOONS.mixture, read_line("y=0.2", 2, 0.05), "y=0.2")
@@ -312,6 +329,7 @@ def test_a_resumed_training_keeps_the_snapshot(early):
     [
         ("observe=y=50", "contradicts the data set"),
         ("observe=mask:left", "is for images"),
+        ("observe=", "observe= is no observation of a point"),
         ("guidance_interval=[2,1] guidance=1", "two numbers that rise from 0; got [2,1]"),
     ],
 )

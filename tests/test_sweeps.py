@@ -11,7 +11,7 @@ from loss.runs import runs
 
 LAUNCHERS = [
     ("joblib", "hydra_joblib_launcher", "4e-3,-1,8e-3 hydra.launcher.n_jobs=2"),
-    ("submitit_local", "hydra_submitit_launcher", "4e-3,-1"),
+    ("submitit_local", "hydra_submitit_launcher", "4e-3,-1 task_name=named"),
 ]
 
 
@@ -21,7 +21,10 @@ def test_runs_in_processes_of_their_own(launcher, package, values, tmp_path):
         pytest.skip("needs requirements/sweep.txt")
     line = f"train.py {SMALL} {NO_EVALUATION} max_steps=20 hydra/launcher={launcher} -m lr={values}"
     done = command(line, tmp_path)
-    (folder,) = (tmp_path / "outputs" / "train").iterdir()  # one for all, although none was named
+    if "task_name" in values:
+        folder = tmp_path / "named"
+    else:
+        (folder,) = (tmp_path / "outputs" / "train").iterdir()  # one for all, although none was named
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert f"1 of the sweep's runs failed: {folder.relative_to(tmp_path)}/1 (lr must be above 0; got" in done.stderr
     found = runs(folder)
