@@ -168,15 +168,19 @@ def check_flow(o: Inference) -> None:
 
 
 def flow_pictures(o: Inference, trained: Trained, run_folder: Path) -> None:
-    """flow.png and flow_square.png, and a film of each in which the lines grow."""
+    """flow.png and flow_square.png, a film of each in which the lines grow, and the exact ones beside the network's."""
     if trained.dims not in ((2,), (3,)):
         raise ValueError(f"flow lines are drawn of points of 2 or 3 coordinates, not of shape {trained.dims}")
     kind, count = o.animation or ("mp4" if has_ffmpeg() else "gif"), o.num_samples or flow_lines.COUNT
     films.check_options(kind, of_images=False)
     sampling = trained.sampling(flow_lines.DEFAULTS, **sampling_options(o))
-    lines = flow_lines.of_trained(trained, count, o.seed, trained.labels(o.labels, count), sampling)
+    labels = trained.labels(o.labels, count)
+    lines = flow_lines.of_trained(trained, count, o.seed, labels, sampling)
     for name, size in flow.SIZES.items():
         print(f"picture:    {stills.save(flow.still(lines, size), run_folder / f'{name}.png', o.figures)}")
+    if pair := flow_lines.beside_exact(trained, lines, o.seed, labels, sampling):
+        sheet = flow.beside(*pair, flow.SIZES["flow"])
+        print(f"picture:    {stills.save(sheet, run_folder / 'flow_exact.png', o.figures)}")
     for name, size in flow.SIZES.items() if kind != "none" else ():
         print(f"film:       {flow.save_film(lines, size, run_folder / f'{name}.{kind}')}")
 

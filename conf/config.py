@@ -253,7 +253,8 @@ class Inference(Machine, Pictures, Recording, Steering, Labels, Sampling):
     flow: bool = option(
         False,
         "instead: flow lines of points, the paths of a sampler without noise (default here: 1,400 by adams with 200"
-        " evaluations) coloured by what they reach, in flow.png and flow_square.png, and growing in films",
+        " evaluations) coloured by what they reach, in flow.png and flow_square.png, and growing in films;"
+        " flow_exact.png: beside those of the exact denoiser",
     )
     viz_steps: int = option(100, "states recorded, at most: even in log-SNR, with the first and the last", low=2)
     animation: str | None = option(

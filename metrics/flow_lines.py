@@ -1,7 +1,8 @@
 """Flow lines: paths of the probability-flow ODE from noise to data, and where on the data each of them ends."""
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +15,9 @@ from metrics.replay import Guidance, alpha_bar
 from metrics.scene import Process, Scene
 from runtime.progress import progress_bar
 from runtime.trained import Trained
-from sampler import evaluations_of
+from sampler import State, evaluations_of, sample
 from schedule import t_of
+from steering.guidance import checked_interval, classifier_free, exact_denoiser_of
 
 COUNT = 1400
 DEFAULTS = {"sampler": "adams", "sampling_steps": 200, "guidance": 0.0}  # even in the angle, in which paths move evenly
@@ -47,10 +49,40 @@ def of_trained(
 
     sampling: the options of Trained.sample.
     """
+    return _followed(trained, trained.sample(count, seed, labels=labels, **sampling), labels, sampling)
+
+
+def beside_exact(
+    trained: Trained, network: FlowLines, seed: int, labels: Tensor | None, sampling: Mapping[str, Any]
+) -> tuple[FlowLines, FlowLines] | None:
+    """The network's paths and, from the same noise, those of the exact denoiser, both under their names.
+
+    sampling: the options of both. None where the distribution is not known, or no exact form of autoguidance.
+    """
+    real = make_dataset(n_samples=2, seed=seed, **trained.config["dataset"])
+    if real.mixture is None or sampling["autoguidance"]:
+        return None
+    scale, count = (trained.normaliser.mean.cpu(), trained.normaliser.std.cpu()), network.paths.shape[1]
+    options = {name: value for name, value in sampling.items() if name not in Guidance._fields}
+    exact = exact_denoiser_of([part.scaled(*scale) for part in real.parts], trained.scheduler)
+    where = trained.scheduler, checked_interval(sampling["guidance_interval"])
+    denoise = partial(classifier_free(exact, sampling["guidance"], *where), label=labels)
+    x_T = next(trained.sample(count, seed, labels=labels, **sampling)).x_t.cpu()
+    found = _followed(trained, sample(denoise, trained.scheduler, x_T, **options), labels, sampling)
+    apart = float(np.median(np.linalg.norm(network.paths[-1] - found.paths[-1], axis=1)))
+    left = network._replace(title=f"{network.title}: with the network")
+    return left, found._replace(
+        title=f"with the exact denoiser: half of the ends lie within {apart:.2g} of the network's"
+    )
+
+
+def _followed(
+    trained: Trained, states: Iterable[State], labels: Tensor | None, sampling: Mapping[str, Any]
+) -> FlowLines:
     scheduler, data = trained.scheduler, trained.config["dataset"]
     expected = evaluations_of(scheduler, sampling["sampler"], sampling["sampling_steps"]) + 1
     steps, paths = [], []
-    for state in progress_bar(trained.sample(count, seed, labels=labels, **sampling), "sampling", expected):
+    for state in progress_bar(states, "sampling", expected):
         steps.append(state.step)
         paths.append(trained.data_units(state.x_t).numpy())
     process = Process("reverse", np.stack(paths), np.array(steps))
@@ -60,7 +92,7 @@ def of_trained(
     if labels is not None:
         found = labels.numpy(), len(trained.classes), "their labels"
     else:
-        found = reached(paths[-1], make_dataset(n_samples=count, seed=seed, **data))
+        found = reached(paths[-1], make_dataset(n_samples=len(paths[-1]), seed=trained.config["seed"], **data))
     title = ", ".join(filter(None, [f"how noise becomes {called(data)}", Guidance.of(sampling).words]))
     return FlowLines(
         process.states, scene.seconds(process), 1 - angle / angle[0], scene.noise(process.steps), *found, title

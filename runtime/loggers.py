@@ -7,7 +7,7 @@ import hashlib
 import importlib
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -90,11 +90,13 @@ def board(logger: str, folder: Path, config: Mapping[str, Any], start: int) -> B
 class Follower:
     """Hands on every new row of loss.csv and excess.csv; at the end what the evaluation left in the run folder.
 
-    A watcher that is called after those that write the tables.
+    A watcher that is called after those that write the tables, and after the one that appends to `grids`, pictures of
+    the progress.
     """
 
-    def __init__(self, folder: Path, board: Board, start: int) -> None:
+    def __init__(self, folder: Path, board: Board, start: int, grids: Sequence[Path] = ()) -> None:
         self.folder, self.board, self.done = folder, board, start
+        self.grids, self.shown = grids, len(grids)
         self.tables = [_begun(path) for path in (folder / NAME, folder / EXCESS_NAME) if path.exists()]
 
     def after(self, moment: Moment) -> None:
@@ -103,6 +105,9 @@ class Follower:
             for line in file:
                 step, *values = map(float, line.split(","))
                 self.board.numbers(int(step), dict(zip(names, values)))
+        for path in self.grids[self.shown :]:
+            self.board.picture(self.done, "pictures/progress", path)
+        self.shown = len(self.grids)
 
     def close(self) -> None:
         for _, file in self.tables:

@@ -69,17 +69,19 @@ def _of_first(
     o, start, finite = trained.config, begin.done, Finite(folder, trained, learner, data)
     shown_on = board(o["logger"], folder, o, start) if o["logger"] else None  # first: it may be refused
     watchers: list[Watcher] = [finite, LossLog(folder, start), ProgressBar(start, total)]
+    drawn: list[Path] = []
     if o["record"] or o["viewer"]:
         watchers.append(Snapshots(folder, trained, start, total, o["viewer"], stack))
     if (o["viz_save"] or o["viz_live"]) and isinstance(data, ImageSet):
-        watchers.append(Grids(folder, trained, data, begin, total))
+        watchers.append(grids := Grids(folder, trained, data, begin, total))
+        drawn = grids.saved
     of_eps = weight_of(trained.scheduler, o["loss_weight"]) == "eps"  # else the floor is not that of this loss
     if data.mixture and not trained.classes and of_eps:
         watchers.append(Probes(folder, trained, data.mixture, start, total))
     if o["early_ema"]:
         watchers.append(EarlySnapshot(learner, max(1, round(o["early_ema"] * total))))
     if shown_on:
-        follower = Follower(folder, shown_on, start)
+        follower = Follower(folder, shown_on, start, drawn)
         stack.callback(follower.end)
         watchers.append(follower)
     return [*watchers, *before_saves, Checkpoints(folder / o["ckpt_save_name"], finite, begin, total)]

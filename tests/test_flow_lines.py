@@ -110,7 +110,52 @@ def test_a_wide_picture_has_noise_and_data_at_two_sides_and_a_square_one_does_no
     assert np.allclose(step, scale * np.diff(lines.paths, axis=0)[..., 0].mean(1), atol=1e-3)
 
 
+def test_the_exact_denoiser_goes_from_the_same_noise_and_ends_in_the_data():
+    network = trained(name="moons", noise=0.05)
+    sampling = network.sampling(flow_lines.DEFAULTS, sampling_steps=40)
+    lines = flow_lines.of_trained(network, 200, 3, None, sampling)
+    left, right = flow_lines.beside_exact(network, lines, 3, None, sampling)
+    assert np.array_equal(left.paths, lines.paths) and np.allclose(left.paths[0], right.paths[0], atol=1e-6)
+    real = make_dataset("moons", 200, 0, noise=0.05).mixture
+    own, exact = (float(real.log_density(torch.from_numpy(end.paths[-1]).double()).mean()) for end in (left, right))
+    assert abs(exact - float(real.log_density(real.sample(200, generator(0, "test"))).mean())) < 0.4 < exact - own
+    apart = np.median(np.linalg.norm(left.paths[-1] - right.paths[-1], axis=1))
+    assert f"within {apart:.2g} of" in right.title
+
+
+def test_where_there_is_no_exact_denoiser_nothing_stands_beside(tmp_path):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(50, 2)))
+    network = trained(name="file", path=str(tmp_path / "a.npy"))
+    sampling = network.sampling(flow_lines.DEFAULTS, sampling_steps=4)
+    lines = flow_lines.of_trained(network, 5, 0, None, sampling)
+    assert flow_lines.beside_exact(network, lines, 0, None, sampling) is None
+    moons = trained(name="moons", noise=0.05)
+    assert flow_lines.beside_exact(moons, lines, 0, None, sampling | {"autoguidance": 1.0}) is None
+
+
 # ---------------------------------------------------------------- films
+
+
+@pytest.mark.parametrize("size", flow.SIZES.values())
+def test_a_camera_keeps_everything_in_the_picture_all_around(size):
+    lines = lines_of(trained(name="helix", noise=0.05), sampling_steps=8)
+    place = flow.camera(lines, size, flow.TURNS)
+    at = np.stack([place(turn) for turn in np.linspace(0, 2 * np.pi, 50)])
+    room = 0.02 * size[1]  # between the turns that it knows
+    assert at.min() > flow.MARGIN * size[1] - room
+    assert (
+        at.max((0, 1, 2)) < np.array([size[0], (1 - flow.BELOW) * size[1]]) + [-flow.MARGIN * size[1] + room, room]
+    ).all()
+    assert np.abs(place(1.0) - place(2.0)).max() > 0.1 * size[1] and np.allclose(place(0), place(2 * np.pi))
+
+
+def test_lines_in_three_dimensions_turn_until_the_end():
+    lines = lines_of(trained(name="helix", noise=0.05), count=25, sampling_steps=20)
+    film = list(flow.frames(lines, (96, 96), 2))
+    assert [stays for _, stays in film] == [1] * round(2 * (LASTS_S + HELD_S))
+    drawn = [int((picture[:85] - light.GROUND).sum()) for picture, _ in film]  # without the words and the bar
+    assert drawn[20] > 1.05 * drawn[0]
+    assert np.abs(film[-1][0][:85].astype(int) - film[-2][0][:85]).max() > 30  # nothing grows any more
 
 
 @pytest.fixture(scope="module")

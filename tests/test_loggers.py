@@ -1,6 +1,7 @@
 """A training's tables, figures and pictures where teams look, read back."""
 
 import importlib.util
+import io
 import json
 import subprocess
 import sys
@@ -75,6 +76,25 @@ def test_a_training_logs_to_tensorboard(tmp_path):
     events.Reload()
     assert [each.step for each in events.Scalars("loss")] == [10, 20] and len(events.Scalars("excess")) > 5
     assert events.Tags()["images"] == ["pictures/loss"]
+
+
+@needs("tensorboard")
+def test_tensorboard_shows_the_grids_while_images_are_learnt(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    words = "dataset=digits model=unet_small model.channels=[8,8] num_samples=64 batch_size=16 threads=1 max_steps=8"
+    words += " num_timesteps=20 schedule=cosine references=0 viz_save=true viz_interval=3 viz_num=4 task_name=run"
+    done = command(f"train.py {words} {NO_EVALUATION} logger=tensorboard", tmp_path)
+    assert done.returncode == 0, done.stderr
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    seen = events.Images("pictures/progress")
+    names = {3: "ep1_it3", 4: "ep1_end", 6: "ep2_it6", 8: "ep2_end"}
+    assert [each.step for each in seen] == [*names]
+    for each in seen:
+        with Image.open(tmp_path / f"run/viz/denoise_progress_{names[each.step]}.png") as kept:
+            shown = Image.open(io.BytesIO(each.encoded_image_string))
+            assert (np.asarray(shown) == np.asarray(kept.convert("RGB"))).all()
 
 
 @needs("trackio")

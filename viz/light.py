@@ -35,10 +35,10 @@ def drop(light: Light, at: NDArray, colours: NDArray) -> None:
                 np.add.at(light.reshape(-1), place + channel, (share * colours[inside, channel]).astype(np.float32))
 
 
-def stroke(light: Light, start: NDArray, end: NDArray, colours: NDArray) -> None:
+def stroke(light: Light, start: NDArray, end: NDArray, colours: NDArray, step: float = STEP) -> None:
     """Add straight lines from `start` to `end`, both (K, 2), of light `colours` (K, 3) per pixel of their length."""
     length = np.linalg.norm(end - start, axis=1)
-    count = np.maximum(1, np.ceil(length / STEP)).astype(np.int64)
+    count = np.maximum(1, np.ceil(length / step)).astype(np.int64)
     row = np.repeat(np.arange(len(start)), count)
     share = (np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count) + 0.5) / count[row]
     drop(light, start[row] + share[:, None] * (end - start)[row], (colours * (length / count)[:, None])[row])

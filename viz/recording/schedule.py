@@ -12,6 +12,7 @@ from viz.recording.panel import Panel, clocks, curve_view, given, log_curve
 def log(rec: rr.RecordingStream, scene: Scene) -> None:
     """schedule/signal and schedule/noise."""
     first, (green, red) = scene.processes[0], noise_colours([0, 1])
+    green = (0.75 * green).astype(np.uint8)  # the viewer's theme may be light, and the points' green is faint on white
     left, time = given(scene.alpha_bar)[first.steps], clocks(scene, first)
     log_curve(rec, "schedule/signal", "signal", np.sqrt(left), time, green)
     log_curve(rec, "schedule/noise", "noise", np.sqrt(1 - left), time, red)
