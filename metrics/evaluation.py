@@ -15,7 +15,7 @@ from images.files import read_samples
 from images.sets import ImageSet
 from metrics import image_metrics, significance
 from metrics.bayes import bayes_floor, excess, make_probes
-from metrics.distances import Draw, evaluate_points, exact_draws, rows_of
+from metrics.distances import METRICS, Draw, Metric, evaluate_points, exact_draws, rows_of
 from metrics.likelihood import kl_from_exact
 from metrics.table import MetricResult
 from points.mixture import GaussianMixture
@@ -81,6 +81,17 @@ def evaluate_model(
     rows = _point_rows(samples.numpy(), unseen, train.points if isinstance(train, PointSet) else None, seed)
     found = Evaluation(rows, samples.numpy(), asked, sampling=sampling)
     return found if unseen.mixture is None else _with_exact(found, trained, unseen, seed)
+
+
+def figures_of(train: DataSet, unseen: DataSet, labelled: bool) -> list[str]:
+    """The names of the figures that the evaluation of a model of these data finds. labelled: it learns their labels."""
+    if isinstance(unseen, ImageSet):
+        shares = [name for name in image_metrics.SHARES if labelled or name != "label accuracy"]
+        return ["Frechet distance", "memorised", *shares]
+    real, learnt = unseen.points, train.points if isinstance(train, PointSet) else None
+    e = significance.Evidence(real, real, unseen.mixture, max(1, len(unseen.parts)), learnt, seed=0)
+    names = [each.name for each in (*significance.TESTS, *METRICS) if isinstance(each, Metric) or each.applies(e)]
+    return names if unseen.mixture is None else [*names, "error of epsilon", "KL(exact || model)"]
 
 
 def check_enough(unseen: DataSet, num_samples: int) -> None:

@@ -2,13 +2,18 @@
 
 import csv
 import importlib.util
+import json
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 from conftest import NO_EVALUATION, QUIET, ROOT, SMALL
 
+from conf.groups import Moons
+from dataset import make_sets
 from loss.runs import runs
+from metrics.evaluation import figures_of
 
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("optuna"), reason="needs requirements/sweep.txt")
 TINY = f"{SMALL} {NO_EVALUATION} max_steps=2".split()
@@ -25,9 +30,16 @@ def test_a_space_that_cannot_be_searched_is_refused():
         (["optimizer=muon,adm"], "optimizer must be one of muon, adamw"),
         (["batch_size=0..8"], "batch_size must be at least 1"),
         (["lr=1e-3"], "nothing is searched"),
+        (["lr=1e-3..1e-2", NO_EVALUATION], "--figure 'KL' is not measured .* one of loss, seconds, cpu_seconds$"),
+        (["lr=1e-3..1e-2"], "--figure 'KL' is not measured .* error of epsilon, KL.exact"),
     ]:
         with pytest.raises(ValueError, match=sentence):
-            check(*read_space(words))
+            check(*read_space(words), "KL")
+
+
+def test_the_figures_that_a_training_will_write_are_known_before(run):
+    written = json.loads((run / "metrics.json").read_text())["figures"]
+    assert set(figures_of(*make_sets(n_samples=2000, seed=0, **asdict(Moons())), labelled=False)) == set(written)
 
 
 def test_the_scale_of_a_range():
@@ -51,7 +63,7 @@ def test_two_processes_share_a_search_and_a_failure_ends_nothing(tmp_path):
     space, fixed = read_space(options)
     check(space, fixed)
     study = opened(folder, False, [*options, "loss", 100.0])
-    run_trial(study, study.ask(space), folder, [*fixed, "beta_end=1e-9"], "loss", 100)
+    run_trial(study, space, folder, [*fixed, "beta_end=1e-9"], "loss", 100)
     said = other.communicate(timeout=1800)
     assert other.returncode == 0 and "best of 1 trials: loss" in said[0], said
     report(study, folder, "loss")
