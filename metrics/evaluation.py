@@ -27,7 +27,7 @@ from sampler import last, timesteps_of
 from schedule import step_of
 
 PROBE_STEPS, PROBE_POINTS = 50, 400
-KL_STEPS, KL_POINTS, KL_POINTS_EXACT = 200, 512, 128
+KL_STEPS, KL_POINTS, MORE_KL_POINTS, KL_POINTS_EXACT = 200, 512, 4096, 128
 # Tolerances of what is known of a network without drawing samples: that can always be distinguished from the best one.
 GOOD_EXCESS, GOOD_KL = 0.01, 0.01  # of the Bayes floor; nats
 
@@ -181,20 +181,35 @@ def _excess_result(over: float, floor: float) -> MetricResult:
 
 
 def _kl_result(trained: Trained, conditions: list[tuple[int | None, GaussianMixture]], seed: int) -> MetricResult:
-    """KL(exact || model), the mean over the conditions, with a tolerance; its floor is the exact denoiser's."""
+    """KL(exact || model), the mean over the conditions, with a tolerance; its floor is the exact denoiser's.
+
+    512 points know it to within 0.006 nats or so where the control variate does not help (`mean_kl`), and then good
+    models of 0.005 failed now and then. Where the error leaves the verdict open, it is measured once more with more.
+    """
+    points = KL_POINTS
+    value, floor, error = _kl(trained, conditions, seed, points)
+    if abs(value - floor - GOOD_KL) < 2 * error:
+        points = MORE_KL_POINTS
+        value, floor, error = _kl(trained, conditions, seed, points)
+    passed = value - floor <= GOOD_KL
+    verdict = f"{value:.4f} +- {error:.4f} nats from the exact distribution" + f", within {GOOD_KL}" * passed
+    low, high = floor - 1.645 * error, floor + 1.645 * error
+    return MetricResult("KL(exact || model)", value, floor, low, high, points, passed, verdict, "nats")
+
+
+def _kl(
+    trained: Trained, conditions: list[tuple[int | None, GaussianMixture]], seed: int, points: int
+) -> tuple[float, float, float]:
+    """KL(exact || model) in nats, that of the exact denoiser, and the standard error, from so many points."""
     scheduler, g = trained.scheduler, generator(seed, "kl")
     timesteps = scheduler.timesteps(min(KL_STEPS, scheduler.num_timesteps))
     of_model, of_exact = [], []
     for label, mixture in conditions:
-        x = mixture.noised(*scheduler.alpha_sigma_at(0)).sample(-(-KL_POINTS // len(conditions)), g)
+        x = mixture.noised(*scheduler.alpha_sigma_at(0)).sample(-(-points // len(conditions)), g)
         denoise, exact = trained.denoise_as(label), exact_denoiser(mixture, scheduler)
         some = x[: -(-KL_POINTS_EXACT // len(conditions))]
         of_model.append(partial(kl_from_exact, denoise, scheduler, mixture, x, timesteps, trained.device))
         of_exact.append(partial(kl_from_exact, exact, scheduler, mixture, some, timesteps))
     found = processes.shared_out([*of_model, *of_exact])
     (values, errors), (floors, _) = zip(*found[: len(conditions)]), zip(*found[len(conditions) :])
-    value, floor, error = float(np.mean(values)), float(np.mean(floors)), float(np.linalg.norm(errors) / len(errors))
-    passed = value - floor <= GOOD_KL
-    verdict = f"{value:.4f} +- {error:.4f} nats from the exact distribution" + f", within {GOOD_KL}" * passed
-    low, high = floor - 1.645 * error, floor + 1.645 * error
-    return MetricResult("KL(exact || model)", value, floor, low, high, KL_POINTS, passed, verdict, "nats")
+    return float(np.mean(values)), float(np.mean(floors)), float(np.linalg.norm(errors) / len(errors))

@@ -67,6 +67,19 @@ def test_a_conditional_network_is_compared_with_the_exact_distribution_of_each_l
     assert abs(kl.value) < 0.02
 
 
+def test_a_kl_too_close_to_call_is_measured_with_more_points(conditional, monkeypatch):
+    data, trained = conditional
+    conditions = evaluation._conditions(trained, data)
+    for name, small in (("KL_STEPS", 20), ("KL_POINTS", 64), ("MORE_KL_POINTS", 256)):
+        monkeypatch.setattr(evaluation, name, small)
+    decided = evaluation._kl_result(trained, conditions, seed=0)
+    assert decided.n == 64 and decided.passed
+    monkeypatch.setattr(evaluation, "GOOD_KL", decided.value - decided.floor)
+    measured_again = evaluation._kl_result(trained, conditions, seed=0)
+    assert measured_again.n == 256
+    assert measured_again.high - measured_again.low < 0.9 * (decided.high - decided.low)
+
+
 def test_without_its_labels_the_same_network_is_far_from_the_data(conditional):
     # what was measured before labels were given to it: an epsilon of 0 has an error of 1 and the density of pure noise
     data, trained = conditional
