@@ -263,6 +263,9 @@ class Normaliser:
             return cls.fit(numbers(data.points, "points"))
         return cls(torch.zeros(data.dims), torch.ones(data.dims))
 
+    def on(self, device: torch.device) -> "Normaliser":
+        return Normaliser(self.mean.to(device), self.std.to(device))
+
     def normalise(self, x: Tensor) -> Tensor:
         return ((x - self.mean.to(x)) / self.std.to(x)).float()
 

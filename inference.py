@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from conf.choices import SAMPLING_DEFAULTS
-from conf.config import Inference, Labels, Machine, Sampling, Steering, sampling_options
+from conf.config import Inference, Labels, Sampling, Steering, sampling_options
+from conf.machine import Machine
 from conf.pictures import Pictures
 from metrics import flow_lines, replay, steering
 from metrics.scene import checked_rows, clock, evenly_on

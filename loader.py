@@ -6,12 +6,14 @@ from typing import Protocol, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, TensorDataset
 
+from runtime import device as devices
 from runtime.randomness import generator
 
 MOST = 10**8  # rows that are shuffled at once
 BLOCK, TOGETHER = 2**14, 64
+CPU = torch.device("cpu")
 
 
 class Rows(Protocol):
@@ -25,11 +27,13 @@ class Rows(Protocol):
 class ShuffledBatches(Sampler[Tensor]):
     """Index tensors of `batch_size` rows (the last of an epoch may be shorter), reshuffled for every epoch.
 
-    start: the batch of the epoch to begin with; those before it are not read.
+    start: the batch of the epoch to begin with; those before it are not read. device: where the rows lie; the order of
+    an epoch is drawn on the CPU and goes there at once.
     """
 
-    def __init__(self, num_rows: int, batch_size: int, seed: int) -> None:
-        self.num_rows, self.batch_size, self.seed, self.epoch, self.start = num_rows, batch_size, seed, 0, 0
+    def __init__(self, num_rows: int, batch_size: int, seed: int, device: torch.device = CPU) -> None:
+        self.num_rows, self.batch_size, self.seed, self.device = num_rows, batch_size, seed, device
+        self.epoch, self.start = 0, 0
 
     def __len__(self) -> int:
         return -(-self.num_rows // self.batch_size)
@@ -38,9 +42,9 @@ class ShuffledBatches(Sampler[Tensor]):
         return islice(self._of_epoch(), self.start, None)
 
     def _of_epoch(self) -> Iterator[Tensor]:
-        left = torch.empty(0, dtype=torch.int64)
+        left = torch.empty(0, dtype=torch.int64, device=self.device)
         for rows in shuffled(self.num_rows, self.seed, self.epoch):
-            rows = torch.cat([left, rows])
+            rows = torch.cat([left, rows.to(self.device)])
             whole = len(rows) // self.batch_size * self.batch_size
             yield from rows[:whole].split(self.batch_size) if whole else ()
             left = rows[whole:]
@@ -64,12 +68,24 @@ def shuffled(num_rows: int, seed: int, epoch: int) -> Iterator[Tensor]:
         yield rows[torch.randperm(len(rows), generator=g)]
 
 
-def make_loader(data: Rows, *, batch_size: int, seed: int) -> DataLoader:
-    """A DataLoader whose batches are (x,) or (x, label)."""
+def make_loader(data: Rows, *, batch_size: int, seed: int, device: torch.device = CPU) -> DataLoader:
+    """A DataLoader whose batches are (x,) or (x, label). Of data that a GPU `device` has room for they lie there."""
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    held = held_on(data, device, devices.room(device))
+    sampler = ShuffledBatches(len(data), batch_size, seed, CPU if held is data else device)
     # batch_size=None: the sampler yields whole batches of indices, which the data set takes in one call.
-    return DataLoader(cast(Dataset, data), sampler=ShuffledBatches(len(data), batch_size, seed), batch_size=None)
+    # From pinned memory a batch can be copied to a GPU while that computes.
+    pin = held is data and device.type == "cuda"
+    return DataLoader(cast(Dataset, held), sampler=sampler, batch_size=None, pin_memory=pin)
+
+
+def held_on(data: Rows, device: torch.device, room: int) -> Rows:
+    """The same rows on `device`, if they take at most `room` bytes there; else `data` itself."""
+    if len(data) * sum(x.nbytes for x in data[torch.tensor([0])]) > room:
+        return data
+    parts = [[x.to(device) for x in data[rows]] for rows in torch.arange(len(data)).split(BLOCK)]
+    return TensorDataset(*map(torch.cat, zip(*parts)))
 
 
 def batches(loader: DataLoader, start: int = 0) -> Iterator[tuple[Tensor, Tensor | None]]:

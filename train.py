@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from conf.choices import SAMPLING_DEFAULTS
 from conf.config import Train
@@ -20,14 +19,15 @@ from conf.resumed import resumed_options
 from dataset import DataSet, Normaliser, make_sets
 from loader import batches, make_loader
 from loss.log import last_mean, read_excess
-from loss.objective import draw_steps, loss_weights, references_for, step_weights, training_loss
+from loss.objective import loss_weights, references_for, step_weights, training_loss
 from metrics.evaluation import evaluate_model, real_rows
 from metrics.report import score_fields, write_report
-from runtime import checkpoint, interrupts, preflight, processes
+from runtime import checkpoint, graph, interrupts, preflight, processes
 from runtime import device as devices
 from runtime.moments import LOG_EVERY, Moment
+from runtime.noise import Noise
 from runtime.optimizers import make_optimizers
-from runtime.randomness import generator, integer_seed
+from runtime.randomness import integer_seed
 from runtime.resume import Learner
 from runtime.run_folder import checkpoint_to_resume, taken
 from runtime.trained import Trained, build
@@ -58,11 +58,12 @@ def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | 
     """Train as the options say, from the checkpoint `state` on; save all in `run_folder`, return the figures.
     A recording, where one is asked for, ends with `stack`; a web page lasts until Ctrl-C."""
     images, device = preflight.check_options(asdict(o)), devices.choose(o.device)
+    graph.check(o.cuda_graph, device)
 
     # ------------------------------------------------------------ 1. data; points get mean 0 and standard deviation 1
     data, unseen = make_sets(n_samples=o.num_samples, seed=o.seed, **asdict(o.dataset))
     classes, normaliser = preflight.classes_to_learn(data, asdict(o)), Normaliser.of(data)
-    loader = make_loader(data, batch_size=o.batch_size, seed=o.seed)
+    loader = make_loader(data, batch_size=o.batch_size, seed=o.seed, device=device)
     total = o.max_steps or o.num_epochs * len(loader)
 
     # ------------------------------------------------------------ 2. network, schedule, loss, optimizer
@@ -78,14 +79,17 @@ def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | 
     learner = Learner.of(net, optimizers, o.ema_decay, o.shards or 1, references_for(len(data), o.references))
     moment = learner.restore(state, data, total, run_folder) if state else Moment()
     trained = Trained(learner.average.module, scheduler, normaliser, asdict(o), classes, mixed)
+    noise = Noise(trained, o.seed, o.batch_size)
     preflight.look_at(data, unseen, trained, learner, loss_of, weights, total=total - moment.done)
+    if o.cuda_graph:
+        learner.replay_steps(loss_of)
 
     # ------------------------------------------------------------ 3. the loop
     with watched(run_folder, trained, learner, data, moment, total, stack) as watchers, interrupts.caught() as signals:
         stop, clock, cpu = 0, moment.seconds - time.perf_counter(), moment.cpu_seconds - time.process_time()
         for step, batch in zip(range(moment.done, total), batches(loader, moment.done)):
             lr = learning_rate(step, total, o.warmup_steps, o.lr)
-            stop = learner.learn(loss_of, noised(*batch, trained, generator(o.seed, "noise", step)), lr, signals)
+            stop = learner.learn(loss_of, noise.added(step, *batch), lr, signals)
             done, last = step + 1, step + 1 == total or stop > 0
             loss, stable = learner.mean_loss() if done % LOG_EVERY == 0 or done == total else (None, None)
             moment = Moment(done, loss, lr, clock + time.perf_counter(), cpu + time.process_time(), last, stable)
@@ -98,20 +102,6 @@ def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | 
 
     # ------------------------------------------------------------ 4. evaluation
     return report(o, run_folder, trained.ready(device), data, unseen, moment)
-
-
-def noised(
-    x_0: Tensor, label: Tensor | None, trained: Trained, g: torch.Generator
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """(x_0, t, eps, label) of one optimizer step, on the device: normalised, and some of the labels dropped."""
-    t = draw_steps(trained.scheduler.num_timesteps, len(x_0), trained.config["t_power"], g)
-    eps = torch.randn(x_0.shape, generator=g)
-    if trained.classes and label is not None:  # without its label an image teaches the unconditional epsilon
-        dropped = torch.rand(label.shape, generator=g) < trained.config["label_dropout"]
-        label = torch.where(dropped, len(trained.classes), label).to(trained.device)
-    else:
-        label = None
-    return trained.normaliser.normalise(x_0).to(trained.device), t.to(trained.device), eps.to(trained.device), label
 
 
 def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:

@@ -3,7 +3,8 @@
 The dataclasses are registered in Hydra's ConfigStore (store.py), so `python train.py lr=1e-3` checks names and types;
 ranges and choices stand in the fields' metadata and are checked by option.check. `--help` (help.py) is made from the
 same fields: the docstring of a class is the heading of its options there, that of a command what it is for.
-The choices of dataset= and model= have their own options in groups.py, recordings theirs in recording.py.
+The choices of dataset= and model= have their own options in groups.py, recordings in recording.py,
+the machine in machine.py.
 """
 
 from dataclasses import dataclass, fields
@@ -26,33 +27,12 @@ from conf.choices import (
     default_steps,
     meanings,
 )
+from conf.machine import Machine, Seeded, TrainingMachine
 from conf.option import free, option
 from conf.pictures import Pictures
 from conf.recording import Recording, Viewing, Watching
 
 # ---------------------------------------------------------------- what several commands share
-
-
-@dataclass
-class Seeded:
-    """machine"""
-
-    seed: int = option(0, "the same seed on the same machine gives the same result to the last bit", low=0)
-
-
-@dataclass
-class Machine(Seeded):
-    """machine"""
-
-    device: str = free("auto", "auto: a GPU if there is one; or cpu, cuda, cuda:1, mps ...")
-    threads: int | None = free(
-        None, "CPU threads; default: 1 for points, where more rarely help, all cores for images", low=1
-    )
-    precision: str = free(
-        "auto",
-        "number format inside the network; auto: bf16 for images on a GPU that supports it, else fp32",
-        choices=("auto", "fp32", "bf16"),
-    )
 
 
 @dataclass
@@ -242,7 +222,7 @@ class Run:
 
 
 @dataclass
-class Train(Machine, Pictures, Watching, Run, Evaluation, Training, Process, Network, Data):
+class Train(TrainingMachine, Pictures, Watching, Run, Evaluation, Training, Process, Network, Data):
     """Train a denoising network, then sample with it and evaluate the samples."""
 
 

@@ -32,12 +32,13 @@ from diffusion import Prediction, exact_denoiser
 from loader import batches, make_loader
 from loss.objective import training_loss
 from points.mixture import GaussianMixture
+from runtime.noise import Noise
 from runtime.optimizers import make_optimizers
 from runtime.randomness import generator
 from runtime.resume import Learner
 from runtime.trained import Trained, build
 from sampler import last, sample
-from train import learning_rate, noised
+from train import learning_rate
 from viz.colours import CLASSES
 
 # %% [markdown]
@@ -71,9 +72,10 @@ def learn(which: int) -> tuple[Trained, DataSet, DataSet]:
     trained = Trained(net, scheduler, normaliser, o, data.classes)
     loss_of = partial(training_loss, net, scheduler, target=target)
     learner = Learner.of(net, make_optimizers(net, "muon", lr=o["lr"], weight_decay=0.01), ema_decay=None)
+    noise = Noise(trained, 0, o["batch_size"])
     for step, batch in zip(range(o["steps"]), batches(make_loader(data, batch_size=o["batch_size"], seed=0))):
         lr = learning_rate(step, o["steps"], 30, o["lr"])
-        learner.learn(loss_of, noised(*batch, trained, generator(0, "noise", step)), lr)
+        learner.learn(loss_of, noise.added(step, *batch), lr)
     trained.net = learner.average.module
     return trained.ready(torch.device("cpu")), data, unseen
 

@@ -114,7 +114,13 @@ def references_for(rows: int, asked: int | None) -> int:
 def draw_steps(num_timesteps: int, rows: int, power: float, generator: torch.Generator) -> Tensor:
     """A step t for each row, t = T u^power (rows,), where each of as many equal bins of 0..1 gives one u (Kingma et al.
     2021, arXiv 2107.00630, appendix I.1). power 1: every step as often as any other; more: small t more often."""
-    u = (torch.arange(rows) + torch.rand(rows, generator=generator)) / rows
+    return steps_at(torch.rand(rows, generator=generator), num_timesteps, power)
+
+
+def steps_at(within: Tensor, num_timesteps: int, power: float) -> Tensor:
+    """The same, given where in its bin each u lies: (rows,) in 0..1."""
+    rows = len(within)
+    u = (torch.arange(rows, device=within.device) + within) / rows
     return (u**power * num_timesteps).long().clamp(max=num_timesteps - 1)
 
 

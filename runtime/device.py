@@ -32,6 +32,11 @@ def place(net: nn.Module, device: torch.device, channels_last: bool) -> nn.Modul
     return net.to(device, memory_format=layout)  # pyright: ignore (the option is documented, but not in torch's types)
 
 
+def room(device: torch.device) -> int:
+    """Bytes of a GPU's memory that the data may take: a quarter. Of other devices none: they lie there anyway."""
+    return torch.cuda.get_device_properties(device).total_memory // 4 if device.type == "cuda" else 0
+
+
 def use_threads(threads: int | None, images: bool) -> None:
     """Set the CPU threads: those asked for; else all cores for images and one for points.
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from dataset import DataSet, PointSet
+from runtime.graph import Record, Replayed, on_gpu
 from runtime.moments import Moment
 from runtime.shards import Batch, LossOf, gradient, own_parts
 from runtime.trained import take_weights
@@ -27,6 +28,7 @@ class Learner:
     shards: parts of a batch whose gradients are computed one at a time. references: rows of a batch that serve each
         other as reference batch (see loss.objective.stable_target); 0: none.
     early: an early copy of the average, for autoguidance, once `keep_early` has been called.
+    replayed: steps as graphs, once `replay_steps` has been called.
     """
 
     net: nn.Module
@@ -37,6 +39,7 @@ class Learner:
     references: int = 0
     losses: list[Tensor] = field(default_factory=list)
     early: dict[str, Tensor] | None = None
+    replayed: Replayed | None = None
 
     @classmethod
     def of(
@@ -54,26 +57,50 @@ class Learner:
 
         signals: those that this process has got. Returns the one that ends the training after this step, or 0.
         """
-        parts, got = own_parts(batch, self.shards, self.references), signals[0] if signals else 0
+        share, stop = self.counted(), signals[0] if signals else 0
+        if self.replayed:
+            means = self.replayed(*batch, *(torch.full((), x, device=batch[0].device) for x in (lr, share)))
+        else:
+            means, stop = self.step(loss_of, batch, lr, share, stop)
+        self.losses.append(means)
+        return stop
+
+    def step(
+        self, loss_of: LossOf, batch: Batch, lr: float | Tensor, share: float | Tensor, got: int = 0
+    ) -> tuple[Tensor, int]:
+        """What `learn` computes, without waiting for any of it. share: see `average_weights`; got: a signal, or 0."""
+        parts = own_parts(batch, self.shards, self.references)
         means, stop = gradient(self.net, loss_of, parts, len(batch[0]), got)
         for optimizer in self.optimizers:
             optimizer.param_groups[0]["lr"] = lr
             optimizer.step()
-        self.average_weights()
-        self.losses.append(means)
-        return stop
+        self.average_weights(share)
+        return means, stop
+
+    def replay_steps(self, loss_of: LossOf, record: Record = on_gpu) -> None:
+        """From now on `learn` replays steps down this loss (see runtime.graph)."""
+        self.replayed = Replayed(lambda *given: self.step(loss_of, given[:4], *given[4:])[0], record)
 
     def fingerprint(self) -> str:
         """Of the weights and their average: equal where these are, to the bit."""
         tensors = [*self.net.state_dict().values(), *self.average.state_dict().values()]
         return digest_of(tensor.cpu().numpy() for tensor in tensors)
 
-    @torch.no_grad()
-    def average_weights(self) -> None:
-        """Move the average towards the weights: AveragedModel.update_parameters in one call, a fifth of its time."""
-        share = newest_share(int(self.average.n_averaged), self.ema_decay)
-        torch._foreach_lerp_([*self.average.parameters()], [*self.net.parameters()], share)  # pyright: ignore[reportPrivateImportUsage]
+    def counted(self) -> float:
+        """Count one more update of the average; returns what the newest weights count in it."""
+        n = int(self.average.n_averaged)  # on the CPU, wherever the weights are
         self.average.n_averaged += 1
+        return newest_share(n, self.ema_decay)
+
+    @torch.no_grad()
+    def average_weights(self, share: float | Tensor) -> None:
+        """Move the average towards the weights: AveragedModel.update_parameters in one call, a fifth of its time."""
+        averages: list[Tensor] = [*self.average.parameters()]
+        weights: list[Tensor] = [*self.net.parameters()]
+        if isinstance(share, Tensor):  # a lerp would read it
+            torch._foreach_add_(averages, torch._foreach_mul(torch._foreach_sub(weights, averages), share))  # pyright: ignore[reportPrivateImportUsage]
+        else:
+            torch._foreach_lerp_(averages, weights, share)  # pyright: ignore[reportPrivateImportUsage]
 
     def mean_loss(self) -> tuple[float, float]:
         """The means of the ordinary and of the stable losses since the last call."""
@@ -148,7 +175,10 @@ def take_moments(optimizers: Sequence[torch.optim.Optimizer], states: Sequence[d
     """Load what the optimizers had gathered. Raises ValueError where it is that of others."""
     try:
         for optimizer, state in zip(optimizers, states, strict=True):
+            options = [{**group, "params": None} for group in optimizer.param_groups]
             optimizer.load_state_dict(state)
+            for group, own in zip(optimizer.param_groups, options):  # a GPU's are others than a CPU's
+                group.update({name: value for name, value in own.items() if name != "params"})
             for weight, own in optimizer.state.items():
                 if any(moment.shape not in ((), weight.shape) for moment in own.values()):
                     raise ValueError("of another shape")

@@ -32,12 +32,13 @@ from loader import batches, make_loader
 from loss.objective import loss_weights, training_loss
 from metrics.evaluation import evaluate_model
 from metrics.table import table
+from runtime.noise import Noise
 from runtime.optimizers import make_optimizers
-from runtime.randomness import generator, integer_seed
+from runtime.randomness import integer_seed
 from runtime.resume import Learner
 from runtime.trained import Trained, build
 from schedule import make_scheduler
-from train import learning_rate, noised
+from train import learning_rate
 
 LABEL_CHANNELS = 4
 OURS: dict[str, Any] = asdict(Train(dataset=MNIST(), model=UNet(), **PRESETS["unet"]))
@@ -83,14 +84,14 @@ def fit(trained: Trained, learner: Learner, data: ImageSet, seconds: float, seed
     o, scheduler = trained.config, trained.scheduler
     weights = loss_weights(scheduler, o["model"]["prediction"], o["loss_weight"]).float()
     loss_of = partial(training_loss, learner.net, scheduler, target=o["model"]["prediction"], weights=weights)
-    begin, step, used = time.process_time(), 0, 0.0
+    noise, begin, step, used = Noise(trained, seed, o["batch_size"]), time.process_time(), 0, 0.0
     for step, batch in enumerate(batches(make_loader(data, batch_size=o["batch_size"], seed=seed))):
         used = time.process_time() - begin
         if used >= seconds:
             break
         # Our learning rate falls with the share of the time that is gone, here in thousandths.
         lr = o["lr"] if o is THEIRS else learning_rate(int(1000 * used / seconds), 1000, 20, o["lr"])
-        learner.learn(loss_of, noised(*batch, trained, generator(seed, "noise", step)), lr)
+        learner.learn(loss_of, noise.added(step, *batch), lr)
     return step, used
 
 

@@ -18,7 +18,7 @@ def averaged(sequence, decay):
     learner, held = Learner.of(net, [], decay), []
     for weight in sequence:
         torch.nn.init.constant_(net.weight, float(weight))
-        learner.average_weights()
+        learner.average_weights(learner.counted())
         held.append(learner.average.module.weight.item())
     return torch.tensor(held, dtype=torch.float64)
 
