@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from rerun.chunk import RrdReader
 from test_recordings import column
@@ -109,6 +110,20 @@ def test_a_title_fits_into_its_picture(title, tmp_path):
     assert (sheet[:, -4:] > 250).all() and (sheet[:4] > 250).all() and (sheet[:, :2] > 250).all()
 
 
+@pytest.mark.parametrize(
+    "name", ["dpmpp_2m_sde\nFD 111  100  99.9", "Supplemental Symbols and Pictographs", "WWWWWW", "iii"]
+)
+@pytest.mark.parametrize(
+    "title", ["short", "images of the same noise by every sampler; FD: Frechet distance (real: 110)"]
+)
+def test_no_word_of_a_sheet_is_cut_off(name, title):
+    figure = image_grids.table(np.zeros((2, 3, 1, 8, 8)), title, [name, "b"], ["one", "two", "three"])
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    for text in figure.axes[0].texts + figure.texts:
+        box = text.get_window_extent(renderer)
+        assert box.x0 >= 5 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 and box.y1 <= figure.bbox.y1, text
+
+
 # ---------------------------------------------------------------- films
 
 
@@ -128,7 +143,7 @@ def test_a_film_shows_the_states_in_order_and_holds_the_last(process, tmp_path):
 
 def box_of(picture, shape):
     """The tiles, at the lower edge: 14 pixels from it, and as far from the left as the names are long."""
-    left = 14 + image_grids.LETTER
+    left = 14 + max(image_grids._width(name, image_grids.NAME) for name in "ab")
     return picture[-14 - shape[0] : -14, left : left + shape[1]]
 
 

@@ -10,6 +10,7 @@ from metrics.compare import EXACT, Comparison, Trial
 from metrics.flow_map import FlowMap
 from viz import image_grids
 from viz.colours import DATA, GENERATED, PALETTE, hex_colour
+from viz.style import ink
 
 SHOWN, ROWS, COLUMNS = 2000, 2, 3  # points in a cell; images in a cell
 MARGIN = 0.2  # around the data, in widths of them
@@ -53,7 +54,7 @@ def _cell(ax, real: NDArray, trial: Trial) -> None:
     """Samples over real data in grey; below them the first figure, and how many lie outside of the picture."""
     d = 3 if ax.name == "3d" else 2
     for points, colour in ((real, DATA), (trial.samples, GENERATED)):
-        ax.scatter(*points[:SHOWN, :d].T, s=0.7, color=hex_colour(colour), linewidths=0)
+        ax.scatter(*points[:SHOWN, :d].T, s=0.7, color=hex_colour(colour), linewidths=0, rasterized=True)
     low, high = np.array([ax.get_xlim(), ax.get_ylim()]).T
     x = trial.samples[:, :2]
     outside = 1 - float(((x >= low) & (x <= high)).all(1).mean())
@@ -68,11 +69,16 @@ def _images(found: Comparison) -> Figure:
     ])  # fmt: skip
     figures = [[found.of(found.denoisers[0], s, n).figures for n in found.asked] for s in found.samplers]
     rows = [
-        f"{s}\nFD " + "  ".join(f"{f['Frechet distance']:.2g}" for f in row) for s, row in zip(found.samplers, figures)
+        f"{s}\nFD " + "  ".join(_digits(f["Frechet distance"]) for f in row) for s, row in zip(found.samplers, figures)
     ]
     floor = found.floors["Frechet distance"].median
-    title = f"images of the same noise by every sampler; FD: Frechet distance, left to right (real images: {floor:.2g})"
+    title = f"images of the same noise by every sampler; FD: Frechet distance, left to right (real images: {_digits(floor)})"
     return image_grids.table(cells, title, rows, [f"{n} evaluations" for n in found.asked], side=150)
+
+
+def _digits(value: float) -> str:
+    """Two of them that count, without an exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def _block(images: NDArray) -> NDArray:
@@ -92,7 +98,7 @@ def flow_map(flow: FlowMap) -> Figure:
             if denoiser == EXACT and not math.isnan(slope):
                 label += f": slope {-slope:.1f}"
             ax.plot(flow.evaluations[sampler], error, "o-", color=hex_colour(PALETTE[i]), label=label, markersize=3.5)
-        ax.axhline(flow.last_step, color="black", linestyle=":", linewidth=1)
+        ax.axhline(flow.last_step, color=ink(), linestyle=":", linewidth=1)
         ax.annotate("what the last step alone costs", (5, flow.last_step), (0, 3), textcoords="offset points", size=8)
         ax.set(xscale="log", yscale="log", xlabel="evaluations", title=f"with the {denoiser}")
         counts = max(flow.evaluations.values())  # those of two evaluations a step make none of an even number

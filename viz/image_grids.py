@@ -1,5 +1,6 @@
 """Images beside each other: which one goes where, the pixels of them all, and stills with names beside them."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -7,6 +8,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import text_to_path
 from numpy.typing import ArrayLike, NDArray
 
 from runtime.arrays import numbers
@@ -15,8 +18,7 @@ from viz.style import paper
 
 DPI = 120  # that of stills.save, so that a tile's pixel becomes a whole number of the picture's
 SHOWN = 400  # images in a grid, at most
-LETTER = 7  # pixels: the mean width of one
-TITLE, LINE = 10, 20  # points; pixels from one line of the title to the next
+TITLE, NAME, LINE = 10, 8, 20  # points; pixels from one line of the title to the next
 GAP = 3
 
 
@@ -107,9 +109,9 @@ class Sheet:
     ) -> None:
         height, width = picture.shape[:2]
         lines = title.split("\n")
-        left = 14 + LETTER * max((len(line) for name in rows for line in name.split("\n")), default=0)
+        left = 14 + max((_width(line, NAME) for name in rows for line in name.split("\n")), default=0)
         top = 16 + LINE * (len(lines) + bool(columns))
-        whole = max(left + width + 14, 28 + round(1.25 * LETTER * max(map(len, lines)))), top + height + 14
+        whole = max(left + width + 14, 28 + max(_width(line, TITLE) for line in lines)), top + height + 14
         self.figure = Figure(figsize=(whole[0] / DPI, whole[1] / DPI), dpi=DPI)
         self.canvas = FigureCanvasAgg(self.figure)
         box = (left / whole[0], 14 / whole[1], width / whole[0], height / whole[1])
@@ -118,10 +120,10 @@ class Sheet:
         self.title = self.figure.text(14 / whole[0], 1 - 10 / whole[1], title, va="top", size=TITLE, linespacing=1.25)
         for i, name in enumerate(rows):
             at = (i + 0.5) / len(rows) * (height - GAP) + GAP / 2
-            ax.text(-7, at, name, ha="right", va="center", size=8, linespacing=1.2)
+            ax.text(-7, at, name, ha="right", va="center", size=NAME, linespacing=1.2)
         for i, name in enumerate(columns):
             at = (i + 0.5) / len(columns) * (width - GAP) + GAP / 2
-            ax.text(at, -5, name, ha="center", va="bottom", size=8)
+            ax.text(at, -5, name, ha="center", va="bottom", size=NAME)
 
     def turn(self, picture: NDArray[np.uint8], title: str) -> NDArray[np.uint8]:
         """Show another picture of the same shape; returns the pixels of the whole sheet (H, W, 3)."""
@@ -129,6 +131,12 @@ class Sheet:
         self.title.set_text(title)
         self.canvas.draw()
         return np.asarray(self.canvas.buffer_rgba())[..., :3].copy()
+
+
+def _width(text: str, size: float) -> int:
+    """Pixels that a line of `size` points takes."""
+    wide, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)
+    return math.ceil(1.02 * wide * DPI / 72)  # on the grid of pixels letters are a little wider
 
 
 def samples(images: NDArray, labels: NDArray | None, classes: Sequence[str], steered: str = "") -> Figure:
