@@ -71,8 +71,8 @@ def _images(found: Comparison) -> Figure:
     rows = [
         f"{s}\nFD " + "  ".join(_digits(f["Frechet distance"]) for f in row) for s, row in zip(found.samplers, figures)
     ]
-    floor = found.floors["Frechet distance"].median
-    title = f"images of the same noise by every sampler; FD: Frechet distance, left to right (real images: {_digits(floor)})"
+    floor = _digits(found.floors["Frechet distance"].median)
+    title = f"images of the same noise by every sampler; FD: Frechet distance, left to right (real images: {floor})"
     return image_grids.table(cells, title, rows, [f"{n} evaluations" for n in found.asked], side=150)
 
 
