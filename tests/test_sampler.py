@@ -1,6 +1,7 @@
 """Reverse processes driven by exact denoisers."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -66,7 +67,7 @@ def test_the_optimal_variance_of_a_gaussian_is_right_up_to_pure_noise(schedule):
     for spread in (0.05, 1.0):
         denoise = exact_denoiser(GaussianMixture(torch.zeros(1, 2), spread), scheduler)
         timesteps = scheduler.timesteps(10, "even")
-        for t, s in zip(timesteps[:6], timesteps[1:]):
+        for t, s in pairwise(timesteps[:7]):
             alpha, sigma = scheduler.alpha_sigma_at(t)
             x_t = math.sqrt(alpha**2 * spread + sigma**2) * torch.randn(50_000, 2, generator=g, dtype=torch.float64)
             drawn = _noise(scheduler, t, s, "optimal", denoise(x_t, torch.tensor(t)), None, g).square().mean()
