@@ -215,7 +215,8 @@ peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before = peak()
 data = shuffled(MNISTDataset(sys.argv[1]), 0)
 assert data.held.numel() == 60 * 3 * 1024**2
-print(checksum(data), sum(round(1000 * float(data[torch.tensor([i])][0][0, 1, 0, 0])) * i for i in range(60)), round(peak() - before))
+green = [round(1000 * float(data[torch.tensor([i])][0][0, 1, 0, 0])) * i for i in range(60)]
+print(checksum(data), sum(green), round(peak() - before))
 """
 
 
