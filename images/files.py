@@ -1,13 +1,16 @@
 """Image files as arrays: listing and reading a folder of class folders, and reading generated images."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from runtime.arrays import give_back
 from runtime.progress import progress_bar
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
@@ -63,13 +66,24 @@ def _in_order(folders: list[str]) -> list[str]:
     return sorted(folders, key=(lambda f: int(os.path.basename(f))) if all(map(str.isdecimal, names)) else None)
 
 
-def read_images(paths: list[str], on_bad_image: str = "skip") -> tuple[Tensor, Tensor]:
+PIECE = 2**24  # bytes of pixels in memory at once, where they lie in a file
+
+
+def _in_memory(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    return np.empty(shape, np.uint8)
+
+
+def read_images(
+    paths: list[str], on_bad_image: str = "skip", room: Callable[[tuple[int, ...]], NDArray[np.uint8]] = _in_memory
+) -> tuple[NDArray[np.uint8], Tensor]:
     """Pixels (N, C, H, W) uint8 of the readable images, and their indices (N,) int64 among the paths.
+
+    room: gives the array into which they are written, which may be mapped from a file.
 
     Raises:
         ValueError: images of several sizes, grey mixed with colour, or (on_bad_image="error") a damaged one.
     """
-    pixels, good, bad = np.empty(0), [], []
+    pixels, good, bad = np.empty(0, np.uint8), [], []
     for i, path in enumerate(progress_bar(paths, "reading images")):
         try:
             image = read_image(path)
@@ -79,13 +93,15 @@ def read_images(paths: list[str], on_bad_image: str = "skip") -> tuple[Tensor, T
             bad.append(path)
             continue
         if not good:
-            pixels = np.empty((len(paths), *image.shape), np.uint8)
+            pixels = room((len(paths), *image.shape))
         elif image.shape != pixels.shape[1:]:
             raise ValueError(_differing(paths[good[0]], pixels.shape[1:], path, image.shape))
         pixels[len(good)] = image
         good.append(i)
+        if isinstance(pixels, np.memmap) and i % max(1, PIECE // image.nbytes) == 0:
+            give_back(pixels)
     say_skipped(bad)
-    return torch.from_numpy(pixels[: len(good)]), torch.tensor(good, dtype=torch.int64)
+    return pixels[: len(good)], torch.tensor(good, dtype=torch.int64)
 
 
 def say_skipped(bad: list[str]) -> None:

@@ -1,5 +1,6 @@
 """Sets of images in memory, from scikit-learn or a folder tree. `python -m images.sets` draws the digits."""
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,15 +15,16 @@ from torch.utils.data import Dataset
 from images import MNIST_ROOT
 from images.cache import read_cached
 from images.emoji import draw_glyphs
-from images.files import list_images
-from runtime.arrays import numbers
+from images.files import PIECE, list_images
+from runtime.arrays import give_back, numbers
 from runtime.randomness import generator
 
 
 class ImageSet(Dataset):
     """Images of one size, stored as bytes; `self[i]` returns float32 in [-1, 1].
 
-    pixels: (N, C, H, W) uint8, which may be mapped from a file. labels: (N,) int64, indices into `classes`, or None.
+    pixels: (N, C, H, W) uint8; of a np.memmap the pages that have been read are given back each time.
+    labels: (N,) int64, indices into `classes`, or None.
     classes: names of the labels. rows: which of the pixels belong to the set, in its order; default: all.
 
     Raises:
@@ -32,8 +34,13 @@ class ImageSet(Dataset):
     mixture = None  # unlike for synthetic points, the exact distribution of images is unknown
 
     def __init__(
-        self, pixels: Tensor, labels: Tensor | None = None, classes: list[str] | None = None, rows: Tensor | None = None
+        self,
+        pixels: Tensor | np.ndarray,
+        labels: Tensor | None = None,
+        classes: list[str] | None = None,
+        rows: Tensor | None = None,
     ) -> None:
+        self.file = pixels if isinstance(pixels, np.memmap) else None
         pixels = numbers(pixels, "pixels")
         if pixels.dtype != torch.uint8 or pixels.ndim != 4:
             raise ValueError(f"pixels must be uint8 (N, C, H, W), not {pixels.dtype} {tuple(pixels.shape)}")
@@ -44,18 +51,24 @@ class ImageSet(Dataset):
 
     def __getitem__(self, i: int | slice | Tensor) -> tuple[Tensor, ...]:
         """(images, labels), or (images,) without labels: (C, H, W) and () for an int, else (B, C, H, W) and (B,)."""
-        images = self.held[i if self.rows is None else self.rows[i]] / 127.5 - 1
+        images = self._bytes(i) / 127.5 - 1
         return (images,) if self.labels is None else (images, self.labels[i])
+
+    def _bytes(self, i: int | slice | Tensor) -> Tensor:
+        found = self.held[i if self.rows is None else self.rows[i]]
+        if self.file is not None:
+            give_back(self.file)
+        return found
 
     @property
     def pixels(self) -> Tensor:
         """All of the set, (N, C, H, W) uint8, in memory unless they are all that there are."""
         return self.held if self.rows is None else self.held[self.rows]
 
-    def blocks(self, size: int = 4096) -> Iterator[Tensor]:
-        """The same, so many images at a time."""
-        for some in torch.arange(len(self)).split(size):
-            yield self.held[some if self.rows is None else self.rows[some]]
+    def blocks(self) -> Iterator[Tensor]:
+        """The same, some images at a time."""
+        for some in torch.arange(len(self)).split(max(1, PIECE // math.prod(self.dims))):
+            yield self._bytes(some)
 
     @property
     def dims(self) -> tuple[int, int, int]:
@@ -73,7 +86,8 @@ class ImageSet(Dataset):
         No pixel is copied: they may be more than memory holds.
         """
         rows = torch.arange(len(self.held))[indices] if self.rows is None else self.rows[indices]
-        return ImageSet(self.held, None if self.labels is None else self.labels[indices], self.classes, rows)
+        held = self.held if self.file is None else self.file
+        return ImageSet(held, None if self.labels is None else self.labels[indices], self.classes, rows)
 
 
 class MNISTDataset(ImageSet):

@@ -1,6 +1,5 @@
 """Files of points that are too large for memory: an .npy file stays on the disk, and rows are read when asked for."""
 
-import mmap
 import os
 
 import numpy as np
@@ -9,9 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from points.files import check_sizes
-from runtime.arrays import floats
+from runtime.arrays import floats, give_back, read_here_and_there
 
-SIZE = 2**29  # bytes from which a file is too large
+SIZE = 2**29  # bytes from which a file is too large for memory
 ATONCE = 1024  # rows
 
 
@@ -43,8 +42,7 @@ def mapped(path: str | None) -> np.memmap | None:
         )
     if rows.ndim != 2 or rows.shape[1] < 2 or len(rows) < 10:
         raise ValueError(f"{path} must hold points of shape (N, d) with d at least 2, not {rows.shape}")
-    if hasattr(mmap, "MADV_RANDOM"):  # else the kernel reads 128 kB for each row
-        rows._mmap.madvise(mmap.MADV_RANDOM)  # pyright: ignore[reportAttributeAccessIssue]
+    read_here_and_there(rows)
     return rows
 
 
@@ -65,6 +63,5 @@ def read(rows: np.memmap, chosen: Tensor, path: str) -> NDArray:
 def take(rows: np.memmap, chosen: Tensor) -> NDArray:
     """The chosen rows, in memory. The pages around them, 64 kB a row, are given back: they would soon be gigabytes."""
     found = np.array(rows[chosen.numpy()])
-    if hasattr(mmap, "MADV_DONTNEED"):
-        rows._mmap.madvise(mmap.MADV_DONTNEED)  # pyright: ignore[reportAttributeAccessIssue]
+    give_back(rows)
     return found

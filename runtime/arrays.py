@@ -1,5 +1,6 @@
 """Arrays of every kind that people have, as tensors: numbers stay what they are, anything else is refused in words."""
 
+import mmap
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,21 @@ def numbers(values: Any, what: str) -> Tensor:
         kind = np.dtype(np.float64)
     array = np.ascontiguousarray(array, kind).reshape(array.shape)
     return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def read_here_and_there(file: np.memmap) -> None:
+    """Let the kernel read single pages of a mapped file: it would read 128 kB for each row."""
+    if hasattr(mmap, "MADV_RANDOM"):
+        file._mmap.madvise(mmap.MADV_RANDOM)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def give_back(file: np.memmap) -> None:
+    """Give back the pages of a mapped file that this process has touched; it must not have written to a copy.
+
+    They stay in the kernel's cache as long as there is room, but no longer count as memory of this process.
+    """
+    if hasattr(mmap, "MADV_DONTNEED"):
+        file._mmap.madvise(mmap.MADV_DONTNEED)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def floats(values: Any, what: str) -> Tensor:

@@ -3,10 +3,13 @@
 import multiprocessing
 import os
 import resource
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+from conftest import QUIET, ROOT
 from PIL import Image
 
 from images.sets import MNISTDataset, make_images
@@ -199,3 +202,39 @@ def test_processes_at_once_do_not_disturb_each_other(tree):
     assert [other.exitcode for other in others] == [0, 0, 0]
     assert columns(MNISTDataset(tree)) == truth
     assert os.listdir(kept(tree).parent) == ["tree.npy"]
+
+
+LARGE_SET = """
+import resource, sys
+import torch
+from images import cache
+from images.sets import MNISTDataset, shuffled
+from runtime.resume import checksum
+cache.LARGE = 2**20
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+before = peak()
+data = shuffled(MNISTDataset(sys.argv[1]), 0)
+assert data.held.numel() == 60 * 3 * 1024**2
+green = [round(1000 * float(data[torch.tensor([i])][0][0, 1, 0, 0])) * i for i in range(60)]
+print(checksum(data), sum(green), round(peak() - before))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks in kB, and pages that are given back")
+def test_a_large_set_stays_on_the_disk_while_it_is_decoded_checked_and_read(tmp_path):
+    """180 MB of pixels: the peak of memory grows by a fraction of them, and all starts see the same images."""
+    for i in range(6):
+        path = tmp_path / f"tree/{i % 2}/{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (1024, 1024), (40 * i, 255 - 30 * i, 7)).save(path, compress_level=1)
+        aged(path, i)
+        for copy in range(9):
+            os.link(path, path.with_name(f"{i}_{copy}.png"))
+    line = [sys.executable, "-c", LARGE_SET, str(tmp_path / "tree")]
+    starts = []
+    for _ in range(2):
+        done = subprocess.run(line, env={**QUIET, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        starts.append(done.stdout.split()[-3:])
+        assert int(starts[-1][-1]) < 120, "MB, of 180"
+    assert starts[0][:2] == starts[1][:2] and "kept the decoded" not in done.stdout
