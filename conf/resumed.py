@@ -27,7 +27,7 @@ def resumed_options(asked: Train, typed: set[str], begun: object, run: Path) -> 
     for name in sorted(typed):
         group = name.split(".")[0]
         if group in fixed and (difference := _difference(asdict(old), asdict(asked), name)):
-            raise ValueError(f"resume={run} was trained with {difference}")
+            raise ValueError(f"resume={run} was trained with {difference}, and keeps that: leave out {name}=")
     new = {name: getattr(asked, name) for name in typed - GROUPS.keys() - fixed if "." not in name}
     if "num_epochs" in typed and "max_steps" not in typed and asked.num_epochs != old.num_epochs:
         new["max_steps"] = None  # the user counts in epochs now

@@ -60,7 +60,8 @@ def _from_array(path: str) -> tuple[list[str], np.ndarray]:
     except FileNotFoundError:
         raise
     except Exception as error:  # a damaged archive raises all sorts of errors
-        raise ValueError(f"{path} is not a table of numbers: {error}") from error
+        advice = "; was it cut off? copy it again" if "EOF" in str(error) else ""
+        raise ValueError(f"{path} is not a table of numbers: {error}{advice}") from error
     return [str(i) for i in range(held.shape[1] if held.ndim == 2 else 0)], held
 
 

@@ -172,7 +172,8 @@ def report(study: optuna.Study, folder: Path, figure: str) -> None:
     done = [t.value for t in trials if t.value is not None]
     try:
         best = study.best_trial
-        print(f"best of {len(done)} trials: {figure} {best.value:.4g} in {folder / str(best.number)} ({best.params})")
+        words = " ".join(f"{name}={value}" for name, value in best.params.items())
+        print(f"best of {len(done)} trials: {figure} {best.value:.4g} in {folder / str(best.number)} ({words})")
     except ValueError:
         print(f"no trial of {len(trials)} has ended within the limit")
     print(f"{folder / 'search.csv'}; `python loss/report.py {folder}` makes a page about all trials")
