@@ -11,6 +11,7 @@ from scipy.linalg import sqrtm
 from scipy.ndimage import gaussian_filter
 from sklearn.datasets import load_digits
 
+from images.sets import ImageSet
 from metrics import image_features
 from metrics.image_features import FeatureClassifier, feature_classifier, features_of, train_classifier
 from metrics.image_metrics import (
@@ -25,30 +26,18 @@ from runtime import checkpoint
 from runtime.randomness import generator
 
 
-class Images:
-    """The part of an image set that the metrics use, of uint8 pixels (N, C, H, W)."""
-
-    def __init__(self, pixels, labels, num_labels=10):
-        self.pixels, self.labels, self.num_labels, self.dims = pixels, labels, num_labels, tuple(pixels.shape[1:])
-
-    def __len__(self):
-        return len(self.pixels)
-
-    def __getitem__(self, rows):
-        return self.pixels[rows].float() / 127.5 - 1, self.labels[rows]
-
-    def part(self, rows):
-        return Images(self.pixels[rows], self.labels[rows])
+def images(pixels, labels, num_labels=10):
+    return ImageSet(pixels, labels, [str(i) for i in range(num_labels)])
 
 
 def digits():
     data = load_digits()
     pixels = torch.from_numpy((data.images * 255 / 16).round().astype(np.uint8))[:, None]
-    return Images(pixels, torch.from_numpy(data.target)).part(torch.randperm(1797, generator=generator(0, "split")))
+    return images(pixels, torch.from_numpy(data.target)).subset(torch.randperm(1797, generator=generator(0, "split")))
 
 
-TRAIN, UNSEEN = digits().part(slice(360, None)), digits().part(slice(360))
-FEW = digits().part(slice(200))  # for classifiers that need not be good
+TRAIN, UNSEEN = digits().subset(torch.arange(360, 1797)), digits().subset(torch.arange(360))
+FEW = digits().subset(torch.arange(200))  # for classifiers that need not be good
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +135,7 @@ N = 120
 
 
 def results(samples, asked, folder, unseen=None):
-    rows = evaluate_images(samples, asked, TRAIN, unseen or UNSEEN.part(slice(N, None)), folder=folder)
+    rows = evaluate_images(samples, asked, TRAIN, unseen or UNSEEN.subset(torch.arange(N, len(UNSEEN))), folder=folder)
     return {row.name: row for row in rows}
 
 
@@ -163,7 +152,7 @@ def test_the_trained_classifier_knows_unseen_digits(tmp_path, capsys):
 def test_real_unseen_images_are_flagged_by_none_in_10_splits(folder):
     for seed in range(10):
         order = torch.randperm(len(UNSEEN), generator=generator(seed, "fresh"))
-        rows = results(*UNSEEN[order[:N]], folder, UNSEEN.part(order[N:]))
+        rows = results(*UNSEEN[order[:N]], folder, UNSEEN.subset(order[N:]))
         assert failed(rows) == set()
         assert [row.n for row in rows.values()] == [N] * 5
 
@@ -277,7 +266,7 @@ def test_bad_samples_are_named(samples, asked, words, tmp_path):
 @pytest.mark.parametrize("labels", [None, torch.zeros(200, dtype=torch.long)])
 def test_images_without_classes_have_no_classifier(labels, tmp_path):
     with pytest.raises(ValueError, match="needs labels"):
-        feature_classifier(Images(FEW.pixels, labels, num_labels=1), folder=tmp_path)
+        feature_classifier(images(FEW.pixels, labels, num_labels=1), folder=tmp_path)
 
 
 # ---------------------------------------------------------------- the saved classifier
@@ -307,7 +296,7 @@ def test_other_data_has_another_classifier(brief, tmp_path):
     pixels, labels = FEW.pixels.clone(), FEW.labels.clone()
     pixels[3, 0, 4, 4] += 1
     labels[3] = (labels[3] + 1) % 10
-    for data, seed in [(FEW, 0), (FEW, 1), (Images(pixels, FEW.labels), 0), (Images(FEW.pixels, labels), 0)]:
+    for data, seed in [(FEW, 0), (FEW, 1), (images(pixels, FEW.labels), 0), (images(FEW.pixels, labels), 0)]:
         feature_classifier(data, seed=seed, folder=tmp_path)
     assert len(list(tmp_path.iterdir())) == 4
 
