@@ -44,10 +44,8 @@ except ImportError:
     sys.exit("scripts/search.py needs Optuna: `pip install -r requirements/sweep.txt`")
 
 Space = dict[str, BaseDistribution]
-FIGURE, FACTS = (
-    "error of epsilon",
-    ("loss", "seconds", "cpu_seconds"),
-)  # what metrics.json holds
+FIGURE = "error of epsilon"
+FACTS = ("loss", "seconds", "cpu_seconds")  # which metrics.json holds beside its figures
 
 
 def main() -> None:
