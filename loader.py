@@ -82,7 +82,7 @@ def make_loader(data: Rows, *, batch_size: int, seed: int, device: torch.device 
 
 def held_on(data: Rows, device: torch.device, room: int) -> Rows:
     """The same rows on `device`, if they take at most `room` bytes there; else `data` itself."""
-    if len(data) * sum(x.nbytes for x in data[torch.tensor([0])]) > room:
+    if not room or len(data) * sum(x.nbytes for x in data[torch.tensor([0])]) > room:
         return data
     parts = [[x.to(device) for x in data[rows]] for rows in torch.arange(len(data)).split(BLOCK)]
     return TensorDataset(*map(torch.cat, zip(*parts)))

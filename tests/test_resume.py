@@ -461,7 +461,7 @@ def test_options_that_may_change_may_be_missing():
 def test_what_differs_is_named_as_one_types_it(asked, typed, words):
     begun = asdict(Train(dataset=Moons(), model=Linear()))
     options = Train(**{"dataset": Moons(), "model": Linear(), **asked})
-    with pytest.raises(ValueError, match=f"^resume=run was trained with {words}$"):
+    with pytest.raises(ValueError, match=f"^resume=run was trained with {words}, and keeps that: leave out {typed}=$"):
         resumed_options(options, {typed}, begun, Path("run"))
 
 
