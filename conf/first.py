@@ -5,6 +5,7 @@ takes a tenth of a second instead of the several that torch takes.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Iterable, MutableMapping
 from pathlib import Path
@@ -18,6 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def answer_help(name: str, arguments: Iterable[str]) -> None:
     """Print the help of command `name` and end the program, if the arguments ask for it."""
     if not {"--help", "-h"}.isdisjoint(arguments):
+        if hasattr(signal, "SIGPIPE"):  # not on Windows
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `--help | head` ends without a word
         print(help_text(name))
         sys.exit()
 

@@ -1,6 +1,9 @@
 """The commands as a person types them: real subprocesses, real files, and nothing but what a person would do."""
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -164,6 +167,16 @@ def test_help_answers_without_torch(name, tmp_path):
     done = python(code, tmp_path)
     assert done.returncode == 0, done.stderr
     assert "--option value" in done.stdout and "seed=0" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a pipe of POSIX")
+def test_help_that_nobody_reads_to_its_end_is_no_error():
+    """As in `python train.py --help | head`: here the reader is gone before the first word."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "train.py", "--help"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert done.stderr == b""
 
 
 def test_the_newest_checkpoint_is_read_once(workplace):
