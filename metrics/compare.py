@@ -127,13 +127,13 @@ def compare(
     check_enough(unseen, count)
     truth = truth_of(trained, train, unseen, count, seed)
     labels = as_frequent(unseen, count, seed).to(trained.device) if trained.classes else None
-    x_T = torch.randn(count, *trained.dims, generator=generator(seed, "sampling"))
+    x_T = trained.start(count, seed)[0]
     guess = exact_guess(trained, unseen, labels)
     denoisers: dict[str, tuple[Denoiser, Tensor]] = {
-        NETWORK: (_labelled(trained.denoise(guidance if labels is not None else 0.0), labels), x_T.to(trained.device))
+        NETWORK: (_labelled(trained.denoise(guidance if labels is not None else 0.0), labels), x_T)
     }
     if guess:
-        denoisers[EXACT] = (_exact(guess, scheduler), x_T)
+        denoisers[EXACT] = (_exact(guess, scheduler), x_T.cpu())
     jobs = [(name, *job) for job in plan for name in denoisers]
     run = partial(_trial, trained, truth, seed)
     trials = [run(*denoisers[d], d, s, n) for d, s, n in progress_bar(jobs, "comparing", len(jobs))]
@@ -142,7 +142,7 @@ def compare(
         some, quiet = x_T[:FLOW_POINTS], [name for name in samplers if not sampler_of(name).noisy]
         if quiet and scheduler.num_timesteps >= EVALUATIONS[0]:
             pair = {EXACT: denoisers[EXACT][0], NETWORK: denoisers[NETWORK][0]}
-            starts = {EXACT: some.double(), NETWORK: some.to(trained.device)}
+            starts = {EXACT: some.double().cpu(), NETWORK: some}
             flow = flow_map(guess, scheduler, pair, starts, quiet)
         steps = {CLEAN, *evenly(scheduler.num_timesteps - 1, 0, FLOW_STATES), *(s.t for t in trials for s in t.path)}
         falling = sorted(steps, reverse=True)

@@ -17,7 +17,7 @@ from runtime.progress import progress_bar
 from runtime.trained import Trained
 from sampler import State, evaluations_of, sample
 from schedule import t_of
-from steering.guidance import checked_interval, classifier_free, exact_denoiser_of
+from steering.guidance import exact_denoiser_of
 
 COUNT = 1400
 DEFAULTS = {"sampler": "adams", "sampling_steps": 200, "guidance": 0.0}  # even in the angle, in which paths move evenly
@@ -64,11 +64,11 @@ def beside_exact(
         return None
     scale, count = (trained.normaliser.mean.cpu(), trained.normaliser.std.cpu()), network.paths.shape[1]
     options = {name: value for name, value in sampling.items() if name not in Guidance._fields}
-    exact = exact_denoiser_of([part.scaled(*scale) for part in real.parts], trained.scheduler)
-    where = trained.scheduler, checked_interval(sampling["guidance_interval"])
-    denoise = partial(classifier_free(exact, sampling["guidance"], *where), label=labels)
-    x_T = next(trained.sample(count, seed, labels=labels, **sampling)).x_t.cpu()
-    found = _followed(trained, sample(denoise, trained.scheduler, x_T, **options), labels, sampling)
+    guidance = sampling["guidance"], sampling["guidance_interval"]
+    exact = exact_denoiser_of([part.scaled(*scale) for part in real.parts], trained.scheduler, *guidance)
+    x_T = trained.start(count, seed)[0].cpu()
+    states = sample(partial(exact, label=labels), trained.scheduler, x_T, **options)
+    found = _followed(trained, states, labels, sampling)
     apart = float(np.median(np.linalg.norm(network.paths[-1] - found.paths[-1], axis=1)))
     left = network._replace(title=f"{network.title}: with the network")
     return left, found._replace(

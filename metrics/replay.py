@@ -21,7 +21,7 @@ from runtime.randomness import generator
 from runtime.trained import Trained
 from sampler import State
 from schedule import NoiseScheduler, t_of
-from steering.guidance import checked_interval, classifier_free, exact_denoiser_of
+from steering.guidance import exact_denoiser_of
 
 REACH = 3.0  # the score field is drawn from -REACH to REACH
 PER_SIDE = {2: 13, 3: 5}  # arrows along one side of the field
@@ -167,12 +167,10 @@ def fields(
     scale = trained.normaliser.mean, trained.normaliser.std
     denoisers = {"network": trained.denoise(*guidance)}
     if real.mixture:
-        parts, where = [part.scaled(*scale) for part in real.parts], checked_interval(guidance.guidance_interval)
-        known = exact_denoiser(real.mixture.scaled(*scale), trained.scheduler)
+        denoisers["exact"] = exact_denoiser(real.mixture.scaled(*scale), trained.scheduler)
         if asked is not None:
-            exact = exact_denoiser_of(parts, trained.scheduler)
-            known = classifier_free(exact, guidance.guidance, trained.scheduler, where)
-        denoisers["exact"] = known
+            parts, (weight, interval, _) = [part.scaled(*scale) for part in real.parts], guidance
+            denoisers["exact"] = exact_denoiser_of(parts, trained.scheduler, weight, interval)
     return [
         field(name, denoise, trained.scheduler, steps, trained.dims[0], trained.device, label)
         for label in ([None] if asked is None else asked[:LABELS_DRAWN].tolist())

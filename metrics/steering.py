@@ -18,7 +18,7 @@ from runtime.randomness import generator
 from runtime.trained import Trained
 from sampler import State, last, sample
 from schedule import CLEAN
-from steering.guidance import checked_interval, classifier_free, draw_claimed, exact_denoiser_of
+from steering.guidance import draw_claimed, exact_denoiser_of
 from steering.observation import Observation, check_possible, draw_posterior, read_line, read_mask
 from steering.posterior import METHODS, sample_given, timesteps_of
 
@@ -71,13 +71,13 @@ def guidance_sheet(trained: Trained, count: int, seed: int, interval: Sequence[f
     Raises:
         ValueError: an unconditional model, or a set that is not known exactly.
     """
-    data, where = exact_set(trained, "guidance_sheet=true"), checked_interval(interval)
+    data = exact_set(trained, "guidance_sheet=true")
     if not trained.classes:
         raise ValueError("guidance needs labels, and this model is unconditional; train one with conditional=true")
     labels, scale = trained.labels(None, count), (trained.normaliser.mean, trained.normaliser.std)
     assert labels is not None
-    scheduler, x_T = trained.scheduler, torch.randn(count, *trained.dims, generator=generator(seed, "sampling"))
-    exact = exact_denoiser_of([part.scaled(*scale) for part in data.parts], scheduler)
+    scheduler, x_T = trained.scheduler, trained.start(count, seed)[0]
+    parts = [part.scaled(*scale) for part in data.parts]
     steps, classes = min(STEPS, scheduler.num_timesteps), range(len(trained.classes))
     sheet = GuidanceSheet(WEIGHTS, labels.numpy(), {"claimed": [], "exact denoiser": [], "network": []}, {}, [])
     for w in progress_bar(iter(WEIGHTS), "guidance", len(WEIGHTS)):
@@ -89,14 +89,15 @@ def guidance_sheet(trained: Trained, count: int, seed: int, interval: Sequence[f
         claimed = np.empty((count, *trained.dims), np.float32)
         for k in classes:
             claimed[labels == k] = own[k]
-        net = trained.denoise() if w == 0 else trained.denoise(w, interval)
-        denoisers = {"exact denoiser": classifier_free(exact, w, scheduler, where), "network": net}
+        denoisers = {
+            "exact denoiser": (exact_denoiser_of(parts, scheduler, w, interval), x_T.cpu()),
+            "network": (trained.denoise(w, interval if w else None), x_T),
+        }
         clouds = {"claimed": claimed}
-        for name, denoise in denoisers.items():
-            steered = partial(denoise, label=labels)
-            clouds[name] = trained.data_units(
-                last(sample(steered, scheduler, x_T, sampler="dpmpp_2m", sampling_steps=steps))
-            ).numpy()
+        for name, (denoise, start) in denoisers.items():
+            steered = partial(denoise, label=labels.to(start.device))
+            x = last(sample(steered, scheduler, start, sampler="dpmpp_2m", sampling_steps=steps))
+            clouds[name] = trained.data_units(x).numpy()
         for name, points in clouds.items():
             sheet.points[name].append(points)
             of_label = [_distance(points[labels == k], partial(truth, k)) for k in classes]
@@ -178,8 +179,7 @@ def posteriors(trained: Trained, text: str, noise: float, method: str | None, co
 def _given(
     denoise: Denoiser, trained: Trained, seen: Observation, count: int, method: str, seed: int
 ) -> Iterator[State]:
-    g = generator(seed, "sampling", device=trained.device)
-    x_T = torch.randn(count, *trained.dims, generator=g, device=trained.device)
+    x_T, g = trained.start(count, seed)
     within = partial(within_range, scheduler=trained.scheduler) if trained.of_images else None
     return sample_given(denoise, trained.scheduler, x_T, seen, method=method, generator=g, last_word=within)
 

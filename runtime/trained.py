@@ -184,16 +184,18 @@ class Trained:
         Raises:
             ValueError: see sampler.sample; guidance that this model cannot have.
         """
-        denoise, g = (
-            self.denoise(guidance, guidance_interval, autoguidance, shared),
-            generator(seed, "sampling", device=self.device),
-        )
+        denoise = self.denoise(guidance, guidance_interval, autoguidance, shared)
         if labels is not None:
             denoise = partial(denoise, label=labels.to(self.device))
-        x_T = torch.randn(num_samples, *self.dims, generator=g, device=self.device)
+        x_T, g = self.start(num_samples, seed)
         options = {"sampler": sampler, "sampling_steps": sampling_steps, "eta": eta}
         options |= {"spacing": spacing, "variance": variance}
         return sample(denoise, self.scheduler, x_T, generator=g, **options)
+
+    def start(self, num_samples: int, seed: int) -> tuple[Tensor, torch.Generator]:
+        """The noise x_T (num_samples, *dims) that `sample` starts from, and the generator that it goes on with."""
+        g = generator(seed, "sampling", device=self.device)
+        return torch.randn(num_samples, *self.dims, generator=g, device=self.device), g
 
     def data_units(self, x: Tensor) -> Tensor:
         """Samples as the data was given, in its type, on the CPU."""

@@ -88,10 +88,20 @@ def best_guess_of(parts: Sequence[GaussianMixture]) -> Callable[..., Prediction]
     return guess
 
 
-def exact_denoiser_of(parts: Sequence[GaussianMixture], scheduler: NoiseScheduler) -> Denoiser:
-    """The best denoiser of labelled data (see best_guess_of); one t for all rows."""
+def exact_denoiser_of(
+    parts: Sequence[GaussianMixture],
+    scheduler: NoiseScheduler,
+    guidance: float = 0.0,
+    interval: Sequence[float] | None = None,
+) -> Denoiser:
+    """The best denoiser of labelled data (see best_guess_of), guided as Trained.denoise guides a network; one t for all
+    rows. Raises ValueError as checked_interval."""
     guess = best_guess_of(parts)
-    return lambda x_t, t, label=None: guess(x_t, *scheduler.alpha_sigma_at(int(t)), label)
+
+    def best(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
+        return guess(x_t, *scheduler.alpha_sigma_at(int(t)), label)
+
+    return classifier_free(best, guidance, scheduler, checked_interval(interval))
 
 
 def draw_claimed(
