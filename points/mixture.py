@@ -52,6 +52,17 @@ class GaussianMixture:
             if self.weights.shape != (m,) or bool((self.weights < 0).any()) or abs(self.weights.sum() - 1) > 1e-6:
                 raise ValueError(f"weights must be {m} numbers, none below 0, that sum to 1")
 
+    def __eq__(self, other: object) -> bool:
+        """Equal are mixtures of the same numbers."""
+        return isinstance(other, GaussianMixture) and self._numbers == other._numbers
+
+    def __hash__(self) -> int:
+        return hash(self._numbers)
+
+    @property
+    def _numbers(self) -> tuple[object, ...]:
+        return *(x.numpy().tobytes() for x in (self.centres, self.variance, self.weights)), self.noisier
+
     @property
     def dim(self) -> int:
         return self.centres.shape[1]

@@ -6,6 +6,7 @@ import torch
 from dataset import Normaliser, make_dataset
 from diffusion import Prediction, exact_denoiser
 from loss.objective import training_loss
+from metrics import bayes
 from metrics.bayes import bayes_floor, excess, make_probes
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
@@ -81,3 +82,16 @@ def test_training_loss_of_the_exact_denoiser_is_the_floor():
         network = lambda x_t, t, label: exact(x_t, t).eps  # noqa: E731
         losses.append(training_loss(network, SCHEDULER, x_0, torch.tensor(t), eps).ordinary.mean())
     assert float(torch.stack(losses).mean()) == pytest.approx(bayes_floor(mixture, SCHEDULER), rel=0.02)
+
+
+def test_a_floor_is_computed_once_for_equal_distributions(monkeypatch):
+    def scaled(noise):
+        data = make_dataset("checkerboard", 100, 0, noise=noise)
+        return data.mixture.scaled(torch.tensor([0.1, 0.2]), torch.tensor([2.0, 1.5]))
+
+    monkeypatch.setattr(bayes, "FLOOR_POINTS", 64)
+    first = bayes_floor(scaled(0.2), SCHEDULER)
+    monkeypatch.setattr(bayes, "FLOOR_POINTS", 32)  # who computes now finds another number
+    assert scaled(0.2) is not scaled(0.2) and bayes_floor(scaled(0.2), SCHEDULER) == first
+    other = LinearNoiseScheduler(200)
+    assert bayes_floor(scaled(0.2), other) not in (first, bayes_floor(scaled(0.21), other))
