@@ -97,8 +97,8 @@ def labels(found: Sequence[Run]) -> list[str]:
     return [", ".join(f"{name}={value}" for name in names if (value := run.value(name))) or run.name for run in found]
 
 
-def runs_of_sweep(folder: Path, last_file: str = "metrics.json") -> dict[str, Path]:
+def runs_of_sweep(folder: Path, last_file: str = "metrics.json") -> dict[str, Run]:
     """The finished runs of a sweep, which hold that file, by the options in which they differ, such as "lr=1e-3"."""
     finished = [_run(path.parent, folder) for path in folder.glob(f"*/{last_file}")]
     finished.sort(key=lambda run: _natural(run.name))
-    return {name: run.folder for name, run in zip(labels(finished), finished)}
+    return dict(zip(labels(finished), finished))

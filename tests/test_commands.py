@@ -207,9 +207,9 @@ def test_a_sweep_of_flow_lines_leaves_them_wide_and_square_and_all_on_one_pictur
     runs = runs_of_sweep(workplace / "flow", "flow.png")
     assert list(runs) == ["sampling_steps=5", "sampling_steps=10"]
     for name, size in {"flow.png": (1920, 1080), "flow_square.png": (1080, 1080)}.items():
-        with Image.open(runs["sampling_steps=5"] / name) as picture:
+        with Image.open(runs["sampling_steps=5"].folder / name) as picture:
             assert picture.size == size
-        assert not_blank(runs["sampling_steps=5"] / name)
+        assert not_blank(runs["sampling_steps=5"].folder / name)
     with Image.open(workplace / "flow" / "sweep.png") as sheet:
         assert sheet.size == (1200, 2 * (36 + 675))
 

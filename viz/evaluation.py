@@ -6,7 +6,7 @@ from pathlib import Path
 from numpy.typing import NDArray
 
 from loss.log import read_excess, read_losses
-from loss.runs import runs, runs_of_sweep
+from loss.runs import runs_of_sweep
 from metrics.evaluation import Evaluation
 from metrics.replay import Guidance
 from viz import image_grids, learning, stills, style
@@ -57,7 +57,8 @@ def save_losses(path: str | Path, runs: Mapping[str, Path], formats: Sequence[st
 def save_sweep(folder: Path) -> None:
     """losses.png of those runs of a sweep that are done, in its folder, on the ground and in the formats they chose."""
     if done := runs_of_sweep(folder):
-        options = runs(folder)[0].options
+        options = next(iter(done.values())).options
         style.use(options.get("style", "light"))
-        picture = save_losses(folder / "losses.png", done, options.get("figures", ()))
+        folders = {name: run.folder for name, run in done.items()}
+        picture = save_losses(folder / "losses.png", folders, options.get("figures", ()))
         print(f"sweep: {picture}; `python loss/report.py {folder}` makes a page about its runs")

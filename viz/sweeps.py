@@ -21,7 +21,7 @@ def save_sheet(folder: Path, *, names: Sequence[str]) -> None:
     if name is None:
         return
     runs = runs_of_sweep(folder, name)
-    pictures = [Image.open(run / name).convert("RGB") for run in runs.values()]
+    pictures = [Image.open(run.folder / name).convert("RGB") for run in runs.values()]
     for picture in pictures:
         picture.thumbnail((WIDEST, WIDEST))
     size = max(picture.width for picture in pictures), sum(picture.height + LINE for picture in pictures)
