@@ -9,7 +9,6 @@ as a checkpoint beside it, in RUN/reflow, for `python inference.py checkpoint=RU
 import argparse
 import copy
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import TensorDataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
 # isort: split
 from dataset import make_sets
 from diffusion import Denoiser, exact_denoiser
+from loader import batches, make_loader
 from loss.objective import training_loss
 from metrics.distances import METRICS, compute_floors, exact_draws, sliced_wasserstein
 from metrics.straightness import straightness
@@ -74,19 +75,14 @@ def rectified(
     """The flow's network, trained further with x_T as the noise of x_0; averaged, as every network that samples."""
     learner = Learner.of(net := copy.deepcopy(flow.net), make_optimizers(net, "muon", lr=lr, weight_decay=0.01), None)
     loss_of = partial(training_loss, net.train(), flow.scheduler, target=flow.config["model"]["prediction"])
-    for step, rows in zip(progress_bar(range(steps), "training", steps), batches_of(len(x_0), seed)):
-        t = torch.randint(flow.scheduler.num_timesteps, rows.shape, generator=generator(seed, "reflow", step))
-        batch = x_0[rows], t, x_T[rows], None if labels is None else labels[rows]
+    data = TensorDataset(torch.stack([x_0, x_T], 1), *([] if labels is None else [labels]))
+    stream = batches(make_loader(data, batch_size=1024, seed=seed))
+    for step, (pair, label) in zip(progress_bar(range(steps), "training", steps), stream):
+        t = torch.randint(flow.scheduler.num_timesteps, (len(pair),), generator=generator(seed, "reflow", step))
+        batch = pair[:, 0], t, pair[:, 1], label
         learner.learn(loss_of, batch, learning_rate(step, steps, steps // 50, lr))
     learner.average.eval()
     return learner.average
-
-
-def batches_of(count: int, seed: int, size: int = 1024) -> Iterator[Tensor]:
-    epoch = 0
-    while True:
-        yield from torch.randperm(count, generator=generator(seed, "reflow order", epoch)).split(size)
-        epoch += 1
 
 
 def save(state: dict[str, Any], path: Path, average: AveragedModel, folder: Path) -> None:
