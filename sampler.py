@@ -17,7 +17,7 @@ from samplers.ancestral import VARIANCES, check_variance, ddim, ddpm
 from samplers.heun import heun
 from samplers.multistep import adams, dpmpp, unipc
 from samplers.steps import State
-from schedule import NoiseScheduler
+from schedule import FlowNoiseScheduler, NoiseScheduler
 
 __all__ = [
     "ALIASES",
@@ -35,7 +35,8 @@ __all__ = [
 class Sampler(NamedTuple):
     """evaluations: of the network, by default (None: one for each of the T steps); spacing: of its steps, a key of
     SPACINGS; takes: the options of `sample` that mean something to it; a_step: evaluations at each of its
-    steps but the last, which takes one; noisy: it draws noise on its way."""
+    steps but the last, which takes one; noisy: it draws noise on its way; of_flow: evaluations where the process is a
+    flow, which spans more log-SNR than others."""
 
     run: Callable[..., Iterator[State]]
     evaluations: int | None
@@ -43,6 +44,11 @@ class Sampler(NamedTuple):
     takes: tuple[str, ...] = ()
     a_step: int = 1
     noisy: bool = False
+    of_flow: int | None = None
+
+    def by_default(self, scheduler: NoiseScheduler) -> int | None:
+        """Evaluations of the network where nobody says how many; None: all T."""
+        return self.of_flow if self.of_flow and isinstance(scheduler, FlowNoiseScheduler) else self.evaluations
 
 
 CHURN = 5  # of heun_sde, as S_churn in Karras et al.
@@ -52,7 +58,7 @@ SAMPLERS = {
     "ddim": Sampler(ddim, 50, "even", takes=("eta",)),
     "dpmpp_2m": Sampler(dpmpp, 50, "log_snr"),
     "dpmpp_3m": Sampler(partial(dpmpp, order=3), 50, "log_snr"),
-    "dpmpp_2m_sde": Sampler(partial(dpmpp, stochastic=True), 50, "log_snr", noisy=True),
+    "dpmpp_2m_sde": Sampler(partial(dpmpp, stochastic=True), 50, "log_snr", noisy=True, of_flow=100),
     "unipc": Sampler(unipc, 25, "angle"),
     "heun": Sampler(heun, 51, "karras", a_step=2),
     "heun_sde": Sampler(partial(heun, churn=CHURN), 51, "karras", a_step=2, noisy=True),
@@ -80,7 +86,7 @@ def timesteps_of(
     row, T = sampler_of(sampler), scheduler.num_timesteps
     most = row.a_step * (T - 1) + 1
     if sampling_steps is None:
-        sampling_steps = min(row.evaluations or T, most)
+        sampling_steps = min(row.by_default(scheduler) or T, most)
     if not 1 <= sampling_steps <= most:
         raise ValueError(
             f"sampling_steps of {sampler} must lie in 1..{most}, as this process has T = {T}; got {sampling_steps}"

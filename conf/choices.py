@@ -46,6 +46,7 @@ METHODS = {
 class SamplerChoice(NamedTuple):
     meaning: str
     steps: int | None  # network evaluations where nobody says how many; None: all T
+    of_flow: int | None = None  # the same with schedule=flow
 
 
 SAMPLERS = {
@@ -53,7 +54,7 @@ SAMPLERS = {
     "ddim": SamplerChoice("deterministic, skips steps; for a flow it is Euler's method (euler)", 50),
     "dpmpp_2m": SamplerChoice("DPM-Solver++(2M), second order", 50),
     "dpmpp_3m": SamplerChoice("its 3M, in fact of second order with a smaller error", 50),
-    "dpmpp_2m_sde": SamplerChoice("its 2M with fresh noise, which heals what a network gets wrong on the way", 50),
+    "dpmpp_2m_sde": SamplerChoice("its 2M with fresh noise, which heals what a network gets wrong on the way", 50, 100),
     "unipc": SamplerChoice("UniPC of third order", 25),
     "heun": SamplerChoice("Heun's method of second order, two evaluations a step, for 50 and more of them", 51),
     "heun_sde": SamplerChoice("the same with fresh noise", 51),
@@ -116,7 +117,10 @@ def default_by_kind(command: str, which: str) -> str:
 
 
 def default_steps(command: str) -> str:
-    """'default: T for ddpm, 50 for ddim ...; for images 25'"""
-    own = ", ".join(f"{sampler.steps or 'T'} for {name}" for name, sampler in SAMPLERS.items())
+    """'default: T for ddpm, ... 50 for dpmpp_2m_sde (100 with schedule=flow) ...; for images 25'"""
+    own = ", ".join(
+        f"{row.steps or 'T'} for {name}" + f" ({row.of_flow} with schedule=flow)" * bool(row.of_flow)
+        for name, row in SAMPLERS.items()
+    )
     kinds = [f"for {kind} {row.sampling_steps}" for kind, row in SAMPLING_DEFAULTS[command].items() if row[1]]
     return "; ".join([f"default: {own}", *kinds])

@@ -40,8 +40,8 @@ def names(options) -> set[str]:
 def test_choices_are_those_of_the_registries():
     assert choices.SCHEDULES.keys() == schedule.SCHEDULES.keys()
     assert choices.TARGETS.keys() == diffusion.TARGETS.keys()
-    assert {name: row.steps for name, row in choices.SAMPLERS.items()} == {
-        name: row.evaluations for name, row in sampler.SAMPLERS.items()
+    assert {name: (row.steps, row.of_flow) for name, row in choices.SAMPLERS.items()} == {
+        name: (row.evaluations, row.of_flow) for name, row in sampler.SAMPLERS.items()
     }
     assert choices.SAMPLER_ALIASES == sampler.ALIASES
     assert choices.VARIANCES.keys() == set(sampler.VARIANCES) and choices.SPACINGS.keys() == spacing.SPACINGS.keys()
@@ -137,6 +137,7 @@ def test_help_says_the_defaults_of_the_table():
         for field in ("sampler", "guidance", "num_samples"):
             assert f"{getattr(points, field)} for points, {getattr(images, field)} for images" in words
         assert f"for images {images.sampling_steps}" in words
+        assert "50 for dpmpp_2m_sde (100 with schedule=flow)" in words
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])

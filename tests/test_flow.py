@@ -8,13 +8,14 @@ from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteSchedu
 from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
 from torch import nn
 
-from conf.choices import LOSS_WEIGHTS
-from dataset import make_dataset
+from conf.choices import LOSS_WEIGHTS, SAMPLING_DEFAULTS
+from dataset import Normaliser, make_dataset
 from diffusion import TARGETS, check_target, denoiser, exact_denoiser
 from loss.objective import draw_steps, loss_weights, reference_batches, training_loss, weight_of
 from metrics.likelihood import kl_from_exact
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
+from runtime.trained import Trained
 from sampler import SAMPLERS, last, sample, timesteps_of
 from samplers.ancestral import ddim, ddpm
 from samplers.multistep import dpmpp
@@ -142,6 +143,19 @@ def test_every_sampler_reaches_a_gaussian(scheduler, name):
     assert float((x.mean(0) - m).abs().max()) < 0.03
     assert float((x.std(0) - width).abs().max()) < 0.03
     assert timesteps_of(scheduler, name, count)[0] == T - 1
+
+
+def test_the_default_sampler_makes_a_flow_as_sharp_as_its_data():
+    # The variance of 200,000 numbers is known to 0.3 %. 50 evaluations, enough of linear, leave 3 % too much of it;
+    # 100, the default of a flow, 0.5 %.
+    trained = Trained(nn.Linear(1, 1), FLOW, Normaliser(torch.zeros(20), torch.ones(20)), {})
+    asked = trained.sampling(SAMPLING_DEFAULTS["evaluate"]["points"]._asdict())
+    exact, g = exact_denoiser(GaussianMixture(torch.zeros(1, 20), 0.08**2), FLOW), generator(1, "noise")
+    options = {name: asked[name] for name in ("sampler", "sampling_steps")}
+    x = last(sample(exact, FLOW, normal((10_000, 20), "x_T"), generator=g, **options))
+    assert abs(float(x.var()) / 0.08**2 - 1) < 0.015
+    assert len(timesteps_of(FLOW, asked["sampler"])) == asked["sampling_steps"]  # where nobody asks a Trained
+    assert trained.sampling({"sampler": "ddim", "sampling_steps": 25, "guidance": 0.0})["sampling_steps"] == 25
 
 
 def test_a_process_and_its_scaled_version_have_the_same_paths():
