@@ -8,6 +8,7 @@ from pathlib import Path
 from conf.choices import NUM_COMPARED, SAMPLING_DEFAULTS
 from conf.config import Compare
 from metrics import compare as comparison
+from metrics.flow_map import flow_table
 from runtime import checkpoint
 from runtime import device as devices
 from runtime.trained import of_state
@@ -32,7 +33,7 @@ def main(o: Compare, run_folder: Path) -> None:
     print(comparison.table(found))
     print(f"picture:    {stills.save(pictures.sheet(found), run_folder / 'compare.png', o.figures)}")
     if found.flow:
-        print(comparison.flow_table(found.flow))
+        print(flow_table(found.flow))
         print(f"picture:    {stills.save(pictures.flow_map(found.flow), run_folder / 'flow_map.png', o.figures)}")
     if not o.rerun:
         return

@@ -277,18 +277,6 @@ def _cell(trial: Trial, figure: str, floor: Floor) -> str:
     return f"{value:>8.4f}{'*' if within else ' '}" if abs(value) < 100 else f"{value:>8.2g} "
 
 
-def flow_table(flow: FlowMap) -> str:
-    """The error of every deterministic sampler by the number of evaluations, and its slope."""
-    exact = next(iter(flow.errors))
-    counts = next(iter(flow.evaluations.values()))
-    lines = [f"error against the exact flow map, with the {exact} (the last step alone: {flow.last_step:.1e})"]
-    lines.append(f"  {'evaluations':<12}" + "".join(f"{n:>9}" for n in counts) + "    slope")
-    for name, errors in flow.errors[exact].items():
-        row = "".join(f"{e:>9.1e}" for e in errors)
-        lines.append(f"  {name:<12}{row}" + ("" if math.isnan(flow.slopes[name]) else f"{flow.slopes[name]:>9.2f}"))
-    return "\n".join(lines)
-
-
 def save_numbers(path: Path, found: Comparison, **facts: object) -> None:
     """compare.json: the facts, floors, a row for each trial, and the flow map; a figure that is none is null."""
 

@@ -114,3 +114,15 @@ def slope(evaluations: Sequence[int], errors: Sequence[float], above: float = 0.
         return math.nan
     n, e = np.log(np.array(kept)).T
     return -float(np.polyfit(n, e, 1)[0])
+
+
+def flow_table(flow: FlowMap) -> str:
+    """The error of every deterministic sampler by the number of evaluations, and its slope."""
+    exact = next(iter(flow.errors))
+    counts = next(iter(flow.evaluations.values()))
+    lines = [f"error against the exact flow map, with the {exact} (the last step alone: {flow.last_step:.1e})"]
+    lines.append(f"  {'evaluations':<12}" + "".join(f"{n:>9}" for n in counts) + "    slope")
+    for name, errors in flow.errors[exact].items():
+        row = "".join(f"{e:>9.1e}" for e in errors)
+        lines.append(f"  {name:<12}{row}" + ("" if math.isnan(flow.slopes[name]) else f"{flow.slopes[name]:>9.2f}"))
+    return "\n".join(lines)

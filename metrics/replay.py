@@ -172,7 +172,7 @@ def fields(
             parts, (weight, interval, _) = [part.scaled(*scale) for part in real.parts], guidance
             denoisers["exact"] = exact_denoiser_of(parts, trained.scheduler, weight, interval)
     return [
-        field(name, denoise, trained.scheduler, steps, trained.dims[0], trained.device, label)
+        field(name, denoise, steps, trained.dims[0], trained.device, label)
         for label in ([None] if asked is None else asked[:LABELS_DRAWN].tolist())
         for name, denoise in denoisers.items()
     ]
@@ -181,7 +181,6 @@ def fields(
 def field(
     name: str,
     denoise: Denoiser,
-    scheduler: NoiseScheduler,
     steps: Sequence[int],
     dim: int,
     device: torch.device | str = "cpu",

@@ -135,11 +135,6 @@ def draw_posterior(mixture: GaussianMixture, seen: Observation, count: int, gene
     return x + (seen.value - y) @ gain
 
 
-def posterior_log_density(mixture: GaussianMixture, seen: Observation, x: Tensor) -> Tensor:
-    """log p(x_0 | y) in nats by Bayes' rule, all of whose terms are known: (B, d) -> (B,), float64."""
-    return mixture.log_density(x) + seen.log_likelihood(x.double()) - _log_weights(mixture, seen).logsumexp(0)
-
-
 def _expected(mixture: GaussianMixture, seen: Observation) -> tuple[Tensor, Tensor]:
     """What each component leads one to observe: A c (M, m), and the covariance around it that they share (m, m)."""
     A, identity = seen.matrix, torch.eye(len(seen.value), dtype=torch.float64)

@@ -148,7 +148,7 @@ def whole(tmp_path_factory):
         processes,
         data=real.points,
         alpha_bar=replay.alpha_bar(scheduler),
-        fields=[replay.field(name, exact, scheduler, KEPT, 2) for name in ("network", "exact")],
+        fields=[replay.field(name, exact, KEPT, 2) for name in ("network", "exact")],
         guesses=(reverse.states[:, tracked], guesses),
         distance=replay.distance(processes, real.points, np.array([0.1, 0.2])),
         loss=Loss(np.array([10.0, 20.0]), np.array([0.5, 0.3]), 0.2),

@@ -24,14 +24,14 @@ def log(rec: rr.RecordingStream, scene: Scene) -> None:
     for process in scene.processes:
         _log_background(rec, process.side, scene)
         labels = scene.labels if process.side == "reverse" else None
-        for name, rows in _groups(process.side, labels).items():
+        for name, rows in _groups(labels).items():
             _log_points(rec, scene, process, f"{process.side}/points{name}", rows)
         if len(scene.tracked):
             names = [] if labels is None else [f"label {scene.classes[k]}" for k in labels[scene.tracked]]
             _log_tracked(rec, scene, process, process.states[:, scene.tracked], names)
 
 
-def _groups(side: str, labels: NDArray | None) -> dict[str, NDArray | slice]:
+def _groups(labels: NDArray | None) -> dict[str, NDArray | slice]:
     """Which rows stand together, by what their entity is called."""
     if labels is None:
         return {"": slice(None)}
