@@ -269,6 +269,10 @@ class Normaliser:
     def normalise(self, x: Tensor) -> Tensor:
         return ((x - self.mean.to(x)) / self.std.to(x)).float()
 
+    def distribution(self, mixture: GaussianMixture) -> GaussianMixture:
+        """That of normalised points, where points as given have that of `mixture`."""
+        return mixture.scaled(self.mean.cpu(), self.std.cpu())
+
     def denormalise(self, x: Tensor) -> Tensor:
         return x.to(self.mean.dtype) * self.std.to(x.device) + self.mean.to(x.device)
 

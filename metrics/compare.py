@@ -173,10 +173,10 @@ def exact_guess(trained: Trained, data: DataSet, labels: Tensor | None) -> Guess
     """The best guesses in normalised units of rows with these labels; None where the distribution is not known."""
     if not isinstance(data, PointSet) or data.mixture is None:
         return None
-    scale = trained.normaliser.mean.cpu(), trained.normaliser.std.cpu()
+    distribution = trained.normaliser.distribution
     if labels is None:
-        return data.mixture.scaled(*scale).denoise
-    guess, own = best_guess_of([part.scaled(*scale) for part in data.parts]), labels.cpu()
+        return distribution(data.mixture).denoise
+    guess, own = best_guess_of([*map(distribution, data.parts)]), labels.cpu()
     return lambda x_t, alpha, sigma: guess(x_t, alpha, sigma, own[: len(x_t)])
 
 

@@ -124,8 +124,8 @@ def _conditions(trained: Trained, unseen: PointSet) -> list[tuple[int | None, Ga
     """The exact distribution, in the network's units, under each condition that the network knows."""
     assert unseen.mixture is not None
     of_label: list[tuple[int | None, GaussianMixture]] = [*enumerate(unseen.parts)] if trained.classes else []
-    scale = trained.normaliser.mean, trained.normaliser.std
-    return [(label, mixture.scaled(*scale)) for label, mixture in of_label or [(None, unseen.mixture)]]
+    known = of_label or [(None, unseen.mixture)]
+    return [(label, trained.normaliser.distribution(mixture)) for label, mixture in known]
 
 
 def evaluate_file(path: str, dataset: dict[str, Any], num_samples: int, seed: int) -> tuple[Evaluation, DataSet]:

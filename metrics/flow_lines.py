@@ -62,11 +62,11 @@ def beside_exact(
     real = make_dataset(n_samples=2, seed=seed, **trained.config["dataset"])
     if real.mixture is None or sampling["autoguidance"]:
         return None
-    scale, count = (trained.normaliser.mean.cpu(), trained.normaliser.std.cpu()), network.paths.shape[1]
     options = {name: value for name, value in sampling.items() if name not in Guidance._fields}
     guidance = sampling["guidance"], sampling["guidance_interval"]
-    exact = exact_denoiser_of([part.scaled(*scale) for part in real.parts], trained.scheduler, *guidance)
-    x_T = trained.start(count, seed)[0].cpu()
+    parts = [trained.normaliser.distribution(part) for part in real.parts]
+    exact = exact_denoiser_of(parts, trained.scheduler, *guidance)
+    x_T = trained.start(network.paths.shape[1], seed)[0].cpu()
     states = sample(partial(exact, label=labels), trained.scheduler, x_T, **options)
     found = _followed(trained, states, labels, sampling)
     apart = float(np.median(np.linalg.norm(network.paths[-1] - found.paths[-1], axis=1)))

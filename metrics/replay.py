@@ -17,6 +17,7 @@ from loss.objective import weight_of
 from metrics.bayes import bayes_floor
 from metrics.distances import sliced_wasserstein
 from metrics.scene import Distance, Field, Loss, Process, Scene, clock, evenly_on
+from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from runtime.trained import Trained
 from sampler import State
@@ -164,13 +165,13 @@ def fields(
 
     Of a conditional model for each of the labels asked for, the first few.
     """
-    scale = trained.normaliser.mean, trained.normaliser.std
+    distribution, scheduler = trained.normaliser.distribution, trained.scheduler
     denoisers = {"network": trained.denoise(*guidance)}
     if real.mixture:
-        denoisers["exact"] = exact_denoiser(real.mixture.scaled(*scale), trained.scheduler)
+        denoisers["exact"] = exact_denoiser(distribution(real.mixture), scheduler)
         if asked is not None:
-            parts, (weight, interval, _) = [part.scaled(*scale) for part in real.parts], guidance
-            denoisers["exact"] = exact_denoiser_of(parts, trained.scheduler, weight, interval)
+            weight, interval, _ = guidance
+            denoisers["exact"] = exact_denoiser_of([*map(distribution, real.parts)], scheduler, weight, interval)
     return [
         field(name, denoise, steps, trained.dims[0], trained.device, label)
         for label in ([None] if asked is None else asked[:LABELS_DRAWN].tolist())
@@ -227,13 +228,14 @@ def loss_floor(trained: Trained, real: PointSet) -> float | None:
     """
     if not real.mixture or weight_of(trained.scheduler, trained.config.get("loss_weight")) != "eps":
         return None
-    scale = trained.normaliser.mean, trained.normaliser.std
-    whole = bayes_floor(real.mixture.scaled(*scale), trained.scheduler)
+
+    def floor(mixture: GaussianMixture) -> float:
+        return bayes_floor(trained.normaliser.distribution(mixture), trained.scheduler)
+
     if not trained.classes:
-        return whole
-    parts = [bayes_floor(part.scaled(*scale), trained.scheduler) for part in real.parts]
+        return floor(real.mixture)
     dropped = trained.config.get("label_dropout", 0.0)
-    return (1 - dropped) * float(np.mean(parts)) + dropped * whole
+    return (1 - dropped) * float(np.mean([*map(floor, real.parts)])) + dropped * floor(real.mixture)
 
 
 def loss(folder: Path, floor: float | None) -> Loss | None:

@@ -42,7 +42,7 @@ def score_fields(trained: Trained, unseen: DataSet) -> list[dict[str, Any]]:
     """The network's and the exact score on a grid, in normalised units, at a few moments; [] where it is not known."""
     if unseen.mixture is None or unseen.mixture.dim != 2:
         return []
-    mixture = unseen.mixture.scaled(trained.normaliser.mean, trained.normaliser.std)
+    mixture = trained.normaliser.distribution(unseen.mixture)
     last = trained.scheduler.num_timesteps - 1
     return [_field(trained, mixture, round(share * last)) for share in FIELD_SHARES]
 

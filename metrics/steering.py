@@ -74,10 +74,10 @@ def guidance_sheet(trained: Trained, count: int, seed: int, interval: Sequence[f
     data = exact_set(trained, "guidance_sheet=true")
     if not trained.classes:
         raise ValueError("guidance needs labels, and this model is unconditional; train one with conditional=true")
-    labels, scale = trained.labels(None, count), (trained.normaliser.mean, trained.normaliser.std)
+    labels = trained.labels(None, count)
     assert labels is not None
     scheduler, x_T = trained.scheduler, trained.start(count, seed)[0]
-    parts = [part.scaled(*scale) for part in data.parts]
+    parts = [trained.normaliser.distribution(part) for part in data.parts]
     steps, classes = min(STEPS, scheduler.num_timesteps), range(len(trained.classes))
     sheet = GuidanceSheet(WEIGHTS, labels.numpy(), {"claimed": [], "exact denoiser": [], "network": []}, {}, [])
     for w in progress_bar(iter(WEIGHTS), "guidance", len(WEIGHTS)):
@@ -151,7 +151,7 @@ def posteriors(trained: Trained, text: str, noise: float, method: str | None, co
         raise ValueError(f"observe={text} is for images, and this model is of points: give a line as in observe=y=0.2")
     seen = read_line(text, trained.dims[0], noise)
     data = exact_set(trained, "observe")
-    mixture, scale = data.mixture, (trained.normaliser.mean, trained.normaliser.std)
+    mixture, normaliser = data.mixture, trained.normaliser
     assert mixture is not None
     check_possible(mixture, seen, text)
 
@@ -159,13 +159,13 @@ def posteriors(trained: Trained, text: str, noise: float, method: str | None, co
         return draw_posterior(mixture, seen, n, generator(seed, "posterior", i)).float().numpy()
 
     denoisers = {
-        "exact denoiser": exact_denoiser(mixture.scaled(*scale), trained.scheduler),
+        "exact denoiser": exact_denoiser(normaliser.distribution(mixture), trained.scheduler),
         "network": trained.denoise(),
     }
     jobs = progress_bar(iter([(d, m) for d in denoisers for m in METHODS]), "posterior", len(denoisers) * len(METHODS))
     points, distance = {d: {} for d in denoisers}, {d: {} for d in denoisers}
     for d, m in jobs:
-        x = last(_given(denoisers[d], trained, seen.scaled(*scale), count, m, seed))
+        x = last(_given(denoisers[d], trained, seen.scaled(normaliser.mean, normaliser.std), count, m, seed))
         points[d][m] = trained.data_units(x).numpy()
         distance[d][m] = _distance(points[d][m], truth)
     low, median, high = np.quantile(compute_floors(DISTANCE, truth, count), [0.05, 0.5, 0.95]).tolist()

@@ -108,7 +108,7 @@ class Probes:
     def __init__(self, folder: Path, trained: Trained, mixture: GaussianMixture, start: int, total: int) -> None:
         scheduler, seed = trained.scheduler, trained.config["seed"]
         self.trained, self.due = trained, set(moments(start, total))
-        mixture = mixture.scaled(trained.normaliser.mean, trained.normaliser.std)
+        mixture = trained.normaliser.distribution(mixture)
         self.probes = make_probes(mixture, scheduler, num_steps=PROBE_STEPS, num_points=PROBE_POINTS, seed=seed)
         self.log = ExcessLog(folder, self.probes.timesteps.tolist(), bayes_floor(mixture, scheduler), start)
 

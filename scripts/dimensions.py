@@ -63,7 +63,7 @@ def excess_of(dim: int, target: str, steps: int, seed: int) -> float:
     assert data.mixture is not None
     normaliser = Normaliser.of(data)
     denoise = trained(normaliser.normalise(data[:][0]), scheduler, target, steps, seed)
-    exact = data.mixture.scaled(normaliser.mean, normaliser.std)
+    exact = normaliser.distribution(data.mixture)
     probes = make_probes(exact, scheduler, num_steps=20, num_points=200, seed=seed)
     alpha, sigma = scheduler.alpha[probes.timesteps], scheduler.sigma[probes.timesteps]
     of_v = (alpha**-2).where(torch.minimum(alpha, sigma) > SEEN, 0)

@@ -105,7 +105,7 @@ def report(flow: Trained, average: AveragedModel, seed: int) -> None:
         name: partial(of.denoise(), label=labels) for name, of in (("first flow", flow), ("reflow", second))
     }
     if mixture:
-        mixture = mixture.scaled(flow.normaliser.mean, flow.normaliser.std)
+        mixture = flow.normaliser.distribution(mixture)
         flows["exact flow"] = exact_denoiser(mixture, flow.scheduler)
     x_T = torch.randn(ROWS, *flow.normaliser.mean.shape, generator=generator(seed, "test noise"))
     columns = "".join(f"{n:>10}" for n in EVALUATIONS) if mixture else ""

@@ -53,7 +53,7 @@ def contents(
         "clock": _base64(torch.from_numpy(clock(alpha_bar(scheduler))), "<f4"),
         "mean": [] if trained.of_images else mean.tolist(),
         "std": [] if trained.of_images else std.tolist(),
-        "parts": [_mixture(part.scaled(mean, std)) for part in parts],
+        "parts": [_mixture(trained.normaliser.distribution(part)) for part in parts],
         "classes": trained.classes,
         "samplers": {name: _sampler(name) for name in SAMPLERS},
         "churn": CHURN,
