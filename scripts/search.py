@@ -12,7 +12,7 @@ import csv
 import math
 import sys
 import warnings
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
@@ -35,15 +35,15 @@ from train import begin_or_resume
 
 try:
     import optuna
-    from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+    from optuna.storages import JournalStorage, journal
     from optuna.trial import FrozenTrial, TrialState
     from optuna.visualization import matplotlib as pictures
 except ImportError:
     sys.exit("scripts/search.py needs Optuna: `pip install -r requirements/sweep.txt`")
 
-Space = dict[str, BaseDistribution]
+Searched = CategoricalDistribution | FloatDistribution | IntDistribution
+Space = dict[str, Searched]
 FIGURE = "error of epsilon"
 FACTS = ("loss", "seconds", "cpu_seconds")  # which metrics.json holds beside its figures
 
@@ -68,39 +68,35 @@ def main() -> None:
 
 def read_space(options: list[str]) -> tuple[Space, list[str]]:
     """What is searched, by the options' names, and the options that are fixed. ValueError: a range is none."""
-    space: Space = {}
-    for name, _, values in (word.partition("=") for word in options):
-        if ".." in values:
-            space[name] = _range(name, *values.split("..", 1))
-        elif "," in values and not values.startswith("["):
-            space[name] = CategoricalDistribution(values.split(","))
+    found = {name: searched(name, values) for name, _, values in (word.partition("=") for word in options)}
+    space = {name: values for name, values in found.items() if values}
     if not space:
         raise ValueError("nothing is searched: give options a range, lr=1e-3..3e-2, or choices, model.hidden=32,64")
     return space, [word for word in options if word.split("=")[0] not in space]
 
 
-def _range(name: str, low: str, high: str) -> BaseDistribution:
-    whole = low.lstrip("-").isdecimal() and high.lstrip("-").isdecimal()
-    try:
-        least, most = float(low), float(high)
-        if least < most < math.inf:
-            log = 0 < 10 * least <= most
-            return IntDistribution(int(low), int(high), log) if whole else FloatDistribution(least, most, log)
-    except ValueError:
-        pass
+def searched(name: str, values: str) -> Searched | None:
+    """LOW..HIGH or A,B,C; None for a single value, or a list in brackets."""
+    low, between, high = values.partition("..")
+    if not between:
+        return CategoricalDistribution(values.split(",")) if "," in values and values[0] != "[" else None
+    for number, distribution in ((int, IntDistribution), (float, FloatDistribution)):
+        with suppress(ValueError):
+            least, most = number(low), number(high)
+            if least < most < math.inf:
+                return distribution(least, most, log=0 < 10 * least <= most)  # pyright: ignore (numbers of its kind)
     raise ValueError(f"{name}={low}..{high} is no range: write LOW..HIGH, two numbers, the smaller first")
 
 
 def check(space: Space, fixed: list[str], figure: str = "loss") -> None:
     """Raises ValueError where train.py would refuse a choice or an end of a range, or not measure the figure."""
-    ends: dict[str, list[Any]] = {name: list(vars(d).get("choices") or (d.low, d.high)) for name, d in space.items()}  # pyright: ignore
-    first = {name: values[0] for name, values in ends.items()}
+    ends = {n: [*d.choices] if isinstance(d, CategoricalDistribution) else [d.low, d.high] for n, d in space.items()}
+    first, known = {name: values[0] for name, values in ends.items()}, [*FACTS]
     try:
         for name, values in ends.items():
             for value in values:
                 checked(composed(fixed, {**first, name: value}))
         o = checked(composed(fixed, first))
-        known = [*FACTS]
         if o.eval_samples and figure not in known:
             data, unseen = make_sets(n_samples=o.num_samples, seed=o.seed, **asdict(o.dataset))
             known += figures_of(data, unseen, labelled=len(classes_to_learn(data, asdict(o))) > 0)
@@ -120,7 +116,7 @@ def opened(folder: Path, maximise: bool, asked: list[object]) -> optuna.Study:
     """The search in the folder, which may have been begun and may be going on. ValueError: it is for something else."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
-    storage = JournalStorage(JournalFileBackend(str(folder / "search.log")))
+    storage = JournalStorage(journal.JournalFileBackend(str(folder / "search.log")))
     direction = "maximize" if maximise else "minimize"
     name = " ".join(map(str, [direction, *asked]))
     for begun in {*optuna.get_all_study_names(storage)} - {name}:
@@ -130,7 +126,7 @@ def opened(folder: Path, maximise: bool, asked: list[object]) -> optuna.Study:
 
 def run_trial(study: optuna.Study, space: Space, parent: Path, fixed: list[str], figure: str, most: float) -> None:
     """Train with the options that Optuna proposes, and tell it what that came to."""
-    trial = study.ask(space)
+    trial = study.ask({**space})
     folder, words = parent / str(trial.number), " ".join(f"{name}={value}" for name, value in trial.params.items())
     try:
         (folder / ".hydra").mkdir(parents=True)
@@ -167,16 +163,15 @@ def report(study: optuna.Study, folder: Path, figure: str) -> None:
         table.writerow([t.number, state, t.value, t.user_attrs.get("cpu_seconds"), *map(t.params.get, names)])
     with whole_file(folder / "search.csv") as file:
         file.write(text.getvalue().encode())
-    done = [t.value for t in trials if t.value is not None]
-    try:
-        best = study.best_trial
+    done = [t for t in trials if t.value is not None]
+    if done and not _over(best := done[0]):
         words = " ".join(f"{name}={value}" for name, value in best.params.items())
         print(f"best of {len(done)} trials: {figure} {best.value:.4g} in {folder / str(best.number)} ({words})")
-    except ValueError:
+    else:
         print(f"no trial of {len(trials)} has ended within the limit")
     print(f"{folder / 'search.csv'}; `python loss/report.py {folder}` makes a page about all trials")
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    for name in ("optimization_history", "param_importances", "slice") if len({*done}) > 1 else ():
+    for name in ("optimization_history", "param_importances", "slice") if len({t.value for t in done}) > 1 else ():
         axes = getattr(pictures, f"plot_{name}")(study, target_name=figure)
         drawn = (axes if hasattr(axes, "figure") else axes.flat[0]).figure
         drawn.savefig(folder / f"{name}.png", bbox_inches="tight")
