@@ -1,5 +1,6 @@
 """The optimizers of a training: Muon for the weights between hidden layers, AdamW for all else."""
 
+import inspect
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -35,7 +36,8 @@ class Muon(torch.optim.Optimizer):
         for weight in weights:
             if not self.state[weight]:
                 self.state[weight]["momentum"] = torch.zeros_like(weight)
-        gradients, momenta = [weight.grad for weight in weights], [self.state[weight]["momentum"] for weight in weights]
+        gradients: list[Any] = [weight.grad for weight in weights]
+        momenta = [self.state[weight]["momentum"] for weight in weights]
         torch._foreach_lerp_(momenta, gradients, 1 - share)  # pyright: ignore[reportPrivateImportUsage]
         nesterov = torch.stack(torch._foreach_lerp(gradients, momenta, share)).flatten(2)  # pyright: ignore[reportPrivateImportUsage]
         size = lr * STEP * math.sqrt(max(nesterov.shape[1:]))
@@ -63,11 +65,22 @@ def orthogonal(matrices: Tensor) -> Tensor:
     return x.mT if tall else x
 
 
+# torch's optimizers import its compiler, which takes a second, only to tell it to leave some of their methods alone. So
+# these count as told (torch._compile._disable_dynamo), and `step` is taken out of the decorator that says so.
+for name in ("add_param_group", "state_dict", "load_state_dict", "zero_grad"):
+    method = inspect.unwrap(getattr(torch.optim.Optimizer, name))
+    setattr(method, "__dynamo_disable", method)
+
+
+class AdamW(torch.optim.AdamW):
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
 def make_optimizers(net: nn.Module, name: str, *, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
     """name "adamw": AdamW alone; "muon": Muon too, where the network has hidden matrices."""
     hidden = hidden_matrices(net) if name == "muon" else []
     taken = {id(weight) for weight in hidden}
     others = [weight for weight in net.parameters() if id(weight) not in taken]
     on_gpu = others[0].is_cuda
-    adamw = torch.optim.AdamW(others, lr, weight_decay=weight_decay, fused=True, capturable=on_gpu)
+    adamw = AdamW(others, lr, weight_decay=weight_decay, fused=True, capturable=on_gpu)
     return [adamw, Muon(hidden, lr)] if hidden else [adamw]
