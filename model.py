@@ -52,8 +52,9 @@ class MLP(nn.Module):
         if self.label is not None:
             condition = condition + self.label(label)
         h = torch.addmm(condition, features, self.inputs.weight.T)  # (B, hidden)
+        add = torch.addmm if torch.is_grad_enabled() else Tensor.addmm_  # in place where no gradient needs the old h
         for layer in self.layers:
-            h = torch.addmm(h, F.silu(h), layer.weight.T)  # pyright: ignore[reportArgumentType]  # all are nn.Linear
+            h = add(h, F.silu(h), layer.weight.T)  # pyright: ignore[reportArgumentType]  # all are nn.Linear
         return self.outputs(F.silu(h))
 
 

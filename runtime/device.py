@@ -51,6 +51,16 @@ def use_threads(threads: int | None, images: bool) -> None:
     # Points, small networks: a second thread waits in spinning barriers and is far slower on a busy machine.
     if threads or not images:
         torch.set_num_threads(threads or 1)
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> None:
+    """Keep up to 64 MiB that are freed, for what comes next: else Linux is given tensors of some 100 kB back at once,
+    and writes zeros into the pages of the next ones, which took a tenth of a training step of points.
+
+    glibc does so once a block of almost 32 MiB has been freed (mallopt(3), M_MMAP_THRESHOLD), which is never touched.
+    """
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 
 def mixed_precision(precision: str, device: torch.device, images: bool) -> bool:

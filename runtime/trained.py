@@ -22,7 +22,7 @@ from schedule import NoiseScheduler, make_scheduler
 from steering.guidance import checked_interval, classifier_free, guided
 
 # rows per pass through a network: what it computes then stays in the cache
-ROWS, IMAGE_ROWS = 1250, 100
+ROWS, IMAGE_ROWS = 2500, 100
 
 
 @dataclass

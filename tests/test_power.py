@@ -166,6 +166,13 @@ def test_energy_distance_and_its_permutations():
     assert float(same.value) == pytest.approx(0, abs=1e-3) and float(same.p) == 1
 
 
+@pytest.mark.parametrize("order", [np.random.default_rng(0).permutation, np.sort], ids=["drawn", "sorted"])
+def test_the_energy_distance_of_real_points_has_even_p_values(order):
+    x = np.random.default_rng(1).normal(size=(100, 2, 60))
+    p = [float(two_sample.energy(order(a)[:, None], order(b)[:, None], i).p) for i, (a, b) in enumerate(x)]
+    assert stats.kstest(p, "uniform").pvalue > 1e-3
+
+
 def test_classifier_is_right_by_half_or_always():
     a = np.random.default_rng(0).normal(size=(2, 2000, 2))
     by_half = two_sample.classifier(a[0], a[1], 0)

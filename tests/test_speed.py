@@ -1,10 +1,12 @@
 """Speed as ratios against something measured in the same run: these figures hold on any machine."""
 
+import platform
 import resource
 import subprocess
 import sys
 import time
 
+import pytest
 import torch
 from conftest import ROOT
 
@@ -65,3 +67,42 @@ def test_main_starts_almost_as_quickly_as_what_it_imports(tmp_path):
     measured = ratio(main, imports, cpu, repeats=3)
     print(f"main.py / its imports = {measured:.2f}")
     assert measured < 2
+
+
+def printed_by(code):
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+
+def test_optimizers_import_no_compiler():
+    code = """
+import sys, torch
+from model import build_model
+from runtime.optimizers import make_optimizers
+net = build_model("mlp", (2,), 10, hidden=8, layers=2, frequencies=1)
+net(torch.randn(4, 2), torch.tensor(1)).sum().backward()
+for optimizer in make_optimizers(net, "muon", lr=0.1, weight_decay=0.1):
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+print("torch._dynamo" in sys.modules)
+"""
+    assert printed_by(code) == "False\n"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have other habits")
+def test_freed_memory_is_kept():
+    code = """
+import resource, torch
+from runtime.device import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(20):
+        tensors = [torch.ones(100_000) for _ in range(10)]
+        del tensors
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+before = faults()
+keep_freed_memory()
+faults()
+print(before, faults())
+"""
+    before, after = map(int, printed_by(code).split())
+    assert after < before / 10  # 4 MB in pages of 4 KB, 20 times: 20 000, or next to none

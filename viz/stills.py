@@ -26,10 +26,7 @@ def save(figure: Figure, path: str | Path, formats: Sequence[str] = ()) -> Path:
     for each in paths:
         kind = each.suffix.lstrip(".").lower() or "png"
         with whole_file(each) as file:
-            if kind == "png":
-                figure.savefig(file, dpi=SCREEN_DPI, format=kind, pil_kwargs={"optimize": True})
-            else:
-                figure.savefig(file, dpi=PRINT_DPI, format=kind)
+            figure.savefig(file, dpi=SCREEN_DPI if kind == "png" else PRINT_DPI, format=kind)
     return paths[0]
 
 
