@@ -1,6 +1,5 @@
 """The optimizers of a training: Muon for the weights between hidden layers, AdamW for all else."""
 
-import inspect
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -28,52 +27,28 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:
         for group in self.param_groups:
-            for weights in of_one_shape(group["params"]):
-                self._step(weights, group["lr"], group["momentum"])
-
-    def _step(self, weights: list[Tensor], lr: float | Tensor, share: float) -> None:
-        """One of K weights of one shape: their products in one call take less time than in K small ones."""
-        for weight in weights:
-            if not self.state[weight]:
-                self.state[weight]["momentum"] = torch.zeros_like(weight)
-        gradients: list[Any] = [weight.grad for weight in weights]
-        momenta = [self.state[weight]["momentum"] for weight in weights]
-        torch._foreach_lerp_(momenta, gradients, 1 - share)  # pyright: ignore[reportPrivateImportUsage]
-        nesterov = torch.stack(torch._foreach_lerp(gradients, momenta, share)).flatten(2)  # pyright: ignore[reportPrivateImportUsage]
-        size = lr * STEP * math.sqrt(max(nesterov.shape[1:]))
-        updates = (size * orthogonal(nesterov)).view(-1, *weights[0].shape)
-        torch._foreach_sub_(weights, updates.unbind())  # pyright: ignore[reportPrivateImportUsage]
+            for weight in group["params"]:
+                state = self.state[weight]
+                if not state:
+                    state["momentum"] = torch.zeros_like(weight)
+                momentum = state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
+                nesterov = weight.grad.lerp(momentum, group["momentum"]).flatten(1)
+                size = group["lr"] * STEP * math.sqrt(max(nesterov.shape))
+                if isinstance(size, Tensor):  # on a GPU, where nobody shall wait to read it (see runtime.graph)
+                    weight.addcmul_(orthogonal(nesterov).view_as(weight), -size)
+                else:
+                    weight.add_(orthogonal(nesterov).view_as(weight), alpha=-size)
 
 
-def of_one_shape(weights: Iterable[Tensor]) -> list[list[Tensor]]:
-    """The weights in groups of equal shape."""
-    groups: dict[torch.Size, list[Tensor]] = {}
-    for weight in weights:
-        groups.setdefault(weight.shape, []).append(weight)
-    return [*groups.values()]
-
-
-def orthogonal(matrices: Tensor) -> Tensor:
-    """About the nearest matrices with orthonormal rows or columns, by Newton-Schulz iteration: (K, n, m) like those."""
+def orthogonal(matrix: Tensor) -> Tensor:
+    """About the nearest matrix with orthonormal rows or columns, by Newton-Schulz iteration: (n, m) -> (n, m)."""
     a, b, c = QUINTIC
-    tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if tall else matrices
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    x = x / (x.norm() + 1e-7)
     for _ in range(ITERATIONS):  # x <- a x + (b x x^T + c (x x^T)^2) x
-        square = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
-    return x.mT if tall else x
-
-
-# torch's optimizers import its compiler, which takes a second, only to tell it to leave some of their methods alone. So
-# these count as told (torch._compile._disable_dynamo), and `step` is taken out of the decorator that says so.
-for name in ("add_param_group", "state_dict", "load_state_dict", "zero_grad"):
-    method = inspect.unwrap(getattr(torch.optim.Optimizer, name))
-    setattr(method, "__dynamo_disable", method)
-
-
-class AdamW(torch.optim.AdamW):
-    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+        square = x @ x.T
+        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    return x.T if matrix.shape[0] > matrix.shape[1] else x
 
 
 def make_optimizers(net: nn.Module, name: str, *, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
@@ -82,5 +57,5 @@ def make_optimizers(net: nn.Module, name: str, *, lr: float, weight_decay: float
     taken = {id(weight) for weight in hidden}
     others = [weight for weight in net.parameters() if id(weight) not in taken]
     on_gpu = others[0].is_cuda
-    adamw = AdamW(others, lr, weight_decay=weight_decay, fused=True, capturable=on_gpu)
+    adamw = torch.optim.AdamW(others, lr, weight_decay=weight_decay, fused=True, capturable=on_gpu)
     return [adamw, Muon(hidden, lr)] if hidden else [adamw]

@@ -73,21 +73,6 @@ def printed_by(code):
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
-def test_optimizers_import_no_compiler():
-    code = """
-import sys, torch
-from model import build_model
-from runtime.optimizers import make_optimizers
-net = build_model("mlp", (2,), 10, hidden=8, layers=2, frequencies=1)
-net(torch.randn(4, 2), torch.tensor(1)).sum().backward()
-for optimizer in make_optimizers(net, "muon", lr=0.1, weight_decay=0.1):
-    optimizer.step()
-    optimizer.load_state_dict(optimizer.state_dict())
-print("torch._dynamo" in sys.modules)
-"""
-    assert printed_by(code) == "False\n"
-
-
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators have other habits")
 def test_freed_memory_is_kept():
     code = """
