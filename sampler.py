@@ -58,7 +58,7 @@ SAMPLERS = {
     "ddim": Sampler(ddim, 50, "even", takes=("eta",)),
     "dpmpp_2m": Sampler(dpmpp, 50, "log_snr"),
     "dpmpp_3m": Sampler(partial(dpmpp, order=3), 50, "log_snr"),
-    "dpmpp_2m_sde": Sampler(partial(dpmpp, stochastic=True), 50, "log_snr", noisy=True, of_flow=100),
+    "dpmpp_2m_sde": Sampler(partial(dpmpp, stochastic=True, draw=True), 50, "log_snr", noisy=True, of_flow=100),
     "unipc": Sampler(unipc, 25, "angle"),
     "heun": Sampler(heun, 51, "karras", a_step=2),
     "heun_sde": Sampler(partial(heun, churn=CHURN), 51, "karras", a_step=2, noisy=True),
@@ -95,7 +95,12 @@ def timesteps_of(
 
 
 def evaluations_of(scheduler: NoiseScheduler, sampler: str, sampling_steps: int | None = None) -> int:
-    """How often `sample` runs the network: at most `sampling_steps` times. Raises ValueError as `timesteps_of`."""
+    """How often `sample` runs the network: at most `sampling_steps` times, but for what a covariance takes: d more at
+    each stride of points that `covariance.drawn` draws, some in dpmpp_2m_sde, all in ddpm with variance=exact.
+
+    Raises:
+        ValueError: as `timesteps_of`.
+    """
     return sampler_of(sampler).a_step * (len(timesteps_of(scheduler, sampler, sampling_steps)) - 1) + 1
 
 

@@ -54,7 +54,12 @@ SAMPLERS = {
     "ddim": SamplerChoice("deterministic, skips steps; for a flow it is Euler's method (euler)", 50),
     "dpmpp_2m": SamplerChoice("DPM-Solver++(2M), second order", 50),
     "dpmpp_3m": SamplerChoice("its 3M, in fact of second order with a smaller error", 50),
-    "dpmpp_2m_sde": SamplerChoice("its 2M with fresh noise, which heals what a network gets wrong on the way", 50, 100),
+    "dpmpp_2m_sde": SamplerChoice(
+        "its 2M with fresh noise, which heals what a network gets wrong on the way; of points it ends on a draw of x_0,"
+        " not on its mean, for a few evaluations more",
+        50,
+        100,
+    ),
     "unipc": SamplerChoice("UniPC of third order", 25),
     "heun": SamplerChoice("Heun's method of second order, two evaluations a step, for 50 and more of them", 51),
     "heun_sde": SamplerChoice("the same with fresh noise", 51),

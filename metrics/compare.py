@@ -30,7 +30,7 @@ from runtime.progress import progress_bar
 from runtime.randomness import generator
 from runtime.trained import Trained
 from runtime.whole_file import whole_file
-from sampler import SAMPLERS, State, evaluations_of, sample, sampler_of
+from sampler import SAMPLERS, State, sample, sampler_of
 from schedule import CLEAN, NoiseScheduler, evenly
 from steering.guidance import best_guess_of
 
@@ -189,13 +189,18 @@ def _trial(
 ) -> Trial:
     """Those that draw noise all draw the same."""
     g, begin, path = generator(seed, "comparison", device=x_T.device), time.perf_counter(), []
-    x = x_T
-    for state in sample(denoise, trained.scheduler, x_T, sampler=sampler, sampling_steps=asked, generator=g):
+    x, made = x_T, 0
+
+    def counted(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
+        nonlocal made
+        made += 1
+        return denoise(x_t, t, label)
+
+    for state in sample(counted, trained.scheduler, x_T, sampler=sampler, sampling_steps=asked, generator=g):
         path.append(State(state.t, state.x_t[:TRACKED].cpu().clone(), state.x_0[:TRACKED].cpu().clone()))
         x = state.x_t
     samples = trained.data_units(x.to(trained.device)).numpy()
     milliseconds = 1000 * (time.perf_counter() - begin)
-    made = evaluations_of(trained.scheduler, sampler, asked)
     return Trial(name, sampler, asked, made, milliseconds, truth.figures(samples), samples, path)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from diffusion import Denoiser, Prediction
 from runtime.arrays import floats
-from samplers.covariance import coloured, with_covariance
+from samplers.covariance import drawn, with_covariance
 from samplers.steps import State, as_t, noise_like, strides
 from schedule import CLEAN, NoiseScheduler
 
@@ -28,7 +28,8 @@ def ddpm(
     """Ancestral sampling (Ho et al. 2020, algorithm 2) over all T steps or any falling subset of them.
 
     x_s = c_t x_t + c_0 x_0 + noise, the posterior of eq. 6 and 7 with the guess of x_0 in place of the truth. What the
-    guess leaves open is in the variance of the noise, one of VARIANCES (see `_noise`).
+    guess leaves open is in the variance of the noise, one of VARIANCES (see `_noise`; exact: the full covariance, point
+    by point, see `drawn`).
     Yields a state for each step, x_T itself first, and the samples last.
     """
     x = floats(x_T, "x_T")
@@ -36,13 +37,15 @@ def ddpm(
     for t, s in strides(scheduler, timesteps):
         if variance == "exact":
             guess, covariance = with_covariance(denoise, scheduler, x, t)
-        else:
-            guess, covariance = denoise(x, as_t(t, x)), None
+            yield State(t, x, guess.x_0)
+            x = drawn(scheduler, x, t, s, guess, covariance, generator)
+            continue
+        guess = denoise(x, as_t(t, x))
         yield State(t, x, guess.x_0)
         c_t, c_0, _ = scheduler.posterior(t, s)
         x = c_t * x + c_0 * guess.x_0
-        if s != CLEAN or variance == "exact":  # the others end on the mean, as Ho et al. do
-            x = x + _noise(scheduler, t, s, variance, guess, covariance, generator)
+        if s != CLEAN:  # else it ends on the mean, as Ho et al. do
+            x = x + _noise(scheduler, t, s, variance, guess, generator)
     yield State(CLEAN, x, x)
 
 
@@ -60,7 +63,6 @@ def _noise(
     s: int,
     variance: str,
     guess: Prediction,
-    covariance: Tensor | None,
     generator: torch.Generator | None,
 ) -> Tensor:
     """The noise of x_s given x_t. Its variance is std^2 + c_0^2 Var[x_0 | x_t], and is taken as
@@ -69,12 +71,9 @@ def _noise(
     fixed_large: that of data from N(0, I) (section 3.2; beta of the stride if alpha^2 + sigma^2 = 1).
     optimal: one number, the mean of Var[x_0 | x_t] over points and dims (Bao et al. 2022, arXiv 2201.06503, theorem 1
         and eq. 8), here over the batch; it is at most 1, the variance of the data itself.
-    exact: the full covariance, point by point.
     """
     _, c_0, std = scheduler.posterior(t, s)
     z = noise_like(guess.x_0, generator)
-    if covariance is not None:
-        return std * z + c_0 * coloured(covariance, noise_like(z, generator))
     (alpha_s, sigma_s), (alpha_t, sigma_t) = scheduler.alpha_sigma_at(s), scheduler.alpha_sigma_at(t)
     if variance == "fixed_large":
         return scheduler.stride(s, t)[1] * math.hypot(alpha_s, sigma_s) / math.hypot(alpha_t, sigma_t) * z

@@ -15,8 +15,12 @@ from torch import Tensor
 
 from diffusion import Denoiser
 from runtime.arrays import floats
+from samplers.covariance import drawn, with_covariance
 from samplers.steps import State, as_t, noise_like, strides
 from schedule import CLEAN, NoiseScheduler
+
+NEAR_THE_END = math.log(2.5)  # in log-SNR, from the last evaluation
+MOST_DRAWN = 8  # dims: each takes an evaluation
 
 
 def _log_snr(scheduler: NoiseScheduler, t: int) -> float:
@@ -50,6 +54,7 @@ def dpmpp(
     generator: torch.Generator | None = None,
     order: int = 2,
     stochastic: bool = False,
+    draw: bool = False,
 ) -> Iterator[State]:
     """DPM-Solver++ (Lu et al. 2022, arXiv 2211.01095): 2M (algorithm 2), 3M as in its authors' code, 2M SDE (eq. 18).
 
@@ -60,9 +65,22 @@ def dpmpp(
     3M is of second order, too, with a smaller error. Its authors' code counts the curvature of its parabola half (see
     `_mean`), and so do diffusers and we, for equal results; nor could the first stride, which knows one guess only,
     be of more than first order.
+
+    draw: of points, the strides that begin with at most 2.5 times the last noise sigma / alpha are those of `ddpm` with
+    variance=exact (see `drawn`), so that the last ends on a draw of x_0, not on its mean, which is too thin for data as
+    thin as that noise. There eq. 18 would put too much in its place: E[x_0 | x_t] is a martingale of the reverse SDE,
+    so what extrapolation adds is noise, of even strides about as much as they lack, but of strides that grow, as
+    whole numbers of steps make them near the end, more.
     """
-    x, guesses = floats(x_T, "x_T"), []
-    for t, s in strides(scheduler, timesteps):
+    x, guesses, steps = floats(x_T, "x_T"), [], list(strides(scheduler, timesteps))
+    near = _log_snr(scheduler, steps[-1][0]) - NEAR_THE_END
+    draw = draw and x.ndim == 2 and x.shape[1] <= MOST_DRAWN
+    for t, s in steps:
+        if draw and _log_snr(scheduler, t) >= near:
+            guess, covariance = with_covariance(denoise, scheduler, x, t)
+            yield State(t, x, guess.x_0)
+            x = drawn(scheduler, x, t, s, guess, covariance, generator)
+            continue
         x_0 = denoise(x, as_t(t, x)).x_0
         yield State(t, x, x_0)
         guesses = [Guess(_log_snr(scheduler, t), x_0), *guesses][:order]

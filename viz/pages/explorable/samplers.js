@@ -80,6 +80,37 @@ function churned(scheduler, t, gamma) {
   return argmin(Array.from(scheduler.log_snr, (log_snr) => Math.abs(log_snr - wanted)));
 }
 
+// ---------------------------------------------------------------- samplers/covariance.py, of points in the plane
+
+/** {x_0, covariance}: what the denoiser guesses, and [xx, xy, yy] of Cov[x_0 | x_t], one a row each, by differences. */
+function with_covariance(denoise, scheduler, x, t) {
+  const [alpha, sigma] = scheduler.alpha_sigma_at(t), step = sigma / 32, { x_0 } = denoise(x, t);
+  if (alpha === 0) return { x_0, covariance: Array(x.length / 2).fill([1, 0, 1]) };
+  const [along_x, along_y] = [0, 1].map((axis) => denoise(x.map((c, i) => (i % 2 === axis ? c + step : c)), t).x_0);
+  const slope = (moved, i) => (sigma ** 2 / alpha / step) * (moved[i] - x_0[i]), covariance = [];
+  for (let i = 0; i < x.length; i += 2)
+    covariance.push([slope(along_x, i), (slope(along_x, i + 1) + slope(along_y, i)) / 2, slope(along_y, i + 1)]);
+  return { x_0, covariance };
+}
+
+/** x_s out of N(c_t x_t + c_0 x_0, std^2 + c_0^2 covariance). */
+function drawn(scheduler, x, t, s, x_0, covariance, random) {
+  const [c_t, c_0, std] = scheduler.posterior(t, s), z = noise_like(x, random), noise = new Float32Array(x.length);
+  covariance.forEach(([xx, xy, yy], row) => {
+    const total = [std ** 2 + c_0 ** 2 * xx, c_0 ** 2 * xy, std ** 2 + c_0 ** 2 * yy], [a, b, c] = root(...total), i = 2 * row;
+    noise.set([a * z[i] + b * z[i + 1], b * z[i] + c * z[i + 1]], i);
+  });
+  return sum_of([c_t, x], [c_0, x_0], [1, noise]);
+}
+
+/** The symmetric root of [[xx, xy], [xy, yy]], eigenvalues below 0 taken for 0: a line through both of their roots. */
+function root(xx, xy, yy) {
+  const middle = (xx + yy) / 2, half = Math.hypot((xx - yy) / 2, xy);
+  const [high, low] = [middle + half, middle - half].map((value) => Math.sqrt(Math.max(value, 0)));
+  const slope = half > 0 ? (high - low) / (2 * half) : 0, offset = (high + low) / 2 - slope * middle;
+  return [offset + slope * xx, slope * xy, offset + slope * yy];
+}
+
 // ---------------------------------------------------------------- solvers that remember
 
 function log_snr_at(scheduler, t) {
@@ -96,10 +127,17 @@ function slopes_of(guesses, log_snr) {
   });
 }
 
-/** DPM-Solver++ (Lu et al. 2022): 2M (algorithm 2), 3M as in its authors' code, 2M SDE (eq. 18). */
+/** DPM-Solver++ (Lu et al. 2022): 2M (algorithm 2), 3M as in its authors' code, 2M SDE (eq. 18), drawn near its end. */
 function* dpmpp(denoise, scheduler, x, timesteps, random, order, stochastic) {
+  const near = log_snr_at(scheduler, timesteps.at(-1)) - Math.log(2.5), draw = stochastic && DATA.net.dims.length === 1;
   let guesses = [];
   for (const [t, s] of strides(timesteps)) {
+    if (draw && log_snr_at(scheduler, t) >= near) {
+      const { x_0, covariance } = with_covariance(denoise, scheduler, x, t);
+      yield { t, x_t: x, x_0 };
+      x = drawn(scheduler, x, t, s, x_0, covariance, random);
+      continue;
+    }
     const { x_0 } = denoise(x, t);
     yield { t, x_t: x, x_0 };
     guesses = [{ log_snr: log_snr_at(scheduler, t), x_0 }, ...guesses].slice(0, order);
