@@ -42,7 +42,7 @@ def started(line: str | list[str], cwd: Path) -> subprocess.CompletedProcess:
 
 
 def command(line: str | list[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    """The same for a tenth of the time: a process of its own, but forked from one that has torch and others (warm.py)."""
+    """The same for seconds less: a process of its own, but forked from one that has imported torch (warm.py)."""
     with TemporaryDirectory() as folder:
         outputs = [Path(folder, name) for name in ("stdout", "stderr")]
         for path in outputs:

@@ -1,7 +1,7 @@
-"""A Python that has spent its seconds on imports already, and forks for each line that it reads: see conftest.forked.
+"""A Python that has spent its seconds on imports already, and forks for each line that it reads: conftest.command.
 
-torch, its dynamo (every first optimizer imports it), scipy, scikit-learn and matplotlib cost a training 4 seconds of CPU
-before its first step, and the tests run two hundred commands. Nothing of moonwalk is imported here. Each child is a
+torch, its dynamo (every first optimizer imports it), scipy, scikit-learn and matplotlib cost a training 4 seconds of
+CPU before its first step, and the tests run two hundred commands. Nothing of moonwalk is imported here. Each child is a
 process with a folder, an environment and an exit code of its own, reads our code as a fresh interpreter does, and ends
 as one does.
 """
@@ -35,7 +35,7 @@ def become(words: list[str], folder: str, environment: dict[str, str], outputs: 
 
 
 def serve() -> None:
-    """Answer each line of stdin with the exit code of what it asked for. Returns in the children, when they are done."""
+    """Answer each line of stdin with the exit code of what it asked for. Returns in each child, when that is done."""
     requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     for request in requests:
         if not (child := os.fork()):
