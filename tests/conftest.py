@@ -27,13 +27,13 @@ for name in (
 QUIET = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "HYDRA_FULL_ERROR")}
 
 
-def started(line: str | list[str], cwd: Path) -> subprocess.CompletedProcess:
+def started(line: str | list[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess:
     """Run `python LINE` in the folder `cwd`, the script taken from the repository, as a person starts it: the
     interpreter has imported nothing yet."""
     return subprocess.run(
         [sys.executable, *_words(line)],
         cwd=cwd,
-        env={**QUIET, "PYTHONPATH": str(ROOT)},
+        env={**QUIET, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
         timeout=1800,
@@ -43,6 +43,8 @@ def started(line: str | list[str], cwd: Path) -> subprocess.CompletedProcess:
 
 def command(line: str | list[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess:
     """The same for seconds less: a process of its own, but forked from one that has imported torch (warm.py)."""
+    if not hasattr(os, "fork"):
+        return started(line, cwd, **environment)
     with TemporaryDirectory() as folder:
         outputs = [Path(folder, name) for name in ("stdout", "stderr")]
         for path in outputs:
@@ -69,7 +71,8 @@ def _warm() -> subprocess.Popen:
     """One for each process of tests, until that ends."""
     line = [sys.executable, str(ROOT / "tests" / "warm.py")]
     process = subprocess.Popen(line, env=QUIET, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    atexit.register(process.communicate)
+    atexit.register(process.wait)  # after the next line: its CPU seconds count as those of the tests
+    atexit.register(process.kill)
     return process
 
 
