@@ -1,10 +1,14 @@
 """What several tests share: commands as a person types them, and one small trained run."""
 
+import atexit
+import functools
+import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -23,32 +27,57 @@ for name in (
 QUIET = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "HYDRA_FULL_ERROR")}
 
 
-def command(line: str, cwd: Path) -> subprocess.CompletedProcess:
-    """Run `python LINE` in the folder `cwd`, the script taken from the repository."""
-    script, *words = line.split()
-    return _run([script if script == "-m" else str(ROOT / script), *words], cwd)
-
-
-def python(code: str, cwd: Path) -> subprocess.CompletedProcess:
-    """Run a few lines of Python in the folder `cwd`, with the repository's modules."""
-    return _run(["-c", code], cwd)
-
-
-def not_blank(picture: Path) -> bool:
-    return imread(picture)[..., :3].std() > 0.02
-
-
-def _run(words: list[str], cwd: Path) -> subprocess.CompletedProcess:
-    environment = {**QUIET, "PYTHONPATH": str(ROOT)}
+def started(line: str | list[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    """Run `python LINE` in the folder `cwd`, the script taken from the repository, as a person starts it: the
+    interpreter has imported nothing yet."""
     return subprocess.run(
-        [sys.executable, *words],
+        [sys.executable, *_words(line)],
         cwd=cwd,
-        env=environment,
+        env={**QUIET, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
         timeout=1800,
         stdin=subprocess.DEVNULL,
     )
+
+
+def command(line: str | list[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess:
+    """The same for seconds less: a process of its own, but forked from one that has imported torch (warm.py)."""
+    if not hasattr(os, "fork"):
+        return started(line, cwd, **environment)
+    with TemporaryDirectory() as folder:
+        outputs = [Path(folder, name) for name in ("stdout", "stderr")]
+        for path in outputs:
+            path.touch()
+        words, environment = _words(line), {**QUIET, "PYTHONPATH": str(ROOT), **environment}
+        request = {"words": words, "folder": str(cwd), "environment": environment, "outputs": [*map(str, outputs)]}
+        print(json.dumps(request), file=_warm().stdin, flush=True)
+        code = int(_warm().stdout.readline())
+        return subprocess.CompletedProcess(words, code, *(path.read_text() for path in outputs))
+
+
+def python(code: str, cwd: Path) -> subprocess.CompletedProcess:
+    """Run a few lines of Python in the folder `cwd`, with the repository's modules; forked as a command is."""
+    return command(["-c", code], cwd)
+
+
+def _words(line: str | list[str]) -> list[str]:
+    script, *words = line.split() if isinstance(line, str) else line
+    return [str(ROOT / script) if script.endswith(".py") else script, *words]
+
+
+@functools.cache
+def _warm() -> subprocess.Popen:
+    """One for each process of tests, until that ends."""
+    line = [sys.executable, str(ROOT / "tests" / "warm.py")]
+    process = subprocess.Popen(line, env=QUIET, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    atexit.register(process.wait)  # after the next line: its CPU seconds count as those of the tests
+    atexit.register(process.kill)
+    return process
+
+
+def not_blank(picture: Path) -> bool:
+    return imread(picture)[..., :3].std() > 0.02
 
 
 SMALL = "num_samples=2000 batch_size=256 model.hidden=32 num_timesteps=50"

@@ -24,13 +24,13 @@ from conftest import QUIET, ROOT
 
 import train
 from conf.config import Train
-from conf.groups import MLP, Moons
+from conf.groups import MLP, Gaussians
 from runtime import checkpoint
 from runtime.moments import LOG_EVERY
 
 OPERATIONS = ("open", "write", "fsync", "replace", "unlink", "truncate")
 EVERY = 3
-POINTS = Train(dataset=Moons(), model=MLP(hidden=8, layers=1, frequencies=1), num_samples=64, batch_size=16,
+POINTS = Train(dataset=Gaussians(), model=MLP(hidden=8, layers=1, frequencies=1), num_samples=64, batch_size=16,
                references=8, num_timesteps=8, warmup_steps=2, max_steps=24,
                checkpoint_every=EVERY, eval_samples=0)  # fmt: skip
 SHORT = "num_samples=500 batch_size=16 references=8 num_timesteps=8 checkpoint_every=7 eval_samples=0"
@@ -54,7 +54,7 @@ def training(options, folder, report=True):
 
 
 def resumed(folder):
-    return Train(dataset=Moons(), model=MLP(), resume=str(folder))
+    return Train(dataset=Gaussians(), model=MLP(), resume=str(folder))
 
 
 def child(work):

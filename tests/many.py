@@ -8,6 +8,7 @@ import json
 import os
 import runpy
 import signal
+import socket
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -117,5 +118,20 @@ def dies(step, *arguments):
         runpy.run_path(sys.argv[0], run_name="__main__")
 
 
+def siblings(count):
+    """`trainings` in so many forks of this process, with the environment that torchrun gives to each."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    shared = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    children = []
+    for rank in "0123456789"[: int(count)]:
+        if not (child := os.fork()):
+            os.environ.update({**shared, "RANK": rank, "LOCAL_RANK": rank})
+            return trainings()
+        children.append(child)
+    failed = [os.waitpid(child, 0)[1] for child in children]
+    return sys.exit(any(failed))
+
+
 if __name__ == "__main__":
-    {"trainings": trainings, "dies": dies}[sys.argv[1]](*sys.argv[2:])
+    {"trainings": trainings, "dies": dies, "siblings": siblings}[sys.argv[1]](*sys.argv[2:])

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import NO_EVALUATION, ROOT, SMALL, command, not_blank, python
+from conftest import NO_EVALUATION, ROOT, SMALL, command, not_blank, python, started
 from PIL import Image
 
 from conf.config import COMMANDS
@@ -35,13 +35,13 @@ def test_training_leaves_a_whole_run(workplace, run):
 
 
 def test_the_same_seed_gives_the_same_weights_and_samples(workplace, run, tmp_path):
-    again = command(f"train.py {SMALL} {NO_EVALUATION} max_steps=300 --task-name runs/again", tmp_path)
+    again = started(f"train.py {SMALL} {NO_EVALUATION} max_steps=300 --task-name runs/again", tmp_path)
     assert again.returncode == 0, again.stderr
     one, two = checkpoint.load(run)["ema"], checkpoint.load(tmp_path / "runs/again")["ema"]
     assert all(torch.equal(one[k], two[k]) for k in one)
     samples = []
     for i, place in enumerate((run, tmp_path / "runs/again")):
-        done = command(f"inference.py checkpoint={place} num_samples=100 --no-rerun hydra.run.dir=out{i}", tmp_path)
+        done = started(f"inference.py checkpoint={place} num_samples=100 --no-rerun hydra.run.dir=out{i}", tmp_path)
         assert done.returncode == 0, done.stderr
         samples.append(np.load(tmp_path / f"out{i}" / "samples.npy"))
     assert np.array_equal(*samples)
@@ -77,7 +77,7 @@ def test_inference_takes_the_newest_run(workplace):
 
 
 def test_evaluate_judges_a_checkpoint(workplace, run):
-    done = command(f"evaluate.py checkpoint={run} num_samples=500 hydra.run.dir=judged", workplace)
+    done = started(f"evaluate.py checkpoint={run} num_samples=500 hydra.run.dir=judged", workplace)
     assert done.returncode == 0, done.stderr
     result = json.loads((workplace / "judged" / "metrics.json").read_text())
     assert result["sampler"] == "dpmpp_2m_sde"  # what points are judged with by default
@@ -108,7 +108,7 @@ def test_main_in_both_spellings(line, tmp_path):
 
 
 def test_main_compares_schedules(tmp_path):
-    done = command("main.py --compare-schedules --no-rerun num_samples=50", tmp_path)
+    done = started("main.py --compare-schedules --no-rerun num_samples=50", tmp_path)
     assert done.returncode == 0, done.stderr
     assert not_blank(tmp_path / "outputs/schedules.png")
 
@@ -164,7 +164,7 @@ def test_help_answers_without_torch(name, tmp_path):
         f"try: runpy.run_path({str(ROOT / f'{name}.py')!r}, run_name='__main__')\n"
         "finally: assert 'torch' not in sys.modules"
     )
-    done = python(code, tmp_path)
+    done = started(["-c", code], tmp_path)
     assert done.returncode == 0, done.stderr
     assert "--option value" in done.stdout and "seed=0" in done.stdout
 

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT, command, python
+from conftest import ROOT, command, started
 from PIL import Image
 
 import dataset
@@ -148,7 +148,7 @@ def test_help_needs_neither_hydra_nor_torch(name, flag, tmp_path):
         f"try: runpy.run_path({str(ROOT / f'{name}.py')!r}, run_name='__main__')\n"
         "finally: assert not {'torch', 'hydra', 'omegaconf', 'numpy'} & {*sys.modules}"
     )
-    done = python(code, tmp_path)
+    done = started(["-c", code], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == help_text(name) + "\n"
 
@@ -169,7 +169,7 @@ def test_help_is_quick(tmp_path):
 
 
 def test_importing_a_command_answers_nothing(tmp_path):
-    done = python("import sys; sys.argv[1:] = ['--help']; import train; print('imported')", tmp_path)
+    done = started(["-c", "import train; print('imported')", "--help"], tmp_path)
     assert (done.returncode, done.stdout) == (0, "imported\n")
 
 

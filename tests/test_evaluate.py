@@ -27,7 +27,7 @@ def test_points_of_ones_own_are_compared_with_held_out_ones(tmp_path):
 
 
 def test_three_dimensions(tmp_path):
-    line = "train.py dataset=helix max_steps=50 num_timesteps=50 eval_samples=200 task_name=run"
+    line = "train.py dataset=helix dataset.noise=0.2 max_steps=50 num_timesteps=50 eval_samples=200 task_name=run"
     done = command(line, tmp_path)
     assert done.returncode == 0, done.stderr
     assert not_blank(tmp_path / "run" / "samples.png")

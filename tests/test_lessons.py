@@ -3,13 +3,11 @@
 import ast
 import math
 import re
-import subprocess
-import sys
 from itertools import pairwise
 
 import pytest
 import torch
-from conftest import QUIET, ROOT, not_blank
+from conftest import ROOT, command, not_blank
 
 FOLDER = ROOT / "lessons"
 LESSONS = sorted(path.name for path in FOLDER.glob("[0-9]_*.py"))
@@ -57,10 +55,7 @@ def agrees(name, said, text):
 
 @pytest.mark.parametrize("name", LESSONS)
 def test_a_lesson_runs_as_a_script(name, tmp_path):
-    environment = {**QUIET, "LESSON_QUICK": "1"}
-    environment.pop("PYTHONPATH", None)  # a lesson finds moonwalk by itself
-    words = [sys.executable, str(FOLDER / name)]
-    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = command([str(FOLDER / name)], tmp_path, LESSON_QUICK="1", PYTHONPATH="")  # finds moonwalk by itself
     assert (done.returncode, done.stderr) == (0, "")
     said = dict(re.findall(r"^  (\S.*?) {2,}(\S.*)$", done.stdout, re.MULTILINE))
     assert said["your prediction"] == "none yet"

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import QUIET, ROOT, command
+from conftest import QUIET, ROOT, started
 from PIL import Image
 
 MISTAKES = [
@@ -168,5 +168,5 @@ def test_a_mistake_is_answered_in_one_line(i, answers):
 
 
 def test_a_real_process_answers_in_the_same_way(tmp_path):
-    done = command("train.py epochs=3", tmp_path)
+    done = started("train.py epochs=3", tmp_path)
     assert done.returncode == 1 and done.stderr.startswith("unknown option epochs") and done.stderr.count("\n") == 1

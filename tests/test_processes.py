@@ -29,6 +29,15 @@ def torchrun(count, *words, cwd, restarts=0):
     return subprocess.run([*launch, *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=1800)
 
 
+def started_by_torchrun(count, cwd):
+    return torchrun(count, ROOT / "tests/many.py", "trainings", cwd=cwd)
+
+
+def siblings(count, cwd):
+    """The trainings of tests/many.py in forks of one process, which has imported torch: torchrun's part is played."""
+    return command(f"tests/many.py siblings {count}", cwd, MPLBACKEND="agg")
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """The trainings of tests/many.py in this one process."""
@@ -39,9 +48,9 @@ def alone(tmp_path_factory):
     return place
 
 
-@pytest.mark.parametrize("count", [2, 4])
-def test_any_number_of_processes_ends_in_the_same_bits(count, alone, tmp_path):
-    done = torchrun(count, ROOT / "tests/many.py", "trainings", cwd=tmp_path)
+@pytest.mark.parametrize(("count", "start"), [(2, started_by_torchrun), (4, siblings)])
+def test_any_number_of_processes_ends_in_the_same_bits(count, start, alone, tmp_path):
+    done = start(count, tmp_path)
     assert done.returncode == 0, done.stderr
     for name in ("points", "digits"):
         assert_same_run(alone / name, tmp_path / name)  # weights, average, optimizers, losses, loss.csv, excess.csv

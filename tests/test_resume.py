@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import NO_EVALUATION, QUIET, ROOT, SMALL, command
+from conftest import NO_EVALUATION, QUIET, ROOT, SMALL, command, python
 from crashes import assert_same_run
 
 from conf.config import Train
@@ -339,10 +339,16 @@ def test_a_full_disk_ends_in_one_sentence(tmp_path):
         subprocess.run(["umount", disk], check=True)
 
 
+def limited(line, size, cwd):
+    """`python LINE` where no file may grow beyond so many kB."""
+    script, *words = line.split()
+    limit = f"import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({size * 1024},) * 2)\n"
+    run = f"sys.argv = {[str(ROOT / script), *words]}; runpy.run_path(sys.argv[0], run_name='__main__')"
+    return python(limit + run, cwd)
+
+
 def test_a_limit_of_file_sizes_ends_in_one_sentence(tmp_path):
-    line = f"{sys.executable} {ROOT / LINE} task_name=run"
-    shell = ["bash", "-c", f"ulimit -f 40; exec {line}"]  # 40 kB: less than the checkpoint
-    done = subprocess.run(shell, cwd=tmp_path, env={**QUIET, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    done = limited(f"{LINE} task_name=run", 40, tmp_path)  # kB: less than the checkpoint
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "cannot write run/last.pt: File too large; there is no checkpoint yet" in done.stderr
     assert not list((tmp_path / "run").glob(".*.pt.*"))
@@ -509,8 +515,7 @@ def test_a_broken_row_in_the_middle_of_a_table_is_named(row, tmp_path):
 
 
 def test_a_recording_that_cannot_be_written_ends_in_one_sentence(tmp_path):
-    shell = ["bash", "-c", f"ulimit -f 100; exec {sys.executable} {ROOT / 'main.py'} viewer=file"]
-    done = subprocess.run(shell, cwd=tmp_path, env={**QUIET, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    done = limited("main.py viewer=file", 100, tmp_path)
     assert done.returncode == 1
     assert done.stderr.strip() == "cannot write the recording outputs/forward.rrd, most likely because the disk is full"
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -3,7 +3,7 @@
 import importlib.util
 
 import pytest
-from conftest import NO_EVALUATION, SMALL, command, not_blank
+from conftest import NO_EVALUATION, SMALL, not_blank, started
 from hydra.errors import MissingConfigException
 
 from conf.entry import sentence
@@ -20,7 +20,7 @@ def test_runs_in_processes_of_their_own(launcher, package, values, tmp_path):
     if not importlib.util.find_spec("hydra_plugins") or not importlib.util.find_spec(f"hydra_plugins.{package}"):
         pytest.skip("needs requirements/sweep.txt")
     line = f"train.py {SMALL} {NO_EVALUATION} max_steps=20 hydra/launcher={launcher} -m lr={values}"
-    done = command(line, tmp_path)
+    done = started(line, tmp_path)
     if "task_name" in values:
         folder = tmp_path / "named"
     else:

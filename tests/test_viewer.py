@@ -224,8 +224,7 @@ def test_a_killed_run_leaves_no_half_recording(tmp_path):
         "    log_forward_diffusion(x, np.zeros((50, 500, 2), 'f'), [0], rec=rec)\n"
         "    os.kill(os.getpid(), 9)\n"
     )
-    env = {**QUIET, "PYTHONPATH": str(ROOT)}
-    assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env).returncode == -9
+    assert python(code, tmp_path).returncode == -9
     assert not (tmp_path / "a.rrd").exists()
 
 
