@@ -26,7 +26,11 @@ def sheet(found: Comparison) -> Figure:
 def _points(found: Comparison) -> Figure:
     columns = [(d, n) for d in found.denoisers for n in found.asked]
     figure = Figure(figsize=(1.5 * len(columns) + 0.6, 1.45 * len(found.samplers) + 1.2), layout="constrained")
-    figure.suptitle("blue: samples, all from the same noise; grey: real data; W1: distance between them", size="medium")
+    figure.suptitle(
+        "blue: samples, all from the same noise; grey: real data\nW1: distance between them;"
+        f" of other real data {found.floors['sliced Wasserstein-1'].median:.3f}",
+        size="medium",
+    )
     blocks = figure.subfigures(1, len(found.denoisers), wspace=0.03, squeeze=False)
     for block, denoiser in zip(blocks[0], found.denoisers):
         block.suptitle(f"with the {denoiser}")
@@ -75,11 +79,11 @@ def _images(found: Comparison) -> Figure:
     cells, floor = np.arange(len(blocks)).reshape(-1, wide), found.floors["Frechet distance"]
     title = (
         "images by every sampler, all from the same noise; below them real ones\n"
-        f"FD: Frechet distance of {len(found.real):,} images from real ones, as a small classifier sees them (no unit): less"
-        "\nis better, and the last row, of other real images, has the least that can be expected"
+        f"FD: Frechet distance of {len(found.real):,} images from real ones, as a small classifier sees them (no"
+        "\nunit): less is better, and the last row, of other real images, has what is left at best (median, 90 % band)"
     )
     captions = [f"FD {t.figures['Frechet distance']:.2f}" for t in trials]
-    captions += [f"FD {floor.median:.2f}, mostly {floor.low:.2f} to {floor.high:.2f}"] + [""] * (wide - 1)
+    captions += [f"FD {floor.median:.2f} [{floor.low:.2f}, {floor.high:.2f}]"] + [""] * (wide - 1)
     heads = [f"{n} evaluations" for n in found.asked]
     sheet = image_grids.Sheet(
         image_grids.tiled(blocks, cells, APART, ground), title, [*found.samplers, "real images"], heads
@@ -100,7 +104,7 @@ def _block(images: NDArray, columns: int) -> NDArray[np.uint8]:
 
 def flow_map(flow: FlowMap) -> Figure:
     """Errors over evaluations, log-log: with the exact denoiser the sampler's, with the network both."""
-    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    figure = Figure(figsize=(11, 5), layout="constrained")
     for ax, (denoiser, errors) in zip(figure.subplots(1, 2, sharey=True), flow.errors.items()):
         for i, (sampler, error) in enumerate(errors.items()):
             label, slope = sampler, flow.slopes[sampler]
@@ -116,7 +120,9 @@ def flow_map(flow: FlowMap) -> Figure:
     first = figure.axes[0]
     words = "the last step alone, onto the guess of x_0" + (" (adams takes another)" if "adams" in flow.slopes else "")
     first.axhline(flow.last_step, color=ink(), linestyle=":", linewidth=1, label=words)
-    first.legend(frameon=False, fontsize="small")
+    figure.legend(
+        *first.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize="small"
+    )
     first.set_ylabel("median distance, in standard deviations of the data")
     figure.suptitle("how far samplers end from where the exact probability flow carries the same x_T")
     return figure
