@@ -18,7 +18,7 @@ from runtime.progress import progress_bar
 from viz.colours import ALONG, LIGHTS, noise_colours
 from viz.films.files import Frame, write
 from viz.films.moments import between
-from viz.light import STEP, Light, developed, dots, stroke
+from viz.light import STEP, Light, developed, dots, exposed, stroke
 from viz.stills import SCREEN_DPI
 from viz.turning import seen
 
@@ -34,7 +34,7 @@ OVERLAP = 1.12  # so much more than the picture is wide noise and data would tak
 LINE, FAINTEST = 0.28, 0.3  # light per pixel of a line where it ends, and of that where it begins
 START, END = np.array([0.12, 0.13, 0.16]), 0.1  # of a dot where a line begins, which has no colour yet; where it ends
 INK, TITLE_AT, BELOW_AT = 0.55, 0.942, 0.972  # light of words, and how far down they stand
-BAR = "noise"  # what the bar of a film says
+BAR, BAR_LIGHT = "noise", 0.06  # what the bar of a film says, and its light where there is none
 LEVELS = 4  # steps in which a still's colours are rounded: nobody sees them, and the file is half as large
 
 
@@ -82,7 +82,7 @@ def save_film(lines: FlowLines, size: tuple[int, int], path: Path) -> Path:
     rate = RATES[path.suffix]
     whole = LASTS_S + HELD_S if lines.paths.shape[-1] == 3 else LASTS_S
     film = progress_bar(frames(lines, (width, height), rate), f"{path.name}", round(whole * rate) + 1)
-    return write(film, path, rate, colours=128)
+    return write(film, path, rate, 128, exposed(BAR_LIGHT + noise_colours(np.linspace(0, 1, 12)) / 255))
 
 
 def frames(lines: FlowLines, size: tuple[int, int], frames_per_s: int) -> Iterator[Frame]:
@@ -200,5 +200,5 @@ def _noise_bar(light: Light, noise: float) -> None:
     height, width, _ = light.shape
     top, right, long, thick = round(TITLE_AT * height), round(width - MARGIN * height), height // 5, height // 180
     bar = light[top - thick // 2 : top - thick // 2 + thick, right - long : right]
-    bar += 0.06
+    bar += BAR_LIGHT
     bar[:, : round(noise * long)] += noise_colours(noise) / 255
