@@ -74,8 +74,9 @@ def _images(found: Comparison) -> Figure:
     columns, wide = max(2, ACROSS // len(found.asked)), len(found.asked)
     places = np.arange(ROWS * columns * wide).reshape(wide, -1) % len(found.real)
     blocks = np.array([_block(x, columns) for x in (*(t.samples for t in trials), *found.real[places])])
-    ground = (255 * np.array(to_rgb(paper()))).astype(np.uint8)
-    blocks = np.concatenate([blocks, np.broadcast_to(ground, (len(blocks), CAPTION, *blocks.shape[2:]))], 1)
+    ground = [round(255 * part) for part in to_rgb(paper())]
+    room = np.broadcast_to(np.array(ground, np.uint8), (len(blocks), CAPTION, *blocks.shape[2:]))
+    blocks = np.concatenate([blocks, room], 1)
     cells, floor = np.arange(len(blocks)).reshape(-1, wide), found.floors["Frechet distance"]
     title = (
         "images by every sampler, all from the same noise; below them real ones\n"

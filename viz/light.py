@@ -57,7 +57,7 @@ def developed(light: Light) -> NDArray[np.uint8]:
     return exposed(light + GLOW * _glow(light))
 
 
-def exposed(light: Light) -> NDArray[np.uint8]:
+def exposed(light: NDArray) -> NDArray[np.uint8]:
     """The colours (..., 3) that light leaves on the ground; they never quite reach white."""
     return (GROUND + (255 - GROUND) * (1 - np.exp(-light)) + 0.5).astype(np.uint8)
 

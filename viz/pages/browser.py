@@ -32,7 +32,8 @@ class Browser:
         self.process = subprocess.Popen(  # bash: other shells take descriptors of one digit only
             ["bash", "-c", line], pass_fds=(theirs, theirs_out), stderr=subprocess.DEVNULL, start_new_session=True
         )
-        os.close(theirs), os.close(theirs_out)
+        for end in (theirs, theirs_out):
+            os.close(end)
         self.count, self.rest = 0, b""
 
     def __enter__(self) -> "Browser":
@@ -41,7 +42,8 @@ class Browser:
     def __exit__(self, *_: object) -> None:
         os.killpg(self.process.pid, signal.SIGTERM)
         self.process.wait(200)
-        os.close(self.write_end), os.close(self.read_end)
+        for end in (self.write_end, self.read_end):
+            os.close(end)
 
     def call(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
         """The result of a method of the protocol. Raises OSError when the browser ends."""
