@@ -53,8 +53,9 @@ def runs(folder: str | Path) -> list[Run]:
 def _run(path: Path, folder: Path) -> Run:
     name = path.relative_to(folder).as_posix()
     words, config = (_yaml(path / ".hydra" / f"{part}.yaml") for part in ("overrides", "config"))
-    pairs = [str(word).lstrip("+").partition("=") for word in words or []]
-    typed = {option: value.strip("'") for option, _, value in pairs if option != "task_name"}
+    words = path.name.split(",") if words is None else words  # of main.py only the folder's name tells
+    pairs = [str(word).lstrip("+").partition("=") for word in words]
+    typed = {option: value.strip("'") for option, equals, value in pairs if equals and option != "task_name"}
     try:
         results = json.loads((path / "metrics.json").read_bytes())
         fault = "" if isinstance(results, dict) else "its metrics.json is damaged"

@@ -1,7 +1,7 @@
 """A page to play with: `python scripts/share.py [RUN]` makes one HTML file out of the newest checkpoint, or of RUN's.
 
 The file holds the network itself and runs it in the browser; it needs nothing beside it and no connection, so it can be
-sent to anybody. Points of the plane and images.
+sent to anybody. Points of the plane and images. `--picture FILE.png` also takes its picture, by an installed Chromium.
 """
 
 import argparse
@@ -19,8 +19,12 @@ from runtime import checkpoint
 from runtime.trained import Trained, of_state
 from runtime.whole_file import whole_file
 from sampler import sampler_of
+from viz.pages.browser import picture_of
 from viz.pages.explorable.page import explorable
 
+# When the page has computed all that it shows, in its own words, and the moment at which it stands.
+READY = {"points": "points.field && stage.walk.reach === 1", "images": "stage.walk?.reach === 1"}
+MOMENT = 0.62
 CALM = "adams"  # of few evaluations and without noise, so that a point's path can be followed
 
 
@@ -28,6 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", nargs="?", help="a run folder or checkpoint (also checkpoint=RUN; default: the newest)")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: page.html in the run folder")
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="also a PNG of it, 1280x720, by a Chromium")
     o = parser.parse_args()
     path, state = checkpoint.asked_or_newest(o.run and o.run.removeprefix("checkpoint="))
     folder = checkpoint.folder_of(path)
@@ -37,6 +42,10 @@ def main() -> None:
     with whole_file(out) as file:
         file.write(html.encode())
     print(f"checkpoint: {path}\n{facts}\npage:       {out}, {out.stat().st_size / 1000:,.0f} kB")
+    if o.picture:
+        with whole_file(o.picture) as file:
+            file.write(picture_of(f"{out.resolve().as_uri()}#{MOMENT}", READY[trained.kind]))
+        print(f"picture:    {o.picture}")
 
 
 def sampling_of(trained: Trained) -> dict[str, Any]:

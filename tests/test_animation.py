@@ -13,7 +13,7 @@ from metrics.scene import HELD_S, LASTS_S, Process, Scene
 from viz.colours import NOISE_STOPS
 from viz.films import animate, beside, check_options, points
 from viz.films.files import write
-from viz.films.moments import between
+from viz.films.moments import between, playing
 from viz.films.trajectory import load_scene, save_scene
 from viz.turning import seen
 
@@ -199,6 +199,14 @@ def test_mistakes(line, words, tmp_path):
     done = command(line, tmp_path)
     assert done.returncode == 1 and words in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_a_film_begins_with_the_first_state_although_the_next_ones_follow_at_once():
+    alpha_bar = np.array([1.0, 0.5, 1e-6, 1e-7])  # so little is left at the end that nobody can see the last two differ
+    process = Process("reverse", np.zeros((4, 5, 2)), np.array([3, 2, 1, 0]))
+    scene = Scene([process], alpha_bar=alpha_bar)
+    assert scene.seconds(process)[1] < 0.2 and playing(scene, process, 0.0) == 0
+    assert playing(scene, process, scene.seconds(process)[1]) == 1
 
 
 def test_frames_are_drawn_from_first_to_last(scene):

@@ -124,6 +124,14 @@ def test_no_word_of_a_sheet_is_cut_off(name, title):
         assert box.x0 >= 5 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 and box.y1 <= figure.bbox.y1, text
 
 
+def test_a_long_title_is_broken_rather_than_half_of_the_sheet_left_empty():
+    title = "reverse: noise to images of the label at the left, guidance 0.35, and so on and on and on\nsecond"
+    sheet = image_grids.Sheet(np.zeros((400, 400, 3), np.uint8), title)
+    lines = sheet.title.get_text().split("\n")
+    assert " ".join(lines) == title.replace("\n", " ") and lines[-1] == "second" and len(lines) == 3
+    assert sheet.figure.bbox.width < 1.3 * 400
+
+
 # ---------------------------------------------------------------- films
 
 

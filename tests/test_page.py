@@ -4,22 +4,24 @@ import json
 import re
 import shutil
 import subprocess
-import time
 from functools import partial
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, command
-from test_viewer import Browser
+from PIL import Image
 from torch.optim.swa_utils import AveragedModel
 
 from dataset import Normaliser
 from runtime import checkpoint
 from runtime.trained import Trained, build
 from sampler import SAMPLERS, last, sample, timesteps_of
-from scripts import gallery
+from scripts import gallery, share
 from steering.guidance import classifier_free, exact_denoiser_of
+from viz.colours import TRACKED
+from viz.pages.browser import Browser, picture_of
 from viz.pages.explorable.export import packed_weights, rounded
 from viz.pages.explorable.page import LARGEST, exact_parts_of, explorable
 from viz.pages.explorable.verdicts import verdict_table
@@ -174,18 +176,10 @@ LOOK = """new Promise((done) => {
 @needs_chromium
 def test_a_page_comes_alive_on_a_phone_and_neither_asks_for_anything_nor_obeys_its_texts(tmp_path):
     (tmp_path / "page.html").write_text(explorable(of_images(NASTY), SAMPLING, FIGURES)[0])
-    browser = Browser(CHROMIUM, tmp_path / "profile")
-    try:
-        session = browser.open("about:blank")
-        size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
-        browser.call("Emulation.setDeviceMetricsOverride", session, **size)
-        browser.call("Page.navigate", session, url=(tmp_path / "page.html").as_uri())
-        drawn, end = "document.querySelectorAll('#kept canvas').length", time.monotonic() + 120
-        while not valued(browser, session, drawn) and time.monotonic() < end:  # until the worker has drawn an image
-            time.sleep(0.3)
-        seen = json.loads(valued(browser, session, LOOK))
-    finally:
-        browser.close()
+    with Browser(CHROMIUM, tmp_path / "profile") as browser:
+        session = browser.open((tmp_path / "page.html").as_uri(), 390, 844)
+        browser.wait(session, share.READY["images"])  # until the worker has drawn an image
+        seen = json.loads(browser.value(session, LOOK))
     assert seen["said"].startswith("Drawn in")
     assert seen["blocked"] == "connect-src" and [name for name in seen["loaded"] if not name.startswith("blob:")] == []
     assert seen["title"] == "moonwalk: images" and seen["scripts"] == 1 and seen["images"] == 0
@@ -195,18 +189,13 @@ def test_a_page_comes_alive_on_a_phone_and_neither_asks_for_anything_nor_obeys_i
 @needs_chromium
 def test_points_walk_to_the_end_and_the_arrow_keys_move_one(tmp_path):
     (tmp_path / "page.html").write_text(explorable(of_points(["0", "1"]), SAMPLING, {})[0])
-    browser = Browser(CHROMIUM, tmp_path / "profile")
-    try:
+    with Browser(CHROMIUM, tmp_path / "profile") as browser:
         session = browser.open((tmp_path / "page.html").as_uri())
-        ready, end = "typeof points === 'object' && points.field && stage.walk.reach === 1", time.monotonic() + 120
-        while not valued(browser, session, ready) and time.monotonic() < end:  # until worker and fields have answered
-            time.sleep(0.3)
-        before = valued(browser, session, "element('network_canvas').focus(), [...points.drag]")
+        browser.wait(session, share.READY["points"])  # until worker and fields have answered
+        before = browser.value(session, "element('network_canvas').focus(), [...points.drag]")
         for _ in range(3):
             browser.call("Input.dispatchKeyEvent", session, type="keyDown", key="ArrowLeft")
-        seen = json.loads(valued(browser, session, STATE))
-    finally:
-        browser.close()
+        seen = json.loads(browser.value(session, STATE))
     assert seen["drag"] == pytest.approx([before[0] - 0.3, before[1]], abs=1e-5) == seen["starts"]
     assert seen["finite"] and seen["shade"] > 0.9 and seen["options"] == ["all", "0", "1"]
 
@@ -216,11 +205,6 @@ STATE = """JSON.stringify({
   finite: stage.walk.states.at(-1).x_t.every(Number.isFinite) && points.field.network.every(Number.isFinite),
   shade: Math.max(...points.shade), options: [...element("label").options].map((option) => option.text),
 })"""
-
-
-def valued(browser, session, expression):
-    options = {"expression": expression, "awaitPromise": True, "returnByValue": True}
-    return browser.call("Runtime.evaluate", session, **options)["result"].get("value")
 
 
 def test_a_page_names_no_address():
@@ -261,6 +245,23 @@ def test_the_command_makes_a_page_of_the_newest_run(tmp_path):
     (folder / "metrics.json").write_text("{")
     broken = command(f"scripts/share.py checkpoint={folder}", tmp_path)
     assert broken.returncode == 1 and "metrics.json is damaged" in broken.stderr and "Traceback" not in broken.stderr
+
+
+@needs_chromium
+def test_the_picture_of_a_page_holds_what_the_page_has_computed(tmp_path):
+    """The path of the point that can be dragged, in cyan, in both panels: it arrives from the worker at last."""
+    saved(tmp_path / "a", of_points())
+    done = command("scripts/share.py a --picture page.png", tmp_path)
+    assert done.returncode == 0 and "picture:    page.png" in done.stdout, done.stderr
+    seen = np.asarray(Image.open(tmp_path / "page.png").convert("RGB")).astype(int)
+    cyan = (np.abs(seen - TRACKED).max(-1) < 30)[280:]  # below the words
+    assert seen.shape == (720, 1280, 3) and cyan[:, :640].sum() > 400 and cyan[:, 640:].sum() > 400
+
+
+def test_a_picture_without_a_browser_is_refused_in_a_sentence(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ValueError, match="needs an installed browser: one of chromium"):
+        picture_of("about:blank", "true")
 
 
 def test_a_default_network_fits_into_300_kb():

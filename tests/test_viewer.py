@@ -1,7 +1,5 @@
 """Where recordings go: loopback only, ended politely, and seen in a real browser."""
 
-import base64
-import json
 import os
 import re
 import shutil
@@ -21,6 +19,7 @@ from PIL import Image
 
 from viz import viewer
 from viz.colours import NOISE_STOPS, TRACKED
+from viz.pages.browser import Browser
 
 LINUX = sys.platform.startswith("linux")
 MAIN = [sys.executable, str(ROOT / "main.py"), "viewer=web", "num_samples=300", "num_timesteps=40"]
@@ -231,49 +230,9 @@ def test_a_killed_run_leaves_no_half_recording(tmp_path):
 # ---------------------------------------------------------------- a real browser
 
 
-class Browser:
-    """Chromium without a window, driven over a pipe with the DevTools protocol: nothing to install, no port."""
-
-    FLAGS = "--headless=new --no-sandbox --disable-dev-shm-usage --window-size=1280,800 --remote-debugging-pipe"
-    SOFTWARE_GL = "--use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader"
-
-    def __init__(self, program, profile):
-        theirs, self.write_end = os.pipe()
-        self.read_end, theirs_out = os.pipe()
-        line = f"exec {program} {self.FLAGS} {self.SOFTWARE_GL} --user-data-dir={profile} 3<&{theirs} 4>&{theirs_out}"
-        self.process = subprocess.Popen(  # bash: other shells take descriptors of one digit only
-            ["bash", "-c", line], pass_fds=(theirs, theirs_out), stderr=subprocess.DEVNULL, start_new_session=True
-        )
-        os.close(theirs), os.close(theirs_out)
-        self.count, self.rest = 0, b""
-
-    def call(self, method, session=None, **params):
-        self.count += 1
-        message = {"id": self.count, "method": method, "params": params} | ({"sessionId": session} if session else {})
-        os.write(self.write_end, json.dumps(message).encode() + b"\0")
-        while (answer := self._next()).get("id") != self.count:
-            pass
-        return answer["result"]
-
-    def _next(self):
-        while b"\0" not in self.rest:
-            if not (more := os.read(self.read_end, 1 << 16)):
-                raise OSError("chromium ended")
-            self.rest += more
-        first, _, self.rest = self.rest.partition(b"\0")
-        return json.loads(first)
-
-    def open(self, url):
-        target = self.call("Target.createTarget", url=url)["targetId"]
-        return self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-
-    def picture(self, session, path):
-        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", session, format="png")["data"]))
-        return np.asarray(Image.open(path).convert("RGB")).astype(int)
-
-    def close(self):
-        os.killpg(self.process.pid, signal.SIGTERM)
-        self.process.wait(200)
+def picture(browser, session, path):
+    path.write_bytes(browser.png(session))
+    return np.asarray(Image.open(path).convert("RGB")).astype(int)
 
 
 def pixels_near(picture, colour, within=12):
@@ -290,13 +249,10 @@ def shows_the_scene(picture):
 
 @pytest.mark.skipif(not LINUX or shutil.which("chromium") is None, reason="needs Debian's chromium")
 def test_a_browser_shows_the_scene(page, tmp_path):
-    browser = Browser(shutil.which("chromium"), tmp_path / "profile")
-    try:
+    with Browser(shutil.which("chromium"), tmp_path / "profile") as browser:
         session, end = browser.open(f"{page[1]}&renderer=webgl"), time.monotonic() + 300
-        while not (seen := shows_the_scene(browser.picture(session, tmp_path / "page.png"))):
+        while not (seen := shows_the_scene(picture(browser, session, tmp_path / "page.png"))):
             if time.monotonic() > end:
                 break
             time.sleep(2)
-    finally:
-        browser.close()
     assert seen, f"the page does not show the scene: look at {tmp_path / 'page.png'}"

@@ -18,7 +18,7 @@ from runtime.progress import progress_bar
 from viz.colours import ALONG, LIGHTS, noise_colours
 from viz.films.files import Frame, write
 from viz.films.moments import between
-from viz.light import STEP, Light, developed, dots, stroke
+from viz.light import STEP, Light, developed, dots, exposed, stroke
 from viz.stills import SCREEN_DPI
 from viz.turning import seen
 
@@ -34,6 +34,7 @@ OVERLAP = 1.12  # so much more than the picture is wide noise and data would tak
 LINE, FAINTEST = 0.28, 0.3  # light per pixel of a line where it ends, and of that where it begins
 START, END = np.array([0.12, 0.13, 0.16]), 0.1  # of a dot where a line begins, which has no colour yet; where it ends
 INK, TITLE_AT, BELOW_AT = 0.55, 0.942, 0.972  # light of words, and how far down they stand
+BAR, BAR_LIGHT = "noise", 0.06  # what the bar of a film says, and its light where there is none
 LEVELS = 4  # steps in which a still's colours are rounded: nobody sees them, and the file is half as large
 
 
@@ -81,7 +82,7 @@ def save_film(lines: FlowLines, size: tuple[int, int], path: Path) -> Path:
     rate = RATES[path.suffix]
     whole = LASTS_S + HELD_S if lines.paths.shape[-1] == 3 else LASTS_S
     film = progress_bar(frames(lines, (width, height), rate), f"{path.name}", round(whole * rate) + 1)
-    return write(film, path, rate, colours=128)
+    return write(film, path, rate, 128, exposed(BAR_LIGHT + noise_colours(np.linspace(0, 1, 12)) / 255))
 
 
 def frames(lines: FlowLines, size: tuple[int, int], frames_per_s: int) -> Iterator[Frame]:
@@ -91,7 +92,7 @@ def frames(lines: FlowLines, size: tuple[int, int], frames_per_s: int) -> Iterat
 
 def _growing(lines: FlowLines, size: tuple[int, int], frames_per_s: int) -> Iterator[Frame]:
     """Each picture is the one before with a little more of each line; the last one is held."""
-    at, light, colours, one = placed(lines, size), words(lines, size), colours_of(lines), _unit(size[1])
+    at, light, colours, one = placed(lines, size), words(lines, size, BAR), colours_of(lines), _unit(size[1])
     dots(light, at[0], np.tile(START, (len(colours), 1)), one)
     before = at[0]
     for frame in range(round(LASTS_S * frames_per_s) + 1):
@@ -106,7 +107,7 @@ def _turning(lines: FlowLines, size: tuple[int, int], frames_per_s: int) -> Iter
     kept, count = evenly_on(-lines.way, PIECES + 1), round((LASTS_S + HELD_S) * frames_per_s)
     paths, seconds, way, noise = (of[kept] for of in (lines.paths, lines.seconds, lines.way, lines.noise))
     place, one = camera(lines._replace(paths=paths, way=way), size, TURNS), _unit(size[1])
-    page, colours = words(lines, size), colours_of(lines)
+    page, colours = words(lines, size, BAR), colours_of(lines)
     for frame in range(count):
         second, at, light = frame / frames_per_s, place(TURN + 2 * np.pi * frame / count), page.copy()
         now, so_far = between(seconds, at, second), seconds < second
@@ -169,8 +170,8 @@ def colours_of(lines: FlowLines) -> NDArray:
     return np.stack([np.interp(lines.reached, stops, ALONG[:, c]) for c in range(3)], 1) ** 1.5
 
 
-def words(lines: FlowLines, size: tuple[int, int]) -> Light:
-    """What the picture is, at the lower left, and what its colours mean, below that."""
+def words(lines: FlowLines, size: tuple[int, int], bar: str = "") -> Light:
+    """What the picture is, at the lower left, below that what its colours mean, and beside a film's bar what it is."""
     (width, height), edge = size, MARGIN * size[1]
     page = Image.new("L", (width, height))
     draw = ImageDraw.Draw(page)
@@ -180,6 +181,8 @@ def words(lines: FlowLines, size: tuple[int, int]) -> Light:
     letters *= min(1, (width - 2 * edge) / widest)
     for text, y in ((lines.title, TITLE_AT), (below, BELOW_AT)):
         draw.text((edge, y * height), text, fill=255, font=ImageFont.load_default(letters), anchor="lm")
+    at = width - edge - 1.1 * height // 5, TITLE_AT * height
+    draw.text(at, bar, fill=255, font=ImageFont.load_default(letters), anchor="rm")
     return np.asarray(page, np.float32)[..., None].repeat(3, 2) * np.float32(INK / 255)
 
 
@@ -197,5 +200,5 @@ def _noise_bar(light: Light, noise: float) -> None:
     height, width, _ = light.shape
     top, right, long, thick = round(TITLE_AT * height), round(width - MARGIN * height), height // 5, height // 180
     bar = light[top - thick // 2 : top - thick // 2 + thick, right - long : right]
-    bar += 0.06
+    bar += BAR_LIGHT
     bar[:, : round(noise * long)] += noise_colours(noise) / 255

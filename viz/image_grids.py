@@ -20,6 +20,7 @@ DPI = 120  # that of stills.save, so that a tile's pixel becomes a whole number 
 SHOWN = 400  # images in a grid, at most
 TITLE, NAME, LINE = 10, 8, 20  # points; pixels from one line of the title to the next
 GAP = 3
+NARROWEST, WIDER = 420, 1.2  # pixels that a title may have in any case, and how much wider than the picture it may be
 
 
 class Grid(NamedTuple):
@@ -108,8 +109,9 @@ class Sheet:
         self, picture: NDArray[np.uint8], title: str, rows: Sequence[str] = (), columns: Sequence[str] = ()
     ) -> None:
         height, width = picture.shape[:2]
-        lines = title.split("\n")
         left = 14 + max((_width(line, NAME) for name in rows for line in name.split("\n")), default=0)
+        self.widest = max(NARROWEST, WIDER * (left + width))
+        lines = _broken(title, self.widest)
         top = 16 + LINE * (len(lines) + bool(columns))
         whole = max(left + width + 14, 28 + max(_width(line, TITLE) for line in lines)), top + height + 14
         self.figure = Figure(figsize=(whole[0] / DPI, whole[1] / DPI), dpi=DPI)
@@ -117,7 +119,8 @@ class Sheet:
         box = (left / whole[0], 14 / whole[1], width / whole[0], height / whole[1])
         ax = self.figure.add_axes(box, frameon=False, xticks=[], yticks=[])
         self.image = ax.imshow(picture, interpolation="nearest", aspect="auto")
-        self.title = self.figure.text(14 / whole[0], 1 - 10 / whole[1], title, va="top", size=TITLE, linespacing=1.25)
+        at, words = (14 / whole[0], 1 - 10 / whole[1]), "\n".join(lines)
+        self.title = self.figure.text(*at, words, va="top", size=TITLE, linespacing=1.25)
         for i, name in enumerate(rows):
             at = (i + 0.5) / len(rows) * (height - GAP) + GAP / 2
             ax.text(-7, at, name, ha="right", va="center", size=NAME, linespacing=1.2)
@@ -128,9 +131,23 @@ class Sheet:
     def turn(self, picture: NDArray[np.uint8], title: str) -> NDArray[np.uint8]:
         """Show another picture of the same shape; returns the pixels of the whole sheet (H, W, 3)."""
         self.image.set_data(picture)
-        self.title.set_text(title)
+        self.title.set_text("\n".join(_broken(title, self.widest)))
         self.canvas.draw()
         return np.asarray(self.canvas.buffer_rgba())[..., :3].copy()
+
+
+def _broken(title: str, widest: float) -> list[str]:
+    """The lines of a title, and those that are wider than so many pixels broken between words."""
+    lines = []
+    for line in title.split("\n"):
+        lines.append("")
+        for word in line.split(" "):
+            longer = f"{lines[-1]} {word}".lstrip()
+            if lines[-1] and _width(longer, TITLE) > widest:
+                lines.append(word)
+            else:
+                lines[-1] = longer
+    return lines
 
 
 def _width(text: str, size: float) -> int:

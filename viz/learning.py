@@ -13,7 +13,8 @@ from viz.style import greys, ink
 
 DEEP = 4.0  # nats below the densest place: farther out hardly any x_t lies, and no arrow is drawn
 ENLARGED = 10  # times: arrows of the difference
-NAMED = 20  # runs: a legend of more would cover their curves (loss/report.py names them all)
+NAMED = 20  # runs: a legend of more would be larger than their curves (loss/report.py names them all)
+LETTERS = 110  # in a line of the legend
 
 
 def losses(runs: Mapping[str, Mapping[str, NDArray]], excesses: Mapping[str, Mapping[str, NDArray]] = {}) -> Figure:
@@ -38,11 +39,19 @@ def losses(runs: Mapping[str, Mapping[str, NDArray]], excesses: Mapping[str, Map
     axes[0].yaxis.set_minor_formatter("{x:.3g}")
     axes[0].yaxis.set_major_formatter("{x:.3g}")
     if len(runs) <= NAMED:
-        axes[0].legend(frameon=False, loc="upper right")
+        _named_below(figure, axes[0])
     if excesses:
         _log_axis(axes[1], "mean squared error", "excess over the Bayes floor, measured: what is left to learn")
     axes[-1].set_xlabel("optimizer step")
     return figure
+
+
+def _named_below(figure: Figure, ax: Axes) -> None:
+    """The legend of `ax` below the whole picture, which grows by it: inside it would hide curves."""
+    handles, names = ax.get_legend_handles_labels()
+    columns = max(1, min(len(names), LETTERS // (max(map(len, names)) + 8)))  # a sign and its room are worth 8 letters
+    figure.set_figheight(figure.get_figheight() + 0.25 * -(-len(names) // columns))
+    figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
 
 
 def _log_axis(ax: Axes, label: str, title: str) -> None:

@@ -53,9 +53,13 @@ def dots(light: Light, at: NDArray, colours: NDArray, radius: float) -> None:
 
 
 def developed(light: Light) -> NDArray[np.uint8]:
-    """The picture (H, W, 3): with a glow around what is bright, over the ground; it never quite reaches white."""
-    exposed = 1 - np.exp(-(light + GLOW * _glow(light)))
-    return (GROUND + (255 - GROUND) * exposed + 0.5).astype(np.uint8)
+    """The picture (H, W, 3): with a glow around what is bright, over the ground."""
+    return exposed(light + GLOW * _glow(light))
+
+
+def exposed(light: NDArray) -> NDArray[np.uint8]:
+    """The colours (..., 3) that light leaves on the ground; they never quite reach white."""
+    return (GROUND + (255 - GROUND) * (1 - np.exp(-light)) + 0.5).astype(np.uint8)
 
 
 def _glow(light: Light) -> Light:

@@ -74,7 +74,7 @@ def forward_strip(states: Sequence[NDArray], steps: Sequence[int], noise: NDArra
 
     noise: of each, sigma / sqrt(alpha^2 + sigma^2), (S,), which gives the colour.
     """
-    figure = Figure(figsize=(2.6 * len(states), 2.9), layout="constrained")
+    figure = Figure(figsize=(2.6 * len(states), 3.2), layout="constrained")
     axes = _subplots(figure, 1, len(states), d=states[0].shape[1])[0]
     low, high = np.min([s.min(0) for s in states], 0), np.max([s.max(0) for s in states], 0)
     for ax, state, step, sigma in zip(axes, states, steps, noise):

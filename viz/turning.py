@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-FEW_DEGREES = 20  # above the horizon: from where they are seen
+FEW_DEGREES = 35  # above the horizon: from where they are seen; from lower the turns of a helix are lines
 
 
 def seen(points: NDArray, turn: float) -> NDArray:

@@ -9,7 +9,10 @@ NEARLY = 0.05  # seconds too early that a state may be shown
 
 
 def playing(scene: Scene, process: Process, second: float) -> int:
-    """Which state a process shows after so many seconds: of those that have begun, or nearly, the last."""
+    """Which state a process shows after so many seconds: of those that have begun, or nearly, the last; at 0 the first,
+    although on the clock the next ones, of hardly less noise, may follow at once."""
+    if second <= 0:
+        return 0
     return max(0, int(np.searchsorted(scene.seconds(process), second + NEARLY, "right")) - 1)
 
 

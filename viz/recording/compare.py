@@ -56,10 +56,10 @@ def log_comparison(rec: rr.RecordingStream, found: Comparison) -> None:
         data = points(d)(found.normalised, colors=DATA, radii=rr.Radius.ui_points(0.8), **in_order(d, -10.0))
         rec.log(f"{place}/data", data, static=True)
         if found.exact_path:
-            _log_path(rec, f"{place}/exact_flow", found.exact_path, scene, GUESS, dots=False)
+            _log_path(rec, f"{place}/exact_flow", found.exact_path, scene, GUESS)
         for i, sampler in enumerate(found.samplers):
             trial, colour = found.of(denoiser, sampler, asked), PALETTE[i % len(PALETTE)]
-            _log_path(rec, f"{place}/{sampler}", trial.path, scene, colour)
+            _log_path(rec, f"{place}/{sampler}", trial.path, scene, colour, i)
             _log_name(rec, f"{place}/{sampler}/name", sampler, i, d, colour)
             if found.exact_path and not SAMPLERS[sampler].noisy:
                 values, steps = _off(trial, found.exact_path)
@@ -78,13 +78,15 @@ def _states(path: Sequence[State]) -> tuple[NDArray, NDArray]:
 
 
 def _log_path(
-    rec: rr.RecordingStream, entity: str, path: Sequence[State], scene: Scene, colour: Sequence[int], dots: bool = True
+    rec: rr.RecordingStream, entity: str, path: Sequence[State], scene: Scene, colour: Sequence[int], row: int = -1
 ) -> None:
-    """ENTITY/now, where the samples are; /way, a segment for each stride; and /dots, where the denoiser was asked."""
+    """ENTITY/now, where the samples are; /way, a segment for each stride; and, of the sampler of that row, /dots, where
+    the denoiser was asked. Later rows have smaller points above the others', so that at one place all can be seen."""
     states, steps = _states(path)
     (s, k, d), time = states.shape, _clocks(scene, steps)
     archetype, strips = points(d), rr.LineStrips2D if d == 2 else rr.LineStrips3D
-    for name, radius, order in (("now", 3.0, 30.0), *((("dots", 1.6, 25.0),) if dots else ())):
+    now = ("now", max(2.0, 4.5 - 0.8 * row) if row >= 0 else 3.0, 30.0 + row)
+    for name, radius, order in (now, *((("dots", 1.6, 25.0),) if row >= 0 else ())):
         style = archetype.from_fields(radii=rr.Radius.ui_points(radius), colors=[colour], **in_order(d, order))
         rec.log(f"{entity}/{name}", style, static=True)
         columns = archetype.columns(positions=states.reshape(-1, d)).partition([k] * s)
@@ -130,11 +132,9 @@ def _blueprint(found: Comparison, asked: int, d: int) -> rrb.Blueprint:
     rows: list[rrb.Container | rrb.View] = [rrb.Horizontal(*(cloud(*pair) for pair in places.items()))]
     quiet = [name for name in found.samplers if not SAMPLERS[name].noisy]
     if found.exact_path and quiet:  # one that goes far astray shall not flatten the others
-        highest = float(
-            np.median([_off(found.of(d, s, asked), found.exact_path)[0].max() for d in places for s in quiet])
-        )
-        title = "Distance to the exact flow"
-        rows.append(rrb.Horizontal(*(curve_view(f"/distance/{p}", title, 1.5 * highest) for p in places.values())))
+        highest = [_off(found.of(d, s, asked), found.exact_path)[0].max() for d in places for s in quiet]
+        title, top = "Distance to the exact flow", float(min(1.05 * max(highest), 4 * np.median(highest)))
+        rows.append(rrb.Horizontal(*(curve_view(f"/distance/{p}", title, top) for p in places.values())))
     stage = rrb.Vertical(*rows, row_shares=[5, 2][: len(rows)])
     about = rrb.TextDocumentView(origin="/about", name="About")
     whole = rrb.Horizontal(stage, about, column_shares=[4, 1])

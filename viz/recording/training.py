@@ -75,7 +75,7 @@ def _blueprint(dim: int, play_state: Literal["playing", "following"]) -> rrb.Blu
         rrb.TimeSeriesView(origin="/loss", name="Training loss", plot_legend=rrb.PlotLegend(visible=False)),
         curve_view("/distance", "W1 to the data: samples blue, real grey", 0.4),
     ]
-    side = rrb.Vertical(texts(), *curves, row_shares=[5, 2, 2])
+    side = rrb.Vertical(texts(), *curves, row_shares=[7, 2, 2])
     whole = rrb.Horizontal(view, side, column_shares=[2, 1])
     return rrb.Blueprint(whole, time_panel("snapshot", SNAPSHOTS_PER_S, play_state), collapse_panels=True)
 
