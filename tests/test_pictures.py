@@ -25,7 +25,7 @@ def test_loss_and_excess_stand_apart_and_every_thing_has_one_name():
     figure = learning.losses(dict(zip("ab", runs)), dict(zip("ab", excesses)))
     loss, excess = figure.axes  # two panels, and no axis on the other side
     assert loss.get_position().y0 >= excess.get_position().y1
-    assert [text.get_text() for text in loss.get_legend().get_texts()] == [
+    assert [text.get_text() for text in loss.figure.legends[0].get_texts()] == [
         "a", "b", "Bayes floor: no network can do better",
     ]  # fmt: skip
     assert "0.2000" in loss.get_title()
@@ -35,7 +35,7 @@ def test_loss_and_excess_stand_apart_and_every_thing_has_one_name():
 
 def test_without_an_exact_distribution_there_is_one_panel():
     (loss,) = learning.losses({"a": curve(0.2)[0]}).axes
-    assert len(loss.get_legend().get_texts()) == 1
+    assert len(loss.figure.legends[0].get_texts()) == 1
 
 
 def test_a_picture_of_two_runs_is_nobodys_own(tmp_path):

@@ -46,12 +46,14 @@ class Browser:
             os.close(end)
 
     def call(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
-        """The result of a method of the protocol. Raises OSError when the browser ends."""
+        """The result of a method of the protocol. Raises OSError where it failed, or the browser has ended."""
         self.count += 1
         message = {"id": self.count, "method": method, "params": params} | ({"sessionId": session} if session else {})
         os.write(self.write_end, json.dumps(message).encode() + b"\0")
         while (answer := self._next()).get("id") != self.count:
             pass
+        if "error" in answer:
+            raise OSError(f"{method}: {answer['error']['message']}")
         return answer["result"]
 
     def _next(self) -> dict[str, Any]:
@@ -69,6 +71,7 @@ class Browser:
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.call("Emulation.setDeviceMetricsOverride", session, **size)
         self.call("Page.navigate", session, url=url)
+        self.wait(session, "document.readyState == 'complete'")  # before, a picture of it may be refused
         return session
 
     def value(self, session: str, expression: str) -> Any:
