@@ -100,14 +100,14 @@ class Helix(Embedded):
 class Text(Embedded):
     name: str = option("text", "the letters of a text", choices=("text",))
     text: str = option("HELLO", "the text, in Latin letters; the shorter, the finer it is drawn")
-    noise: float = option(0.6, "standard deviation of the Gaussian noise, in pixels of the letters", low=0)
+    noise: float = option(1.0, "standard deviation of the Gaussian noise, in pixels of the letters", low=0)
 
 
 @dataclass
 class Picture(Embedded):
     name: str = option("picture", "the dark pixels of a picture, with their darkness as weight", choices=("picture",))
     path: str | None = option(None, "the picture; reduced to at most 4,000 dark pixels (also --data-path)")
-    noise: float = option(0.6, "standard deviation of the Gaussian noise, in pixels of the reduced picture", low=0)
+    noise: float = option(1.0, "standard deviation of the Gaussian noise, in pixels of the reduced picture", low=0)
 
 
 @dataclass
