@@ -8,6 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,12 @@ class Browser:
     def __init__(self, program: str, profile: str | Path) -> None:
         theirs, self.write_end = os.pipe()
         self.read_end, theirs_out = os.pipe()
-        line = f"exec {program} {FLAGS} {SOFTWARE_GL} --user-data-dir={profile} 3<&{theirs} 4>&{theirs_out}"
+        line = f'exec "$0" {FLAGS} {SOFTWARE_GL} --user-data-dir="$1" 3<&{theirs} 4>&{theirs_out}'
         self.process = subprocess.Popen(  # bash: other shells take descriptors of one digit only
-            ["bash", "-c", line], pass_fds=(theirs, theirs_out), stderr=subprocess.DEVNULL, start_new_session=True
+            ["bash", "-c", line, program, str(profile)],
+            pass_fds=(theirs, theirs_out),
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         for end in (theirs, theirs_out):
             os.close(end)
@@ -46,14 +50,14 @@ class Browser:
             os.close(end)
 
     def call(self, method: str, session: str | None = None, **params: Any) -> dict[str, Any]:
-        """The result of a method of the protocol. Raises OSError where it failed, or the browser has ended."""
+        """The result of a method of the protocol. Raises RuntimeError where it fails, OSError when the browser ends."""
         self.count += 1
         message = {"id": self.count, "method": method, "params": params} | ({"sessionId": session} if session else {})
         os.write(self.write_end, json.dumps(message).encode() + b"\0")
         while (answer := self._next()).get("id") != self.count:
             pass
         if "error" in answer:
-            raise OSError(f"{method}: {answer['error']['message']}")
+            raise RuntimeError(f"{method}: {answer['error']['message']}")
         return answer["result"]
 
     def _next(self) -> dict[str, Any]:
@@ -82,9 +86,12 @@ class Browser:
     def wait(self, session: str, until: str) -> bool:
         """Wait until an expression of JavaScript is true in the page; False where it has not become so in time."""
         end = time.monotonic() + PATIENCE
-        while not (true := self.value(session, until)) and time.monotonic() < end:
+        while time.monotonic() < end:
+            with suppress(RuntimeError):  # a page that is just being replaced knows no expressions
+                if self.value(session, until):
+                    return True
             time.sleep(0.3)
-        return bool(true)
+        return False
 
     def png(self, session: str) -> bytes:
         """What the window shows of the page."""
