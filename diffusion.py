@@ -4,7 +4,7 @@ A new prediction target is a row in TARGETS, and its name in conf/choices.py.
 `python diffusion.py` prints how the signal drowns.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, Protocol, TypeVar, cast
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from points.mixture import GaussianMixture
 from runtime import processes
-from runtime.arrays import floats
+from runtime.arrays import floats, joined
 from runtime.randomness import generator
 from schedule import CLEAN, NoiseScheduler, make_scheduler, t_of
 
@@ -220,15 +220,11 @@ def in_chunks(denoise: Denoiser, rows: int, shared: bool = False) -> Denoiser:
         parts = x_t.split(rows)
         labels = [None] * len(parts) if label is None else label.split(rows)
         if not shared or processes.world() == 1:
-            return _joined(denoise(x, t, of) for x, of in zip(parts, labels))
+            return Prediction(*joined((denoise(x, t, of) for x, of in zip(parts, labels)), len(x_t)))
         work = [lambda x=x, of=of: _moved(denoise(x, t, of), "cpu") for x, of in zip(parts, labels)]
-        return _moved(_joined(processes.shared_out(work)), x_t.device)
+        return _moved(Prediction(*joined(processes.shared_out(work), len(x_t))), x_t.device)
 
     return chunked
-
-
-def _joined(parts: Iterable[Prediction]) -> Prediction:
-    return Prediction(*map(torch.cat, zip(*parts)))
 
 
 def _moved(found: Prediction, device: torch.device | str) -> Prediction:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runtime.arrays import floats
+from runtime.arrays import floats, joined
 
 PANEL, NODES, MOST_PANELS = 36, 78, 55  # of a curve: standard deviations a panel, nodes in each, panels at most
 FINEST_EXACT = NODES * MOST_PANELS  # centres of a curve; with more, a mixture is for drawing from only
@@ -209,17 +209,9 @@ class GaussianMixture:
         return torch.addmm(offset, x, c.T).sub_(0.5 * x.square().sum(1, keepdim=True))
 
     def _by_chunk(self, x: Tensor, f: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """f(points, their log terms) for all x, a few rows at a time to bound the memory.
-
-        All that f gives is copied into one tensor: many small ones that stay, between large ones that are freed, leave
-        gaps into which the next large one does not fit (1.5 GB for 100 000 points and 2 000 centres).
-        """
-        points, size, found = self._points(x).double(), max(1, CHUNK // len(self.centres)), None
-        for i, part in enumerate(points.split(size)):
-            values = f(part, self._log_terms(part))
-            found = values.new_empty(len(points), *values.shape[1:]) if found is None else found
-            found[i * size : (i + 1) * size] = values
-        assert found is not None  # split gives at least one part, of no rows if there are none
+        """f(points, their log terms) for all x, a few rows at a time to bound the memory."""
+        points, rows = self._points(x).double(), max(1, CHUNK // len(self.centres))
+        (found,) = joined(((f(part, self._log_terms(part)),) for part in points.split(rows)), len(points))
         return found
 
 

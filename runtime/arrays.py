@@ -1,6 +1,7 @@
 """Arrays of every kind that people have, as tensors: numbers stay what they are, anything else is refused in words."""
 
 import mmap
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -66,3 +67,18 @@ def floats(values: Any, what: str) -> Tensor:
     if not bool(torch.isfinite(x).all()):
         raise ValueError(f"{what} holds NaN or infinity")
     return x
+
+
+def joined(parts: Iterable[tuple[Tensor, ...]], rows: int) -> tuple[Tensor, ...]:
+    """torch.cat of each of the tensors in `parts`, which come one tuple after the other and have `rows` rows in all.
+
+    Each is copied to its place at once: many small ones that stay, between large ones that are freed, leave gaps in
+    memory into which the next large one does not fit (1.5 GB for the score of 100 000 points under 2 000 Gaussians).
+    """
+    wholes, done = (), 0
+    for part in parts:
+        wholes = wholes or tuple(x.new_empty(rows, *x.shape[1:]) for x in part)
+        for whole, x in zip(wholes, part):
+            whole[done : done + len(x)] = x
+        done += len(part[0])
+    return wholes

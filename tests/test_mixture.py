@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, python
+from conftest import ROOT, started
 from scipy import stats
 
 from dataset import DATASETS, make_dataset
@@ -187,14 +187,14 @@ def test_labels_name_the_parts():
 
 def test_memory_stays_bounded(tmp_path):
     """100 000 points x 2 000 centres at once would be 1.6 GB. In a process of its own, as only the peak can be read."""
-    done = python(
-        "import resource, torch\n"
-        "from points.mixture import GaussianMixture\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "mixture, x = GaussianMixture(torch.randn(2000, 2, dtype=torch.float64), 0.01), torch.randn(100_000, 2)\n"
-        "before = peak(); mixture.score(x); print((peak() - before) / 1024)\n",
-        tmp_path,
-    )
+    code = """
+import resource, torch
+from points.mixture import GaussianMixture
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+mixture, x = GaussianMixture(torch.randn(2000, 2, dtype=torch.float64), 0.01), torch.randn(100_000, 2)
+before = peak(); mixture.score(x); print((peak() - before) / 1024)
+"""
+    done = started(["-c", code], tmp_path)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 100
 
