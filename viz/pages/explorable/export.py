@@ -18,6 +18,8 @@ from metrics.scene import clock
 from points.mixture import GaussianMixture
 from runtime.trained import Trained
 from sampler import CHURN, SAMPLERS
+from samplers.covariance import NEARBY
+from samplers.multistep import NEAR_THE_END
 from viz.colours import CLASSES, NOISE_STOPS, TRACKED, hex_colour
 
 
@@ -57,6 +59,8 @@ def contents(
         "classes": trained.classes,
         "samplers": {name: _sampler(name) for name in SAMPLERS},
         "churn": CHURN,
+        "nearby": NEARBY,
+        "near_the_end": NEAR_THE_END,
         "sampling": {name: sampling[name] for name in ("sampler", "sampling_steps", "guidance")},
         "colours": {
             "noise": NOISE_STOPS.tolist(),

@@ -84,7 +84,7 @@ function churned(scheduler, t, gamma) {
 
 /** {x_0, covariance}: what the denoiser guesses, and [xx, xy, yy] of Cov[x_0 | x_t], one a row each, by differences. */
 function with_covariance(denoise, scheduler, x, t) {
-  const [alpha, sigma] = scheduler.alpha_sigma_at(t), step = sigma / 32, { x_0 } = denoise(x, t);
+  const [alpha, sigma] = scheduler.alpha_sigma_at(t), step = DATA.nearby * sigma, { x_0 } = denoise(x, t);
   if (alpha === 0) return { x_0, covariance: Array(x.length / 2).fill([1, 0, 1]) };
   const [along_x, along_y] = [0, 1].map((axis) => denoise(x.map((c, i) => (i % 2 === axis ? c + step : c)), t).x_0);
   const slope = (moved, i) => (sigma ** 2 / alpha / step) * (moved[i] - x_0[i]), covariance = [];
@@ -129,7 +129,8 @@ function slopes_of(guesses, log_snr) {
 
 /** DPM-Solver++ (Lu et al. 2022): 2M (algorithm 2), 3M as in its authors' code, 2M SDE (eq. 18), drawn near its end. */
 function* dpmpp(denoise, scheduler, x, timesteps, random, order, stochastic) {
-  const near = log_snr_at(scheduler, timesteps.at(-1)) - Math.log(2.5), draw = stochastic && DATA.net.dims.length === 1;
+  const near = log_snr_at(scheduler, timesteps.at(-1)) - DATA.near_the_end;
+  const draw = stochastic && DATA.net.dims.length === 1;
   let guesses = [];
   for (const [t, s] of strides(timesteps)) {
     if (draw && log_snr_at(scheduler, t) >= near) {
