@@ -80,8 +80,8 @@ def _images(found: Comparison) -> Figure:
     cells, floor = np.arange(len(blocks)).reshape(-1, wide), found.floors["Frechet distance"]
     title = (
         "images by every sampler, all from the same noise; below them real ones\n"
-        f"FD: Frechet distance of {len(found.real):,} images from real ones, as a small classifier sees them (no"
-        "\nunit): less is better, and the last row, of other real images, has what is left at best (median, 90 % band)"
+        f"FD: Frechet distance of {len(found.real):,} images from real ones, as a small classifier sees them (no unit):"
+        "\nless is better, and the last row, of other real images, has what is left at best (median, 90 % band)"
     )
     captions = [f"FD {t.figures['Frechet distance']:.2f}" for t in trials]
     captions += [f"FD {floor.median:.2f} [{floor.low:.2f}, {floor.high:.2f}]"] + [""] * (wide - 1)
