@@ -1,7 +1,7 @@
 """Batches: the DataLoader's order is a function of (seed, epoch), and a batch is cut by one tensor indexing."""
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import count
 from typing import Protocol, cast
 
 import torch
@@ -25,31 +25,43 @@ class Rows(Protocol):
 
 
 class ShuffledBatches(Sampler[Tensor]):
-    """Index tensors of `batch_size` rows (the last of an epoch may be shorter), reshuffled for every epoch.
+    """Index tensors of `batch_size` rows (of fewer rows: of all) without end: all rows once in random order, then all
+    once more. A batch may hold the last rows of an epoch and the first of the next: a smaller one at the end of each
+    would have a noisier gradient, and count as much.
 
-    start: the batch of the epoch to begin with; those before it are not read. device: where the rows lie; the order of
-    an epoch is drawn on the CPU and goes there at once.
+    start: the batch to begin with; those before it are not read. device: where the rows lie; the order of an epoch is
+    drawn on the CPU and goes there at once.
     """
 
     def __init__(self, num_rows: int, batch_size: int, seed: int, device: torch.device = CPU) -> None:
-        self.num_rows, self.batch_size, self.seed, self.device = num_rows, batch_size, seed, device
-        self.epoch, self.start = 0, 0
-
-    def __len__(self) -> int:
-        return -(-self.num_rows // self.batch_size)
+        self.num_rows, self.batch_size, self.seed, self.device = num_rows, min(batch_size, num_rows), seed, device
+        self.start = 0
 
     def __iter__(self) -> Iterator[Tensor]:
-        return islice(self._of_epoch(), self.start, None)
-
-    def _of_epoch(self) -> Iterator[Tensor]:
         left = torch.empty(0, dtype=torch.int64, device=self.device)
-        for rows in shuffled(self.num_rows, self.seed, self.epoch):
+        for rows in self._rows(self.start * self.batch_size):
             rows = torch.cat([left, rows.to(self.device)])
             whole = len(rows) // self.batch_size * self.batch_size
             yield from rows[:whole].split(self.batch_size) if whole else ()
             left = rows[whole:]
-        if len(left):
-            yield left
+
+    def _rows(self, done: int) -> Iterator[Tensor]:
+        """The row numbers, epoch after epoch, but the first `done`."""
+        first, done = divmod(done, self.num_rows)
+        for epoch in count(first):
+            for rows in shuffled(self.num_rows, self.seed, epoch):
+                yield rows[done:]
+                done = max(0, done - len(rows))
+
+
+def steps_of(epochs: int, num_rows: int, batch_size: int) -> int:
+    """Optimizer steps after which all rows have been learnt from so many times."""
+    return -(-epochs * num_rows // min(batch_size, num_rows))
+
+
+def epochs_of(steps: int, num_rows: int, batch_size: int) -> int:
+    """Whole epochs in so many optimizer steps."""
+    return steps * min(batch_size, num_rows) // num_rows
 
 
 def shuffled(num_rows: int, seed: int, epoch: int) -> Iterator[Tensor]:
@@ -92,8 +104,6 @@ def batches(loader: DataLoader, start: int = 0) -> Iterator[tuple[Tensor, Tensor
     """(x, label or None) forever, epoch after epoch; `start` is the batch to begin with, counted from 0."""
     sampler = loader.sampler
     assert isinstance(sampler, ShuffledBatches)
-    sampler.epoch, sampler.start = divmod(start, len(loader))
-    while True:
-        for batch in loader:
-            yield batch[0], batch[1] if len(batch) > 1 else None
-        sampler.epoch, sampler.start = sampler.epoch + 1, 0
+    sampler.start = start
+    for batch in loader:
+        yield batch[0], batch[1] if len(batch) > 1 else None

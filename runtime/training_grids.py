@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from images.sets import ImageSet
+from loader import epochs_of, steps_of
 from metrics.scene import HELD_S
 from runtime.moments import Moment
 from runtime.randomness import generator
@@ -54,16 +55,17 @@ class Grids:
 
     def __init__(self, run_folder: Path, trained: Trained, data: ImageSet, begin: Moment, total: int) -> None:
         o = trained.config
-        self.folder, self.total, self.steps_per_epoch = run_folder / FOLDER, total, -(-len(data) // o["batch_size"])
+        self.folder, self.total, self.sizes = run_folder / FOLDER, total, (len(data), o["batch_size"])
         self.save, self.every, self.show = o["viz_save"], o["viz_interval"], window() if o["viz_live"] else None
         self.picture = _painter(trained, data, o["viz_num"], o["viz_t"])
-        self.saved, self.loss = kept(self.folder, begin.done, self.steps_per_epoch, total), begin.loss
+        self.saved, self.loss = kept(self.folder, begin.done, total, *self.sizes), begin.loss
 
     def after(self, moment: Moment) -> None:
         done, self.loss = moment.done, self.loss if moment.loss is None else moment.loss
-        epoch = -(-done // self.steps_per_epoch)
+        before, ended = (epochs_of(steps, *self.sizes) for steps in (done - 1, done))
+        epoch = ended if ended > before else before + 1
         due = [f"it{done}"] if done % self.every == 0 else []
-        due += ["end"] if done % self.steps_per_epoch == 0 or done == self.total else []
+        due += ["end"] if ended > before or done == self.total else []
         for name in due:
             pixels = self.picture(f"{'end of ' * (name == 'end')}epoch {epoch}, step {done:,}", self.loss)
             if self.save:
@@ -81,12 +83,12 @@ class Grids:
             print(f"progress:   {write(film, self.folder / FILM, FRAMES_PER_S)}")
 
 
-def kept(folder: Path, start: int, steps_per_epoch: int, total: int) -> list[Path]:
+def kept(folder: Path, start: int, total: int, num_rows: int, batch_size: int) -> list[Path]:
     """The grids that a resumed training has drawn up to step `start`, in their order; later ones are drawn again."""
     by_step = {}
     for path in folder.glob("denoise_progress_ep*_*.png"):
         if found := re.fullmatch(r"denoise_progress_ep(\d+)_(?:it(\d+)|end)", path.stem):
-            step = int(found[2] or min(int(found[1]) * steps_per_epoch, total))
+            step = int(found[2] or min(steps_of(int(found[1]), num_rows, batch_size), total))
             by_step[step, found[2] is None] = path
     return [by_step[when] for when in sorted(by_step) if when[0] <= start]
 

@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from dataset import Normaliser, create_moon_dataset, make_dataset
-from loader import batches, make_loader
+from loader import batches, epochs_of, make_loader, steps_of
 from runtime.randomness import generator, integer_seed
 
 
@@ -38,17 +38,29 @@ def test_normaliser_there_and_back():
     torch.testing.assert_close(normaliser.denormalise(z), x)
 
 
-def test_every_epoch_holds_every_row_once_with_its_label():
+def test_every_epoch_holds_every_row_once_with_its_label_and_all_batches_are_of_one_size():
     x = torch.arange(10.0)[:, None]
     stream = batches(make_loader(TensorDataset(x, torch.arange(10)), batch_size=4, seed=0))
-    epochs = []
-    for _ in range(2):
-        rows = [next(stream) for _ in range(3)]
-        assert [len(b) for b, _ in rows] == [4, 4, 2]
-        assert all(torch.equal(b[:, 0].long(), label) for b, label in rows)
-        epochs.append(torch.cat([label for _, label in rows]).tolist())
-    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(10))
-    assert epochs[0] != epochs[1]
+    rows = [next(stream) for _ in range(steps_of(4, 10, 4))]
+    assert [len(b) for b, _ in rows] == [4] * 10
+    assert all(torch.equal(b[:, 0].long(), label) for b, label in rows)
+    epochs = torch.cat([label for _, label in rows]).view(4, 10).tolist()
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len({*map(tuple, epochs)}) == 4
+
+
+def test_a_batch_larger_than_the_data_is_all_of_them():
+    stream = batches(make_loader(TensorDataset(torch.arange(3.0)[:, None]), batch_size=4, seed=0))
+    for _ in range(3):
+        assert sorted(next(stream)[0][:, 0].tolist()) == [0, 1, 2]
+    assert steps_of(7, 3, 4) == 7
+
+
+@pytest.mark.parametrize("sizes", [(10, 4), (10, 3), (10, 10), (3, 4), (1, 1)])
+def test_the_steps_of_so_many_epochs_end_them(sizes):
+    for epochs in (1, 2, 7):
+        steps = steps_of(epochs, *sizes)
+        assert epochs_of(steps, *sizes) == epochs and epochs_of(steps - 1, *sizes) == epochs - 1
 
 
 def test_a_stream_can_begin_anywhere():
