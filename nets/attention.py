@@ -36,8 +36,7 @@ class MultiHeadCrossAttention(nn.Module):
         if return_weights:
             weights = attention_weights(q, k, causal)  # (B, heads, N, M)
             return self._merged(weights @ v), weights
-        # The fused kernel never holds the N x M weights in memory.
-        return self._merged(F.scaled_dot_product_attention(q, k, v, is_causal=causal))
+        return self._merged(attend(q, k, v, causal))
 
     def _split(self, tokens: Tensor) -> Tensor:
         """(B, N, dim) -> (B, heads, N, dim / heads)."""
@@ -61,6 +60,18 @@ class MultiHeadSelfAttention(MultiHeadCrossAttention):
         self, x: Tensor, *, causal: bool = False, return_weights: bool = False
     ) -> Tensor | tuple[Tensor, Tensor]:
         return super().forward(x, x, causal=causal, return_weights=return_weights)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, causal: bool = False) -> Tensor:
+    """attention_weights(q, k) @ v (..., N, d), by a kernel that never holds the N x M weights in memory.
+
+    In fp32 on CPUs, also where products are in bf16: torch's gradient in bf16 takes four times as long there.
+    """
+    if not q.is_cpu:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+    wide = torch.promote_types(q.dtype, torch.float32)
+    with torch.autocast("cpu", enabled=False):
+        return F.scaled_dot_product_attention(q.to(wide), k.to(wide), v.to(wide), is_causal=causal)
 
 
 def attention_weights(q: Tensor, k: Tensor, causal: bool = False) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from conftest import ROOT
 
 from dataset import Normaliser
+from nets.attention import attend
 from runtime.trained import Trained, build
 
 CONFIG = {
@@ -53,6 +54,18 @@ def test_sampling_costs_about_twice_its_matrix_products():
     print(f"sampling / matrix products = {measured:.2f}")
     # 1.6 to 2.06 on shared machines, where quiet ones read 1.8: the room above is for neighbours, not for us
     assert measured < 2.4
+
+
+def test_the_gradient_of_attention_in_bf16_takes_no_longer_than_in_fp32():
+    numbers = [torch.randn(32, 4, 49, 32, requires_grad=True) for _ in range(3)]
+    rounded = [x.detach().bfloat16().requires_grad_() for x in numbers]
+
+    def both_ways(given):
+        return lambda: attend(*given).float().sum().backward()
+
+    measured = ratio(both_ways(rounded), both_ways(numbers), time.process_time)
+    print(f"bf16 / fp32 = {measured:.2f}")
+    assert measured < 2  # 1.0 or so; torch's kernel for bf16 had 3.8 on a CPU with units for it
 
 
 def test_main_starts_almost_as_quickly_as_what_it_imports(tmp_path):
