@@ -9,6 +9,7 @@ from conf.choices import NUM_COMPARED, SAMPLING_DEFAULTS
 from conf.config import Compare
 from metrics import compare as comparison
 from metrics.flow_map import flow_table
+from metrics.replay import Guidance
 from runtime import checkpoint
 from runtime import device as devices
 from runtime.trained import of_state
@@ -23,7 +24,8 @@ def main(o: Compare, run_folder: Path) -> None:
     path, state = checkpoint.asked_or_newest(o.checkpoint)
     trained = of_state(state, path, devices.choose(o.device), o.precision)
     devices.use_threads(o.threads, trained.of_images)
-    count, guidance = o.num_samples or NUM_COMPARED[trained.kind], SAMPLING_DEFAULTS["evaluate"][trained.kind].guidance
+    count = o.num_samples or NUM_COMPARED[trained.kind]
+    guidance = Guidance.of(trained.sampling(SAMPLING_DEFAULTS["evaluate"][trained.kind]._asdict()))
     print(f"checkpoint {path}, {count:,} samples by each sampler, all from the same x_T")
     found = comparison.compare(trained, o.samplers, o.evaluations, count, guidance, o.seed)
 

@@ -85,23 +85,26 @@ class SamplingDefaults(NamedTuple):
     """How a command samples where the user does not say.
 
     sampling_steps: None is the sampler's own number; another is for samplers that can skip steps. guidance: of a
-    conditional model; there is none for an unconditional one.
+    conditional model, at noise sigma / alpha within guidance_interval; there is none for an unconditional one.
     """
 
     sampler: str
     sampling_steps: int | None
     guidance: float
     num_samples: int
+    guidance_interval: tuple[float, float] | None = None
 
+
+DECIDED_IN = 0.5, 5.0  # noise sigma / alpha in which it is decided what an image shows: docs/records.md
 
 SAMPLING_DEFAULTS: dict[str, dict[Kind, SamplingDefaults]] = {
     "inference": {
         "points": SamplingDefaults("dpmpp_2m_sde", None, 0.0, 2000),
-        "images": SamplingDefaults("ddim", 25, 0.35, 100),  # more to watch than in 12 steps
+        "images": SamplingDefaults("dpmpp_2m", 25, 0.35, 100, DECIDED_IN),
     },
     "evaluate": {
         "points": SamplingDefaults("dpmpp_2m_sde", None, 0.0, 10_000),
-        "images": SamplingDefaults("dpmpp_2m", 12, 0.35, 2000),
+        "images": SamplingDefaults("dpmpp_2m_sde", 50, 0.35, 2000, DECIDED_IN),
     },
 }
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from conf.choices import (
+    DECIDED_IN,
     LOSS_WEIGHTS,
     MASKS,
     METHODS,
@@ -85,7 +86,9 @@ class Sampling:
         low=-1,
     )
     guidance_interval: list[float] | None = option(
-        None, "guide only where the noise sigma/alpha lies in [low,high], such as [0.2,2]; default: everywhere"
+        None,
+        "guide only where the noise sigma/alpha lies in [low,high], such as [0.2,2]; default: everywhere, but the"
+        f" default guidance of images in {list(DECIDED_IN)}",
     )
     autoguidance: float = option(
         0.0, "guidance away from an early snapshot instead (train.py early_ema=0.1), labels or not: its weight w", low=0
@@ -145,9 +148,9 @@ class Network:
 class Training:
     """training"""
 
-    num_epochs: int = option(100, "passes over the data", low=1)
+    num_epochs: int = option(110, "passes over the data", low=1)
     max_steps: int | None = option(None, "stop after this many optimizer steps instead of num_epochs", low=1)
-    batch_size: int = option(1024, "points or images per optimizer step", low=1)
+    batch_size: int = option(2048, "points or images per optimizer step", low=1)
     shards: int | None = option(
         None,
         "equal parts of a batch, whose gradients are computed one at a time and added in one order: less memory, and"
@@ -155,7 +158,7 @@ class Training:
         " starts",
         low=1,
     )
-    lr: float = option(8e-3, "peak learning rate, after a linear warm-up and before a cosine decay to 0", above=0)
+    lr: float = option(0.012, "peak learning rate, after a linear warm-up and before a cosine decay to 0", above=0)
     warmup_steps: int = option(30, "optimizer steps of warm-up", low=0)
     optimizer: str = option("muon", f"update of the weights; {meanings(OPTIMIZERS)}", choices=OPTIMIZERS)
     weight_decay: float = option(0.01, "weight decay of AdamW", low=0)

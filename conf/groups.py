@@ -221,7 +221,7 @@ FOR_IMAGES = {
     "t_power": 1.0,
     "eval_samples": SAMPLING_DEFAULTS["evaluate"]["images"].num_samples,
 }
-HARDER = {"num_samples": 200_000, "num_epochs": 28}  # than moons: with 20 000 points their own unevenness is visible
+HARDER = {"num_samples": 200_000, "num_epochs": 32}  # than moons: with 20 000 points their own unevenness is visible
 PRESETS: dict[str, dict[str, Any]] = {
     **{
         name: HARDER

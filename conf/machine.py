@@ -22,7 +22,7 @@ class Machine(Seeded):
     )
     precision: str = free(
         "auto",
-        "number format inside the network; auto: bf16 for images on a GPU that supports it, else fp32",
+        "number format inside the network; auto: bf16 for images on a GPU or a CPU that has units for it, else fp32",
         choices=("auto", "fp32", "bf16"),
     )
 

@@ -24,7 +24,7 @@ from metrics import image_metrics, two_sample
 from metrics.distances import METRICS, Draw, compute_floors, sliced_wasserstein
 from metrics.evaluation import as_frequent, check_enough, real_draws, real_rows
 from metrics.flow_map import EVALUATIONS, FlowMap, Guess, exact_flow, flow_map
-from metrics.replay import alpha_bar
+from metrics.replay import Guidance, alpha_bar
 from metrics.significance import Evidence, negative_log_density
 from runtime.progress import progress_bar
 from runtime.randomness import generator
@@ -110,7 +110,12 @@ class Comparison:
 
 
 def compare(
-    trained: Trained, samplers: Sequence[str] | None, evaluations: Sequence[int], count: int, guidance: float, seed: int
+    trained: Trained,
+    samplers: Sequence[str] | None,
+    evaluations: Sequence[int],
+    count: int,
+    guidance: Guidance,
+    seed: int,
 ) -> Comparison:
     """Every sampler (None: all) at every number of evaluations, `count` samples each.
 
@@ -129,9 +134,7 @@ def compare(
     labels = as_frequent(unseen, count, seed).to(trained.device) if trained.classes else None
     x_T = trained.start(count, seed)[0]
     guess = exact_guess(trained, unseen, labels)
-    denoisers: dict[str, tuple[Denoiser, Tensor]] = {
-        NETWORK: (_labelled(trained.denoise(guidance if labels is not None else 0.0), labels), x_T)
-    }
+    denoisers: dict[str, tuple[Denoiser, Tensor]] = {NETWORK: (_labelled(trained.denoise(*guidance), labels), x_T)}
     if guess:
         denoisers[EXACT] = (_exact(guess, scheduler), x_T.cpu())
     jobs = [(name, *job) for job in plan for name in denoisers]

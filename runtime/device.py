@@ -64,7 +64,7 @@ def keep_freed_memory() -> None:
 
 
 def mixed_precision(precision: str, device: torch.device, images: bool) -> bool:
-    """Whether the network runs in bf16: "auto" says so for images on a GPU that has it, never on a CPU.
+    """Whether the network runs in bf16: "auto" says so for images on a GPU or a CPU that has units for it.
 
     Raises:
         ValueError: bf16 on a CPU without units for it, where it is ten times slower, or on a GPU without.
@@ -75,7 +75,7 @@ def mixed_precision(precision: str, device: torch.device, images: bool) -> bool:
         able = device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     if precision == "bf16" and not able:
         raise ValueError(f"precision=bf16: this {device.type} has no units for it and would be slower; use fp32")
-    return precision == "bf16" or (precision == "auto" and able and images and device.type == "cuda")
+    return precision == "bf16" or (precision == "auto" and able and images)
 
 
 def in_bf16(net: nn.Module) -> Callable[..., Tensor]:

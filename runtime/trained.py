@@ -121,7 +121,7 @@ class Trained:
         guidance: float | None = None,
         spacing: str | None = None,
         variance: str | None = None,
-        guidance_interval: list[float] | None = None,
+        guidance_interval: Sequence[float] | None = None,
         autoguidance: float = 0.0,
     ) -> dict[str, Any]:
         """The options of `sample`, those of `defaults` (a row of conf.choices.SAMPLING) in place of None."""
@@ -132,6 +132,7 @@ class Trained:
             sampling_steps = min(defaults["sampling_steps"] or evaluations, self.scheduler.num_timesteps)
         if guidance is None:
             guidance = defaults["guidance"] if self.classes and not autoguidance else 0.0
+            guidance_interval = guidance_interval or (defaults.get("guidance_interval") if guidance else None)
         own = {"sampler": sampler, "sampling_steps": sampling_steps, "eta": eta, "guidance": guidance}
         own |= {"guidance_interval": guidance_interval, "autoguidance": autoguidance}
         return own | {name: value for name, value in (("spacing", spacing), ("variance", variance)) if value}

@@ -113,9 +113,8 @@ def main() -> None:
             images = steps * trained.config["batch_size"]
             size = trained.num_parameters
             print(f"{name}: {size:,} parameters, {steps:,} steps, {images:,} images in {used:.0f} s of CPU", flush=True)
-            sampling = {**SAMPLING_DEFAULTS["inference"]["images"]._asdict(), "eta": 0.0}
-            del sampling["num_samples"]
-            sampling["guidance"] *= name == "ours"
+            defaults, guidance = SAMPLING_DEFAULTS["evaluate"]["images"]._asdict(), None if name == "ours" else 0.0
+            sampling = trained.sampling(defaults, sampler="ddim", sampling_steps=25, guidance=guidance)
             trained.ready(torch.device("cpu"))
             found = evaluate_model(trained, data, unseen, num_samples=o.samples, seed=o.seed, sampling=sampling)
             print(table(found.rows, "about"), flush=True)

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TRAININGS = {  # name: options, optimizer steps
     "digits, batches of 32": ("dataset=digits model=unet_small", 400),
     "digits, batches of 256": ("dataset=digits model=unet_small batch_size=256", 80),
-    "moons, batches of 1024": ("dataset=moons", 1500),
+    "moons, batches of 1024": ("dataset=moons batch_size=1024", 1500),
 }
 ALONE, SEVERAL = [sys.executable], [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 

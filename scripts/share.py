@@ -49,8 +49,8 @@ def main() -> None:
 
 
 def sampling_of(trained: Trained) -> dict[str, Any]:
-    """How the page samples at first: as evaluate.py does, but without noise on the way."""
-    defaults = SAMPLING_DEFAULTS["evaluate"][trained.kind]._asdict()
+    """How the page samples at first: as inference.py does, but without noise on the way."""
+    defaults = SAMPLING_DEFAULTS["inference"][trained.kind]._asdict()
     sampling = trained.sampling(defaults)
     return trained.sampling(defaults, sampler=CALM) if sampler_of(sampling["sampler"]).noisy else sampling
 

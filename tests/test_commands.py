@@ -62,7 +62,7 @@ def test_a_resumed_training_ends_as_an_uninterrupted_one(run, tmp_path):
     one, two = checkpoint.load(run)["ema"], checkpoint.load(tmp_path / "half")["ema"]
     assert all(torch.equal(one[k], two[k]) for k in one)
     other = command("train.py resume=half lr=1e-3", tmp_path)
-    assert other.returncode == 1 and "was trained with lr=0.008, not lr=0.001" in other.stderr
+    assert other.returncode == 1 and "was trained with lr=0.012, not lr=0.001" in other.stderr
 
 
 def test_inference_takes_the_newest_run(workplace):

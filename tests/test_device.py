@@ -19,8 +19,8 @@ def units(request, monkeypatch):
 
 
 @pytest.mark.parametrize("images", [False, True])
-def test_auto_never_takes_bf16_on_a_cpu(units, images):
-    assert devices.mixed_precision("auto", CPU, images) is False
+def test_auto_takes_bf16_for_images_where_there_are_units(units, images):
+    assert devices.mixed_precision("auto", CPU, images) is (units and images)
     assert devices.mixed_precision("fp32", CPU, images) is False
 
 

@@ -75,7 +75,7 @@ def test_a_network_brings_its_defaults_and_the_person_wins(tmp_path):
         assert {"lr: 0.5", f"batch_size: {PRESETS['unet']['batch_size']}", "schedule: cosine", "  patch: 2"} <= {
             *options
         }
-    assert {"schedule: linear", "lr: 0.008"} <= {*shown[2]}
+    assert {"schedule: linear", "lr: 0.012"} <= {*shown[2]}
     for options in shown[3:]:  # a data set wins over a network
         assert {f"num_epochs: {PRESETS['emoji']['num_epochs']}", "schedule: cosine"} <= {*options}
 

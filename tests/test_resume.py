@@ -121,8 +121,8 @@ def test_a_finished_run_is_reported_again_and_may_grow(whole, tmp_path):
     assert done.returncode == 0 and "1,600 steps instead of 1,503; the learning rate now follows" in done.stdout
     assert read_losses(run)["step"].tolist() == [*range(10, 1501, 10), 1503, *range(1510, 1601, 10)]
     assert checkpoint.load(run)["config"]["max_steps"] == 1600
-    done = command("train.py resume=run num_epochs=210 eval_samples=0", tmp_path)  # of 8 steps
-    assert done.returncode == 0 and checkpoint.load(run)["step"] == 1680
+    done = command("train.py resume=run num_epochs=210 eval_samples=0", tmp_path)  # of 250 rows, in batches of 32
+    assert done.returncode == 0 and checkpoint.load(run)["step"] == 1641
 
 
 def test_a_run_from_before_there_were_shards_goes_on_to_the_same_bits(whole, tmp_path):
@@ -141,7 +141,7 @@ def test_a_run_from_before_there_were_shards_goes_on_to_the_same_bits(whole, tmp
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("lr=1e-3", "resume=run was trained with lr=0.008, not lr=0.001"),
+        ("lr=1e-3", "resume=run was trained with lr=0.012, not lr=0.001"),
         ("model.hidden=64", "was trained with model.hidden=32, not model.hidden=64"),
         ("dataset=circles", "was trained with dataset=moons, not dataset=circles"),
         ("seed=1", "was trained with seed=0, not seed=1"),
@@ -161,7 +161,7 @@ def test_what_differs_is_refused_by_name(options, words, whole, tmp_path):
 
 def test_the_same_options_typed_again_and_free_ones_are_taken(whole, tmp_path):
     shutil.copytree(whole, tmp_path / "run")
-    done = command(f"{LINE} resume=run lr=0.008 checkpoint_every=7 task_name=run", tmp_path)
+    done = command(f"{LINE} resume=run lr=0.012 checkpoint_every=7 task_name=run", tmp_path)
     assert done.returncode == 0, done.stderr
 
 

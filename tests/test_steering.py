@@ -316,6 +316,25 @@ def test_images_are_guided_away_from_the_snapshot_and_from_no_label_within_the_i
         assert not torch.allclose(strong, no_label, atol=1e-3) and not torch.allclose(strong, early, atol=1e-3)
 
 
+def test_the_default_interval_comes_with_the_default_guidance_alone():
+    config, one = {"model": {"prediction": "v"}}, torch.ones(1, 8, 8)
+    given = {"net": torch.nn.Identity(), "scheduler": CosineNoiseScheduler(100), "normaliser": Normaliser(0 * one, one)}
+    model, defaults = (
+        Trained(config=config, classes=["a", "b"], **given),
+        choices.SAMPLING_DEFAULTS["evaluate"]["images"]._asdict(),
+    )
+
+    def chosen(model, **asked):
+        found = model.sampling(defaults, **asked)
+        return found["guidance"], found["guidance_interval"]
+
+    assert chosen(model) == (defaults["guidance"], defaults["guidance_interval"]) == (0.35, (0.5, 5.0))
+    assert chosen(model, guidance_interval=[1, 2]) == (0.35, [1, 2])
+    assert chosen(model, guidance=0.35) == (0.35, None)
+    assert chosen(model, guidance=0.0) == chosen(model, autoguidance=1.0) == (0.0, None)
+    assert chosen(Trained(config=config, **given)) == (0.0, None)
+
+
 def test_a_resumed_training_keeps_the_snapshot(early):
     before = checkpoint.load(early / "part")
     done = command(f"train.py resume=part max_steps=70 {NO_EVALUATION}", early)

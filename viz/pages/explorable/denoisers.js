@@ -26,11 +26,12 @@ function exact_denoiser_of(parts, scheduler) {
   return (x_t, t, label) => whole.denoise(x_t, ...scheduler.alpha_sigma_at(t), label && ((row) => parts[label[row]]));
 }
 
-/** eps = (1 + w) eps - w eps_unconditional, w = guidance (Ho and Salimans 2022, eq. 6). */
-function classifier_free(denoise, guidance) {
+/** eps = (1 + w) eps - w eps_unconditional, w = guidance (Ho and Salimans 2022, eq. 6). interval: only where the noise
+ * sigma / alpha lies within it (Kynkaanniemi et al. 2024, eq. 5); null: everywhere. */
+function classifier_free(denoise, guidance, scheduler, interval) {
   return (x_t, t, label) => {
-    const strong = denoise(x_t, t, label);
-    if (!guidance || !label) return strong;
+    const strong = denoise(x_t, t, label), [alpha, sigma] = scheduler.alpha_sigma_at(t), noise = sigma / alpha;
+    if (!guidance || !label || (interval && !(interval[0] <= noise && noise <= interval[1]))) return strong;
     const weak = denoise(x_t, t, null), w = guidance;
     return { eps: sum_of([1 + w, strong.eps], [-w, weak.eps]), x_0: sum_of([1 + w, strong.x_0], [-w, weak.x_0]) };
   };

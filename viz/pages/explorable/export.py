@@ -61,7 +61,7 @@ def contents(
         "churn": CHURN,
         "nearby": NEARBY,
         "near_the_end": NEAR_THE_END,
-        "sampling": {name: sampling[name] for name in ("sampler", "sampling_steps", "guidance")},
+        "sampling": {name: sampling[name] for name in ("sampler", "sampling_steps", "guidance", "guidance_interval")},
         "colours": {
             "noise": NOISE_STOPS.tolist(),
             "tracked": hex_colour(TRACKED),

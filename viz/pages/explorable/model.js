@@ -11,13 +11,13 @@ const parts = DATA.parts.map(({ centres, variance, weights }) => {
 });
 
 function network_denoiser(guidance = 0) {
-  const denoise = classifier_free(denoiser(net, scheduler, DATA.target), guidance);
+  const denoise = classifier_free(denoiser(net, scheduler, DATA.target), guidance, scheduler, DATA.sampling.guidance_interval);
   return DATA.net.dims.length === 3 ? within_range(denoise, scheduler) : denoise;
 }
 
 /** The best denoiser; null where the exact distribution is not known. */
 function best_denoiser(guidance = 0) {
-  return parts.length ? classifier_free(exact_denoiser_of(parts, scheduler), guidance) : null;
+  return parts.length ? classifier_free(exact_denoiser_of(parts, scheduler), guidance, scheduler, null) : null;
 }
 
 /** The hook for tests and for the curious: `moonwalk.sample([...noise], {sampler: "ddim", sampling_steps: 20})`. */
