@@ -86,6 +86,7 @@ class SamplingDefaults(NamedTuple):
 
     sampling_steps: None is the sampler's own number; another is for samplers that can skip steps. guidance: of a
     conditional model, at noise sigma / alpha within guidance_interval; there is none for an unconditional one.
+    spacing: of this sampler's steps; None is its own, and that of others.
     """
 
     sampler: str
@@ -93,19 +94,15 @@ class SamplingDefaults(NamedTuple):
     guidance: float
     num_samples: int
     guidance_interval: tuple[float, float] | None = None
+    spacing: str | None = None
 
 
 DECIDED_IN = 0.5, 5.0  # noise sigma / alpha in which it is decided what an image shows: docs/records.md
-
+_POINTS = SamplingDefaults("dpmpp_2m_sde", None, 0.0, 2000)
+_IMAGES = SamplingDefaults("dpmpp_2m_sde", 25, 0.35, 100, DECIDED_IN, "even")
 SAMPLING_DEFAULTS: dict[str, dict[Kind, SamplingDefaults]] = {
-    "inference": {
-        "points": SamplingDefaults("dpmpp_2m_sde", None, 0.0, 2000),
-        "images": SamplingDefaults("dpmpp_2m", 25, 0.35, 100, DECIDED_IN),
-    },
-    "evaluate": {
-        "points": SamplingDefaults("dpmpp_2m_sde", None, 0.0, 10_000),
-        "images": SamplingDefaults("dpmpp_2m_sde", 50, 0.35, 2000, DECIDED_IN),
-    },
+    "inference": {"points": _POINTS, "images": _IMAGES},
+    "evaluate": {"points": _POINTS._replace(num_samples=10_000), "images": _IMAGES._replace(num_samples=2000)},
 }
 
 NUM_COMPARED: dict[Kind, int] = {"points": 4000, "images": 200}  # samples by each sampler that compare.py compares
@@ -119,9 +116,10 @@ def meanings(table: dict[str, str]) -> str:
 
 
 def default_by_kind(command: str, which: str) -> str:
-    """'default: ddpm for points, ddim for images'"""
-    defaults = SAMPLING_DEFAULTS[command]
-    return "default: " + ", ".join(f"{getattr(row, which)} for {kind}" for kind, row in defaults.items())
+    """'default: ddpm for points, ddim for images', or 'default: ddpm' for both"""
+    values = {kind: getattr(row, which) for kind, row in SAMPLING_DEFAULTS[command].items()}
+    each = {*values.values()}
+    return "default: " + (f"{each.pop()}" if len(each) == 1 else ", ".join(f"{v} for {k}" for k, v in values.items()))
 
 
 def default_steps(command: str) -> str:

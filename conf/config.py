@@ -72,7 +72,10 @@ class Sampling:
     sampler: str | None = sampler_of("inference")
     sampling_steps: int | None = steps_of("inference")
     spacing: str | None = option(
-        None, f"how sampling steps are even; {meanings(SPACINGS)}; default: the sampler's own", choices=SPACINGS
+        None,
+        f"how sampling steps are even; {meanings(SPACINGS)}; default: the sampler's own, but of images"
+        f" {SAMPLING_DEFAULTS['inference']['images'].spacing} for {SAMPLING_DEFAULTS['inference']['images'].sampler}",
+        choices=SPACINGS,
     )
     variance: str | None = option(
         None, f"of the noise in ddpm; {meanings(VARIANCES)}; default: fixed_small", choices=VARIANCES

@@ -25,7 +25,7 @@ from viz.pages.explorable.page import explorable
 # When the page has computed all that it shows, in its own words, and the moment at which it stands.
 READY = {"points": "points.field && stage.walk.reach === 1", "images": "stage.walk?.reach === 1"}
 MOMENT = 0.62
-CALM = "adams"  # of few evaluations and without noise, so that a point's path can be followed
+CALM = {"points": "adams", "images": "dpmpp_2m"}  # without noise, so that a path can be followed, and good in few steps
 
 
 def main() -> None:
@@ -52,7 +52,8 @@ def sampling_of(trained: Trained) -> dict[str, Any]:
     """How the page samples at first: as inference.py does, but without noise on the way."""
     defaults = SAMPLING_DEFAULTS["inference"][trained.kind]._asdict()
     sampling = trained.sampling(defaults)
-    return trained.sampling(defaults, sampler=CALM) if sampler_of(sampling["sampler"]).noisy else sampling
+    noisy = sampler_of(sampling["sampler"]).noisy
+    return trained.sampling(defaults, sampler=CALM[trained.kind]) if noisy else sampling
 
 
 def figures_of(folder: Path) -> dict[str, Any]:

@@ -134,8 +134,9 @@ def test_help_says_the_defaults_of_the_table():
     for name in choices.SAMPLING_DEFAULTS:
         words = " ".join(help_text(name).split())
         points, images = choices.SAMPLING_DEFAULTS[name].values()
-        for field in ("sampler", "guidance", "num_samples"):
+        for field in ("guidance", "num_samples"):
             assert f"{getattr(points, field)} for points, {getattr(images, field)} for images" in words
+        assert points.sampler == images.sampler and f"default: {points.sampler} " in words
         assert f"for images {images.sampling_steps}" in words
         assert "50 for dpmpp_2m_sde (100 with schedule=flow)" in words
 

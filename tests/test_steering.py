@@ -335,6 +335,15 @@ def test_the_default_interval_comes_with_the_default_guidance_alone():
     assert chosen(Trained(config=config, **given)) == (0.0, None)
 
 
+def test_the_default_spacing_is_that_of_the_default_sampler_alone():
+    net, one = torch.nn.Identity(), torch.ones(1, 8, 8)
+    model = Trained(net, CosineNoiseScheduler(100), Normaliser(0 * one, one), {"model": {"prediction": "v"}})
+    defaults = choices.SAMPLING_DEFAULTS["evaluate"]["images"]._asdict()
+    assert model.sampling(defaults)["spacing"] == "even"
+    assert model.sampling(defaults, sampler=defaults["sampler"], spacing="karras")["spacing"] == "karras"
+    assert "spacing" not in model.sampling(defaults, sampler="dpmpp_2m")
+
+
 def test_a_resumed_training_keeps_the_snapshot(early):
     before = checkpoint.load(early / "part")
     done = command(f"train.py resume=part max_steps=70 {NO_EVALUATION}", early)
