@@ -13,6 +13,7 @@ from metrics.scene import HELD_S, LASTS_S, Process, Scene
 from viz.colours import NOISE_STOPS
 from viz.films import animate, beside, check_options, points
 from viz.films.files import write
+from viz.films.images import how_many
 from viz.films.moments import between, playing
 from viz.films.trajectory import load_scene, save_scene
 from viz.turning import seen
@@ -245,3 +246,8 @@ def test_the_trajectory_of_labelled_samples_comes_back(scene, tmp_path):
     again = load_scene(save_scene(named, tmp_path / "t.npz"))
     assert np.array_equal(again.labels, named.labels) and list(again.classes) == named.classes
     assert again.steered == "guidance 2" and np.array_equal(again.alpha_bar, named.alpha_bar)
+
+
+def test_a_film_of_images_shows_as_many_of_each_kind_as_fit():
+    assert [how_many(100, 28**2, kinds) for kinds in (1, 10, 3)] == [76, 70, 75]
+    assert how_many(100, 64, 10) == 100 and how_many(7, 28**2, 10) == 7

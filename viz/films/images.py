@@ -24,13 +24,19 @@ def frames(scene: Scene) -> Iterator[Frame]:
         yield picture(now / FRAMES_PER_S), after - now
 
 
+def how_many(images: int, pixels: int, kinds: int) -> int:
+    """How many of so many images of so many pixels a film shows: those that fit, as many of each kind."""
+    fit = min(images, max(16, MOST_PIXELS // pixels))
+    return fit - fit % kinds if fit > kinds else fit
+
+
 def painter(scene: Scene) -> Callable[[float], NDArray[np.uint8]]:
     """The picture (H, W, 3) after so many seconds."""
     process = scene.processes[0]
     _, n, _, h, w = process.states.shape
-    n = min(n, max(16, MOST_PIXELS // (h * w)))
+    n = how_many(n, h * w, 1 if scene.labels is None else len(np.unique(scene.labels)))
     grid = arranged(n, scene.labels, scene.classes)
-    side = 36 if len(grid.cells) > 6 else 60
+    side = 56 if w > 18 or len(grid.cells) <= 6 else 36
     what = TITLES[process.side] + (" of the label at the left" if grid.names else "")
     what += f", {scene.steered}" if scene.steered else ""
     sheet = None
