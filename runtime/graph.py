@@ -5,7 +5,6 @@ through tensors that stay where they are, numbers such as the learning rate incl
 value. tests/test_graph.py holds the steps to both, on a CPU, by a list of operations that is replayed like a graph.
 """
 
-from collections import Counter
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -26,24 +25,23 @@ def check(asked: bool, device: torch.device) -> None:
 
 
 class Replayed:
-    """A function of tensors (or None) that changes others: recorded for each shape of its arguments, then replayed.
+    """A function of tensors (or None), always of the same shapes, that changes others: recorded once, then replayed.
 
     record: (run, arguments that stay where they are) -> (replay, what it returns, which stays there too).
     """
 
     def __init__(self, run: Run, record: Record) -> None:
-        self.run, self.record, self.calls = run, record, Counter[tuple]()
-        self.recorded: dict[tuple, tuple[tuple[Tensor | None, ...], Callable[[], None], Tensor]] = {}
+        self.run, self.record, self.calls = run, record, 0
+        self.recorded: tuple[tuple[Tensor | None, ...], Callable[[], None], Tensor] | None = None
 
     def __call__(self, *given: Tensor | None) -> Tensor:
-        shapes = tuple(None if x is None else x.shape for x in given)
-        self.calls[shapes] += 1
-        if self.calls[shapes] <= WARM_UP:
+        self.calls += 1
+        if self.calls <= WARM_UP:
             return aside(self.run, given)
-        if shapes not in self.recorded:
+        if self.recorded is None:
             own = tuple(None if x is None else x.clone() for x in given)
-            self.recorded[shapes] = own, *self.record(self.run, own)
-        own, replay, output = self.recorded[shapes]
+            self.recorded = own, *self.record(self.run, own)
+        own, replay, output = self.recorded
         for mine, new in zip(own, given):
             if mine is not None and new is not None:
                 mine.copy_(new)

@@ -36,7 +36,7 @@ def painter(scene: Scene) -> Callable[[float], NDArray[np.uint8]]:
     _, n, _, h, w = process.states.shape
     n = how_many(n, h * w, 1 if scene.labels is None else len(np.unique(scene.labels)))
     grid = arranged(n, scene.labels, scene.classes)
-    side = 56 if w > 18 or len(grid.cells) <= 6 else 36
+    side = 36 if len(grid.cells) > 6 else 60
     what = TITLES[process.side] + (" of the label at the left" if grid.names else "")
     what += f", {scene.steered}" if scene.steered else ""
     sheet = None
