@@ -27,7 +27,8 @@ def choose(device: str) -> torch.device:
 
 
 def place(net: nn.Module, device: torch.device, channels_last: bool) -> nn.Module:
-    """The network on the device. With the channels last, convolutions run a third faster, but not in CPU training."""
+    """The network on the device. With the channels last convolutions run faster on GPUs, and in fp32 on some CPUs where
+    they do not train; in bf16 on CPUs they take 1.4 times as long."""
     layout = torch.channels_last if channels_last else torch.preserve_format
     return net.to(device, memory_format=layout)  # pyright: ignore (the option is documented, but not in torch's types)
 

@@ -206,8 +206,9 @@ class Trained:
 
     def ready(self, device: torch.device) -> "Trained":
         """On the device, for sampling only."""
+        channels_last = self.of_images and not (self.mixed and device.type == "cpu")
         for net in filter(None, (self.net, self.early)):
-            devices.place(net, device, channels_last=self.of_images).eval()
+            devices.place(net, device, channels_last).eval()
         return self
 
 

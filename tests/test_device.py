@@ -3,9 +3,12 @@
 import pytest
 import torch
 
+from dataset import Normaliser
 from nets.unet import UNet
 from runtime import device as devices
 from runtime.network_parts import stirred
+from runtime.trained import Trained
+from schedule import CosineNoiseScheduler
 
 CPU = torch.device("cpu")
 
@@ -57,3 +60,11 @@ def test_more_threads_than_the_machine_can_start_are_refused():
     for threads in (0, 1_000_000):
         with pytest.raises(ValueError, match=r"threads must lie in 1\.\."):
             devices.use_threads(threads, images=False)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_to_sample_on_a_cpu_the_channels_come_last_in_fp32_alone(mixed):
+    net, one = UNet((1, 8, 8), 10, channels=(8, 8), blocks=1, heads=2), torch.ones(1, 8, 8)
+    trained = Trained(net, CosineNoiseScheduler(10), Normaliser(0 * one, one), {}, mixed=mixed).ready(CPU)
+    weight = next(w for w in trained.net.parameters() if w.ndim == 4 and w.shape[1] > 1 and w.shape[2] > 1)
+    assert weight.is_contiguous(memory_format=torch.channels_last) is not mixed
