@@ -97,12 +97,12 @@ class SamplingDefaults(NamedTuple):
     spacing: str | None = None
 
 
-DECIDED_IN = 0.5, 5.0  # noise sigma / alpha in which it is decided what an image shows: docs/records.md
-_POINTS = SamplingDefaults("dpmpp_2m_sde", None, 0.0, 2000)
-_IMAGES = SamplingDefaults("dpmpp_2m_sde", 25, 0.35, 100, DECIDED_IN, "even")
+OF_POINTS = SamplingDefaults("dpmpp_2m_sde", None, 0.0, 2000)
+# guided at the noise at which it is decided what an image shows: docs/records.md
+OF_IMAGES = SamplingDefaults("dpmpp_2m_sde", 25, 0.35, 100, (0.5, 5.0), "even")
 SAMPLING_DEFAULTS: dict[str, dict[Kind, SamplingDefaults]] = {
-    "inference": {"points": _POINTS, "images": _IMAGES},
-    "evaluate": {"points": _POINTS._replace(num_samples=10_000), "images": _IMAGES._replace(num_samples=2000)},
+    "inference": {"points": OF_POINTS, "images": OF_IMAGES},
+    "evaluate": {"points": OF_POINTS._replace(num_samples=10_000), "images": OF_IMAGES._replace(num_samples=2000)},
 }
 
 NUM_COMPARED: dict[Kind, int] = {"points": 4000, "images": 200}  # samples by each sampler that compare.py compares

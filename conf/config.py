@@ -11,11 +11,11 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from conf.choices import (
-    DECIDED_IN,
     LOSS_WEIGHTS,
     MASKS,
     METHODS,
     NUM_COMPARED,
+    OF_IMAGES,
     OPTIMIZERS,
     SAMPLER_ALIASES,
     SAMPLERS,
@@ -74,7 +74,7 @@ class Sampling:
     spacing: str | None = option(
         None,
         f"how sampling steps are even; {meanings(SPACINGS)}; default: the sampler's own, but of images"
-        f" {SAMPLING_DEFAULTS['inference']['images'].spacing} for {SAMPLING_DEFAULTS['inference']['images'].sampler}",
+        f" {OF_IMAGES.spacing} for {OF_IMAGES.sampler}",
         choices=SPACINGS,
     )
     variance: str | None = option(
@@ -91,7 +91,7 @@ class Sampling:
     guidance_interval: list[float] | None = option(
         None,
         "guide only where the noise sigma/alpha lies in [low,high], such as [0.2,2]; default: everywhere, but the"
-        f" default guidance of images in {list(DECIDED_IN)}",
+        f" default guidance of images in {list(OF_IMAGES.guidance_interval or ())}",
     )
     autoguidance: float = option(
         0.0, "guidance away from an early snapshot instead (train.py early_ema=0.1), labels or not: its weight w", low=0

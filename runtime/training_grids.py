@@ -62,10 +62,9 @@ class Grids:
 
     def after(self, moment: Moment) -> None:
         done, self.loss = moment.done, self.loss if moment.loss is None else moment.loss
-        before, ended = (epochs_of(steps, *self.sizes) for steps in (done - 1, done))
-        epoch = ended if ended > before else before + 1
+        epoch = epochs_of(done - 1, *self.sizes) + 1  # in which this step began
         due = [f"it{done}"] if done % self.every == 0 else []
-        due += ["end"] if ended > before or done == self.total else []
+        due += ["end"] if epochs_of(done, *self.sizes) == epoch or done == self.total else []
         for name in due:
             pixels = self.picture(f"{'end of ' * (name == 'end')}epoch {epoch}, step {done:,}", self.loss)
             if self.save:

@@ -10,14 +10,16 @@ const parts = DATA.parts.map(({ centres, variance, weights }) => {
   return new GaussianMixture(floats(centres), variance, shares.map((share) => share / sum));
 });
 
+const guided = (denoise, guidance) => classifier_free(denoise, guidance, scheduler, DATA.sampling.guidance_interval);
+
 function network_denoiser(guidance = 0) {
-  const denoise = classifier_free(denoiser(net, scheduler, DATA.target), guidance, scheduler, DATA.sampling.guidance_interval);
+  const denoise = guided(denoiser(net, scheduler, DATA.target), guidance);
   return DATA.net.dims.length === 3 ? within_range(denoise, scheduler) : denoise;
 }
 
 /** The best denoiser; null where the exact distribution is not known. */
 function best_denoiser(guidance = 0) {
-  return parts.length ? classifier_free(exact_denoiser_of(parts, scheduler), guidance, scheduler, null) : null;
+  return parts.length ? guided(exact_denoiser_of(parts, scheduler), guidance) : null;
 }
 
 /** The hook for tests and for the curious: `moonwalk.sample([...noise], {sampler: "ddim", sampling_steps: 20})`. */
