@@ -5,7 +5,7 @@ from conf.entry import command  # answers --help before what follows takes its s
 # isort: split
 from pathlib import Path
 
-from conf.choices import NUM_COMPARED, SAMPLING_DEFAULTS
+from conf.choices import NUM_SAMPLES, SAMPLING
 from conf.config import Compare
 from metrics import compare as comparison
 from metrics.flow_map import flow_table
@@ -24,8 +24,8 @@ def main(o: Compare, run_folder: Path) -> None:
     path, state = checkpoint.asked_or_newest(o.checkpoint)
     trained = of_state(state, path, devices.choose(o.device), o.precision)
     devices.use_threads(o.threads, trained.of_images)
-    count = o.num_samples or NUM_COMPARED[trained.kind]
-    guidance = Guidance.of(trained.sampling(SAMPLING_DEFAULTS["evaluate"][trained.kind]._asdict()))
+    count = o.num_samples or NUM_SAMPLES["compare"][trained.kind]
+    guidance = Guidance.of(trained.sampling(SAMPLING[trained.kind]._asdict()))
     print(f"checkpoint {path}, {count:,} samples by each sampler, all from the same x_T")
     found = comparison.compare(trained, o.samplers, o.evaluations, count, guidance, o.seed)
 

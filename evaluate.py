@@ -7,7 +7,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from conf.choices import SAMPLING_DEFAULTS
+from conf.choices import NUM_SAMPLES, SAMPLING
 from conf.config import Evaluate, sampling_options
 from dataset import IMAGE_DATASETS, make_sets
 from loss.log import read_excess
@@ -19,8 +19,6 @@ from runtime.trained import of_state
 from viz import style
 from viz.evaluation import save_pictures
 from viz.sweeps import save_sheet
-
-DEFAULTS = SAMPLING_DEFAULTS["evaluate"]
 
 
 @command("evaluate", after_sweep=partial(save_sheet, names=["samples.png"]))
@@ -39,7 +37,7 @@ def of_file(o: Evaluate, samples: str, run_folder: Path) -> dict:
     """The samples in a file, against the data set of that name."""
     devices.use_threads(o.threads, images=False)
     kind = "images" if o.dataset.name in IMAGE_DATASETS else "points"
-    most = o.num_samples or DEFAULTS[kind].num_samples
+    most = o.num_samples or NUM_SAMPLES["evaluate"][kind]
     evaluation, unseen = evaluate_file(samples, asdict(o.dataset), most, o.seed)
     print(f"{len(evaluation.samples):,} samples of {samples}, compared with {o.dataset.name}")
     save_pictures(run_folder, evaluation, real_rows(unseen, len(evaluation.samples), o.seed), formats=o.figures)
@@ -51,9 +49,9 @@ def of_checkpoint(o: Evaluate, run_folder: Path) -> dict:
     path, state = checkpoint.asked_or_newest(o.checkpoint)
     trained = of_state(state, path, devices.choose(o.device), o.precision)
     devices.use_threads(o.threads, trained.of_images)
-    config, defaults = trained.config, DEFAULTS[trained.kind]
+    config, most = trained.config, o.num_samples or NUM_SAMPLES["evaluate"][trained.kind]
     train, unseen = make_sets(n_samples=config["num_samples"], seed=config["seed"], **config["dataset"])
-    sampling, most = trained.sampling(defaults._asdict(), **sampling_options(o)), o.num_samples or defaults.num_samples
+    sampling = trained.sampling(SAMPLING[trained.kind]._asdict(), **sampling_options(o))
     print(f"checkpoint {path}, {most:,} samples")
     evaluation = evaluate_model(trained, train, unseen, num_samples=most, seed=o.seed, sampling=sampling)
     real, history = real_rows(unseen, most, o.seed), read_excess(checkpoint.folder_of(path))

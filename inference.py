@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from conf.choices import SAMPLING_DEFAULTS
+from conf.choices import NUM_SAMPLES, SAMPLING
 from conf.config import Inference, Labels, Sampling, Steering, sampling_options
 from conf.machine import Machine
 from conf.pictures import Pictures
@@ -50,10 +50,9 @@ def main(o: Inference, run_folder: Path) -> None:
     films.check_options(film, trained.of_images, o.track_samples, o.save_trajectory)
 
     # ------------------------------------------------------------ the reverse process
-    defaults = SAMPLING_DEFAULTS["inference"][trained.kind]
-    count = o.num_samples or defaults.num_samples
+    count = o.num_samples or NUM_SAMPLES["inference"][trained.kind]
     labels, tracked = trained.labels(o.labels, count), checked_rows(o.track_samples, count)
-    sampling = trained.sampling(defaults._asdict(), **sampling_options(o))
+    sampling = trained.sampling(SAMPLING[trained.kind]._asdict(), **sampling_options(o))
     chosen = {name: sampling.get(name) for name in ("sampling_steps", "spacing")}
     timesteps = timesteps_of(trained.scheduler, sampling["sampler"], **chosen)
     hands = clock(replay.alpha_bar(trained.scheduler))[[step_of(t) for t in [*timesteps, CLEAN]]]
@@ -129,7 +128,7 @@ def check_steering(o: Inference) -> None:
 
 def steered(o: Inference, trained: Trained, run_folder: Path) -> None:
     """Samples given an observation, or the sheet of what guidance claims and samples."""
-    count = o.num_samples or SAMPLING_DEFAULTS["inference"][trained.kind].num_samples
+    count = o.num_samples or NUM_SAMPLES["inference"][trained.kind]
     if o.guidance_sheet:
         sheet = steering.guidance_sheet(trained, count, o.seed, o.guidance_interval)
         picture = steering_pictures.guidance(sheet)

@@ -14,10 +14,10 @@ from torch import Tensor
 from diffusion import Denoiser
 from runtime.arrays import floats
 from samplers.ancestral import VARIANCES, check_variance, ddim, ddpm
-from samplers.heun import heun
+from samplers.heun import corrected, heun
 from samplers.multistep import adams, dpmpp, unipc
-from samplers.steps import State
-from schedule import FlowNoiseScheduler, NoiseScheduler
+from samplers.steps import State, strides
+from schedule import NoiseScheduler
 
 __all__ = [
     "ALIASES",
@@ -35,8 +35,7 @@ __all__ = [
 class Sampler(NamedTuple):
     """evaluations: of the network, by default (None: one for each of the T steps); spacing: of its steps, a key of
     SPACINGS; takes: the options of `sample` that mean something to it; a_step: evaluations at each of its
-    steps but the last, which takes one; noisy: it draws noise on its way; of_flow: evaluations where the process is a
-    flow, which spans more log-SNR than others."""
+    steps, at most, but the last, which takes one; noisy: it draws noise on its way."""
 
     run: Callable[..., Iterator[State]]
     evaluations: int | None
@@ -44,11 +43,6 @@ class Sampler(NamedTuple):
     takes: tuple[str, ...] = ()
     a_step: int = 1
     noisy: bool = False
-    of_flow: int | None = None
-
-    def by_default(self, scheduler: NoiseScheduler) -> int | None:
-        """Evaluations of the network where nobody says how many; None: all T."""
-        return self.of_flow if self.of_flow and isinstance(scheduler, FlowNoiseScheduler) else self.evaluations
 
 
 CHURN = 5  # of heun_sde, as S_churn in Karras et al.
@@ -58,10 +52,10 @@ SAMPLERS = {
     "ddim": Sampler(ddim, 50, "even", takes=("eta",)),
     "dpmpp_2m": Sampler(dpmpp, 50, "log_snr"),
     "dpmpp_3m": Sampler(partial(dpmpp, order=3), 50, "log_snr"),
-    "dpmpp_2m_sde": Sampler(partial(dpmpp, stochastic=True, draw=True), 50, "log_snr", noisy=True, of_flow=100),
+    "dpmpp_2m_sde": Sampler(partial(dpmpp, stochastic=True, draw=True), 50, "log_snr", noisy=True),
     "unipc": Sampler(unipc, 25, "angle"),
-    "heun": Sampler(heun, 51, "karras", a_step=2),
-    "heun_sde": Sampler(partial(heun, churn=CHURN), 51, "karras", a_step=2, noisy=True),
+    "heun": Sampler(heun, 50, "karras", a_step=2),
+    "heun_sde": Sampler(partial(heun, churn=CHURN), 50, "karras", a_step=2, noisy=True),
     "adams": Sampler(adams, 25, "angle"),
 }
 ALIASES = {"dpm": "dpmpp_2m", "euler": "ddim"}
@@ -86,12 +80,13 @@ def timesteps_of(
     row, T = sampler_of(sampler), scheduler.num_timesteps
     most = row.a_step * (T - 1) + 1
     if sampling_steps is None:
-        sampling_steps = min(row.by_default(scheduler) or T, most)
+        sampling_steps = min(row.evaluations or T, most)
     if not 1 <= sampling_steps <= most:
         raise ValueError(
             f"sampling_steps of {sampler} must lie in 1..{most}, as this process has T = {T}; got {sampling_steps}"
         )
-    return scheduler.timesteps((sampling_steps - 1) // row.a_step + 1, spacing or row.spacing)
+    spare = (row.a_step - 1) * (not corrected(scheduler, T - 1, 0))  # from far above the data one is enough
+    return scheduler.timesteps((sampling_steps - 1 + spare) // row.a_step + 1, spacing or row.spacing)
 
 
 def evaluations_of(scheduler: NoiseScheduler, sampler: str, sampling_steps: int | None = None) -> int:
@@ -101,7 +96,9 @@ def evaluations_of(scheduler: NoiseScheduler, sampler: str, sampling_steps: int 
     Raises:
         ValueError: as `timesteps_of`.
     """
-    return sampler_of(sampler).a_step * (len(timesteps_of(scheduler, sampler, sampling_steps)) - 1) + 1
+    timesteps = timesteps_of(scheduler, sampler, sampling_steps)
+    twice = strides(scheduler, timesteps) if sampler_of(sampler).a_step == 2 else ()
+    return len(timesteps) + sum(corrected(scheduler, t, s) for t, s in twice)
 
 
 def sample(

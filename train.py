@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from conf.choices import SAMPLING_DEFAULTS
+from conf.choices import SAMPLING
 from conf.config import Train
 from conf.resumed import resumed_options
 from dataset import DataSet, Normaliser, make_sets
@@ -125,7 +125,7 @@ def report(o: Train, run_folder: Path, trained: Trained, data: DataSet, unseen: 
   run       {run_folder}""")
     if o.eval_samples:
         print(f"  evaluation of {o.eval_samples:,} samples", flush=True)
-        sampling = trained.sampling(SAMPLING_DEFAULTS["evaluate"][trained.kind]._asdict())
+        sampling = trained.sampling(SAMPLING[trained.kind]._asdict())
         evaluation = evaluate_model(trained, data, unseen, num_samples=o.eval_samples, seed=o.seed, sampling=sampling)
     processes.leave_to_first()
     if evaluation:

@@ -3,6 +3,7 @@
 tests/test_conf.py holds each of them equal to the registry that does the work (schedule.SCHEDULES and so on).
 """
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 Kind = Literal["points", "images"]
@@ -46,7 +47,6 @@ METHODS = {
 class SamplerChoice(NamedTuple):
     meaning: str
     steps: int | None  # network evaluations where nobody says how many; None: all T
-    of_flow: int | None = None  # the same with schedule=flow
 
 
 SAMPLERS = {
@@ -58,11 +58,10 @@ SAMPLERS = {
         "its 2M with fresh noise, which heals what a network gets wrong on the way; of points it ends on a draw of x_0,"
         " not on its mean, for a few evaluations more",
         50,
-        100,
     ),
     "unipc": SamplerChoice("UniPC of third order", 25),
-    "heun": SamplerChoice("Heun's method of second order, two evaluations a step, for 50 and more of them", 51),
-    "heun_sde": SamplerChoice("the same with fresh noise", 51),
+    "heun": SamplerChoice("Heun's method of second order, two evaluations a step, for 50 and more of them", 50),
+    "heun_sde": SamplerChoice("the same with fresh noise", 50),
     "adams": SamplerChoice("Adams-Moulton of third order in arctan(sigma / alpha), for the fewest evaluations", 25),
 }
 SAMPLER_ALIASES = {"dpm": "dpmpp_2m", "euler": "ddim"}
@@ -75,37 +74,35 @@ VARIANCES = {
 SPACINGS = {
     "even": "in t",
     "trailing": "in t, as is the step to clean data",
-    "log_snr": "in log-SNR",
-    "karras": "in (sigma / alpha)^(1/7)",
+    "log_snr": "in log-SNR, where sigma / alpha lies in 0.01 .. 20",
+    "karras": "in (sigma / alpha)^(1/7), also there",
     "angle": "in arctan(sigma / alpha)^0.4",
 }
 
 
 class SamplingDefaults(NamedTuple):
-    """How a command samples where the user does not say.
+    """How a kind of data is sampled where the user does not say.
 
     sampling_steps: None is the sampler's own number; another is for samplers that can skip steps. guidance: of a
     conditional model, at noise sigma / alpha within guidance_interval; there is none for an unconditional one.
-    spacing: of this sampler's steps; None is its own, and that of others.
     """
 
     sampler: str
     sampling_steps: int | None
     guidance: float
-    num_samples: int
     guidance_interval: tuple[float, float] | None = None
-    spacing: str | None = None
 
 
-OF_POINTS = SamplingDefaults("dpmpp_2m_sde", None, 0.0, 2000)
-# guided at the noise at which it is decided what an image shows: docs/records.md
-OF_IMAGES = SamplingDefaults("dpmpp_2m_sde", 25, 0.35, 100, (0.5, 5.0), "even")
-SAMPLING_DEFAULTS: dict[str, dict[Kind, SamplingDefaults]] = {
-    "inference": {"points": OF_POINTS, "images": OF_IMAGES},
-    "evaluate": {"points": OF_POINTS._replace(num_samples=10_000), "images": OF_IMAGES._replace(num_samples=2000)},
+SAMPLING: dict[Kind, SamplingDefaults] = {
+    "points": SamplingDefaults("dpmpp_2m_sde", None, 0.0),
+    # guided at the noise at which it is decided what an image shows: docs/records.md
+    "images": SamplingDefaults("dpmpp_2m_sde", 25, 0.35, (0.5, 5.0)),
 }
-
-NUM_COMPARED: dict[Kind, int] = {"points": 4000, "images": 200}  # samples by each sampler that compare.py compares
+NUM_SAMPLES: dict[str, dict[Kind, int]] = {
+    "inference": {"points": 2000, "images": 100},
+    "evaluate": {"points": 10_000, "images": 2000},
+    "compare": {"points": 4000, "images": 200},  # by each sampler
+}
 
 # ---------------------------------------------------------------- the same in words
 
@@ -115,18 +112,19 @@ def meanings(table: dict[str, str]) -> str:
     return "; ".join(f"{name}: {meaning}" for name, meaning in table.items())
 
 
-def default_by_kind(command: str, which: str) -> str:
-    """'default: ddpm for points, ddim for images', or 'default: ddpm' for both"""
-    values = {kind: getattr(row, which) for kind, row in SAMPLING_DEFAULTS[command].items()}
+def by_kind(values: Mapping[Kind, object]) -> str:
+    """'default: 2000 for points, 100 for images', or 'default: ddpm' for both"""
     each = {*values.values()}
     return "default: " + (f"{each.pop()}" if len(each) == 1 else ", ".join(f"{v} for {k}" for k, v in values.items()))
 
 
-def default_steps(command: str) -> str:
-    """'default: T for ddpm, ... 50 for dpmpp_2m_sde (100 with schedule=flow) ...; for images 25'"""
-    own = ", ".join(
-        f"{row.steps or 'T'} for {name}" + f" ({row.of_flow} with schedule=flow)" * bool(row.of_flow)
-        for name, row in SAMPLERS.items()
-    )
-    kinds = [f"for {kind} {row.sampling_steps}" for kind, row in SAMPLING_DEFAULTS[command].items() if row[1]]
+def default_sampling(which: str) -> str:
+    """'default: 0.0 for points, 0.35 for images'"""
+    return by_kind({kind: getattr(row, which) for kind, row in SAMPLING.items()})
+
+
+def default_steps() -> str:
+    """'default: T for ddpm, ... 50 for dpmpp_2m_sde ...; for images 25'"""
+    own = ", ".join(f"{row.steps or 'T'} for {name}" for name, row in SAMPLERS.items())
+    kinds = [f"for {kind} {row.sampling_steps}" for kind, row in SAMPLING.items() if row.sampling_steps]
     return "; ".join([f"default: {own}", *kinds])

@@ -14,17 +14,17 @@ from conf.choices import (
     LOSS_WEIGHTS,
     MASKS,
     METHODS,
-    NUM_COMPARED,
-    OF_IMAGES,
+    NUM_SAMPLES,
     OPTIMIZERS,
     SAMPLER_ALIASES,
     SAMPLERS,
-    SAMPLING_DEFAULTS,
+    SAMPLING,
     SCHEDULE_ALIASES,
     SCHEDULES,
     SPACINGS,
     VARIANCES,
-    default_by_kind,
+    by_kind,
+    default_sampling,
     default_steps,
     meanings,
 )
@@ -53,14 +53,15 @@ class Process:
     )
 
 
-def sampler_of(command: str) -> Any:
-    known = meanings({name: sampler.meaning for name, sampler in SAMPLERS.items()})
-    text = f"reverse process; {known}; {default_by_kind(command, 'sampler')}"
-    return option(None, text, choices=SAMPLERS, aliases=SAMPLER_ALIASES)
+def sampler_option() -> Any:
+    known = meanings({name: row.meaning for name, row in SAMPLERS.items()})
+    return option(
+        None, f"reverse process; {known}; {default_sampling('sampler')}", choices=SAMPLERS, aliases=SAMPLER_ALIASES
+    )
 
 
-def steps_of(command: str) -> Any:
-    return option(None, f"network evaluations, at most; {default_steps(command)}", low=1)
+def steps_option() -> Any:
+    return option(None, f"network evaluations, at most; {default_steps()}", low=1)
 
 
 @dataclass
@@ -68,13 +69,12 @@ class Sampling:
     """sampling"""
 
     checkpoint: str | None = option(None, "a checkpoint or its run folder; default: the newest one")
-    num_samples: int | None = option(None, f"samples to generate; {default_by_kind('inference', 'num_samples')}", low=1)
-    sampler: str | None = sampler_of("inference")
-    sampling_steps: int | None = steps_of("inference")
+    num_samples: int | None = option(None, f"samples to generate; {by_kind(NUM_SAMPLES['inference'])}", low=1)
+    sampler: str | None = sampler_option()
+    sampling_steps: int | None = steps_option()
     spacing: str | None = option(
         None,
-        f"how sampling steps are even; {meanings(SPACINGS)}; default: the sampler's own, but of images"
-        f" {OF_IMAGES.spacing} for {OF_IMAGES.sampler}",
+        f"how sampling steps are even; {meanings(SPACINGS)}; default: the sampler's own",
         choices=SPACINGS,
     )
     variance: str | None = option(
@@ -85,13 +85,13 @@ class Sampling:
         None,
         "classifier-free guidance of a conditional model: w in eps = (1 + w) eps_cond - w eps_uncond, 0 for none;"
         " -1 for the unconditional model;"
-        f" {default_by_kind('inference', 'guidance')}",
+        f" {default_sampling('guidance')}",
         low=-1,
     )
     guidance_interval: list[float] | None = option(
         None,
         "guide only where the noise sigma/alpha lies in [low,high], such as [0.2,2]; default: everywhere, but the"
-        f" default guidance of images in {list(OF_IMAGES.guidance_interval or ())}",
+        f" default guidance of images in {list(SAMPLING['images'].guidance_interval or ())}",
     )
     autoguidance: float = option(
         0.0, "guidance away from an early snapshot instead (train.py early_ema=0.1), labels or not: its weight w", low=0
@@ -206,7 +206,7 @@ class Evaluation:
     """evaluation"""
 
     eval_samples: int = free(
-        SAMPLING_DEFAULTS["evaluate"]["points"].num_samples,
+        NUM_SAMPLES["evaluate"]["points"],
         "samples to evaluate at the end of the training; 0: no evaluation",
         low=0,
     )
@@ -273,11 +273,9 @@ class Evaluate(Machine, Pictures, Sampling):
         None, "evaluate the points or images of this file instead (.npy or a table of numbers, in data units)"
     )
     dataset: Any = option("moons", "what samples=FILE is compared with; a checkpoint knows its own")
-    num_samples: int | None = option(
-        None, f"samples to evaluate; {default_by_kind('evaluate', 'num_samples')}", low=100
-    )
-    sampler: str | None = sampler_of("evaluate")
-    sampling_steps: int | None = steps_of("evaluate")
+    num_samples: int | None = option(None, f"samples to evaluate; {by_kind(NUM_SAMPLES['evaluate'])}", low=100)
+    sampler: str | None = sampler_option()
+    sampling_steps: int | None = steps_option()
 
 
 @dataclass
@@ -294,7 +292,7 @@ class Compare(Machine, Pictures, Viewing):
     evaluations: list[int] = option([5, 10, 15, 20, 50], "how often each of them may run the network, at most", low=1)
     num_samples: int | None = option(
         None,
-        f"samples by each; default: {', '.join(f'{count} for {kind}' for kind, count in NUM_COMPARED.items())}",
+        f"samples by each; {by_kind(NUM_SAMPLES['compare'])}",
         low=100,
     )
 

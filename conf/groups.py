@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
-from conf.choices import SAMPLING_DEFAULTS, TARGETS, meanings
+from conf.choices import NUM_SAMPLES, TARGETS, meanings
 from conf.option import option
 
 
@@ -219,7 +219,7 @@ FOR_IMAGES = {
     "warmup_steps": 200,
     "references": 0,
     "t_power": 1.0,
-    "eval_samples": SAMPLING_DEFAULTS["evaluate"]["images"].num_samples,
+    "eval_samples": NUM_SAMPLES["evaluate"]["images"],
 }
 HARDER = {"num_samples": 200_000, "num_epochs": 32}  # than moons: with 20 000 points their own unevenness is visible
 PRESETS: dict[str, dict[str, Any]] = {

@@ -7,14 +7,16 @@ data is known, so is this floor, and so is the excess E|eps_hat - E[eps | x_t]|^
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from diffusion import Denoiser
+from metrics.scene import evenly_on
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
-from samplers.spacing import finite
 from schedule import NoiseScheduler
 
 FLOOR_STEPS, FLOOR_POINTS = 64, 4096  # steps at which the floor is computed, and points at each
@@ -42,10 +44,19 @@ def bayes_floor(mixture: GaussianMixture, scheduler: NoiseScheduler) -> float:
     Args:
         mixture: the exact distribution of what the network is trained on, that is, of normalised data.
     """
-    timesteps = scheduler.timesteps(min(FLOOR_STEPS, scheduler.num_timesteps))[::-1]
+    hands = noisiness(scheduler)
+    timesteps = evenly_on(hands, FLOOR_STEPS)
     floors = [_floor_at(mixture, scheduler, t) for t in timesteps]
-    noisiness = -finite(scheduler.log_snr.numpy())  # rises with t, as the spline requires
-    return float(CubicSpline(noisiness[timesteps], floors)(noisiness).mean())
+    return float(CubicSpline(hands[timesteps], floors)(hands).mean())
+
+
+def noisiness(scheduler: NoiseScheduler) -> NDArray:
+    """log(sigma / alpha) of each step (T,), rising; at T-1, if no signal is left, one stride as before it."""
+    found = -scheduler.log_snr.numpy()
+    if np.isfinite(found[-1]) or len(found) < 2:
+        return found
+    stride = found[-2] - found[-3] if len(found) > 2 else 1.0
+    return np.append(found[:-1], found[-2] + stride)
 
 
 def _floor_at(mixture: GaussianMixture, scheduler: NoiseScheduler, t: int) -> float:

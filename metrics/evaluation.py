@@ -14,9 +14,10 @@ from diffusion import exact_denoiser
 from images.files import read_samples
 from images.sets import ImageSet
 from metrics import image_metrics, significance
-from metrics.bayes import bayes_floor, excess, make_probes
+from metrics.bayes import bayes_floor, excess, make_probes, noisiness
 from metrics.distances import METRICS, Draw, Metric, evaluate_points, exact_draws, rows_of
 from metrics.likelihood import kl_from_exact
+from metrics.scene import evenly_on
 from metrics.table import MetricResult
 from points.mixture import GaussianMixture
 from runtime import processes
@@ -202,7 +203,7 @@ def _kl(
 ) -> tuple[float, float, float]:
     """KL(exact || model) in nats, that of the exact denoiser, and the standard error, from so many points."""
     scheduler, g = trained.scheduler, generator(seed, "kl")
-    timesteps = scheduler.timesteps(min(KL_STEPS, scheduler.num_timesteps))
+    timesteps = evenly_on(noisiness(scheduler), KL_STEPS)[::-1]
     of_model, of_exact = [], []
     for label, mixture in conditions:
         x = mixture.noised(*scheduler.alpha_sigma_at(0)).sample(-(-points // len(conditions)), g)

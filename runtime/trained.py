@@ -127,9 +127,7 @@ class Trained:
         """The options of `sample`, those of `defaults` (a row of conf.choices.SAMPLING) in place of None."""
         own_sampler = "ddim" if "reflow" in self.config else defaults["sampler"]  # noise would leave the straight paths
         sampler = sampler or str(own_sampler)
-        if sampler == defaults["sampler"]:
-            spacing = spacing or defaults.get("spacing")
-        evaluations = sampler_of(sampler).by_default(self.scheduler)
+        evaluations = sampler_of(sampler).evaluations
         if sampling_steps is None and evaluations:
             sampling_steps = min(defaults["sampling_steps"] or evaluations, self.scheduler.num_timesteps)
         if guidance is None:

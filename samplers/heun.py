@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffusion import Denoiser
 from runtime.arrays import floats
+from samplers.spacing import MOST_NOISE
 from samplers.steps import State, as_t, noise_like, strides
 from schedule import CLEAN, NoiseScheduler
 
@@ -31,11 +32,13 @@ def heun(
 
     An Euler step to s, and with eps from there once more, by the mean of both. It takes 2 evaluations a stride but one
     for the last, to clean data: 2 len(timesteps) - 1. churn is their S_churn: sigma / alpha grows by the factor
-    1 + min(churn / strides, sqrt(2) - 1), to the nearest step that there is.
+    1 + min(churn / strides, sqrt(2) - 1), to the nearest step that there is. A stride from far above is Euler's (see
+    `corrected`): 2 len(timesteps) - 2.
     """
     x = floats(x_T, "x_T")
     steps = list(strides(scheduler, timesteps))
     for t, s in steps:
+        again = corrected(scheduler, t, s)
         if (higher := _churned(scheduler, t, min(churn / len(steps), MOST_CHURN))) > t:
             a, b = scheduler.stride(t, higher)
             t, x = higher, a * x + b * noise_like(x, generator)
@@ -43,9 +46,16 @@ def heun(
         yield State(t, x, x_0)
         (alpha_t, sigma_t), (alpha_s, sigma_s) = scheduler.alpha_sigma_at(t), scheduler.alpha_sigma_at(s)
         x = alpha_s * x_0 + sigma_s * eps
-        if s != CLEAN and alpha_t > 0:  # at pure noise sigma / alpha is infinite: Euler's step is all there is
+        if again:
             x = x + (sigma_s - sigma_t * alpha_s / alpha_t) / 2 * (denoise(x, as_t(s, x)).eps - eps)
     yield State(CLEAN, x, x)
+
+
+def corrected(scheduler: NoiseScheduler, t: int, s: int) -> bool:
+    """Whether Heun's rule applies to the stride from t to s: not to the last, nor from a sigma / alpha above 20. There
+    eps changes by next to nothing, and half of a stride that is hundreds long, or infinite, would multiply that."""
+    alpha, sigma = scheduler.alpha_sigma_at(t)
+    return s != CLEAN and sigma <= MOST_NOISE * alpha
 
 
 def _churned(scheduler: NoiseScheduler, t: int, gamma: float) -> int:

@@ -17,6 +17,12 @@ SPACINGS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 }
 TO_CLEAN = ("trailing", "angle")
 
+# Two clocks have no end, and a process may go on where nothing happens any more: sigma / alpha of cosine's T = 1000
+# reaches 642, that of a flow infinity, from 0.001 on. Where the noise is 20 times the data, whose standard deviation
+# is about 1, the best guess is the mean; where it is 1 %, the data is there. So steps are even between these, and T-1
+# takes the place of the noisiest (Karras et al.: between 0.002 and 80, for pixels of standard deviation 0.5).
+ENDLESS, LEAST_NOISE, MOST_NOISE = ("log_snr", "karras"), 0.01, 20.0  # sigma / alpha
+
 
 def even_on(spacing: str, alpha: np.ndarray, sigma: np.ndarray, count: int) -> list[int]:
     """`count` distinct steps that fall from T-1, even on a clock of SPACINGS, of a process (alpha, sigma), both (T,).
@@ -24,17 +30,14 @@ def even_on(spacing: str, alpha: np.ndarray, sigma: np.ndarray, count: int) -> l
     Where it has fewer steps than wanted in a stretch of the clock, the nearest free ones are taken.
     """
     with np.errstate(divide="ignore"):  # where no signal is left
-        clock, to_clean = finite(SPACINGS[spacing](alpha, sigma)), spacing in TO_CLEAN
-    wanted = np.linspace(clock[-1], 0 if to_clean else clock[0], count, endpoint=not to_clean)[::-1]
+        clock, noise = SPACINGS[spacing](alpha, sigma), sigma / alpha
+    first, last = 0, len(clock) - 1
+    if spacing in ENDLESS:
+        first = min(int(np.searchsorted(noise, LEAST_NOISE)), last)
+        last = max(int(np.searchsorted(noise, MOST_NOISE, side="right")) - 1, first)
+    to_clean = spacing in TO_CLEAN
+    wanted = np.linspace(clock[last], 0 if to_clean else clock[first], count, endpoint=not to_clean)[::-1]
     nearest = np.abs(clock[None] - wanted[:, None]).argmin(1)
-    order = np.arange(count)
+    nearest[-1], order = len(clock) - 1, np.arange(count)
     rising = np.maximum.accumulate(nearest - order) + order  # each above the one before it,
     return np.minimum(rising, len(clock) - count + order)[::-1].tolist()  # with room for those after it
-
-
-def finite(clock: np.ndarray) -> np.ndarray:
-    """A clock (T,), whose last value is infinite where no signal is left; it is then as far on as the one before it."""
-    if np.isfinite(clock[-1]) or len(clock) < 2:
-        return clock
-    stride = clock[-2] - clock[-3] if len(clock) > 2 else np.sign(clock[-1])
-    return np.append(clock[:-1], clock[-2] + stride)

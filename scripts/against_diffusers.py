@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
 # isort: split
-from conf.choices import SAMPLING_DEFAULTS
+from conf.choices import SAMPLING
 from conf.config import Train
 from conf.groups import MNIST, PRESETS, UNet
 from dataset import Normaliser, make_sets
@@ -113,7 +113,7 @@ def main() -> None:
             images = steps * trained.config["batch_size"]
             size = trained.num_parameters
             print(f"{name}: {size:,} parameters, {steps:,} steps, {images:,} images in {used:.0f} s of CPU", flush=True)
-            defaults, guidance = SAMPLING_DEFAULTS["evaluate"]["images"]._asdict(), None if name == "ours" else 0.0
+            defaults, guidance = SAMPLING["images"]._asdict(), None if name == "ours" else 0.0
             sampling = trained.sampling(defaults, sampler="ddim", sampling_steps=25, guidance=guidance)
             trained.ready(torch.device("cpu"))
             found = evaluate_model(trained, data, unseen, num_samples=o.samples, seed=o.seed, sampling=sampling)

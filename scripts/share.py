@@ -14,7 +14,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
 # isort: split
-from conf.choices import SAMPLING_DEFAULTS
+from conf.choices import SAMPLING
 from runtime import checkpoint
 from runtime.trained import Trained, of_state
 from runtime.whole_file import whole_file
@@ -50,7 +50,7 @@ def main() -> None:
 
 def sampling_of(trained: Trained) -> dict[str, Any]:
     """How the page samples at first: as inference.py does, but without noise on the way."""
-    defaults = SAMPLING_DEFAULTS["inference"][trained.kind]._asdict()
+    defaults = SAMPLING[trained.kind]._asdict()
     sampling = trained.sampling(defaults)
     noisy = sampler_of(sampling["sampler"]).noisy
     return trained.sampling(defaults, sampler=CALM[trained.kind]) if noisy else sampling

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from samplers.spacing import SPACINGS, TO_CLEAN
+from samplers.spacing import ENDLESS, LEAST_NOISE, SPACINGS, TO_CLEAN
 from schedule import (
     CLEAN,
     SCHEDULES,
@@ -236,25 +236,47 @@ def test_alpha_and_sigma_preserve_the_variance(name):
 @pytest.mark.parametrize("T", [2, 10, 100, 1000])
 def test_as_many_steps_as_asked_for_fall_from_the_last_to_the_first(name, spacing, T):
     scheduler = make_scheduler(name, T)
+    noise = (scheduler.sigma / scheduler.alpha).tolist()
+    first = next(t for t in range(T) if noise[t] >= LEAST_NOISE) if spacing in ENDLESS else 0
     for count in {2, 3, 5, 7, 10, 25, 50, 99, 100, 400, 999, 1000}:
         if count <= T:
             steps = scheduler.timesteps(count, spacing)
             assert len(steps) == count, count
-            assert steps[0] == T - 1 and (steps[-1] == 0 or spacing in TO_CLEAN)
+            assert steps[0] == T - 1 and (steps[-1] == first or spacing in TO_CLEAN or count > T / 2)
             assert all(a > b for a, b in itertools.pairwise(steps)), count
     assert scheduler.timesteps() == list(range(T - 1, -1, -1))
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "flow"])
+@pytest.mark.parametrize("spacing", ENDLESS)
+def test_processes_of_any_length_are_sampled_at_the_same_noise(name, spacing):
+    # sigma / alpha ends at 156, 642 and infinity, and begins at 0.010, 0.006 and 0.001
+    scheduler = make_scheduler(name, 1000)
+    steps = scheduler.timesteps(12, spacing)
+    noise = (scheduler.sigma / scheduler.alpha)[steps].numpy()
+    assert steps[0] == 999 and noise[0] > 150 and 0.01 <= noise[-1] < 0.013
+    power = 1 / 7 if spacing == "karras" else 1e-6  # as good as the logarithm
+    wanted = np.linspace(20**power, noise[-1] ** power, 12) ** (1 / power)
+    assert np.allclose(noise[1:-2], wanted[1:-2], rtol=0.06) and np.allclose(noise[-2:], wanted[-2:], rtol=0.3)
 
 
 def test_steps_even_in_log_snr_are_the_nearest_ones_where_there_are_enough():
     scheduler = LinearNoiseScheduler(1000)
     log_snr, steps = scheduler.log_snr.numpy(), scheduler.timesteps(10)
-    wanted = np.linspace(log_snr[-1], log_snr[0], 10)
-    assert steps == [int(np.abs(log_snr - w).argmin()) for w in wanted]
+    top = int((scheduler.sigma <= 20 * scheduler.alpha).nonzero().max())
+    wanted = np.linspace(log_snr[top], log_snr[0], 10)
+    assert steps == [999, *[int(np.abs(log_snr - w).argmin()) for w in wanted[1:]]]
+
+
+def test_steps_are_even_up_to_the_last_where_much_signal_is_left():
+    scheduler = LinearNoiseScheduler(1000, 1e-4, 2e-3)  # sigma / alpha up to 1.3
+    log_snr, steps = scheduler.log_snr.numpy(), scheduler.timesteps(10)
+    assert steps == [int(np.abs(log_snr - w).argmin()) for w in np.linspace(log_snr[-1], log_snr[0], 10)]
 
 
 def test_missing_steps_are_filled_up_with_the_next_free_ones():
-    # log-SNR 10, 5, 1, 0.9 .. 0: five even values are 10, 7.5, 5, 2.5, 0; nearest are t = 0, 0 or 1, 1, 2, the last
-    log_snr = torch.tensor([10, 5, 1, *np.linspace(0.9, 0, 10)], dtype=torch.float64)
+    # log-SNR 4, 2, 0.4, 0.36 .. 0: five even values are 4, 3, 2, 1, 0; nearest are t = 0, 0 or 1, 1, 2, the last
+    log_snr = torch.tensor([4, 2, 0.4, *np.linspace(0.36, 0, 10)], dtype=torch.float64)
     scheduler = NoiseScheduler(log_snr.exp(), torch.ones(13))
     assert scheduler.timesteps(5) == [12, 3, 2, 1, 0]
 

@@ -321,7 +321,7 @@ def test_the_default_interval_comes_with_the_default_guidance_alone():
     given = {"net": torch.nn.Identity(), "scheduler": CosineNoiseScheduler(100), "normaliser": Normaliser(0 * one, one)}
     model, defaults = (
         Trained(config=config, classes=["a", "b"], **given),
-        choices.SAMPLING_DEFAULTS["evaluate"]["images"]._asdict(),
+        choices.SAMPLING["images"]._asdict(),
     )
 
     def chosen(model, **asked):
@@ -333,15 +333,6 @@ def test_the_default_interval_comes_with_the_default_guidance_alone():
     assert chosen(model, guidance=0.35) == (0.35, None)
     assert chosen(model, guidance=0.0) == chosen(model, autoguidance=1.0) == (0.0, None)
     assert chosen(Trained(config=config, **given)) == (0.0, None)
-
-
-def test_the_default_spacing_is_that_of_the_default_sampler_alone():
-    net, one = torch.nn.Identity(), torch.ones(1, 8, 8)
-    model = Trained(net, CosineNoiseScheduler(100), Normaliser(0 * one, one), {"model": {"prediction": "v"}})
-    defaults = choices.SAMPLING_DEFAULTS["evaluate"]["images"]._asdict()
-    assert model.sampling(defaults)["spacing"] == "even"
-    assert model.sampling(defaults, sampler=defaults["sampler"], spacing="karras")["spacing"] == "karras"
-    assert "spacing" not in model.sampling(defaults, sampler="dpmpp_2m")
 
 
 def test_a_resumed_training_keeps_the_snapshot(early):

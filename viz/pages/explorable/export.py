@@ -20,6 +20,7 @@ from runtime.trained import Trained
 from sampler import CHURN, SAMPLERS
 from samplers.covariance import NEARBY
 from samplers.multistep import NEAR_THE_END
+from samplers.spacing import LEAST_NOISE, MOST_NOISE
 from viz.colours import CLASSES, NOISE_STOPS, TRACKED, hex_colour
 
 
@@ -61,6 +62,8 @@ def contents(
         "churn": CHURN,
         "nearby": NEARBY,
         "near_the_end": NEAR_THE_END,
+        "least_noise": LEAST_NOISE,
+        "most_noise": MOST_NOISE,
         "sampling": {name: sampling[name] for name in ("sampler", "sampling_steps", "guidance", "guidance_interval")},
         "colours": {
             "noise": NOISE_STOPS.tolist(),

@@ -17,7 +17,8 @@ const SAMPLERS = {
 function timesteps_of(scheduler, sampler, sampling_steps) {
   const row = DATA.samplers[sampler], most = row.a_step * (scheduler.num_timesteps - 1) + 1;
   const evaluations = Math.min(Math.max(Math.round(sampling_steps), 1), most);
-  return scheduler.timesteps(Math.floor((evaluations - 1) / row.a_step) + 1, row.spacing);
+  const spare = (row.a_step - 1) * !corrected(scheduler, scheduler.num_timesteps - 1, 0);
+  return scheduler.timesteps(Math.floor((evaluations - 1 + spare) / row.a_step) + 1, row.spacing);
 }
 
 /** From noise x_T to data. random: gives a standard normal number, to samplers that add noise. */
@@ -55,7 +56,7 @@ function* ddim(denoise, scheduler, x, timesteps) {
 function* heun(denoise, scheduler, x, timesteps, random, churn) {
   const gamma = Math.min(churn / timesteps.length, Math.SQRT2 - 1);
   for (let [t, s] of strides(timesteps)) {
-    const higher = churned(scheduler, t, gamma);
+    const again = corrected(scheduler, t, s), higher = churned(scheduler, t, gamma);
     if (higher > t) {
       const [a, b] = scheduler.stride(t, higher);
       x = sum_of([a, x], [b, noise_like(x, random)]);
@@ -65,12 +66,18 @@ function* heun(denoise, scheduler, x, timesteps, random, churn) {
     yield { t, x_t: x, x_0 };
     const [alpha_t, sigma_t] = scheduler.alpha_sigma_at(t), [alpha_s, sigma_s] = scheduler.alpha_sigma_at(s);
     x = sum_of([alpha_s, x_0], [sigma_s, eps]);
-    if (s !== CLEAN && alpha_t > 0) {
+    if (again) {
       const half = (sigma_s - (sigma_t * alpha_s) / alpha_t) / 2;
       x = sum_of([1, x], [half, denoise(x, s).eps], [-half, eps]);
     }
   }
   yield { t: CLEAN, x_t: x, x_0: x };
+}
+
+/** Whether Heun's rule applies to a stride: not to the last, nor at noise far above the data. */
+function corrected(scheduler, t, s) {
+  const [alpha, sigma] = scheduler.alpha_sigma_at(t);
+  return s !== CLEAN && sigma <= DATA.most_noise * alpha;
 }
 
 /** The step whose sigma / alpha is nearest to 1 + gamma times that of t. */

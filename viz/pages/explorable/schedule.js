@@ -43,23 +43,22 @@ const SPACINGS = {
   angle: (alpha, sigma) => Math.atan2(sigma, alpha) ** (1 / 2.5),
 };
 const TO_CLEAN = ["trailing", "angle"]; // which count the stride to clean data, at 0, among the equal ones
+const ENDLESS = ["log_snr", "karras"]; // which are even where sigma / alpha lies between these two only
 
 function even_on(spacing, alpha, sigma, count) {
-  const clock = finite(Array.from(alpha, (a, t) => SPACINGS[spacing](a, sigma[t], t)));
-  const to_clean = TO_CLEAN.includes(spacing);
-  const wanted = linspace(clock.at(-1), to_clean ? 0 : clock[0], count, !to_clean).reverse();
+  const clock = Array.from(alpha, (a, t) => SPACINGS[spacing](a, sigma[t], t));
+  const noise = Array.from(alpha, (a, t) => sigma[t] / a), to_clean = TO_CLEAN.includes(spacing);
+  let first = 0, last = clock.length - 1;
+  if (ENDLESS.includes(spacing)) {
+    first = Math.min(noise.filter((ratio) => ratio < DATA.least_noise).length, last);
+    last = Math.max(noise.filter((ratio) => ratio <= DATA.most_noise).length - 1, first);
+  }
+  const wanted = linspace(clock[last], to_clean ? 0 : clock[first], count, !to_clean).reverse();
   const nearest = wanted.map((place) => argmin(clock.map((hand) => Math.abs(hand - place))));
+  nearest[count - 1] = clock.length - 1;
   let most = -Infinity; // each above the one before it, with room for those after it
   const rising = nearest.map((t, i) => (most = Math.max(most, t - i)) + i);
   return rising.map((t, i) => Math.min(t, clock.length - count + i)).reverse();
-}
-
-/** A clock whose last value is infinite where no signal is left; it is then as far on as the one before it. */
-function finite(clock) {
-  const n = clock.length;
-  if (Number.isFinite(clock[n - 1]) || n < 2) return clock;
-  const stride = n > 2 ? clock[n - 2] - clock[n - 3] : Math.sign(clock[n - 1]);
-  return [...clock.slice(0, -1), clock[n - 2] + stride];
 }
 
 /** NumPy's linspace, to the bit. */
