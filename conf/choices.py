@@ -95,7 +95,7 @@ class SamplingDefaults(NamedTuple):
 
 SAMPLING: dict[Kind, SamplingDefaults] = {
     "points": SamplingDefaults("dpmpp_2m_sde", None, 0.0),
-    # guided at the noise at which it is decided what an image shows: docs/records.md
+    # guided at the noise at which it is decided what an image shows: docs/tried.md
     "images": SamplingDefaults("dpmpp_2m_sde", 25, 0.35, (0.5, 5.0)),
 }
 NUM_SAMPLES: dict[str, dict[Kind, int]] = {

@@ -118,7 +118,7 @@ def overlapping(references: Sequence[References], begin: int, end: int) -> list[
 
 def references_for(rows: int, asked: int | None) -> int:
     """How many references a training on so many rows has; by default none for few rows, of which they would be a large
-    part: their expectation then knows each x_0 by heart (500 points: docs/records.md)."""
+    part: their expectation then knows each x_0 by heart (500 points: docs/tried.md)."""
     return (REFERENCES if rows >= 20 * REFERENCES else 0) if asked is None else asked
 
 

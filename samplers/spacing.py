@@ -18,7 +18,7 @@ SPACINGS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
 TO_CLEAN = ("trailing", "angle")
 
 # Two clocks have no end, and a process may go on where nothing happens any more: sigma / alpha of cosine's T = 1000
-# reaches 642, that of a flow infinity, from 0.001 on. Where the noise is 20 times the data, whose standard deviation
+# reaches 20,291, that of a flow infinity, from 0.001 on. Where the noise is 20 times the data, whose standard deviation
 # is about 1, the best guess is the mean; where it is 1 %, the data is there. So steps are even between these, and T-1
 # takes the place of the noisiest (Karras et al.: between 0.002 and 80, for pixels of standard deviation 0.5).
 ENDLESS, LEAST_NOISE, MOST_NOISE = ("log_snr", "karras"), 0.01, 20.0  # sigma / alpha

@@ -250,7 +250,7 @@ def test_as_many_steps_as_asked_for_fall_from_the_last_to_the_first(name, spacin
 @pytest.mark.parametrize("name", ["linear", "cosine", "flow"])
 @pytest.mark.parametrize("spacing", ENDLESS)
 def test_processes_of_any_length_are_sampled_at_the_same_noise(name, spacing):
-    # sigma / alpha ends at 156, 642 and infinity, and begins at 0.010, 0.006 and 0.001
+    # sigma / alpha ends at 157, 20,291 and infinity, and begins at 0.010, 0.006 and 0.001
     scheduler = make_scheduler(name, 1000)
     steps = scheduler.timesteps(12, spacing)
     noise = (scheduler.sigma / scheduler.alpha)[steps].numpy()
