@@ -328,8 +328,8 @@ def test_the_default_interval_comes_with_the_default_guidance_alone():
         found = model.sampling(defaults, **asked)
         return found["guidance"], found["guidance_interval"]
 
-    assert chosen(model) == (defaults["guidance"], defaults["guidance_interval"]) == (0.35, (0.5, 5.0))
-    assert chosen(model, guidance_interval=[1, 2]) == (0.35, [1, 2])
+    assert chosen(model) == (defaults["guidance"], defaults["guidance_interval"]) == (0.3, (0.5, 5.0))
+    assert chosen(model, guidance_interval=[1, 2]) == (0.3, [1, 2])
     assert chosen(model, guidance=0.35) == (0.35, None)
     assert chosen(model, guidance=0.0) == chosen(model, autoguidance=1.0) == (0.0, None)
     assert chosen(Trained(config=config, **given)) == (0.0, None)
