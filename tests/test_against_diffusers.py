@@ -233,7 +233,7 @@ def test_unipc(schedule, target, shape, order, count):
 @every_shape
 @pytest.mark.parametrize("count", [4, 20])
 def test_heun(schedule, target, shape, count):
-    timesteps = OURS[schedule].timesteps(count + 1, "karras")[1:]  # from T-1 ours is Euler's, see the next test
+    timesteps = OURS[schedule].timesteps(count + 1, "karras")[1:]  # from T-1 ours is Euler's, see heun.corrected
 
     def theirs(dtype):
         """They move x / alpha, and count Euler's step and its correction as two."""

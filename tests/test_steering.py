@@ -319,10 +319,7 @@ def test_images_are_guided_away_from_the_snapshot_and_from_no_label_within_the_i
 def test_the_default_interval_comes_with_the_default_guidance_alone():
     config, one = {"model": {"prediction": "v"}}, torch.ones(1, 8, 8)
     given = {"net": torch.nn.Identity(), "scheduler": CosineNoiseScheduler(100), "normaliser": Normaliser(0 * one, one)}
-    model, defaults = (
-        Trained(config=config, classes=["a", "b"], **given),
-        choices.SAMPLING["images"]._asdict(),
-    )
+    model, defaults = Trained(config=config, classes=["a", "b"], **given), choices.SAMPLING["images"]._asdict()
 
     def chosen(model, **asked):
         found = model.sampling(defaults, **asked)
