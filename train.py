@@ -17,7 +17,7 @@ from conf.choices import SAMPLING
 from conf.config import Train
 from conf.resumed import resumed_options
 from dataset import DataSet, Normaliser, make_sets
-from loader import batches, make_loader, steps_of
+from loader import batches, default_epochs, make_loader, steps_of
 from loss.log import last_mean, read_excess
 from loss.objective import loss_weights, references_for, step_weights, training_loss
 from metrics.evaluation import evaluate_model, real_rows
@@ -64,7 +64,8 @@ def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | 
     data, unseen = make_sets(n_samples=o.num_samples, seed=o.seed, **asdict(o.dataset))
     classes, normaliser = preflight.classes_to_learn(data, asdict(o)), Normaliser.of(data)
     loader = make_loader(data, batch_size=o.batch_size, seed=o.seed, device=device)
-    total = o.max_steps or steps_of(o.num_epochs, len(data), o.batch_size)
+    epochs = o.num_epochs or default_epochs(len(data))
+    total = o.max_steps or steps_of(epochs, len(data), o.batch_size)
 
     # ------------------------------------------------------------ 2. network, schedule, loss, optimizer
     torch.manual_seed(integer_seed(o.seed, "weights"))
@@ -78,7 +79,7 @@ def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | 
     optimizers = make_optimizers(net, o.optimizer, lr=o.lr, weight_decay=o.weight_decay)
     learner = Learner.of(net, optimizers, o.ema_decay, o.shards or 1, references_for(len(data), o.references))
     moment = learner.restore(state, data, total, run_folder) if state else Moment()
-    trained = Trained(learner.average.module, scheduler, normaliser, asdict(o), classes, mixed)
+    trained = Trained(learner.average.module, scheduler, normaliser, asdict(replace(o, num_epochs=epochs)), classes, mixed)
     noise = Noise(trained, o.seed, o.batch_size)
     preflight.look_at(data, unseen, trained, learner, loss_of, weights, total=total - moment.done)
     if o.cuda_graph:

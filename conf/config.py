@@ -137,7 +137,7 @@ class Data:
     """data"""
 
     dataset: Any = option("moons", "what to learn")
-    num_samples: int | None = option(20000, "points or images to learn from, at most; null: all there are", low=2)
+    num_samples: int | None = option(200_000, "points or images to learn from, at most; null: all there are", low=2)
 
 
 @dataclass
@@ -151,7 +151,9 @@ class Network:
 class Training:
     """training"""
 
-    num_epochs: int = option(110, "passes over the data", low=1)
+    num_epochs: int | None = option(
+        None, "passes over the data; default: as many as are 2.2 million points, but at most 110", low=1
+    )
     max_steps: int | None = option(None, "stop after this many optimizer steps instead of num_epochs", low=1)
     batch_size: int = option(2048, "points or images per optimizer step", low=1)
     shards: int | None = option(

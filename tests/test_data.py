@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from dataset import Normaliser, create_moon_dataset, make_dataset
-from loader import batches, epochs_of, make_loader, steps_of
+from loader import batches, default_epochs, epochs_of, make_loader, steps_of
 from runtime.randomness import generator, integer_seed
 
 
@@ -61,6 +61,13 @@ def test_the_steps_of_so_many_epochs_end_them(sizes):
     for epochs in (1, 2, 7):
         steps = steps_of(epochs, *sizes)
         assert epochs_of(steps, *sizes) == epochs and epochs_of(steps - 1, *sizes) == epochs - 1
+
+
+def test_by_default_many_points_are_learnt_as_often_in_all_and_few_not_endlessly():
+    for rows in (20_000, 40_000, 200_000, 550_000):
+        assert default_epochs(rows) * rows == 2_200_000
+    assert default_epochs(500) == default_epochs(2) == 110
+    assert default_epochs(10**9) == 1
 
 
 def test_a_stream_can_begin_anywhere():
