@@ -13,7 +13,7 @@ from runtime.randomness import generator
 
 MOST = 10**8  # rows that are shuffled at once
 BLOCK, TOGETHER = 2**14, 64
-LEARNT, EPOCHS = 2_200_000, 110  # see default_epochs
+LEARNT, EPOCHS = 2_000_000, 100  # see default_epochs
 CPU = torch.device("cpu")
 
 

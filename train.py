@@ -79,7 +79,9 @@ def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | 
     optimizers = make_optimizers(net, o.optimizer, lr=o.lr, weight_decay=o.weight_decay)
     learner = Learner.of(net, optimizers, o.ema_decay, o.shards or 1, references_for(len(data), o.references))
     moment = learner.restore(state, data, total, run_folder) if state else Moment()
-    trained = Trained(learner.average.module, scheduler, normaliser, asdict(replace(o, num_epochs=epochs)), classes, mixed)
+    trained = Trained(
+        learner.average.module, scheduler, normaliser, asdict(replace(o, num_epochs=epochs)), classes, mixed
+    )
     noise = Noise(trained, o.seed, o.batch_size)
     preflight.look_at(data, unseen, trained, learner, loss_of, weights, total=total - moment.done)
     if o.cuda_graph:

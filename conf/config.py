@@ -152,7 +152,9 @@ class Training:
     """training"""
 
     num_epochs: int | None = option(
-        None, "passes over the data; default: as many as are 2.2 million points, but at most 110", low=1
+        None,
+        "passes over the data; default: so many that 2 million points are learnt from in all, but at most 100",
+        low=1,
     )
     max_steps: int | None = option(None, "stop after this many optimizer steps instead of num_epochs", low=1)
     batch_size: int = option(2048, "points or images per optimizer step", low=1)

@@ -221,7 +221,7 @@ FOR_IMAGES = {
     "t_power": 1.0,
     "eval_samples": NUM_SAMPLES["evaluate"]["images"],
 }
-HARDER = {"num_epochs": 32}  # than moons, which take 11
+HARDER = {"num_epochs": 32}  # than moons, which take 10
 PRESETS: dict[str, dict[str, Any]] = {
     **{
         name: HARDER
