@@ -120,7 +120,8 @@ def test_a_finished_run_is_reported_again_and_may_grow(whole, tmp_path):
     done = command("train.py resume=run/last.pt max_steps=1600 eval_samples=0", tmp_path)
     assert done.returncode == 0 and "1,600 steps instead of 1,503; the learning rate now follows" in done.stdout
     assert read_losses(run)["step"].tolist() == [*range(10, 1501, 10), 1503, *range(1510, 1601, 10)]
-    assert checkpoint.load(run)["config"]["max_steps"] == 1600
+    config = checkpoint.load(run)["config"]
+    assert config["max_steps"] == 1600 and config["num_epochs"] == 100  # what the default came to
     done = command("train.py resume=run num_epochs=210 eval_samples=0", tmp_path)  # of 250 rows, in batches of 32
     assert done.returncode == 0 and checkpoint.load(run)["step"] == 1641
 
