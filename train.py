@@ -65,7 +65,7 @@ def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | 
     classes, normaliser = preflight.classes_to_learn(data, asdict(o)), Normaliser.of(data)
     loader = make_loader(data, batch_size=o.batch_size, seed=o.seed, device=device)
     epochs = o.num_epochs or default_epochs(len(data))
-    total = o.max_steps or steps_of(epochs, len(data), o.batch_size)
+    o, total = replace(o, num_epochs=epochs), o.max_steps or steps_of(epochs, len(data), o.batch_size)
 
     # ------------------------------------------------------------ 2. network, schedule, loss, optimizer
     torch.manual_seed(integer_seed(o.seed, "weights"))
@@ -79,9 +79,7 @@ def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | 
     optimizers = make_optimizers(net, o.optimizer, lr=o.lr, weight_decay=o.weight_decay)
     learner = Learner.of(net, optimizers, o.ema_decay, o.shards or 1, references_for(len(data), o.references))
     moment = learner.restore(state, data, total, run_folder) if state else Moment()
-    trained = Trained(
-        learner.average.module, scheduler, normaliser, asdict(replace(o, num_epochs=epochs)), classes, mixed
-    )
+    trained = Trained(learner.average.module, scheduler, normaliser, asdict(o), classes, mixed)
     noise = Noise(trained, o.seed, o.batch_size)
     preflight.look_at(data, unseen, trained, learner, loss_of, weights, total=total - moment.done)
     if o.cuda_graph:
