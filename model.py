@@ -52,7 +52,8 @@ class MLP(nn.Module):
         if self.label is not None:
             condition = condition + self.label(label)
         h = torch.addmm(condition, features, self.inputs.weight.T)  # (B, hidden)
-        add = torch.addmm if torch.is_grad_enabled() else Tensor.addmm_  # in place where no gradient needs the old h
+        # In place where no gradient needs the old h; in bf16 (runtime.device) torch.addmm alone converts the weights.
+        add = torch.addmm if torch.is_grad_enabled() or h.dtype != x_t.dtype else Tensor.addmm_
         for layer in self.layers:
             h = add(h, F.silu(h), layer.weight.T)  # pyright: ignore[reportArgumentType]  # all are nn.Linear
         return self.outputs(F.silu(h))

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dataset import Normaliser
+from model import build_model
 from nets.unet import UNet
 from runtime import device as devices
 from runtime.network_parts import stirred
@@ -47,6 +48,22 @@ def test_in_bf16_the_network_answers_in_its_own_numbers():
     assert all(p.dtype == torch.float32 for p in net.parameters())
     assert 0 < float((out - full).detach().abs().max()) < 0.1 * float(full.detach().abs().max())
     assert devices.in_bf16(net)(x, torch.tensor(3)).dtype == torch.float32  # no label, one t for all
+
+
+@pytest.mark.parametrize("model", ["mlp", "linear"])
+def test_in_bf16_a_network_for_points_answers_alike_with_and_without_gradients(model):
+    options = {"hidden": 32, "layers": 2, "frequencies": 3} if model == "mlp" else {}
+    torch.manual_seed(0)
+    net = build_model(model, (2,), 10, **options)
+    for weight in net.parameters():
+        torch.nn.init.normal_(weight, std=0.2)
+    x, run = torch.randn(50, 2), devices.in_bf16(net)
+    for t in (torch.tensor(3), torch.arange(50) % 10):
+        full, learning = net(x, t).detach(), run(x, t).detach()
+        with torch.no_grad():
+            sampling = run(x, t)
+        assert learning.dtype == torch.float32 and torch.equal(learning, sampling)
+        assert 0 < float((learning - full).abs().max()) < 0.1 * float(full.abs().max())
 
 
 def test_a_device_that_is_not_there_is_named():
