@@ -13,7 +13,6 @@ from runtime.randomness import generator
 
 MOST = 10**8  # rows that are shuffled at once
 BLOCK, TOGETHER = 2**14, 64
-LEARNT, EPOCHS = 2_000_000, 100  # see default_epochs
 CPU = torch.device("cpu")
 
 
@@ -58,11 +57,6 @@ class ShuffledBatches(Sampler[Tensor]):
 def steps_of(epochs: int, num_rows: int, batch_size: int) -> int:
     """Optimizer steps after which all rows have been learnt from so many times."""
     return -(-epochs * num_rows // min(batch_size, num_rows))
-
-
-def default_epochs(num_rows: int) -> int:
-    """Passes over so many points: LEARNT points in all, counted each time, but of few no more than EPOCHS."""
-    return max(1, min(EPOCHS, LEARNT // num_rows))
 
 
 def epochs_of(steps: int, num_rows: int, batch_size: int) -> int:

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from conf.choices import SAMPLING
+from conf.choices import SAMPLING, default_epochs
 from conf.config import Train
 from conf.resumed import resumed_options
 from dataset import DataSet, Normaliser, make_sets
-from loader import batches, default_epochs, make_loader, steps_of
+from loader import batches, make_loader, steps_of
 from loss.log import last_mean, read_excess
 from loss.objective import loss_weights, references_for, step_weights, training_loss
 from metrics.evaluation import evaluate_model, real_rows
@@ -64,7 +64,7 @@ def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | 
     data, unseen = make_sets(n_samples=o.num_samples, seed=o.seed, **asdict(o.dataset))
     classes, normaliser = preflight.classes_to_learn(data, asdict(o)), Normaliser.of(data)
     loader = make_loader(data, batch_size=o.batch_size, seed=o.seed, device=device)
-    epochs = o.num_epochs or default_epochs(len(data))
+    epochs = o.num_epochs or default_epochs(len(data), o.dataset.name)
     o, total = replace(o, num_epochs=epochs), o.max_steps or steps_of(epochs, len(data), o.batch_size)
 
     # ------------------------------------------------------------ 2. network, schedule, loss, optimizer

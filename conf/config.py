@@ -24,6 +24,7 @@ from conf.choices import (
     SPACINGS,
     VARIANCES,
     by_kind,
+    default_length,
     default_sampling,
     default_steps,
     meanings,
@@ -151,11 +152,7 @@ class Network:
 class Training:
     """training"""
 
-    num_epochs: int | None = option(
-        None,
-        "passes over the data; default: so many that 2 million points are learnt from in all, but at most 100",
-        low=1,
-    )
+    num_epochs: int | None = option(None, f"passes over the data; {default_length()}", low=1)
     max_steps: int | None = option(None, "stop after this many optimizer steps instead of num_epochs", low=1)
     batch_size: int = option(2048, "points or images per optimizer step", low=1)
     shards: int | None = option(

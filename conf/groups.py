@@ -1,6 +1,6 @@
 """What can be chosen by name, dataset=... and model=..., with the options of each choice."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from conf.choices import NUM_SAMPLES, TARGETS, meanings
@@ -221,13 +221,7 @@ FOR_IMAGES = {
     "t_power": 1.0,
     "eval_samples": NUM_SAMPLES["evaluate"]["images"],
 }
-HARDER = {"num_epochs": 32}  # than moons, which take 10
 PRESETS: dict[str, dict[str, Any]] = {
-    **{
-        name: HARDER
-        for name, member in GROUPS["dataset"].items()
-        if "noise" in {f.name for f in fields(member)} and name != "moons"
-    },
     "emoji": {"num_epochs": 75},  # a thousand pictures, hardly two alike
     "unet": {**FOR_IMAGES, "num_epochs": 6},
     "unet_small": {**FOR_IMAGES, "num_epochs": 25, "eval_samples": 500},

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
+from conf.choices import default_epochs
 from dataset import Normaliser, create_moon_dataset, make_dataset
-from loader import batches, default_epochs, epochs_of, make_loader, steps_of
+from loader import batches, epochs_of, make_loader, steps_of
 from runtime.randomness import generator, integer_seed
 
 
@@ -63,11 +64,12 @@ def test_the_steps_of_so_many_epochs_end_them(sizes):
         assert epochs_of(steps, *sizes) == epochs and epochs_of(steps - 1, *sizes) == epochs - 1
 
 
-def test_by_default_many_points_are_learnt_as_often_in_all_and_few_not_endlessly():
-    for rows in (20_000, 40_000, 200_000, 1_000_000):
-        assert default_epochs(rows) * rows == 2_000_000
-    assert default_epochs(500) == default_epochs(2) == 100
-    assert default_epochs(10**9) == 1
+@pytest.mark.parametrize("dataset, learnt", [("moons", 2_000_000), ("file", 2_000_000), ("spirals", 6_400_000)])
+def test_by_default_many_points_are_learnt_as_often_in_all_and_few_not_endlessly(dataset, learnt):
+    for rows in (100_000, 200_000, 400_000, 2_000_000):
+        assert default_epochs(rows, dataset) * rows in range(learnt - rows + 1, learnt + 1)
+    assert default_epochs(500, dataset) == default_epochs(2, dataset) == 100
+    assert default_epochs(10**9, dataset) == 1
 
 
 def test_a_stream_can_begin_anywhere():
