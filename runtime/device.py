@@ -70,13 +70,17 @@ def mixed_precision(precision: str, device: torch.device, images: bool) -> bool:
     Raises:
         ValueError: bf16 on a CPU without units for it, where it is ten times slower, or on a GPU without.
     """
-    if device.type == "cuda":
-        able = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        able = device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    able = has_bf16(device)
     if precision == "bf16" and not able:
         raise ValueError(f"precision=bf16: this {device.type} has no units for it and would be slower; use fp32")
     return precision == "bf16" or (precision == "auto" and able and images)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether it has units for bf16."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def in_bf16(net: nn.Module) -> Callable[..., Tensor]:

@@ -5,6 +5,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from conf.choices import (
     LOSS_WEIGHTS,
     MASKS,
@@ -18,6 +20,7 @@ from conf.choices import (
 )
 from conf.config import COMMANDS
 from conf.groups import GROUPS
+from runtime.device import has_bf16
 
 SHARES = {"train": 0.4, "inference": 0.3, "main": 0.24, "evaluate": 0.04, "compare": 0.02}  # the last take longest
 STEERED = 0.12  # of the samplings
@@ -36,6 +39,7 @@ SEPARATE = {"dataset", "model", "checkpoint", "resume", "task_name", "ckpt_save_
             "guidance", "eta", "sampler", "beta_start", "beta_end", "schedule", "num_timesteps", "loss_weight",
             "guidance_sheet", "observe_method", "observe_noise", "observe_image", "variance", "spacing", "samplers",
             "zero_snr"}  # fmt: skip
+PRECISIONS = ["fp32", "bf16"] if has_bf16(torch.device("cpu")) else ["fp32"]
 FILES = ("points.npy", "points.csv", "labelled.csv", "wide.npy", "far.npy")
 CURVES = ("moons", "circles", "gaussians", "swiss_roll", "spirals", "helix", "grid", "pinwheel")
 SHEETS = ("s_curve", "swiss_roll_3d", "checkerboard")  # with little noise their exact density takes long
@@ -211,5 +215,6 @@ def spoiled(words: list[str], r: random.Random) -> list[str]:
 def line(r: random.Random, folder: Path) -> Line:
     name = r.choices(list(SHARES), list(SHARES.values()))[0]
     words, right = globals()[f"of_{name}"](r, folder), r.random() < 0.6
+    words += [f"precision={r.choice(PRECISIONS)}"] if name != "main" and r.random() < 0.2 else []
     words = as_flags(words if right else spoiled(words, r), r)
     return Line([name, *(w for w in words if right or "task_name" not in w)], right)
