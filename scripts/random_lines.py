@@ -23,7 +23,7 @@ from conf.groups import GROUPS
 from runtime.device import has_bf16
 
 SHARES = {"train": 0.4, "inference": 0.3, "main": 0.24, "evaluate": 0.04, "compare": 0.02}  # the last take longest
-STEERED = 0.12  # of the samplings
+STEERED, FLOWING = 0.12, 0.04  # of the samplings
 # of the options that decide how long a line takes, or that have no limits of their own: (least, most)
 SMALL: dict[str, tuple[float, float]] = {
     "num_samples": (2, 200), "num_timesteps": (2, 40), "max_steps": (1, 3), "batch_size": (1, 64), "hidden": (1, 16),
@@ -38,7 +38,7 @@ SEPARATE = {"dataset", "model", "checkpoint", "resume", "task_name", "ckpt_save_
             "eval_samples", "animation", "max_steps", "sampling_steps", "num_samples", "threads", "conditional",
             "guidance", "eta", "sampler", "beta_start", "beta_end", "schedule", "num_timesteps", "loss_weight",
             "guidance_sheet", "observe_method", "observe_noise", "observe_image", "variance", "spacing", "samplers",
-            "zero_snr"}  # fmt: skip
+            "zero_snr", "flow"}  # fmt: skip
 PRECISIONS = ["fp32", "bf16"] if has_bf16(torch.device("cpu")) else ["fp32"]
 FILES = ("points.npy", "points.csv", "labelled.csv", "wide.npy", "far.npy")
 CURVES = ("moons", "circles", "gaussians", "swiss_roll", "spirals", "helix", "grid", "pinwheel")
@@ -127,6 +127,8 @@ def of_inference(r: random.Random, folder: Path) -> list[str]:
     kind = r.choice(["points", "labels", "images"])
     if r.random() < STEERED:
         return steered(kind, r, folder)
+    if kind != "images" and r.random() < FLOWING:
+        return flowing(kind, r, folder)
     words = [f"checkpoint={folder / kind}", f"num_samples={r.randint(1, 60)}", *sampling(kind, r)]
     words += [r.choice(["labels=all", "labels=[0,1]", "labels=1"])] if kind != "points" and r.random() < 0.5 else []
     words += [f"animation={r.choice(['none', 'gif'])}"] if r.random() < 0.2 else []
@@ -152,7 +154,8 @@ def sampling(kind: str, r: random.Random) -> list[str]:
 
 def steered(kind: str, r: random.Random, folder: Path) -> list[str]:
     """Samples given an observation, or the sheet of guidance."""
-    words = [f"checkpoint={folder / kind}", f"num_samples={r.randint(10, 40)}", f"seed={r.randint(0, 99)}"]
+    words = [f"checkpoint={folder / kind}", f"seed={r.randint(0, 99)}"]
+    words += [f"num_samples={r.randint(10, 40)}"] * (kind != "images")  # of each image there are ten
     if kind == "labels" and r.random() < 0.5:
         return words + ["guidance_sheet=true"] + ["guidance_interval=[0.1,5]"] * (r.random() < 0.5)
     y = f"{r.uniform(-0.2, 0.6):.2f}"
@@ -160,6 +163,12 @@ def steered(kind: str, r: random.Random, folder: Path) -> list[str]:
     method = r.choice(["dps", "pigdm", "repaint"] if kind == "images" else [*METHODS])
     words += [f"observe={line}", f"observe_noise={r.uniform(0.01, 1):.3f}", f"observe_method={method}"]
     return words + ([f"observe_image={r.randint(0, 20)}"] if kind == "images" else [])
+
+
+def flowing(kind: str, r: random.Random, folder: Path) -> list[str]:
+    """Flow lines, which samplers with fresh noise do not have."""
+    words = [f"checkpoint={folder / kind}", "flow=true", f"num_samples={r.randint(2, 40)}", "sampling_steps=10"]
+    return words + [f"sampler={r.choice(['ddim', 'heun', 'unipc', 'adams'])}", f"animation={r.choice(['none', 'gif'])}"]
 
 
 def of_evaluate(r: random.Random, folder: Path) -> list[str]:
