@@ -1,4 +1,4 @@
-"""What can be chosen by name, and the defaults of sampling: plain tables without torch, from which `--help` is made.
+"""What can be chosen by name, and defaults that depend on the data: tables without torch, from which `--help` is made.
 
 tests/test_conf.py holds each of them equal to the registry that does the work (schedule.SCHEDULES and so on).
 """

@@ -12,7 +12,6 @@ from conf.choices import (
     MASKS,
     METHODS,
     SAMPLER_ALIASES,
-    SAMPLERS,
     SCHEDULE_ALIASES,
     SCHEDULES,
     SPACINGS,
@@ -21,6 +20,7 @@ from conf.choices import (
 from conf.config import COMMANDS
 from conf.groups import GROUPS
 from runtime.device import has_bf16
+from sampler import SAMPLERS
 
 SHARES = {"train": 0.4, "inference": 0.3, "main": 0.24, "evaluate": 0.04, "compare": 0.02}  # the last take longest
 STEERED, FLOWING = 0.12, 0.04  # of the samplings
@@ -168,7 +168,8 @@ def steered(kind: str, r: random.Random, folder: Path) -> list[str]:
 def flowing(kind: str, r: random.Random, folder: Path) -> list[str]:
     """Flow lines, which samplers with fresh noise do not have."""
     words = [f"checkpoint={folder / kind}", "flow=true", f"num_samples={r.randint(2, 40)}", "sampling_steps=10"]
-    return words + [f"sampler={r.choice(['ddim', 'heun', 'unipc', 'adams'])}", f"animation={r.choice(['none', 'gif'])}"]
+    noiseless = [name for name, row in SAMPLERS.items() if not row.noisy]
+    return words + [f"sampler={r.choice(noiseless)}", f"animation={r.choice(['none', 'gif'])}"]
 
 
 def of_evaluate(r: random.Random, folder: Path) -> list[str]:

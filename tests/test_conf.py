@@ -140,6 +140,9 @@ def test_help_says_the_defaults_of_the_table():
         assert f"{points.guidance} for points, {images.guidance} for images" in words
         assert points.sampler == images.sampler and f"default: {points.sampler} " in words
         assert f"for images {images.sampling_steps}" in words and "50 for dpmpp_2m_sde," in words
+    words = " ".join(help_text("train").split())
+    lengths = "6.4 million points are learnt from in all, 2 million of moons, 2 million of file; but at most 100 [at"
+    assert lengths in words
 
 
 @pytest.mark.parametrize("flag", ["--help", "-h"])
