@@ -7,13 +7,13 @@ from pathlib import Path
 
 from conf.choices import NUM_SAMPLES, SAMPLING
 from conf.config import Compare
-from metrics import compare as comparison
+from metrics import sampler_comparison as comparison
 from metrics.flow_map import flow_table
-from metrics.replay import Guidance
-from runtime import checkpoint
+from pipeline import of_state
+from runtime import checkpoint_file
 from runtime import device as devices
-from runtime.trained import of_state
-from viz import compare as pictures
+from samplers.guidance import Guidance
+from viz import comparison_pictures as pictures
 from viz import stills, style
 
 
@@ -21,7 +21,7 @@ from viz import stills, style
 def main(o: Compare, run_folder: Path) -> None:
     """Sample by every sampler from the same noise; save table, compare.json, pictures and recording in `run_folder`."""
     style.use(o.style)
-    path, state = checkpoint.asked_or_newest(o.checkpoint)
+    path, state = checkpoint_file.asked_or_newest(o.checkpoint)
     trained = of_state(state, path, devices.choose(o.device), o.precision)
     devices.use_threads(o.threads, trained.of_images)
     count = o.num_samples or NUM_SAMPLES["compare"][trained.kind]
@@ -42,7 +42,9 @@ def main(o: Compare, run_folder: Path) -> None:
     if not trained.of_images and trained.dims not in ((2,), (3,)):
         print(f"recording:  none, because it shows points of 2 or 3 coordinates, not of shape {trained.dims}")
         return
-    from viz.recording.compare import log_comparison  # rerun takes a second to import, and may not be wanted
+    from viz.recording.comparison_recording import (
+        log_comparison,
+    )  # rerun takes a second to import, and may not be wanted
     from viz.viewer import recording
 
     with recording("moonwalk-compare", run_folder / "compare.rrd", o.viewer, port=o.port) as rec:

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from images.sets import IMAGE_DATASETS, ImageSet, held_out_images, make_images
 from points import curves, drawings
-from points.files import read_table
 from points.large import mapped, read, spread, take
 from points.mixture import FINEST_EXACT, GaussianMixture, mixed
+from points.point_files import read_table
 from runtime.arrays import numbers
 from runtime.randomness import generator, integer_seed
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from points.mixture import GaussianMixture
-from runtime import processes
+from runtime import distributed
 from runtime.arrays import floats, joined
 from runtime.randomness import generator
 from schedule import CLEAN, NoiseScheduler, make_scheduler, t_of
@@ -213,16 +213,16 @@ def within_range(denoise: Denoiser, scheduler: NoiseScheduler) -> Denoiser:
 def in_chunks(denoise: Denoiser, rows: int, shared: bool = False) -> Denoiser:
     """The same denoiser, `rows` rows at a time: the network's intermediate results then stay in the CPU's cache.
 
-    shared: several processes (runtime.processes), all of which have to call it, share the chunks out.
+    shared: several processes (runtime.distributed), all of which have to call it, share the chunks out.
     """
 
     def chunked(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
         parts = x_t.split(rows)
         labels = [None] * len(parts) if label is None else label.split(rows)
-        if not shared or processes.world() == 1:
+        if not shared or distributed.world() == 1:
             return Prediction(*joined((denoise(x, t, of) for x, of in zip(parts, labels)), len(x_t)))
         work = [lambda x=x, of=of: _moved(denoise(x, t, of), "cpu") for x, of in zip(parts, labels)]
-        return _moved(Prediction(*joined(processes.shared_out(work), len(x_t))), x_t.device)
+        return _moved(Prediction(*joined(distributed.shared_out(work), len(x_t))), x_t.device)
 
     return chunked
 

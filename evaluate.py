@@ -12,12 +12,12 @@ from conf.config import Evaluate, sampling_options
 from dataset import IMAGE_DATASETS, make_sets
 from loss.log import read_excess
 from metrics.evaluation import evaluate_file, evaluate_model, real_rows
-from metrics.report import score_fields, write_report
-from runtime import checkpoint
+from metrics.results import score_fields, write_report
+from pipeline import of_state
+from runtime import checkpoint_file
 from runtime import device as devices
-from runtime.trained import of_state
 from viz import style
-from viz.evaluation import save_pictures
+from viz.evaluation_pictures import save_pictures
 from viz.sweeps import save_sheet
 
 
@@ -46,7 +46,7 @@ def of_file(o: Evaluate, samples: str, run_folder: Path) -> dict:
 
 def of_checkpoint(o: Evaluate, run_folder: Path) -> dict:
     """The samples that a checkpoint makes, against the data that it was trained for."""
-    path, state = checkpoint.asked_or_newest(o.checkpoint)
+    path, state = checkpoint_file.asked_or_newest(o.checkpoint)
     trained = of_state(state, path, devices.choose(o.device), o.precision)
     devices.use_threads(o.threads, trained.of_images)
     config, most = trained.config, o.num_samples or NUM_SAMPLES["evaluate"][trained.kind]
@@ -54,7 +54,7 @@ def of_checkpoint(o: Evaluate, run_folder: Path) -> dict:
     sampling = trained.sampling(SAMPLING[trained.kind]._asdict(), **sampling_options(o))
     print(f"checkpoint {path}, {most:,} samples")
     evaluation = evaluate_model(trained, train, unseen, num_samples=most, seed=o.seed, sampling=sampling)
-    real, history = real_rows(unseen, most, o.seed), read_excess(checkpoint.folder_of(path))
+    real, history = real_rows(unseen, most, o.seed), read_excess(checkpoint_file.folder_of(path))
     fields = score_fields(trained, unseen)
     save_pictures(run_folder, evaluation, real, fields, history, o.figures, trained.classes)
     facts = {"seed": o.seed, "checkpoint": str(path), "num_samples": most, **sampling}

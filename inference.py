@@ -15,18 +15,20 @@ from conf.choices import NUM_SAMPLES, SAMPLING
 from conf.config import Inference, Labels, Sampling, Steering, sampling_options
 from conf.machine import Machine
 from conf.pictures import Pictures
-from metrics import flow_lines, replay, steering
-from metrics.scene import checked_rows, clock, evenly_on
-from runtime import checkpoint
+from metrics import conditioning as steering
+from pipeline import Trained, of_state
+from runtime import checkpoint_file
 from runtime import device as devices
+from runtime.atomic_file import whole_file
 from runtime.progress import progress_bar
-from runtime.trained import Trained, of_state
-from runtime.whole_file import whole_file
-from sampler import SAMPLERS, sampler_of, timesteps_of
+from samplers import SAMPLERS, sampler_of, timesteps_of
+from samplers.guidance import Guidance
+from samplers.spacing import clock, evenly_on
 from schedule import CLEAN, step_of
-from viz import films, flow, image_grids, stills, style
-from viz import steering as steering_pictures
-from viz.films.files import has_ffmpeg
+from viz import conditioning_pictures as steering_pictures
+from viz import films, flow, flow_lines, image_grids, replay, stills, style
+from viz.films.film_files import has_ffmpeg
+from viz.scene import checked_rows
 from viz.sweeps import save_sheet
 
 
@@ -35,7 +37,7 @@ def main(o: Inference, run_folder: Path) -> None:
     """Sample from a checkpoint; save samples.npy, samples.png, a film and the recording in `run_folder`."""
     check_steering(o)
     check_flow(o)
-    path, state = checkpoint.asked_or_newest(o.checkpoint)
+    path, state = checkpoint_file.asked_or_newest(o.checkpoint)
     trained = of_state(state, path, devices.choose(o.device), o.precision)
     devices.use_threads(o.threads, trained.of_images)
     print(f"checkpoint: {path}")
@@ -55,7 +57,7 @@ def main(o: Inference, run_folder: Path) -> None:
     sampling = trained.sampling(SAMPLING[trained.kind]._asdict(), **sampling_options(o))
     chosen = {name: sampling.get(name) for name in ("sampling_steps", "spacing")}
     timesteps = timesteps_of(trained.scheduler, sampling["sampler"], **chosen)
-    hands = clock(replay.alpha_bar(trained.scheduler))[[step_of(t) for t in [*timesteps, CLEAN]]]
+    hands = clock(trained.scheduler.alpha_bar)[[step_of(t) for t in [*timesteps, CLEAN]]]
     states = progress_bar(trained.sample(count, o.seed, labels=labels, **sampling), "sampling", len(hands))
     kept, some = set(evenly_on(hands, o.viz_steps)), slice(image_grids.SHOWN if trained.of_images else None)
     states = (state for i, state in enumerate(states) if i in kept)
@@ -63,14 +65,14 @@ def main(o: Inference, run_folder: Path) -> None:
 
     # ------------------------------------------------------------ what is saved of it
     asked = None if labels is None else labels.numpy()
-    guidance = replay.Guidance.of(sampling)
+    guidance = Guidance.of(sampling)
     save_samples(run_folder, trained, samples, asked, o, guidance.words)
     if not (o.rerun or o.save_trajectory or film != "none"):
         return
     if trained.dims not in ((2,), (3,)) and not trained.of_images:
         print(f"recording:  none, because it shows points of 2 or 3 coordinates, not of shape {trained.dims}")
         return
-    folder = checkpoint.folder_of(path)
+    folder = checkpoint_file.folder_of(path)
     scene = replay.of_trained(
         trained, process, guesses, folder, labels=asked, tracked=tracked, seed=o.seed, guidance=guidance
     )

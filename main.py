@@ -18,11 +18,11 @@ from conf.flags import TRAIN_DDPM_MODEL
 from dataset import IMAGE_DATASETS, DataSet, PointSet, make_dataset
 from diffusion import DiffusionModel
 from images.sets import make_images
-from metrics import replay
 from metrics.forward import measured_statistics, theoretical_statistics
-from metrics.scene import checked_rows, clock, evenly_on
+from samplers.spacing import clock, evenly_on
 from schedule import SCHEDULES, NoiseScheduler, evenly, make_scheduler, t_of
-from viz import films, image_grids, stills, style
+from viz import films, image_grids, replay, stills, style
+from viz.scene import checked_rows
 from viz.sweeps import save_sheet
 
 IMAGES, STRIPS = 64, 5  # images shown at most, and those of them in forward.png
@@ -72,7 +72,7 @@ def main(o: Main, run_folder: Path) -> None:
 
 def strip(scheduler: NoiseScheduler, clean: NDArray, seed: int) -> stills.Figure:
     """The forward process at a few moments."""
-    of_images, alpha_bar = clean.ndim == 4, replay.alpha_bar(scheduler)
+    of_images, alpha_bar = clean.ndim == 4, scheduler.alpha_bar
     steps = evenly_on(clock(alpha_bar), 7 if of_images else 6)
     states = replay.forward(scheduler, clean[:STRIPS] if of_images else clean, steps, seed).states
     if of_images:
@@ -109,7 +109,7 @@ def comparison(clean: NDArray, num_timesteps: int, seed: int) -> stills.Figure:
     }
     if of_images:
         return image_grids.schedules({name: [x[0] for x in xs] for name, xs in states.items()}, steps)
-    return stills.schedules({n: replay.alpha_bar(m.scheduler) for n, m in models.items()}, states, steps)
+    return stills.schedules({n: m.scheduler.alpha_bar for n, m in models.items()}, states, steps)
 
 
 if __name__ == "__main__":

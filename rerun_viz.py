@@ -15,10 +15,10 @@ import numpy as np
 import rerun as rr
 from numpy.typing import ArrayLike
 
-from metrics.scene import Process, Scene, checked_points, checked_rows
 from runtime.arrays import numbers
 from viz import viewer as viewers
 from viz.recording.layout import log_panels
+from viz.scene import Process, Scene, checked_points, checked_rows
 
 
 def init_rerun(app_id: str, viewer: str = "auto", path: str | Path | None = None) -> rr.RecordingStream:

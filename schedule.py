@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from runtime.arrays import numbers
-from samplers.spacing import SPACINGS, even_on
 
 LARGEST_BETA = 0.999  # a beta of 1 would forget x_{t-1} completely, and eq. 11 would divide by zero
 ENOUGH_SIGNAL_GONE = 0.01  # alpha-bar at the last step above this: x_T is visibly not N(0, I)
@@ -65,6 +64,11 @@ class NoiseScheduler:
         """The share of x_t's variance that is signal, (T,): alpha-bar where variance is preserved."""
         return self.alpha**2 / (self.alpha**2 + self.sigma**2)
 
+    @property
+    def alpha_bar(self) -> np.ndarray:
+        """`signal` after 0 .. T forward steps: (T + 1,), beginning with 1 for the clean data."""
+        return np.concatenate([[1.0], self.signal.numpy()])
+
     def check_t(self, t: int | Sequence[int] | np.ndarray | Tensor) -> Tensor:
         """`t` as an integer tensor. Raises ValueError where it is outside 0 .. T-1."""
         t = numbers(t, "t")
@@ -113,25 +117,6 @@ class NoiseScheduler:
         """(c_t, c_0, std) of x_s given x_t and x_0, s < t: c_t x_t + c_0 x_0 + std noise (eq. 6 and 7, any stride)."""
         (alpha_s, sigma_s), (_, sigma_t), (a, b) = self.alpha_sigma_at(s), self.alpha_sigma_at(t), self.stride(s, t)
         return a * (sigma_s / sigma_t) ** 2, alpha_s * (b / sigma_t) ** 2, b * sigma_s / sigma_t
-
-    def timesteps(self, count: int | None = None, spacing: str = "log_snr") -> list[int]:
-        """`count` distinct steps that fall from T-1 (all by default), even on the clock of SPACINGS.
-
-        Where a schedule has fewer steps than wanted in a stretch of it, the nearest free ones are taken.
-
-        Raises:
-            ValueError: count outside 1 .. T, or no such spacing.
-        """
-        last = self.num_timesteps - 1
-        if spacing not in SPACINGS:
-            raise ValueError(f"spacing must be one of {', '.join(SPACINGS)}; got {spacing!r}")
-        if count is None or count == last + 1:
-            return list(range(last, -1, -1))
-        if not 1 <= count <= last + 1:
-            raise ValueError(f"the number of sampling steps must lie in 1..{last + 1}, got {count}")
-        if spacing == "even":
-            return evenly(last, 0, count)
-        return even_on(spacing, self.alpha.numpy(), self.sigma.numpy(), count)
 
     def signal_warning(self) -> str | None:
         """One line where x_T still shows the data, so that sampling from N(0, I) is biased; else None."""

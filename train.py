@@ -19,50 +19,52 @@ from conf.resumed import resumed_options
 from dataset import DataSet, Normaliser, make_sets
 from loader import batches, make_loader, steps_of
 from loss.log import last_mean, read_excess
+from loss.moments import LOG_EVERY, Moment
 from loss.objective import loss_weights, references_for, step_weights, training_loss
 from metrics.evaluation import evaluate_model, real_rows
-from metrics.report import score_fields, write_report
-from runtime import checkpoint, graph, interrupts, preflight, processes
+from metrics.results import score_fields, write_report
+from pipeline import Trained, build
+from runtime import checkpoint_file, distributed
 from runtime import device as devices
-from runtime.moments import LOG_EVERY, Moment
-from runtime.noise import Noise
-from runtime.optimizers import make_optimizers
 from runtime.randomness import integer_seed
-from runtime.resume import Learner
-from runtime.run_folder import checkpoint_to_resume, taken
-from runtime.trained import Trained, build
-from runtime.watchers import watched
+from training import cuda_graph, startup_check
+from training import signals as interrupts
+from training.callbacks import watched
+from training.learner import Learner
+from training.noise import Noise
+from training.optimizers import make_optimizers
+from training.run_folder import checkpoint_to_resume, taken
 from viz import style
-from viz.evaluation import save_losses, save_pictures, save_sweep
+from viz.evaluation_pictures import save_losses, save_pictures, save_sweep
 
 
 @command("train", after_sweep=save_sweep)
 def main(options: Train, run_folder: Path) -> float:
     """One training run in its own folder. Returns the last mean loss, for sweepers."""
     style.use(options.style)
-    with processes.joined(options.device):
-        return begin_or_resume(options, processes.run_folder(run_folder), typed_options())["loss"]
+    with distributed.joined(options.device):
+        return begin_or_resume(options, distributed.run_folder(run_folder), typed_options())["loss"]
 
 
 def begin_or_resume(options: Train, run_folder: Path, typed: set[str]) -> dict[str, Any]:
     """A new training in `run_folder`; or with resume= that of another folder, there and with the options it has."""
-    path = processes.from_first(lambda: checkpoint_to_resume(options.resume, run_folder))
-    run_folder = checkpoint.folder_of(path) if path else run_folder
-    with taken(run_folder, new=not path and not processes.restarts()), ExitStack() as stack:
-        if state := processes.from_first(lambda: checkpoint.load(path) if path else None):
+    path = distributed.from_first(lambda: checkpoint_to_resume(options.resume, run_folder))
+    run_folder = checkpoint_file.folder_of(path) if path else run_folder
+    with taken(run_folder, new=not path and not distributed.restarts()), ExitStack() as stack:
+        if state := distributed.from_first(lambda: checkpoint_file.load(path) if path else None):
             options = resumed_options(options, typed, state.get("config"), run_folder)
-        return train(replace(options, shards=options.shards or processes.world()), run_folder, stack, state)
+        return train(replace(options, shards=options.shards or distributed.world()), run_folder, stack, state)
 
 
 def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | None = None) -> dict[str, Any]:
     """Train as the options say, from the checkpoint `state` on; save all in `run_folder`, return the figures.
     A recording, where one is asked for, ends with `stack`; a web page lasts until Ctrl-C."""
-    images, device = preflight.check_options(asdict(o)), devices.choose(o.device)
-    graph.check(o.cuda_graph, device)
+    images, device = startup_check.check_options(asdict(o)), devices.choose(o.device)
+    cuda_graph.check(o.cuda_graph, device)
 
     # ------------------------------------------------------------ 1. data; points get mean 0 and standard deviation 1
     data, unseen = make_sets(n_samples=o.num_samples, seed=o.seed, **asdict(o.dataset))
-    classes, normaliser = preflight.classes_to_learn(data, asdict(o)), Normaliser.of(data)
+    classes, normaliser = startup_check.classes_to_learn(data, asdict(o)), Normaliser.of(data)
     loader = make_loader(data, batch_size=o.batch_size, seed=o.seed, device=device)
     epochs = o.num_epochs or default_epochs(len(data), o.dataset.name)
     o, total = replace(o, num_epochs=epochs), o.max_steps or steps_of(epochs, len(data), o.batch_size)
@@ -81,7 +83,7 @@ def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | 
     moment = learner.restore(state, data, total, run_folder) if state else Moment()
     trained = Trained(learner.average.module, scheduler, normaliser, asdict(o), classes, mixed)
     noise = Noise(trained, o.seed, o.batch_size)
-    preflight.look_at(data, unseen, trained, learner, loss_of, weights, total=total - moment.done)
+    startup_check.look_at(data, unseen, trained, learner, loss_of, weights, total=total - moment.done)
     if o.cuda_graph:
         learner.replay_steps(loss_of)
 
@@ -114,8 +116,8 @@ def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
 
 def report(o: Train, run_folder: Path, trained: Trained, data: DataSet, unseen: DataSet, end: Moment) -> dict[str, Any]:
     """The evaluation of a finished training, by all processes; pictures, metrics.json and a summary, by the first."""
-    loss = processes.from_first(lambda: last_mean(run_folder))
-    if processes.is_first():
+    loss = distributed.from_first(lambda: last_mean(run_folder))
+    if distributed.is_first():
         save_losses(run_folder / "loss.png", {run_folder.name: run_folder}, o.figures)
     figures = {"steps": end.done, "seconds": end.seconds, "cpu_seconds": end.cpu_seconds, "loss": loss}
     clock, evaluation = time.perf_counter(), None
@@ -128,7 +130,7 @@ def report(o: Train, run_folder: Path, trained: Trained, data: DataSet, unseen: 
         print(f"  evaluation of {o.eval_samples:,} samples", flush=True)
         sampling = trained.sampling(SAMPLING[trained.kind]._asdict())
         evaluation = evaluate_model(trained, data, unseen, num_samples=o.eval_samples, seed=o.seed, sampling=sampling)
-    processes.leave_to_first()
+    distributed.leave_to_first()
     if evaluation:
         real, fields = real_rows(unseen, o.eval_samples, o.seed), score_fields(trained, unseen)
         save_pictures(run_folder, evaluation, real, fields, read_excess(run_folder), o.figures, trained.classes)

@@ -141,7 +141,7 @@ def _run(job: Job) -> None:
         if sweep:
             raise ValueError("resume= goes on with one training: leave out -m")
         sys.argv += NO_FOLDER
-    elif not _is_first() or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":  # see runtime.processes
+    elif not _is_first() or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":  # see runtime.distributed
         sys.argv += NO_FOLDER
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its own errors on, and we make one sentence of them
     hydra.main(version_base="1.3", config_path=None, config_name=job.name)(job)()

@@ -12,7 +12,7 @@ from conf.config import Train
 from conf.groups import GROUPS
 from conf.option import check, fixed_options, typed_as
 
-LENGTH = {"max_steps", "num_epochs"}  # may grow, which runtime.resume checks
+LENGTH = {"max_steps", "num_epochs"}  # may grow, which training.learner checks
 
 
 def resumed_options(asked: Train, typed: set[str], begun: object, run: Path) -> Train:

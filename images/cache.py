@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from images.files import PIECE, read_images, say_skipped
+from images.image_files import PIECE, read_images, say_skipped
 from runtime.arrays import give_back, read_here_and_there
-from runtime.whole_file import unfinished
+from runtime.atomic_file import unfinished
 
 RECIPE = 1  # part of the checksum: raise it whenever files.read_image gives other pixels
 SMALLEST = 2**20  # bytes of pixels: fewer are read in a blink

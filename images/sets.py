@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from images import MNIST_ROOT
 from images.cache import read_cached
 from images.emoji import draw_glyphs
-from images.files import PIECE, list_images
+from images.image_files import PIECE, list_images
 from runtime.arrays import give_back, numbers
 from runtime.randomness import generator
 

@@ -35,9 +35,9 @@ from loss.objective import draw_steps, loss_weights, training_loss
 from metrics.bayes import bayes_floor, excess, make_probes
 from model import build_model
 from runtime import device
-from runtime.optimizers import make_optimizers
 from runtime.randomness import generator
 from schedule import CosineNoiseScheduler, LinearNoiseScheduler
+from training.optimizers import make_optimizers
 from viz.colours import ERROR, GENERATED, hex_colour
 
 device.use_threads(None, images=False)

@@ -36,7 +36,7 @@ from diffusion import exact_denoiser
 from metrics.flow_map import exact_flow, slope
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
-from sampler import last, sample, timesteps_of
+from samplers import last, sample, timesteps_of
 from schedule import LinearNoiseScheduler
 from viz.colours import PALETTE, hex_colour
 

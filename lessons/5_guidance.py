@@ -38,9 +38,9 @@ from diffusion import Prediction, exact_denoiser
 from metrics.distances import sliced_wasserstein
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
-from sampler import last, sample
+from samplers import last, sample
+from samplers.guidance import classifier_free, draw_claimed, exact_denoiser_of, guided
 from schedule import LinearNoiseScheduler
-from steering.guidance import classifier_free, draw_claimed, exact_denoiser_of, guided
 from viz.colours import DATA, ERROR, GENERATED, hex_colour
 
 BLUE, GREY, PURPLE = map(hex_colour, (GENERATED, DATA, ERROR))

@@ -31,14 +31,14 @@ from dataset import DataSet, Normaliser, make_sets
 from diffusion import Prediction, exact_denoiser
 from loader import batches, make_loader
 from loss.objective import training_loss
+from pipeline import Trained, build
 from points.mixture import GaussianMixture
-from runtime.noise import Noise
-from runtime.optimizers import make_optimizers
 from runtime.randomness import generator
-from runtime.resume import Learner
-from runtime.trained import Trained, build
-from sampler import last, sample
+from samplers import last, sample
 from train import learning_rate
+from training.learner import Learner
+from training.noise import Noise
+from training.optimizers import make_optimizers
 from viz.colours import CLASSES
 
 # %% [markdown]

@@ -11,7 +11,7 @@ from typing import TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from runtime.moments import Moment
+from loss.moments import Moment
 
 NAME, EXCESS_NAME = "loss.csv", "excess.csv"
 COLUMNS = ("step", "loss", "lr", "seconds", "stable_loss")

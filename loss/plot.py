@@ -7,9 +7,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows loss/
 
 from loss.log import NAME
-from runtime.checkpoint import FOLDERS, newest_first
+from runtime.checkpoint_file import FOLDERS, newest_first
 from viz import style
-from viz.evaluation import save_losses
+from viz.evaluation_pictures import save_losses
 
 OF_SEVERAL = "outputs/losses.png"  # no run's own picture
 

@@ -11,8 +11,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows loss/
 
 from loss.runs import runs
-from runtime.whole_file import whole_file
-from viz.pages.report import counted, sweep_page
+from runtime.atomic_file import whole_file
+from viz.pages.sweep_page import counted, sweep_page
 
 
 def main() -> None:

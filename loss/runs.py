@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from conf.sweep import ERROR
+ERROR = "error.txt"  # the sentence of a run of a sweep that failed, in its folder: conf.sweep writes it
 
 
 class Run(NamedTuple):

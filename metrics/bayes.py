@@ -14,9 +14,9 @@ from scipy.interpolate import CubicSpline
 from torch import Tensor
 
 from diffusion import Denoiser
-from metrics.scene import evenly_on
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
+from samplers.spacing import evenly_on
 from schedule import NoiseScheduler
 
 FLOOR_STEPS, FLOOR_POINTS = 64, 4096  # steps at which the floor is computed, and points at each

@@ -11,20 +11,20 @@ from torch import Tensor
 
 from dataset import IMAGE_DATASETS, DataSet, PointSet, make_sets, read_points
 from diffusion import exact_denoiser
-from images.files import read_samples
+from images.image_files import read_samples
 from images.sets import ImageSet
 from metrics import image_metrics, significance
 from metrics.bayes import bayes_floor, excess, make_probes, noisiness
 from metrics.distances import METRICS, Draw, Metric, evaluate_points, exact_draws, rows_of
 from metrics.likelihood import kl_from_exact
-from metrics.scene import evenly_on
 from metrics.table import MetricResult
+from pipeline import Trained
 from points.mixture import GaussianMixture
-from runtime import processes
+from runtime import distributed
 from runtime.progress import progress_bar
 from runtime.randomness import generator
-from runtime.trained import Trained
-from sampler import last, timesteps_of
+from samplers import last, timesteps_of
+from samplers.spacing import evenly_on
 from schedule import step_of
 
 PROBE_STEPS, PROBE_POINTS = 50, 400
@@ -76,7 +76,7 @@ def evaluate_model(
     asked = None if labels is None else labels.numpy()
     if isinstance(unseen, ImageSet) and isinstance(train, ImageSet):
         compare = partial(image_metrics.evaluate_images, samples, labels, train, unseen, seed=seed)
-        rows = processes.from_first(lambda: compare(device=trained.device))
+        rows = distributed.from_first(lambda: compare(device=trained.device))
         return Evaluation(rows, samples.numpy(), asked, sampling=sampling)
     assert isinstance(unseen, PointSet)
     rows = _point_rows(samples.numpy(), unseen, train.points if isinstance(train, PointSet) else None, seed)
@@ -111,11 +111,11 @@ def _point_rows(samples: NDArray, unseen: PointSet, train: NDArray | None, seed:
 def _with_exact(found: Evaluation, trained: Trained, unseen: PointSet, seed: int) -> Evaluation:
     """The same, and how far the network's epsilon and density are from the exact ones, label by label if it has any."""
     conditions = _conditions(trained, unseen)
-    by_step = processes.shared_out(
+    by_step = distributed.shared_out(
         [partial(_loss_by_step, trained, mixture, label, seed) for label, mixture in conditions]
     )
     mean = LossByStep(by_step[0].steps, *(np.mean([getattr(b, k) for b in by_step], 0) for k in ("floor", "excess")))
-    floors = processes.shared_out([partial(bayes_floor, mixture, trained.scheduler) for _, mixture in conditions])
+    floors = distributed.shared_out([partial(bayes_floor, mixture, trained.scheduler) for _, mixture in conditions])
     floor = float(np.mean(floors))
     rows = [*found.rows, _excess_result(float(mean.excess.mean()), floor), _kl_result(trained, conditions, seed)]
     return replace(found, rows=rows, by_step=mean)
@@ -211,6 +211,6 @@ def _kl(
         some = x[: -(-KL_POINTS_EXACT // len(conditions))]
         of_model.append(partial(kl_from_exact, denoise, scheduler, mixture, x, timesteps, trained.device))
         of_exact.append(partial(kl_from_exact, exact, scheduler, mixture, some, timesteps))
-    found = processes.shared_out([*of_model, *of_exact])
+    found = distributed.shared_out([*of_model, *of_exact])
     (values, errors), (floors, _) = zip(*found[: len(conditions)]), zip(*found[len(conditions) :])
     return float(np.mean(values)), float(np.mean(floors)), float(np.linalg.norm(errors) / len(errors))

@@ -20,7 +20,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from diffusion import Denoiser
-from sampler import evaluations_of, last, sample
+from samplers import evaluations_of, last, sample
 from schedule import CLEAN, NoiseScheduler
 
 Guess = Callable[[Tensor, float, float], tuple[Tensor, Tensor]]  # (x_t, alpha, sigma) -> E[eps | x_t], E[x_0 | x_t]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from images.sets import ImageSet
-from runtime import checkpoint
+from runtime import checkpoint_file
 from runtime.progress import progress_bar
 from runtime.randomness import generator, integer_seed
 
@@ -58,7 +58,7 @@ def feature_classifier(
     """
     net, path = _untrained(data, seed), Path(folder) / f"{_checksum(data, seed)}.classifier"
     try:
-        net.load_state_dict(checkpoint.load(path)["classifier"])
+        net.load_state_dict(checkpoint_file.load(path)["classifier"])
     except FileNotFoundError:
         print(f"training a feature classifier, once for this data (saved in {folder})")
     except (ValueError, KeyError, RuntimeError, OSError) as error:
@@ -68,7 +68,7 @@ def feature_classifier(
     net = train_classifier(data, seed=seed, device=device)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        checkpoint.save(path, {"classifier": net.state_dict()})
+        checkpoint_file.save(path, {"classifier": net.state_dict()})
     except OSError as error:  # the results are worth more than the file
         print(f"the feature classifier could not be saved: {error}")
     return net

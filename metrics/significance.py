@@ -22,7 +22,7 @@ from scipy.spatial import KDTree
 from metrics import two_sample
 from metrics.table import LEVEL, MetricResult, Statistic, tested
 from points.mixture import GaussianMixture
-from runtime import processes
+from runtime import distributed
 from runtime.randomness import generator
 
 FEWEST = 100  # samples
@@ -170,7 +170,7 @@ def run_tests(e: Evidence) -> list[MetricResult]:
         ValueError: too few samples or real points.
     """
     check_enough(len(e.samples), len(e.real))
-    return processes.shared_out([partial(_tested, test, e, level) for test, level in levels(e)])
+    return distributed.shared_out([partial(_tested, test, e, level) for test, level in levels(e)])
 
 
 def _tested(test: Test, e: Evidence, level: float) -> MetricResult:

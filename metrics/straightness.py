@@ -5,6 +5,7 @@ from torch import Tensor
 
 from diffusion import Denoiser
 from samplers.ancestral import ddim
+from samplers.spacing import spaced_timesteps
 from schedule import NoiseScheduler
 
 
@@ -14,7 +15,7 @@ def straightness(denoise: Denoiser, scheduler: NoiseScheduler, x_T: Tensor, eval
     Liu, Gong and Liu 2023 (arXiv 2209.03003, section 2.2), of the paths that Euler's method takes in this many strides
     of equal length. For schedule=flow, whose clock s runs evenly over its steps.
     """
-    timesteps = scheduler.timesteps(min(evaluations, scheduler.num_timesteps), "trailing")
+    timesteps = spaced_timesteps(scheduler, min(evaluations, scheduler.num_timesteps), "trailing")
     states = torch.stack([state.x_t for state in ddim(denoise, scheduler, x_T, timesteps=timesteps)])
     clock = torch.tensor([t + 1 for t in timesteps] + [0]).to(x_T) / scheduler.num_timesteps
     slopes = states.diff(dim=0) / clock.diff().reshape(-1, *[1] * x_T.ndim)

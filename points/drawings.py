@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from images.files import read_image
+from images.image_files import read_image
 from points.mixture import GaussianMixture
 
 MOST = 4000  # pixels: a drawing with more is drawn or averaged more coarsely

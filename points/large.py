@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from points.files import check_sizes
+from points.point_files import check_sizes
 from runtime.arrays import floats, give_back, read_here_and_there
 
 SIZE = 2**29  # bytes from which a file is too large for memory

@@ -5,11 +5,11 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from runtime import processes
+from runtime import distributed
 
 Item = TypeVar("Item")
 
 
 def progress_bar(items: Iterable[Item], what: str, total: int | None = None) -> Iterator[Item]:
     """The items as they come, with a bar on the terminal that goes away at the end; only in the first process."""
-    yield from tqdm(items, total=total, desc=what, disable=None if processes.is_first() else True, leave=False)
+    yield from tqdm(items, total=total, desc=what, disable=None if distributed.is_first() else True, leave=False)

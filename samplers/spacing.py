@@ -3,6 +3,9 @@
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
+
+from schedule import NoiseScheduler, evenly
 
 # Clocks on which steps may be even: (alpha, sigma), both (T,) -> (T,). High orders want log-SNR (Lu et al. 2022, arXiv
 # 2206.00927, section 3), DDIM was made for even t; "karras" is eq. 5 of Karras et al. 2022 (arXiv 2206.00364), rho = 7;
@@ -41,3 +44,50 @@ def even_on(spacing: str, alpha: np.ndarray, sigma: np.ndarray, count: int) -> l
     nearest[-1], order = len(clock) - 1, np.arange(count)
     rising = np.maximum.accumulate(nearest - order) + order  # each above the one before it,
     return np.minimum(rising, len(clock) - count + order)[::-1].tolist()  # with room for those after it
+
+
+def spaced_timesteps(scheduler: NoiseScheduler, count: int | None = None, spacing: str = "log_snr") -> list[int]:
+    """`count` distinct steps that fall from T-1 (all by default), even on the clock of SPACINGS.
+
+    Where a schedule has fewer steps than wanted in a stretch of it, the nearest free ones are taken.
+
+    Raises:
+        ValueError: count outside 1 .. T, or no such spacing.
+    """
+    last = scheduler.num_timesteps - 1
+    if spacing not in SPACINGS:
+        raise ValueError(f"spacing must be one of {', '.join(SPACINGS)}; got {spacing!r}")
+    if count is None or count == last + 1:
+        return list(range(last, -1, -1))
+    if not 1 <= count <= last + 1:
+        raise ValueError(f"the number of sampling steps must lie in 1..{last + 1}, got {count}")
+    if spacing == "even":
+        return evenly(last, 0, count)
+    return even_on(spacing, scheduler.alpha.numpy(), scheduler.sigma.numpy(), count)
+
+
+# ---------------------------------------------------------------- states that a person sees
+
+LEAST_SEEN, MOST_SEEN = -3.0, 4.0  # of log(alpha / sigma): beyond them neither data nor noise can be seen
+UNSEEN_PACE = 0.02  # of the clock there, in units of log(alpha / sigma)
+
+
+def clock(alpha_bar: NDArray) -> NDArray:
+    """log(alpha / sigma) after 0 .. T forward steps: on this clock, which falls, a process changes evenly. (T + 1,).
+
+    Where nothing can be seen to change it hardly moves. Clean data, at infinity, stand half a unit before step 1.
+    """
+    left = np.clip(alpha_bar[1:], 1e-12, 1 - 1e-12)
+    log_snr = 0.5 * np.log(left / (1 - left))
+    seen = np.clip(log_snr, LEAST_SEEN, MOST_SEEN)
+    falling = seen + UNSEEN_PACE * (log_snr - seen)
+    return np.concatenate([falling[:1] + 0.5, falling])
+
+
+def evenly_on(hands: NDArray, count: int) -> list[int]:
+    """At most `count` distinct indices of a monotone clock (S,), as even on it as it allows, with both ends."""
+    if count >= len(hands):
+        return list(range(len(hands)))
+    rising = hands if hands[0] < hands[-1] else -hands
+    wanted = np.linspace(rising[0], rising[-1], count)
+    return np.unique(np.searchsorted((rising[1:] + rising[:-1]) / 2, wanted)).tolist()

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from samplers.spacing import spaced_timesteps
 from schedule import CLEAN, NoiseScheduler, step_of
 
 
@@ -24,7 +25,7 @@ class State(NamedTuple):
 
 def strides(scheduler: NoiseScheduler, timesteps: Sequence[int] | None) -> Iterator[tuple[int, int]]:
     """(t, the next t) down to CLEAN, over these timesteps or all."""
-    timesteps = scheduler.timesteps() if timesteps is None else scheduler.check_t(list(timesteps)).tolist()
+    timesteps = spaced_timesteps(scheduler) if timesteps is None else scheduler.check_t(list(timesteps)).tolist()
     if not timesteps or sorted(set(timesteps), reverse=True) != timesteps:
         raise ValueError("timesteps must fall from step to step")
     return zip(timesteps, [*timesteps[1:], CLEAN])

@@ -15,12 +15,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
 # isort: split
-from runtime import checkpoint
-from runtime.trained import Trained, of_state
-from runtime.whole_file import whole_file
+from pipeline import Trained, of_state
+from runtime import checkpoint_file
+from runtime.atomic_file import whole_file
 from scripts.share import figures_of, sampling_of
 from viz.pages.explorable.page import explorable, name_of
-from viz.pages.gallery import Entry, gallery
+from viz.pages.gallery_page import Entry, gallery
 
 PICTURES = ("flow.mp4", "flow.gif", "flow.png", "samples.png", "reverse.mp4", "reverse.gif")  # of a run, in this order
 
@@ -36,8 +36,8 @@ def main() -> None:
 
 def make(runs: Sequence[str | None], out: Path) -> None:
     """index.html and all that it links, in the folder `out`. Raises ValueError for two runs of one name."""
-    found = [checkpoint.asked_or_newest(run) for run in runs]
-    names = [checkpoint.folder_of(path).resolve().name for path, _ in found]
+    found = [checkpoint_file.asked_or_newest(run) for run in runs]
+    names = [checkpoint_file.folder_of(path).resolve().name for path, _ in found]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"two runs are called {min(twice)}, and each needs a folder of its own: rename one of them")
     entries = [entry_of(path, state, out, Path("gallery", name)) for (path, state), name in zip(found, names)]
@@ -47,7 +47,7 @@ def make(runs: Sequence[str | None], out: Path) -> None:
 
 def entry_of(path: Path, state: Mapping[str, Any], out: Path, folder: Path) -> Entry:
     """The run of a checkpoint, its pictures copied and its page made in out / folder."""
-    source, trained = checkpoint.folder_of(path), of_state(state, path, torch.device("cpu"))
+    source, trained = checkpoint_file.folder_of(path), of_state(state, path, torch.device("cpu"))
     figures = figures_of(source)
     html, _ = explorable(trained, sampling_of(trained), figures)
     (out / folder).mkdir(parents=True, exist_ok=True)

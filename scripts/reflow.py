@@ -26,16 +26,17 @@ from loader import batches, make_loader
 from loss.objective import training_loss
 from metrics.distances import METRICS, compute_floors, exact_draws, sliced_wasserstein
 from metrics.straightness import straightness
+from pipeline import Trained, of_state
 from points.mixture import GaussianMixture
-from runtime import checkpoint
-from runtime.optimizers import make_optimizers
+from runtime import checkpoint_file
 from runtime.progress import progress_bar
 from runtime.randomness import generator
-from runtime.resume import Learner
-from runtime.trained import Trained, of_state
-from sampler import last
+from samplers import last
 from samplers.ancestral import ddim
+from samplers.spacing import spaced_timesteps
 from train import learning_rate
+from training.learner import Learner
+from training.optimizers import make_optimizers
 
 ROWS, EVALUATIONS = 2000, (1, 2, 4, 8)  # samples compared, and evaluations of the network that they may cost
 
@@ -49,13 +50,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of pairs and order (default: 0)")
     o = parser.parse_args()
     torch.set_num_threads(1)
-    path, state = checkpoint.asked_or_newest(o.run)
+    path, state = checkpoint_file.asked_or_newest(o.run)
     flow = of_state(state, path, torch.device("cpu"))
     if flow.config["schedule"] != "flow":
         sys.exit(f"error: {path} is a run of schedule={flow.config['schedule']}; give one of schedule=flow")
     x_T, x_0, labels = pairs(flow, o.pairs, o.seed)
     straight = rectified(flow, x_T, x_0, labels, o.steps, o.lr, o.seed)
-    folder = checkpoint.folder_of(path) / "reflow"
+    folder = checkpoint_file.folder_of(path) / "reflow"
     save(state, path, straight, folder)
     report(flow, straight, o.seed)
     print(f"saved in {folder}: python inference.py checkpoint={folder} sampling_steps=2")
@@ -90,7 +91,7 @@ def save(state: dict[str, Any], path: Path, average: AveragedModel, folder: Path
     kept = {name: state[name] for name in ("classes", "normaliser", "data", "step", "total", "moment")}
     config = {**state["config"], "reflow": str(path)}
     folder.mkdir(exist_ok=True)
-    checkpoint.save(folder / "last.pt", {**kept, "config": config, "ema": average.state_dict()})
+    checkpoint_file.save(folder / "last.pt", {**kept, "config": config, "ema": average.state_dict()})
 
 
 # ---------------------------------------------------------------- what it brought
@@ -123,7 +124,7 @@ def distances(denoise: Denoiser, flow: Trained, x_T: Tensor, mixture: GaussianMi
     if mixture is None:
         return []
     real = mixture.sample(ROWS, generator(seed, "test points")).float().numpy()
-    steps = [flow.scheduler.timesteps(n, "trailing") for n in EVALUATIONS]
+    steps = [spaced_timesteps(flow.scheduler, n, "trailing") for n in EVALUATIONS]
     return [sliced_wasserstein(last(ddim(denoise, flow.scheduler, x_T, timesteps=t)).numpy(), real) for t in steps]
 
 

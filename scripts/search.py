@@ -29,9 +29,9 @@ from conf.store import register
 from conf.sweep import note_failure
 from dataset import make_sets
 from metrics.evaluation import figures_of
-from runtime.preflight import classes_to_learn
-from runtime.whole_file import whole_file
+from runtime.atomic_file import whole_file
 from train import begin_or_resume
+from training.startup_check import classes_to_learn
 
 try:
     import optuna

@@ -15,10 +15,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
 # isort: split
 from conf.choices import SAMPLING
-from runtime import checkpoint
-from runtime.trained import Trained, of_state
-from runtime.whole_file import whole_file
-from sampler import sampler_of
+from pipeline import Trained, of_state
+from runtime import checkpoint_file
+from runtime.atomic_file import whole_file
+from samplers import sampler_of
 from viz.pages.browser import picture_of
 from viz.pages.explorable.page import explorable
 
@@ -34,8 +34,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: page.html in the run folder")
     parser.add_argument("--picture", type=Path, metavar="FILE", help="also a PNG of it, 1280x720, by a Chromium")
     o = parser.parse_args()
-    path, state = checkpoint.asked_or_newest(o.run and o.run.removeprefix("checkpoint="))
-    folder = checkpoint.folder_of(path)
+    path, state = checkpoint_file.asked_or_newest(o.run and o.run.removeprefix("checkpoint="))
+    folder = checkpoint_file.folder_of(path)
     trained = of_state(state, path, torch.device("cpu"))
     html, facts = explorable(trained, sampling_of(trained), figures_of(folder))
     out = o.out or folder / "page.html"

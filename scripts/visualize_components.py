@@ -16,15 +16,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from images import MNIST_ROOT
-from images.files import list_images, read_images
+from images.image_files import list_images, read_images
 from images.sets import ImageSet, choose
 from nets.embedding import frequencies, time_embedding
+from pipeline import load
 from runtime import device as devices
-from runtime.network_parts import LACKS, Part, random_parts, stretched, trained_parts
-from runtime.trained import load
 from viz import components as draw
 from viz import stills as figures
 from viz import style
+from viz.network_parts import LACKS, Part, random_parts, stretched, trained_parts
 
 NETWORKS = ("mhsa", "mhca", "down", "bottleneck", "upsample", "unet")
 PARTS = ("time", *NETWORKS, "mnist")

@@ -18,9 +18,10 @@ import torch
 import train
 from conf.config import Train
 from conf.groups import MLP, Digits, Moons, UNetSmall
-from runtime import processes, shards
-from runtime.trained import load
-from sampler import last
+from pipeline import load
+from runtime import distributed
+from samplers import last
+from training import shards
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARDS = 4
@@ -60,28 +61,28 @@ def drawn(folder):
 @contextmanager
 def signalled(number, at, rank=1):
     """The process of that rank gets a signal while it adds up gradients for the `at`-th time."""
-    real, count = processes.added_up, 0
+    real, count = distributed.added_up, 0
 
     def added_up(own):
         nonlocal count
         count += 1
-        if count == at and processes.rank() == rank:
+        if count == at and distributed.rank() == rank:
             os.kill(os.getpid(), number)
         return real(own)
 
-    processes.added_up = added_up
+    distributed.added_up = added_up
     yield
-    processes.added_up = real
+    distributed.added_up = real
 
 
 def sums_are_in_order():
     """added_up against all vectors one after the other, of lengths that divide and that do not."""
-    p, rank, g, right = processes.world(), processes.rank(), torch.Generator().manual_seed(0), []
+    p, rank, g, right = distributed.world(), distributed.rank(), torch.Generator().manual_seed(0), []
     for n in (1, 7, 1000):
         for k in (1, 3):
             vectors = torch.randn(p * k, n, generator=g) * 10 ** (8 * torch.rand(p * k, 1, generator=g))
-            found = processes.added_up(vectors[rank * k : (rank + 1) * k].clone())
-            right.append(torch.equal(found, processes.in_order(vectors)))
+            found = distributed.added_up(vectors[rank * k : (rank + 1) * k].clone())
+            right.append(torch.equal(found, distributed.in_order(vectors)))
     return all(right)
 
 
@@ -94,21 +95,23 @@ def refusal(work):
 
 
 def trainings():
-    with processes.joined("cpu"):
+    with distributed.joined("cpu"):
         found = {
             "in order": sums_are_in_order(),
-            "of the first": processes.from_first(lambda: f"process {processes.rank()}"),
-            "same": refusal(lambda: processes.check_same({"lr": 1, "data": "x"}, processes.OTHER_OPTIONS)),
-            "other": refusal(lambda: processes.check_same({"a": 0, "lr": processes.rank()}, processes.OTHER_OPTIONS)),
+            "of the first": distributed.from_first(lambda: f"process {distributed.rank()}"),
+            "same": refusal(lambda: distributed.check_same({"lr": 1, "data": "x"}, distributed.OTHER_OPTIONS)),
+            "other": refusal(
+                lambda: distributed.check_same({"a": 0, "lr": distributed.rank()}, distributed.OTHER_OPTIONS)
+            ),
             "uneven": refusal(lambda: shards.check(9, 81)),
             "points": trained(POINTS, "points"),
             "digits": trained(DIGITS, "digits"),
         }
         samples, found["rows"] = drawn("digits")
-        torch.save(samples, f"{processes.rank()}.pt")
+        torch.save(samples, f"{distributed.rank()}.pt")
         with signalled(signal.SIGTERM, LOOK + SIGNALLED_IN):
             found["stopped"] = trained(STOPPED, "stopped")
-        Path(f"{processes.rank()}.json").write_text(json.dumps(found))
+        Path(f"{distributed.rank()}.json").write_text(json.dumps(found))
 
 
 def dies(step, *arguments):

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from conf.choices import LOSS_WEIGHTS
 from dataset import Normaliser, PointSet, create_moon_dataset, make_dataset, read_points
 from diffusion import DiffusionModel, exact_denoiser
-from images.files import read_samples
+from images.image_files import read_samples
 from images.sets import ImageSet
 from loader import batches, make_loader
 from loss.objective import loss_weights, training_loss
@@ -25,10 +25,10 @@ from metrics.distances import METRICS, sliced_wasserstein, wasserstein2
 from model import build_model
 from points.mixture import GaussianMixture
 from rerun_viz import log_forward_diffusion, log_reverse_diffusion
-from runtime import checkpoint
+from runtime import checkpoint_file
 from runtime import device as devices
 from runtime.randomness import generator, integer_seed
-from sampler import SAMPLERS, last, sample
+from samplers import SAMPLERS, last, sample
 from schedule import SCHEDULES, VariancePreserving, evenly, make_scheduler
 from viz import image_grids, stills
 from viz.colours import NOISE_STOPS, noise_colours
@@ -366,15 +366,15 @@ plain = st.recursive(leaf, lambda x: st.lists(x, max_size=3) | st.dictionaries(s
 @given(st.dictionaries(st.text(max_size=5).filter(lambda k: k != "format"), plain, max_size=4))
 def test_checkpoints_come_back_as_they_were(state):
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint.save(Path(folder, "x.pt"), state)
-        assert checkpoint.load(Path(folder, "x.pt")) == {"format": checkpoint.FORMAT, **state}
+        checkpoint_file.save(Path(folder, "x.pt"), state)
+        assert checkpoint_file.load(Path(folder, "x.pt")) == {"format": checkpoint_file.FORMAT, **state}
 
 
 @given(st.binary(max_size=60))
 def test_bytes_are_no_checkpoint(content):
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "x.pt").write_bytes(content)
-        assert answered(checkpoint.load, Path(folder, "x.pt")) is REFUSED
+        assert answered(checkpoint_file.load, Path(folder, "x.pt")) is REFUSED
 
 
 # ---------------------------------------------------------------- pictures and recordings

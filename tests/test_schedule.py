@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from samplers.spacing import ENDLESS, LEAST_NOISE, SPACINGS, TO_CLEAN
+from samplers.spacing import ENDLESS, LEAST_NOISE, SPACINGS, TO_CLEAN, spaced_timesteps
 from schedule import (
     CLEAN,
     SCHEDULES,
@@ -185,7 +185,7 @@ def test_a_process_is_given_by_alpha_and_sigma():
     # the same numbers by betas or by hand: the same process; and one whose signal rises again is none
     s = LinearNoiseScheduler(50)
     bare = NoiseScheduler(s.alpha, s.sigma)
-    assert bare.timesteps(7) == s.timesteps(7) and bare.posterior(40, 20) == s.posterior(40, 20)
+    assert spaced_timesteps(bare, 7) == spaced_timesteps(s, 7) and bare.posterior(40, 20) == s.posterior(40, 20)
     with pytest.raises(ValueError, match="must fall"):
         NoiseScheduler(s.alpha.flip(0), s.sigma.flip(0))
 
@@ -240,11 +240,11 @@ def test_as_many_steps_as_asked_for_fall_from_the_last_to_the_first(name, spacin
     first = next(t for t in range(T) if noise[t] >= LEAST_NOISE) if spacing in ENDLESS else 0
     for count in {2, 3, 5, 7, 10, 25, 50, 99, 100, 400, 999, 1000}:
         if count <= T:
-            steps = scheduler.timesteps(count, spacing)
+            steps = spaced_timesteps(scheduler, count, spacing)
             assert len(steps) == count, count
             assert steps[0] == T - 1 and (steps[-1] == min(first, T - count) or spacing in TO_CLEAN)
             assert all(a > b for a, b in itertools.pairwise(steps)), count
-    assert scheduler.timesteps() == list(range(T - 1, -1, -1))
+    assert spaced_timesteps(scheduler) == list(range(T - 1, -1, -1))
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine", "flow"])
@@ -252,7 +252,7 @@ def test_as_many_steps_as_asked_for_fall_from_the_last_to_the_first(name, spacin
 def test_processes_of_any_length_are_sampled_at_the_same_noise(name, spacing):
     # sigma / alpha ends at 157, 20,291 and infinity, and begins at 0.010, 0.006 and 0.001
     scheduler = make_scheduler(name, 1000)
-    steps = scheduler.timesteps(12, spacing)
+    steps = spaced_timesteps(scheduler, 12, spacing)
     noise = (scheduler.sigma / scheduler.alpha)[steps].numpy()
     assert steps[0] == 999 and noise[0] > 150 and 0.01 <= noise[-1] < 0.013
     power = 1 / 7 if spacing == "karras" else 1e-6  # as good as the logarithm
@@ -262,7 +262,7 @@ def test_processes_of_any_length_are_sampled_at_the_same_noise(name, spacing):
 
 def test_steps_even_in_log_snr_are_the_nearest_ones_where_there_are_enough():
     scheduler = LinearNoiseScheduler(1000)
-    log_snr, steps = scheduler.log_snr.numpy(), scheduler.timesteps(10)
+    log_snr, steps = scheduler.log_snr.numpy(), spaced_timesteps(scheduler, 10)
     top = int((scheduler.sigma <= 20 * scheduler.alpha).nonzero().max())
     wanted = np.linspace(log_snr[top], log_snr[0], 10)
     assert steps == [999, *[int(np.abs(log_snr - w).argmin()) for w in wanted[1:]]]
@@ -270,7 +270,7 @@ def test_steps_even_in_log_snr_are_the_nearest_ones_where_there_are_enough():
 
 def test_steps_are_even_up_to_the_last_where_much_signal_is_left():
     scheduler = LinearNoiseScheduler(1000, 1e-4, 2e-3)  # sigma / alpha up to 1.3
-    log_snr, steps = scheduler.log_snr.numpy(), scheduler.timesteps(10)
+    log_snr, steps = scheduler.log_snr.numpy(), spaced_timesteps(scheduler, 10)
     assert steps == [int(np.abs(log_snr - w).argmin()) for w in np.linspace(log_snr[-1], log_snr[0], 10)]
 
 
@@ -278,13 +278,13 @@ def test_missing_steps_are_filled_up_with_the_next_free_ones():
     # log-SNR 4, 2, 0.4, 0.36 .. 0: five even values are 4, 3, 2, 1, 0; nearest are t = 0, 0 or 1, 1, 2, the last
     log_snr = torch.tensor([4, 2, 0.4, *np.linspace(0.36, 0, 10)], dtype=torch.float64)
     scheduler = NoiseScheduler(log_snr.exp(), torch.ones(13))
-    assert scheduler.timesteps(5) == [12, 3, 2, 1, 0]
+    assert spaced_timesteps(scheduler, 5) == [12, 3, 2, 1, 0]
 
 
 @pytest.mark.parametrize("count", [-1, 0, 101])
 def test_too_many_or_too_few_chosen_steps_are_refused(count):
     with pytest.raises(ValueError, match=r"1\.\.100"):
-        LinearNoiseScheduler(100).timesteps(count)
+        spaced_timesteps(LinearNoiseScheduler(100), count)
 
 
 def test_schedules_by_name_refuse_what_they_do_not_have():
@@ -298,7 +298,7 @@ def test_schedules_by_name_refuse_what_they_do_not_have():
 
 @pytest.mark.parametrize("count", [2, 7, 25, 1000])
 def test_even_steps_are_all_equally_long_up_to_rounding(count):
-    steps = CosineNoiseScheduler(1000).timesteps(count, "even")
+    steps = spaced_timesteps(CosineNoiseScheduler(1000), count, "even")
     assert steps[0] == 999 and steps[-1] == 0 and len(steps) == count
     strides = {a - b for a, b in itertools.pairwise(steps)}
     assert max(strides) - min(strides) <= 1

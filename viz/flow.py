@@ -12,13 +12,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from metrics.flow_lines import FlowLines
-from metrics.scene import HELD_S, LASTS_S, evenly_on
 from runtime.progress import progress_bar
+from samplers.spacing import evenly_on
 from viz.colours import ALONG, LIGHTS, noise_colours
-from viz.films.files import Frame, write
-from viz.films.moments import between
+from viz.films.film_files import Frame, write
+from viz.films.film_moments import between
+from viz.flow_lines import FlowLines
 from viz.light import STEP, Light, developed, dots, exposed, stroke
+from viz.scene import HELD_S, LASTS_S
 from viz.stills import SCREEN_DPI
 from viz.turning import seen
 

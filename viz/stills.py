@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from runtime.whole_file import whole_file
+from runtime.atomic_file import whole_file
 from viz.colours import CLASSES, DATA, ERROR, GENERATED, hex_colour, noise_colours
 
 SCREEN_DPI, PRINT_DPI = 120, 300  # of a png; of the pixels in a pdf or svg

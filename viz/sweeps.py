@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from loss.runs import runs_of_sweep
-from runtime.whole_file import whole_file
+from runtime.atomic_file import whole_file
 from viz.style import ink, paper
 
 LINE, WIDEST = 36, 1200  # pixels: the height of a name, and the width of a picture at most

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import rerun as rr
 
-from runtime.whole_file import unfinished
+from runtime.atomic_file import unfinished
 
 VIEWERS = ("auto", "window", "web", "file")
 PATIENCE_S = 20.0

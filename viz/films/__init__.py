@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from metrics.scene import Scene
 from runtime.progress import progress_bar
 from viz.colours import noise_colours
-from viz.films import images, points
-from viz.films.files import FORMATS, has_ffmpeg, write
+from viz.films import image_film as images
+from viz.films import point_film as points
+from viz.films.film_files import FORMATS, has_ffmpeg, write
 from viz.films.trajectory import save_scene
+from viz.scene import Scene
 
 
 def check_options(

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from metrics.scene import Process, Scene
-from runtime.whole_file import whole_file
+from runtime.atomic_file import whole_file
+from viz.scene import Process, Scene
 
 SIDES = ("forward", "reverse")
 GUESSES = ("tracked", "guesses")  # of tracked samples: where they are, and their x_0

@@ -6,9 +6,35 @@ from typing import Any
 import rerun as rr
 import rerun.blueprint as rrb
 
-from metrics.scene import Scene
-from viz.recording import distance, guess, images, loss, paths, points, schedule, score, texts
+from viz.recording import (
+    distance_panel as distance,
+)
+from viz.recording import (
+    image_panel as images,
+)
+from viz.recording import (
+    loss_panel as loss,
+)
+from viz.recording import (
+    path_panel as paths,
+)
+from viz.recording import (
+    point_panel as points,
+)
+from viz.recording import (
+    prediction_panel as guess,
+)
+from viz.recording import (
+    schedule_panel as schedule,
+)
+from viz.recording import (
+    score_panel as score,
+)
+from viz.recording import (
+    text_panel as texts,
+)
 from viz.recording.panel import Panel, time_panel
+from viz.scene import Scene
 
 # in the order in which they stand, and in which the texts speak of them
 PANELS: list[Panel] = [row.PANEL for row in (points, images, guess, score, schedule, distance, loss, paths)]

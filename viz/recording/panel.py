@@ -8,8 +8,8 @@ import rerun as rr
 import rerun.blueprint as rrb
 from numpy.typing import ArrayLike, NDArray
 
-from metrics.scene import HELD_S, LASTS_S, Process, Scene
 from viz.colours import DATA
+from viz.scene import HELD_S, LASTS_S, Process, Scene
 
 T = TypeVar("T")
 NIGHT = (13, 16, 22)  # behind all pictures

@@ -13,14 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metrics.replay import alpha_bar
-from metrics.scene import clock
+from pipeline import Trained
 from points.mixture import GaussianMixture
-from runtime.trained import Trained
-from sampler import CHURN, SAMPLERS
+from samplers import CHURN, SAMPLERS
 from samplers.covariance import NEARBY
 from samplers.multistep import NEAR_THE_END
-from samplers.spacing import LEAST_NOISE, MOST_NOISE
+from samplers.spacing import LEAST_NOISE, MOST_NOISE, clock
 from viz.colours import CLASSES, NOISE_STOPS, TRACKED, hex_colour
 
 
@@ -53,7 +51,7 @@ def contents(
         "weights": dict(weights),
         "alpha": _base64(scheduler.alpha, "<f8"),
         "sigma": _base64(scheduler.sigma, "<f8"),
-        "clock": _base64(torch.from_numpy(clock(alpha_bar(scheduler))), "<f4"),
+        "clock": _base64(torch.from_numpy(clock(scheduler.alpha_bar)), "<f4"),
         "mean": [] if trained.of_images else mean.tolist(),
         "std": [] if trained.of_images else std.tolist(),
         "parts": [_mixture(trained.normaliser.distribution(part)) for part in parts],

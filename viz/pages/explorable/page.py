@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from dataset import make_dataset, source_of
+from pipeline import Trained
 from points.mixture import GaussianMixture
-from runtime.trained import Trained
-from sampler import last
+from samplers import last
 from viz.pages.explorable.export import check_can_be_shared, contents, packed_weights, rounded
 from viz.pages.explorable.verdicts import verdict_table
 from viz.pages.html import page

@@ -1,0 +1,304 @@
+"""Samplers at equal numbers of evaluations of the network, from the same x_T, with the exact denoiser beside it.
+
+With the exact denoiser all that is wrong is the sampler's error. What the network adds to it is the network's.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dataset import DataSet, PointSet, make_sets
+from diffusion import Denoiser, Prediction
+from images.sets import ImageSet
+from metrics import image_metrics, two_sample
+from metrics.distances import METRICS, Draw, compute_floors, sliced_wasserstein
+from metrics.evaluation import as_frequent, check_enough, real_draws, real_rows
+from metrics.flow_map import EVALUATIONS, FlowMap, Guess, exact_flow, flow_map
+from metrics.significance import Evidence, negative_log_density
+from pipeline import Trained
+from runtime.atomic_file import whole_file
+from runtime.progress import progress_bar
+from runtime.randomness import generator
+from samplers import SAMPLERS, State, sample, sampler_of
+from samplers.guidance import Guidance, best_guess_of
+from schedule import CLEAN, NoiseScheduler, evenly
+
+NETWORK, EXACT = "network", "exact denoiser"
+TRACKED = 6  # samples whose states are kept
+FLOW_POINTS, FLOW_STATES = 256, 200  # of the exact flow map, and states along the paths of the tracked ones
+FURTHEST = 1e6  # samples beyond it count as lost, as NaN and infinity do
+SHORT = {
+    "sliced Wasserstein-1": "W1",
+    "energy distance": "energy",
+    "log-density gap": "gap",
+    "classifier accuracy": "accuracy",
+    "Frechet distance": "Frechet",
+}
+
+
+class Floor(NamedTuple):
+    """What real data gives in place of samples: the 90 % band and the median."""
+
+    low: float
+    median: float
+    high: float
+
+
+class Truth(NamedTuple):
+    """figures: samples in data units (N, *dims) -> every figure by name; their floors, at this number of samples."""
+
+    figures: Callable[[NDArray], dict[str, float]]
+    floors: dict[str, Floor]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One sampler with one denoiser, allowed `asked` evaluations: what it took, made and is worth.
+
+    samples: (N, *dims) in data units; path: the states of the first TRACKED of them, in normalised units.
+    """
+
+    denoiser: str
+    sampler: str
+    asked: int
+    evaluations: int
+    milliseconds: float
+    figures: Mapping[str, float]
+    samples: NDArray
+    path: Sequence[State]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All trials; real data (N, *dims), in data units and normalised; for points of a known density also the flow map,
+    and the exact paths of the first TRACKED x_T at every step of the trials' paths, as `Trial.path`; alpha_bar (T + 1,)
+    """
+
+    trials: Sequence[Trial]
+    floors: Mapping[str, Floor]
+    real: NDArray
+    normalised: NDArray
+    flow: FlowMap | None
+    exact_path: Sequence[State]
+    alpha_bar: NDArray
+
+    def of(self, denoiser: str, sampler: str, asked: int) -> Trial:
+        return next(t for t in self.trials if (t.denoiser, t.sampler, t.asked) == (denoiser, sampler, asked))
+
+    @property
+    def denoisers(self) -> list[str]:
+        return [*dict.fromkeys(t.denoiser for t in self.trials)]
+
+    @property
+    def samplers(self) -> list[str]:
+        return [*dict.fromkeys(t.sampler for t in self.trials)]
+
+    @property
+    def asked(self) -> list[int]:
+        return sorted({t.asked for t in self.trials})
+
+
+def compare(
+    trained: Trained,
+    samplers: Sequence[str] | None,
+    evaluations: Sequence[int],
+    count: int,
+    guidance: Guidance,
+    seed: int,
+) -> Comparison:
+    """Every sampler (None: all) at every number of evaluations, `count` samples each.
+
+    Raises:
+        ValueError: no sampler or no number, one that there is not, or a number that a sampler cannot make.
+    """
+    samplers, scheduler = [*dict.fromkeys(SAMPLERS if samplers is None else samplers)], trained.scheduler
+    plan = [(name, n) for n in sorted(set(evaluations)) for name in samplers]
+    if not plan:
+        raise ValueError("there is nothing to compare: name at least one sampler and one number of evaluations")
+    check_plan(scheduler, plan)
+    config = trained.config
+    train, unseen = make_sets(n_samples=config["num_samples"], seed=config["seed"], **config["dataset"])
+    check_enough(unseen, count)
+    truth = truth_of(trained, train, unseen, count, seed)
+    labels = as_frequent(unseen, count, seed).to(trained.device) if trained.classes else None
+    x_T = trained.start(count, seed)[0]
+    guess = exact_guess(trained, unseen, labels)
+    denoisers: dict[str, tuple[Denoiser, Tensor]] = {NETWORK: (_labelled(trained.denoise(*guidance), labels), x_T)}
+    if guess:
+        denoisers[EXACT] = (_exact(guess, scheduler), x_T.cpu())
+    jobs = [(name, *job) for job in plan for name in denoisers]
+    run = partial(_trial, trained, truth, seed)
+    trials = [run(*denoisers[d], d, s, n) for d, s, n in progress_bar(jobs, "comparing", len(jobs))]
+    flow, exact_path = None, []
+    if guess and isinstance(unseen, PointSet) and unseen.mixture and unseen.mixture.has_density:
+        some, quiet = x_T[:FLOW_POINTS], [name for name in samplers if not sampler_of(name).noisy]
+        if quiet and scheduler.num_timesteps >= EVALUATIONS[0]:
+            pair = {EXACT: denoisers[EXACT][0], NETWORK: denoisers[NETWORK][0]}
+            starts = {EXACT: some.double().cpu(), NETWORK: some}
+            flow = flow_map(guess, scheduler, pair, starts, quiet)
+        steps = {CLEAN, *evenly(scheduler.num_timesteps - 1, 0, FLOW_STATES), *(s.t for t in trials for s in t.path)}
+        falling = sorted(steps, reverse=True)
+        states = exact_flow(guess, scheduler, x_T[:TRACKED], falling)
+        exact_path = [State(t, x, x) for t, x in zip(falling, states)]
+    real = real_rows(unseen, count, seed)
+    normalised = trained.normaliser.normalise(torch.from_numpy(real)).cpu().numpy()
+    return Comparison(trials, truth.floors, real, normalised, flow, exact_path, scheduler.alpha_bar)
+
+
+def check_plan(scheduler: NoiseScheduler, plan: Sequence[tuple[str, int]]) -> None:
+    """Raises ValueError for a pair of sampler and number of evaluations that cannot be run."""
+    T = scheduler.num_timesteps
+    for name, n in plan:
+        sampler_of(name)
+        if not 1 <= n <= T:
+            raise ValueError(f"evaluations must lie in 1..{T}, for this model has T = {T}; got {n}")
+
+
+def _labelled(denoise: Denoiser, labels: Tensor | None) -> Denoiser:
+    """The same denoiser of the first rows, each under its own label."""
+    if labels is None:
+        return denoise
+    return lambda x_t, t, label=None: denoise(x_t, t, labels[: len(x_t)])
+
+
+def exact_guess(trained: Trained, data: DataSet, labels: Tensor | None) -> Guess | None:
+    """The best guesses in normalised units of rows with these labels; None where the distribution is not known."""
+    if not isinstance(data, PointSet) or data.mixture is None:
+        return None
+    distribution = trained.normaliser.distribution
+    if labels is None:
+        return distribution(data.mixture).denoise
+    guess, own = best_guess_of([*map(distribution, data.parts)]), labels.cpu()
+    return lambda x_t, alpha, sigma: guess(x_t, alpha, sigma, own[: len(x_t)])
+
+
+def _exact(guess: Guess, scheduler: NoiseScheduler) -> Denoiser:
+    return lambda x_t, t, label=None: Prediction(*guess(x_t, *scheduler.alpha_sigma_at(int(t))))
+
+
+def _trial(
+    trained: Trained, truth: Truth, seed: int, denoise: Denoiser, x_T: Tensor, name: str, sampler: str, asked: int
+) -> Trial:
+    """Those that draw noise all draw the same."""
+    g, begin, path = generator(seed, "comparison", device=x_T.device), time.perf_counter(), []
+    x, made = x_T, 0
+
+    def counted(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
+        nonlocal made
+        made += 1
+        return denoise(x_t, t, label)
+
+    for state in sample(counted, trained.scheduler, x_T, sampler=sampler, sampling_steps=asked, generator=g):
+        path.append(State(state.t, state.x_t[:TRACKED].cpu().clone(), state.x_0[:TRACKED].cpu().clone()))
+        x = state.x_t
+    samples = trained.data_units(x.to(trained.device)).numpy()
+    milliseconds = 1000 * (time.perf_counter() - begin)
+    return Trial(name, sampler, asked, made, milliseconds, truth.figures(samples), samples, path)
+
+
+# ---------------------------------------------------------------- figures and floors
+
+
+def truth_of(trained: Trained, train: DataSet, unseen: DataSet, count: int, seed: int) -> Truth:
+    """What samples of this model are held against."""
+    if isinstance(train, ImageSet) and isinstance(unseen, ImageSet):
+        return _of_images(train, unseen, count, seed, trained.device)
+    assert isinstance(unseen, PointSet)
+    return _of_points(unseen, real_draws(unseen, seed), count, seed)
+
+
+def _of_points(data: PointSet, draw: Draw, count: int, seed: int) -> Truth:
+    real, other = draw(count, 0), draw(count, 1)
+    n = min(len(real), len(other))  # of a file there may be fewer than samples
+    real, known = real[:n], data.mixture is not None and data.mixture.has_density
+
+    def figures(samples: NDArray) -> dict[str, float]:
+        made = samples[:n]
+        if not np.isfinite(made).all() or np.abs(made).max() > FURTHEST:
+            return dict.fromkeys(floors, math.nan)
+        found = {"sliced Wasserstein-1": sliced_wasserstein(made, real)}
+        found["energy distance"] = two_sample.energy_distance(made, real)
+        if known:
+            density = negative_log_density(Evidence(made, real, data.mixture))
+            found["log-density gap"] = float(density.value) - float(density.floor)
+        found["classifier accuracy"] = float(two_sample.classifier(made, real, seed).value)
+        return found
+
+    floors = {"sliced Wasserstein-1": Floor(*np.quantile(compute_floors(METRICS[0], draw, n), [0.05, 0.5, 0.95]))}
+    tests = {"energy distance": two_sample.energy(other[:n], real, seed)}
+    if known:
+        tests["log-density gap"] = negative_log_density(Evidence(other[:n], real, data.mixture))
+    tests["classifier accuracy"] = two_sample.classifier(other[:n], real, seed)
+    for name, s in tests.items():
+        shift = float(s.floor) if name == "log-density gap" else 0.0
+        floors[name] = Floor(*(float(x) - shift for x in (s.low, s.floor, s.high)))
+    return Truth(figures, floors)
+
+
+def _of_images(train: ImageSet, unseen: ImageSet, count: int, seed: int, device: torch.device) -> Truth:
+    measure, floors = image_metrics.frechet_of(train, unseen, count, seed=seed, device=device)
+    low, median, high = np.quantile(floors, [0.05, 0.5, 0.95]).tolist()
+
+    def figures(samples: NDArray) -> dict[str, float]:
+        images = torch.from_numpy(samples)
+        return {"Frechet distance": measure(images.clamp(-1, 1)) if bool(images.isfinite().all()) else math.nan}
+
+    return Truth(figures, {"Frechet distance": Floor(low, median, high)})
+
+
+# ---------------------------------------------------------------- in numbers
+
+
+def table(found: Comparison) -> str:
+    """One line for each sampler at each number of evaluations; a star where a figure lies within its floor's band."""
+    figures, wide = [*found.floors], 9 * len(found.floors)
+    head = "".join(f"{SHORT[name]:>9}" for name in figures)
+    lines = [" " * 32 + "".join(f"{' with the ' + d + ' ':-^{wide}}   " for d in found.denoisers)]
+    lines.append(f"  {'sampler':<13}{'evaluations':>11}{'ms':>6}" + "   ".join(head for _ in found.denoisers))
+    for title, pick in (("real data, median", 1), ("95 % of it below", 2)):
+        line = "".join(f"{floor[pick]:>8.4f} " for floor in found.floors.values())
+        lines.append(f"  {title:<30}" + "   ".join(line for _ in found.denoisers))
+    for n in found.asked:
+        lines.append("")
+        for name in found.samplers:
+            trials = [found.of(d, name, n) for d in found.denoisers]
+            first = f"  {name:<13}{trials[0].evaluations:>11}{trials[0].milliseconds:>6.0f}"
+            lines.append(first + "   ".join("".join(_cell(t, f, found.floors[f]) for f in figures) for t in trials))
+    names = ", ".join(f"{SHORT[name]}: {name}" for name in figures)
+    return "\n".join([*(line.rstrip() for line in lines), "", f"  {names}; *: within the 90 % band of real data"])
+
+
+def _cell(trial: Trial, figure: str, floor: Floor) -> str:
+    value = trial.figures[figure]
+    within = value <= floor.high and (value >= floor.low or figure != "log-density gap")  # a gap has two sides
+    return f"{value:>8.4f}{'*' if within else ' '}" if abs(value) < 100 else f"{value:>8.2g} "
+
+
+def save_numbers(path: Path, found: Comparison, **facts: object) -> None:
+    """compare.json: the facts, floors, a row for each trial, and the flow map; a figure that is none is null."""
+
+    def plain(value: float) -> float | None:
+        return value if math.isfinite(value) else None
+
+    rows = [
+        {"denoiser": t.denoiser, "sampler": t.sampler, "evaluations": t.evaluations, "asked": t.asked,
+         "milliseconds": round(t.milliseconds, 1), **{name: plain(value) for name, value in t.figures.items()}}
+        for t in found.trials
+    ]  # fmt: skip
+    result = {**facts, "floors": {name: floor._asdict() for name, floor in found.floors.items()}, "trials": rows}
+    if flow := found.flow:
+        slopes = {name: plain(value) for name, value in flow.slopes.items()}
+        own = {"evaluations": flow.evaluations, "errors": flow.errors, "slopes": slopes, "last_step": flow.last_step}
+        result["flow_map"] = own
+    with whole_file(path) as file:
+        file.write(f"{json.dumps(result, indent=2)}\n".encode())

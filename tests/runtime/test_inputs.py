@@ -1,0 +1,216 @@
+"""Points, betas and checkpoints of every kind: the right answer, or one sentence before anything begins."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import command
+
+from dataset import Normaliser, make_sets, read_points
+from diffusion import DiffusionModel
+from metrics.forward import measured_statistics
+from pipeline import load
+from runtime import checkpoint_file
+from runtime.arrays import floats, numbers
+from schedule import LinearNoiseScheduler, VariancePreserving
+from viz import stills
+
+X = np.random.default_rng(0).normal(size=(200, 2)) * [2, 0.1]
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("betas", [(0.5, 0.9), (0.9, 0.9), (0.08, 0.09), (1e-18, 1e-10), (1e-300, 1e-300)])
+def test_betas_that_leave_no_signal_or_no_noise_are_refused(betas):
+    with pytest.raises(
+        ValueError, match=r"betas (are too large for 1000 steps: after \d+ nothing|must be .* from 1e-12)"
+    ):
+        LinearNoiseScheduler(1000, *betas)
+
+
+def test_betas_that_are_taken_work_in_float32():
+    for scheduler in (LinearNoiseScheduler(1000, 1e-4, 0.15), VariancePreserving([1e-12] * 5)):
+        assert bool((scheduler.alpha.float() ** -2).isfinite().all())
+        assert bool((scheduler.sigma.float() > 0).all())
+    sigma = VariancePreserving([1e-12] * 5).sigma
+    torch.testing.assert_close(sigma, torch.arange(1, 6).double().mul(1e-12).sqrt(), rtol=1e-4, atol=0)
+
+
+# ---------------------------------------------------------------- arrays
+
+SAME = {
+    "big-endian": X.astype(">f8"),
+    "negative strides": X[::-1][::-1],
+    "every second": np.repeat(X, 2, 0)[::2],
+    "Fortran order": np.asfortranarray(X),
+    "long double": X.astype(np.longdouble),
+    "read-only": np.frombuffer(X.tobytes()).reshape(X.shape),
+    "list": X.tolist(),
+}
+REFUSED = {
+    "text": np.array([["1", "2"], ["3", "4"]]),
+    "bytes": np.array([[b"1", b"2"]]),
+    "complex": X + 1j,
+    "dates": np.array([["2026-01-01", "2026-01-02"]], "M8[D]"),
+    "durations": np.array([[1, 2]], "m8[s]"),
+    "objects": X.astype(object),
+    "records": np.zeros((3, 2), [("a", "f8")]),
+    "masked": np.ma.masked_less(X, 0),
+    "ragged": [[1.0, 2.0], [3.0]],
+    "complex tensor": torch.zeros(3, 2, dtype=torch.complex64),
+    "sparse tensor": torch.zeros(3, 2).to_sparse(),
+    "nothing": None,
+}
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_every_layout_of_the_same_numbers_is_the_same(name):
+    assert torch.equal(floats(SAME[name], "x"), torch.from_numpy(X))
+    noised = [DiffusionModel(10).forward_diffusion(x, 5)[0] for x in (np.asarray(SAME[name]), X)]
+    assert np.array_equal(*noised)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_array_of_real_numbers_is_refused(name):
+    with pytest.raises(ValueError, match=r"^x (must|has)"):
+        numbers(REFUSED[name], "x")
+    with pytest.raises(ValueError, match=r"^data (must|has)"):
+        DiffusionModel(10).forward_diffusion(REFUSED[name], 5)
+
+
+def test_no_integer_is_rounded_and_bytes_are_steps_not_masks():
+    big = np.array([[2**24 + 1, 1], [2**62, 3]])
+    assert floats(big, "x").dtype == torch.float64
+    assert floats(big.astype(np.uint64), "x").tolist() == big.astype(float).tolist()
+    model = DiffusionModel(10)
+    noise = np.ones((3, 2))
+    for kind in (np.uint8, np.uint16, ">i4", np.int8):
+        x_t = model.forward_diffusion(np.zeros((3, 2)), np.array([0, 1, 1], kind), noise)[0]
+        assert x_t[:, 0].tolist() == model.scheduler.sigma[[0, 1, 1]].tolist()
+
+
+# ---------------------------------------------------------------- files of points
+
+
+def saved(folder, table):
+    np.save(folder / "x.npy", table)
+    return str(folder / "x.npy")
+
+
+@pytest.mark.parametrize("shift,scale", [(1e8, 1), (-3e12, 1e-2), (0, 1e60), (1e-9, 1e-12), (0, 1e-40), (5, 1)])
+def test_points_far_away_large_or_small_are_normalised_as_if_they_were_not(shift, scale, tmp_path):
+    order = torch.randperm(len(X), generator=torch.Generator().manual_seed(0))
+    assert len(order) == len(X)
+    data = read_points(saved(tmp_path, X * scale + shift), None, seed=0)
+    plain = read_points(saved(tmp_path, X), None, seed=0)
+    normaliser = Normaliser.of(data)
+    z, expected = normaliser.normalise(data[:][0]), Normaliser.of(plain).normalise(plain[:][0])
+    assert z.dtype == torch.float32
+    lost = 1e-16 * abs(shift) / scale / 0.1  # by the person, who stored them in float64
+    torch.testing.assert_close(z, expected, atol=1e-4 + 10 * lost, rtol=1e-3)
+    back = normaliser.denormalise(z)
+    np.testing.assert_allclose(
+        back, data.points, atol=1e-3 * 0.1 * scale + 1e-6 * float(np.finfo(back.numpy().dtype).tiny)
+    )
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 0.0, -7e8])
+def test_a_constant_column_is_normalised_to_zero_and_comes_back_as_it_was(value):
+    x = torch.cat([torch.randn(1001, 1), torch.full((1001, 1), value)], 1)
+    normaliser = Normaliser.fit(x)
+    z = normaliser.normalise(x)
+    assert bool((z[:, 1] == 0).all())
+    assert torch.equal(normaliser.denormalise(z)[:, 1], x[:, 1])
+
+
+@pytest.mark.parametrize("table", [*[v for k, v in REFUSED.items() if isinstance(v, np.ndarray) and k != "masked"],
+                                   np.zeros((0, 2)), np.zeros((5, 0)), np.zeros(5), X * 1e300, X * np.nan])  # fmt: skip
+def test_files_of_anything_else_are_refused_by_name(table, tmp_path):
+    with pytest.raises(ValueError, match=r"x\.npy"):
+        read_points(saved(tmp_path, table), None, 0)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("text", ["", "x,y\n", "x,y\n1,2\n", "1,2\n3\n", "1,,2\n3,4,5\n", "1,a\n2,b\n", "1,nan\n1,2\n"])
+def test_texts_of_anything_else_are_refused_by_name(text, tmp_path):
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(ValueError, match=r"x\.csv"):
+        read_points(str(tmp_path / "x.csv"), None, 0)
+
+
+def test_without_an_exact_density_the_evaluation_compares_with_fresh_draws():
+    data, unseen = make_sets("moons", 1000, 0, noise=1e-3)
+    assert (len(data), data.classes, unseen.classes) == (1000, ["0", "1"], ["0", "1"])
+    assert not {tuple(row) for row in data.points} & {tuple(row) for row in unseen.points}
+
+
+@pytest.mark.parametrize("noise", ["0.001", "0"])
+def test_training_with_little_noise_says_which_figures_are_missing(noise, tmp_path):
+    line = f"train.py dataset.noise={noise} num_samples=600 max_steps=3 num_timesteps=4 eval_samples=100 model.hidden=8"
+    done = command(line, tmp_path)
+    assert done.returncode == 0, done.stderr
+    words = "no exact density (their noise is too small for one): floors come from other real points"
+    assert (words in done.stdout) == (noise == "0.001")
+
+
+def test_too_few_points_for_the_evaluation_are_refused_before_the_training(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(300, 2)))
+    done = command("train.py dataset=file dataset.path=x.npy max_steps=3 task_name=run", tmp_path)
+    assert done.returncode == 1 and "eval_samples=0 trains without" in done.stderr
+    assert "30" in done.stderr and not (tmp_path / "run").exists()
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    done = command(
+        "train.py num_samples=200 max_steps=2 num_timesteps=20 eval_samples=0 model.hidden=8 task_name=r", folder
+    )
+    assert done.returncode == 0, done.stderr
+    return checkpoint_file.load(folder / "r" / "last.pt")
+
+
+def changed(state, key, value):
+    head, *rest = key
+    return {**state, head: changed(state[head], rest, value) if rest else value}
+
+
+PARTS = [("config",), ("classes",), ("normaliser",), ("normaliser", "mean"), ("normaliser", "std"), ("ema",),
+         ("config", "model"), ("config", "num_timesteps"), ("config", "schedule"), ("config", "seed"),
+         ("config", "model", "hidden"), ("config", "model", "prediction"),
+         ("ema", "module.outputs.weight")]  # fmt: skip
+WRONG = [None, "text", 7.5, [1, 2], {}, torch.full((2,), float("nan")), torch.zeros(3, 2, dtype=torch.int64), -1]
+
+
+@pytest.mark.parametrize("key", PARTS, ids=".".join)
+def test_a_checkpoint_with_a_wrong_part_is_refused_in_one_sentence(state, key, tmp_path):
+    for i, wrong in enumerate(WRONG):
+        path = tmp_path / f"{i}.pt"
+        checkpoint_file.save(path, changed(state, key, wrong))
+        if key == ("config", "seed") or (key == ("classes",) and wrong in ([], {})):
+            continue
+        with pytest.raises(ValueError, match=r"^the checkpoint"):
+            load(path, CPU)
+
+
+def test_weights_of_another_type_or_with_nan_are_refused(state, tmp_path):
+    weights = state["ema"]["module.outputs.weight"]
+    for wrong in (weights.double(), weights.half(), weights * float("nan"), weights.to(torch.int64)):
+        checkpoint_file.save(tmp_path / "x.pt", changed(state, ("ema", "module.outputs.weight"), wrong))
+        with pytest.raises(ValueError, match=r"module\.outputs\.weight (as|is not finite)"):
+            load(tmp_path / "x.pt", CPU)
+    checkpoint_file.save(tmp_path / "x.pt", {k: v for k, v in state.items() if k != "ema"})
+    with pytest.raises(ValueError, match=r"it has no 'ema'"):
+        load(tmp_path / "x.pt", CPU)
+
+
+@pytest.mark.filterwarnings("error")
+def test_pictures_and_statistics_of_a_constant_coordinate_and_of_one_point():
+    data = np.c_[X, np.full(len(X), 0.1)]
+    eps = np.random.default_rng(1).normal(size=(1, *data.shape))
+    found = measured_statistics(data, 0.6 * data + 0.8 * eps)
+    assert float(found["snr"][0]) == pytest.approx(
+        0.36 * data.var(0).sum() / (0.64 * 3), rel=0.3
+    )  # 200 points: the sd is near 8 %
+    stills.samples(X[:1], X[:1]).canvas.draw()

@@ -1,0 +1,162 @@
+"""One training in several processes, really started by torchrun: the same bits for 1, 2 and 4 of them."""
+
+import io
+import json
+import subprocess
+import sys
+from contextlib import redirect_stdout
+from functools import partial
+
+import pytest
+import torch
+from conftest import QUIET, ROOT, command
+from many import DIGITS, DRAWN, POINTS, SIGNALLED_IN, drawn, trained
+
+import train
+from conf.config import Train
+from conf.groups import MLP, Moons
+from loss.objective import training_loss
+from model import build_model
+from runtime import checkpoint_file
+from schedule import LinearNoiseScheduler
+from tests.campaigns.crashes import assert_same_run
+from training import shards
+
+
+def torchrun(count, *words, cwd, restarts=0):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    words = [f"--max-restarts={restarts}", *map(str, words)]
+    environment = {**QUIET, "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
+    return subprocess.run([*launch, *words], cwd=cwd, env=environment, capture_output=True, text=True, timeout=1800)
+
+
+def started_by_torchrun(count, cwd):
+    return torchrun(count, ROOT / "tests/many.py", "trainings", cwd=cwd)
+
+
+def siblings(count, cwd):
+    """The trainings of tests/many.py in forks of one process, which has imported torch: torchrun's part is played."""
+    return command(f"tests/many.py siblings {count}", cwd, MPLBACKEND="agg")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The trainings of tests/many.py in this one process."""
+    place = tmp_path_factory.mktemp("alone")
+    with redirect_stdout(io.StringIO()):
+        for name, options in {"points": POINTS, "digits": DIGITS}.items():
+            assert trained(options, place / name) is None
+    return place
+
+
+@pytest.mark.parametrize(("count", "start"), [(2, started_by_torchrun), (4, siblings)])
+def test_any_number_of_processes_ends_in_the_same_bits(count, start, alone, tmp_path):
+    done = start(count, tmp_path)
+    assert done.returncode == 0, done.stderr
+    for name in ("points", "digits"):
+        assert_same_run(alone / name, tmp_path / name)  # weights, average, optimizers, losses, loss.csv, excess.csv
+        here, there = (json.loads((place / name / "metrics.json").read_text()) for place in (alone, tmp_path))
+        assert {**here, "seconds": 0, "cpu_seconds": 0} == {**there, "seconds": 0, "cpu_seconds": 0}
+        assert {p.name for p in (alone / name).iterdir()} == {p.name for p in (tmp_path / name).iterdir()}
+    samples, rows = drawn(alone / "digits")
+    assert all(torch.equal(torch.load(tmp_path / f"{rank}.pt"), samples) for rank in range(count))
+    assert "figures" in json.loads((tmp_path / "points/metrics.json").read_text())
+    assert done.stdout.count("start-up check") == 3 and done.stdout.count("training summary") == 2, "one speaks"
+    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(count)]
+    shares = {2: [200, 150], 4: [100, 100, 100, 50]}[count]
+    assert [each["rows"] for each in found] == [rows * share / DRAWN for share in shares], "chunks go round in turn"
+    assert [each["points"] for each in found] == [None] + [0] * (count - 1), "the others end, and in peace"
+    assert [each["stopped"] for each in found] == [143] * count, "one got a SIGTERM: all stop after the same step"
+    assert checkpoint_file.load(tmp_path / "stopped")["step"] == SIGNALLED_IN + 1, "what they had agreed on"
+    for each in found:
+        assert each["in order"] and each["of the first"] == "process 0" and each["same"] is None
+        assert each["other"] == "process 1 has lr=1, the first lr=0: start all with the same options"
+        words = f"shards=9 cannot be shared out evenly among {count} processes; start 1 or 3 or 9 of them, or a new"
+        assert each["uneven"].startswith(words)
+
+
+def test_killed_started_again_killed_and_resumed_by_one_it_ends_in_the_same_bits(alone, tmp_path):
+    """Process 1 dies in step 8; torchrun starts both again, from step 5 on; it dies once more in step 13, after the
+    checkpoint of step 10, and one process goes on alone."""
+    line = (
+        "num_samples=170 batch_size=80 references=24 num_timesteps=20 warmup_steps=2 max_steps=20 checkpoint_every=5"
+        " model.hidden=8 model.layers=2 model.frequencies=2 conditional=true eval_samples=0 shards=4"
+    )
+    done = torchrun(2, ROOT / "tests/many.py", "dies", 8, *line.split(), cwd=tmp_path, restarts=1)
+    assert done.returncode == 1
+    assert done.stderr.count("another process of this training has ended, so none can go on; resume= goes on") == 2
+    (folder,) = (tmp_path / "outputs/train").iterdir()
+    assert checkpoint_file.load(folder)["step"] == 10, (done.stdout, done.stderr)
+    with redirect_stdout(io.StringIO()):
+        with pytest.raises(ValueError, match="was trained with shards=4, not shards=2, and keeps that: leave out"):
+            train.begin_or_resume(Train(Moons(), MLP(), resume=str(folder), shards=2), folder, {"resume", "shards"})
+        train.begin_or_resume(Train(Moons(), MLP(), resume=str(folder)), folder, {"resume"})
+        (tmp_path / "whole").mkdir()
+        train.begin_or_resume(Train(**{**vars(POINTS), "max_steps": 20, "eval_samples": 0}), tmp_path / "whole", set())
+    assert_same_run(tmp_path / "whole", folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("seed=$RANK", "process 1 has seed=1, the first seed=0: start all with the same options"),
+        ("dataset=file dataset.path=a.csv", "the data of process 1 are not those of the first: give all the same"),
+    ],
+)
+def test_processes_with_different_options_or_data_are_refused_in_one_sentence(options, sentence, tmp_path):
+    for rank in range(2):
+        (tmp_path / str(rank)).mkdir()
+        rows = "".join(f"{i},{i * i % 7 + rank}\n" for i in range(100))
+        (tmp_path / str(rank) / "a.csv").write_text(rows)
+    line = f"{sys.executable} {ROOT / 'train.py'} eval_samples=0 batch_size=64 {options}"
+    (tmp_path / "train.sh").write_text(f"cd $RANK; exec {line}\n")
+    done = torchrun(2, "--no-python", "bash", "train.sh", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count(sentence) == 1, done.stderr
+    assert not list((tmp_path / "0/outputs/train").iterdir()), "nobody leaves a folder"
+    assert not (tmp_path / "1/outputs").exists()
+
+
+@pytest.mark.parametrize("line", ["inference.py", "train.py -m lr=1,2"])
+def test_everything_else_is_refused_under_torchrun(line, tmp_path, monkeypatch):
+    monkeypatch.setitem(QUIET, "WORLD_SIZE", "2")
+    done = command(line, tmp_path)
+    assert (done.returncode, done.stdout) == (1, "") and not list(tmp_path.iterdir())
+    assert done.stderr == (
+        "torchrun is for one training, with train.py and without -m: start everything else by python\n"
+    )
+
+
+# ---------------------------------------------------------------- parts of a batch, in this process
+
+
+def batch_and_network(rows):
+    g = torch.Generator().manual_seed(0)
+    batch = torch.randn(rows, 2, generator=g), torch.arange(rows) % 50, torch.randn(rows, 2, generator=g), None
+    torch.manual_seed(0)
+    net = build_model("mlp", dims=(2,), num_timesteps=50, hidden=16, layers=2, frequencies=2)
+    return batch, net, partial(training_loss, net, LinearNoiseScheduler(50))
+
+
+@pytest.mark.parametrize("references", [0, 24])
+@pytest.mark.parametrize("rows", [64, 50, 3])
+def test_parts_add_up_to_the_gradient_of_the_batch_and_one_part_is_it_to_the_bit(rows, references):
+    batch, net, loss_of = batch_and_network(rows)
+    (whole,) = shards.own_parts(batch, 1, references)
+    loss = loss_of(*whole)
+    plain = torch.autograd.grad(loss.stable.mean(), [*net.parameters()])
+    for count in (1, 4, 7):
+        means, stop = shards.gradient(net, loss_of, shards.own_parts(batch, count, references), rows, stop=0)
+        torch.testing.assert_close(means, torch.stack([each.detach().mean() for each in loss]))
+        for weight, expected in zip(net.parameters(), plain, strict=True):
+            torch.testing.assert_close(weight.grad, expected, rtol=1e-4, atol=1e-6)
+            assert count > 1 or torch.equal(weight.grad, expected)
+        assert stop == 0
+
+
+def test_a_batch_that_cannot_be_cut_is_refused_with_what_could():
+    shards.check(4, 1024)
+    with pytest.raises(ValueError, match=r"batch_size=1024 cannot be cut into shards=3 .* take batch_size=1023 or"):
+        shards.check(3, 1024)
+    with pytest.raises(ValueError, match=r"batch_size=2 cannot be cut into shards=8 equal parts; take batch_size=8$"):
+        shards.check(8, 2)

@@ -1,0 +1,122 @@
+"""Flow lines: paths of the probability-flow ODE from noise to data, and where on the data each of them ends."""
+
+import textwrap
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dataset import PointSet, make_dataset, source_of
+from pipeline import Trained
+from runtime.progress import progress_bar
+from samplers import State, evaluations_of, sample
+from samplers.guidance import Guidance, exact_denoiser_of
+from schedule import t_of
+from viz.scene import Process, Scene
+
+COUNT = 1400
+DEFAULTS = {"sampler": "adams", "sampling_steps": 200, "guidance": 0.0}  # even in the angle, in which paths move evenly
+SOFTENED = 1e-3  # noise that gives sets without any a density
+
+
+class FlowLines(NamedTuple):
+    """Paths (S, N, d) in data units, d = 2 or 3, from noise to the samples.
+
+    seconds (S,): when each state is played. way (S,): how far it is from noise, 0, to data, 1, in the angle
+    arctan(sigma / alpha). noise (S,): its sigma. reached (N,): where on the data a path ends: the number of one of
+    `parts` parts or, of a set in one part, a position from 0 to 1. title and what `reached` means, in words.
+    """
+
+    paths: NDArray
+    seconds: NDArray
+    way: NDArray
+    noise: NDArray
+    reached: NDArray
+    parts: int
+    what: str
+    title: str
+
+
+def of_trained(
+    trained: Trained, count: int, seed: int, labels: Tensor | None, sampling: Mapping[str, Any]
+) -> FlowLines:
+    """`count` paths of a sampler without noise, coloured by their labels (count,) where they have any.
+
+    sampling: the options of Trained.sample.
+    """
+    return _followed(trained, trained.sample(count, seed, labels=labels, **sampling), labels, sampling)
+
+
+def beside_exact(
+    trained: Trained, network: FlowLines, seed: int, labels: Tensor | None, sampling: Mapping[str, Any]
+) -> tuple[FlowLines, FlowLines] | None:
+    """The network's paths and, from the same noise, those of the exact denoiser, both under their names.
+
+    sampling: the options of both. None where the distribution is not known, or no exact form of autoguidance.
+    """
+    real = make_dataset(n_samples=2, seed=seed, **trained.config["dataset"])
+    if real.mixture is None or sampling["autoguidance"]:
+        return None
+    options = {name: value for name, value in sampling.items() if name not in Guidance._fields}
+    guidance = sampling["guidance"], sampling["guidance_interval"]
+    parts = [trained.normaliser.distribution(part) for part in real.parts]
+    exact = exact_denoiser_of(parts, trained.scheduler, *guidance)
+    x_T = trained.start(network.paths.shape[1], seed)[0].cpu()
+    states = sample(partial(exact, label=labels), trained.scheduler, x_T, **options)
+    found = _followed(trained, states, labels, sampling)
+    apart = float(np.median(np.linalg.norm(network.paths[-1] - found.paths[-1], axis=1)))
+    left = network._replace(title=f"{network.title}: with the network")
+    return left, found._replace(
+        title=f"with the exact denoiser: half of the ends lie within {apart:.2g} of the network's"
+    )
+
+
+def _followed(
+    trained: Trained, states: Iterable[State], labels: Tensor | None, sampling: Mapping[str, Any]
+) -> FlowLines:
+    scheduler, data = trained.scheduler, trained.config["dataset"]
+    expected = evaluations_of(scheduler, sampling["sampler"], sampling["sampling_steps"]) + 1
+    steps, paths = [], []
+    for state in progress_bar(states, "sampling", expected):
+        steps.append(state.step)
+        paths.append(trained.data_units(state.x_t).numpy())
+    process = Process("reverse", np.stack(paths), np.array(steps))
+    scene = Scene([process], alpha_bar=scheduler.alpha_bar)
+    alpha, sigma = np.array([scheduler.alpha_sigma_at(t_of(step)) for step in steps]).T
+    angle = np.arctan2(sigma, alpha)
+    if labels is not None:
+        found = labels.numpy(), len(trained.classes), "their labels"
+    else:
+        found = reached(paths[-1], make_dataset(n_samples=len(paths[-1]), seed=trained.config["seed"], **data))
+    title = ", ".join(filter(None, [f"how noise becomes {called(data)}", Guidance.of(sampling).words]))
+    return FlowLines(
+        process.states, scene.seconds(process), 1 - angle / angle[0], scene.noise(process.steps), *found, title
+    )
+
+
+def called(dataset: Mapping[str, Any]) -> str:
+    """A data set by its text, its file or its name, in one line."""
+    return textwrap.shorten(source_of(dataset) or dataset["name"], 40, placeholder=" ...")
+
+
+def reached(ends: NDArray, real: PointSet) -> tuple[NDArray, int, str]:
+    """Where on the data points (N, d) lie, in how many parts, and what that means: see FlowLines.
+
+    A part is the one of the exact distribution to which a point most probably belongs. Of a set in one part it is the
+    position of its likeliest centre, in their order along a curve; where no distribution is known, the share of points
+    that lie further left, along the direction in which the set is widest.
+    """
+    x = torch.from_numpy(ends).double()
+    if len(real.parts) > 1:
+        densities = torch.stack([part.noised(1, SOFTENED).log_density(x) for part in real.parts])
+        return densities.argmax(0).numpy(), len(real.parts), "the part of the data that they reach"
+    if real.mixture is not None:
+        along = real.mixture.weights.cumsum(0)[real.mixture.noised(1, SOFTENED).likeliest_centre(x)]
+        return along.numpy(), 1, "where along the data they end"
+    widest = np.linalg.svd(ends - ends.mean(0), full_matrices=False)[2][0]
+    rank = (ends @ widest).argsort().argsort()
+    return rank / max(1, len(ends) - 1), 1, "where across the data they end"
