@@ -22,12 +22,12 @@ def main(o: Compare, run_folder: Path) -> None:
     """Sample by every sampler from the same noise; save table, compare.json, pictures and recording in `run_folder`."""
     style.use(o.style)
     path, state = checkpoint_file.asked_or_newest(o.checkpoint)
-    trained = of_state(state, path, devices.choose(o.device), o.precision)
-    devices.use_threads(o.threads, trained.of_images)
-    count = o.num_samples or NUM_SAMPLES["compare"][trained.kind]
-    guidance = Guidance.of(trained.sampling(SAMPLING[trained.kind]._asdict()))
+    pipeline = of_state(state, path, devices.choose(o.device), o.precision)
+    devices.use_threads(o.threads, pipeline.of_images)
+    count = o.num_samples or NUM_SAMPLES["compare"][pipeline.kind]
+    guidance = Guidance.of(pipeline.sampling(SAMPLING[pipeline.kind]._asdict()))
     print(f"checkpoint {path}, {count:,} samples by each sampler, all from the same x_T")
-    found = comparison.compare(trained, o.samplers, o.evaluations, count, guidance, o.seed)
+    found = comparison.compare(pipeline, o.samplers, o.evaluations, count, guidance, o.seed)
 
     # ------------------------------------------------------------ what is saved of it
     facts = {"checkpoint": str(path), "num_samples": count, "seed": o.seed}
@@ -39,8 +39,8 @@ def main(o: Compare, run_folder: Path) -> None:
         print(f"picture:    {stills.save(pictures.flow_map(found.flow), run_folder / 'flow_map.png', o.figures)}")
     if not o.rerun:
         return
-    if not trained.of_images and trained.dims not in ((2,), (3,)):
-        print(f"recording:  none, because it shows points of 2 or 3 coordinates, not of shape {trained.dims}")
+    if not pipeline.of_images and pipeline.dims not in ((2,), (3,)):
+        print(f"recording:  none, because it shows points of 2 or 3 coordinates, not of shape {pipeline.dims}")
         return
     from viz.recording.comparison_recording import (
         log_comparison,

@@ -47,16 +47,16 @@ def of_file(o: Evaluate, samples: str, run_folder: Path) -> dict:
 def of_checkpoint(o: Evaluate, run_folder: Path) -> dict:
     """The samples that a checkpoint makes, against the data that it was trained for."""
     path, state = checkpoint_file.asked_or_newest(o.checkpoint)
-    trained = of_state(state, path, devices.choose(o.device), o.precision)
-    devices.use_threads(o.threads, trained.of_images)
-    config, most = trained.config, o.num_samples or NUM_SAMPLES["evaluate"][trained.kind]
+    pipeline = of_state(state, path, devices.choose(o.device), o.precision)
+    devices.use_threads(o.threads, pipeline.of_images)
+    config, most = pipeline.config, o.num_samples or NUM_SAMPLES["evaluate"][pipeline.kind]
     train, unseen = make_sets(n_samples=config["num_samples"], seed=config["seed"], **config["dataset"])
-    sampling = trained.sampling(SAMPLING[trained.kind]._asdict(), **sampling_options(o))
+    sampling = pipeline.sampling(SAMPLING[pipeline.kind]._asdict(), **sampling_options(o))
     print(f"checkpoint {path}, {most:,} samples")
-    evaluation = evaluate_model(trained, train, unseen, num_samples=most, seed=o.seed, sampling=sampling)
+    evaluation = evaluate_model(pipeline, train, unseen, num_samples=most, seed=o.seed, sampling=sampling)
     real, history = real_rows(unseen, most, o.seed), read_excess(checkpoint_file.folder_of(path))
-    fields = score_fields(trained, unseen)
-    save_pictures(run_folder, evaluation, real, fields, history, o.figures, trained.classes)
+    fields = score_fields(pipeline, unseen)
+    save_pictures(run_folder, evaluation, real, fields, history, o.figures, pipeline.classes)
     facts = {"seed": o.seed, "checkpoint": str(path), "num_samples": most, **sampling}
     return write_report(run_folder, evaluation, unseen, **facts)
 

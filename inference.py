@@ -16,10 +16,10 @@ from conf.config import Inference, Labels, Sampling, Steering, sampling_options
 from conf.machine import Machine
 from conf.pictures import Pictures
 from metrics import conditioning as steering
-from pipeline import Trained, of_state
+from pipeline import Pipeline, of_state
 from runtime import checkpoint_file
 from runtime import device as devices
-from runtime.atomic_file import whole_file
+from runtime.atomic_file import atomic_file
 from runtime.progress import progress_bar
 from samplers import SAMPLERS, sampler_of, timesteps_of
 from samplers.guidance import Guidance
@@ -38,43 +38,43 @@ def main(o: Inference, run_folder: Path) -> None:
     check_steering(o)
     check_flow(o)
     path, state = checkpoint_file.asked_or_newest(o.checkpoint)
-    trained = of_state(state, path, devices.choose(o.device), o.precision)
-    devices.use_threads(o.threads, trained.of_images)
+    pipeline = of_state(state, path, devices.choose(o.device), o.precision)
+    devices.use_threads(o.threads, pipeline.of_images)
     print(f"checkpoint: {path}")
     style.use(o.style)
     if o.observe is not None or o.guidance_sheet:
-        steered(o, trained, run_folder)
+        steered(o, pipeline, run_folder)
         return
     if o.flow:
-        flow_pictures(o, trained, run_folder)
+        flow_pictures(o, pipeline, run_folder)
         return
-    film = o.animation or ("gif" if trained.of_images else "none")
-    films.check_options(film, trained.of_images, o.track_samples, o.save_trajectory)
+    film = o.animation or ("gif" if pipeline.of_images else "none")
+    films.check_options(film, pipeline.of_images, o.track_samples, o.save_trajectory)
 
     # ------------------------------------------------------------ the reverse process
-    count = o.num_samples or NUM_SAMPLES["inference"][trained.kind]
-    labels, tracked = trained.labels(o.labels, count), checked_rows(o.track_samples, count)
-    sampling = trained.sampling(SAMPLING[trained.kind]._asdict(), **sampling_options(o))
+    count = o.num_samples or NUM_SAMPLES["inference"][pipeline.kind]
+    labels, tracked = pipeline.labels(o.labels, count), checked_rows(o.track_samples, count)
+    sampling = pipeline.sampling(SAMPLING[pipeline.kind]._asdict(), **sampling_options(o))
     chosen = {name: sampling.get(name) for name in ("sampling_steps", "spacing")}
-    timesteps = timesteps_of(trained.scheduler, sampling["sampler"], **chosen)
-    hands = clock(trained.scheduler.alpha_bar)[[step_of(t) for t in [*timesteps, CLEAN]]]
-    states = progress_bar(trained.sample(count, o.seed, labels=labels, **sampling), "sampling", len(hands))
-    kept, some = set(evenly_on(hands, o.viz_steps)), slice(image_grids.SHOWN if trained.of_images else None)
+    timesteps = timesteps_of(pipeline.scheduler, sampling["sampler"], **chosen)
+    hands = clock(pipeline.scheduler.alpha_bar)[[step_of(t) for t in [*timesteps, CLEAN]]]
+    states = progress_bar(pipeline.sample(count, o.seed, labels=labels, **sampling), "sampling", len(hands))
+    kept, some = set(evenly_on(hands, o.viz_steps)), slice(image_grids.SHOWN if pipeline.of_images else None)
     states = (state for i, state in enumerate(states) if i in kept)
-    process, guesses, samples = replay.reverse(states, some, some if trained.of_images else tracked)
+    process, guesses, samples = replay.reverse(states, some, some if pipeline.of_images else tracked)
 
     # ------------------------------------------------------------ what is saved of it
     asked = None if labels is None else labels.numpy()
     guidance = Guidance.of(sampling)
-    save_samples(run_folder, trained, samples, asked, o, guidance.words)
+    save_samples(run_folder, pipeline, samples, asked, o, guidance.words)
     if not (o.rerun or o.save_trajectory or film != "none"):
         return
-    if trained.dims not in ((2,), (3,)) and not trained.of_images:
-        print(f"recording:  none, because it shows points of 2 or 3 coordinates, not of shape {trained.dims}")
+    if pipeline.dims not in ((2,), (3,)) and not pipeline.of_images:
+        print(f"recording:  none, because it shows points of 2 or 3 coordinates, not of shape {pipeline.dims}")
         return
     folder = checkpoint_file.folder_of(path)
     scene = replay.of_trained(
-        trained, process, guesses, folder, labels=asked, tracked=tracked, seed=o.seed, guidance=guidance
+        pipeline, process, guesses, folder, labels=asked, tracked=tracked, seed=o.seed, guidance=guidance
     )
     films.save(scene, run_folder, film, o.save_trajectory)
     if o.rerun:
@@ -86,18 +86,18 @@ def main(o: Inference, run_folder: Path) -> None:
 
 
 def save_samples(
-    folder: Path, trained: Trained, samples: NDArray, labels: NDArray | None, o: Inference, steered: str
+    folder: Path, pipeline: Pipeline, samples: NDArray, labels: NDArray | None, o: Inference, steered: str
 ) -> None:
     """samples.npy, in data units; labels.npy where there are any; samples.png: of points beside real ones."""
-    samples = trained.data_units(torch.from_numpy(samples)).numpy()
-    if trained.of_images:
+    samples = pipeline.data_units(torch.from_numpy(samples)).numpy()
+    if pipeline.of_images:
         samples = samples.clip(-1, 1)  # which rounding may have left by a hair
-        sheet = image_grids.samples(samples, labels, trained.classes, steered)
+        sheet = image_grids.samples(samples, labels, pipeline.classes, steered)
     else:
         asked = None if labels is None else np.unique(labels)
-        real, _ = replay.real_sets(trained.config["dataset"], len(samples), o.seed, asked)
+        real, _ = replay.real_sets(pipeline.config["dataset"], len(samples), o.seed, asked)
         colours = None if labels is None else real.labels  # no label, no colour: on both sides
-        sheet = stills.samples(samples, real.points, labels, colours, trained.classes, steered)
+        sheet = stills.samples(samples, real.points, labels, colours, pipeline.classes, steered)
     for name, array in (("samples", samples), ("labels", labels)):
         if array is not None:
             save_array(folder / f"{name}.npy", array)
@@ -106,7 +106,7 @@ def save_samples(
 
 
 def save_array(path: Path, array: NDArray) -> None:
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         np.save(file, array)
 
 
@@ -128,24 +128,24 @@ def check_steering(o: Inference) -> None:
         )
 
 
-def steered(o: Inference, trained: Trained, run_folder: Path) -> None:
+def steered(o: Inference, pipeline: Pipeline, run_folder: Path) -> None:
     """Samples given an observation, or the sheet of what guidance claims and samples."""
-    count = o.num_samples or NUM_SAMPLES["inference"][trained.kind]
+    count = o.num_samples or NUM_SAMPLES["inference"][pipeline.kind]
     if o.guidance_sheet:
-        sheet = steering.guidance_sheet(trained, count, o.seed, o.guidance_interval)
+        sheet = steering.guidance_sheet(pipeline, count, o.seed, o.guidance_interval)
         picture = steering_pictures.guidance(sheet)
         print(steering.guidance_table(sheet))
         print(f"picture:    {stills.save(picture, run_folder / 'guidance.png', o.figures)}")
-    elif trained.of_images:
+    elif pipeline.of_images:
         if o.num_samples:
             raise ValueError(f"observe draws {steering.COLUMNS} samples of each image: leave out num_samples")
-        found = steering.inpaint(trained, str(o.observe), o.observe_noise, o.observe_method, o.observe_image, o.seed)
+        found = steering.inpaint(pipeline, str(o.observe), o.observe_noise, o.observe_method, o.observe_image, o.seed)
         save_array(run_folder / "samples.npy", found.samples)
         print(f"samples:    {run_folder / 'samples.npy'}")
         picture = steering_pictures.inpainting(found)
         print(f"picture:    {stills.save(picture, run_folder / 'inpainting.png', o.figures)}")
     else:
-        found = steering.posteriors(trained, str(o.observe), o.observe_noise, o.observe_method, count, o.seed)
+        found = steering.posteriors(pipeline, str(o.observe), o.observe_noise, o.observe_method, count, o.seed)
         save_array(run_folder / "samples.npy", found.samples)
         print(steering.posterior_table(found))
         print(f"samples:    {run_folder / 'samples.npy'}, by {found.method} and the network")
@@ -169,18 +169,18 @@ def check_flow(o: Inference) -> None:
         raise ValueError(f"flow lines are paths without fresh noise: leave out eta, and take sampler={noiseless}")
 
 
-def flow_pictures(o: Inference, trained: Trained, run_folder: Path) -> None:
+def flow_pictures(o: Inference, pipeline: Pipeline, run_folder: Path) -> None:
     """flow.png and flow_square.png, a film of each in which the lines grow, and the exact ones beside the network's."""
-    if trained.dims not in ((2,), (3,)):
-        raise ValueError(f"flow lines are drawn of points of 2 or 3 coordinates, not of shape {trained.dims}")
+    if pipeline.dims not in ((2,), (3,)):
+        raise ValueError(f"flow lines are drawn of points of 2 or 3 coordinates, not of shape {pipeline.dims}")
     kind, count = o.animation or ("mp4" if has_ffmpeg() else "gif"), o.num_samples or flow_lines.COUNT
     films.check_options(kind, of_images=False)
-    sampling = trained.sampling(flow_lines.DEFAULTS, **sampling_options(o))
-    labels = trained.labels(o.labels, count)
-    lines = flow_lines.of_trained(trained, count, o.seed, labels, sampling)
+    sampling = pipeline.sampling(flow_lines.DEFAULTS, **sampling_options(o))
+    labels = pipeline.labels(o.labels, count)
+    lines = flow_lines.of_trained(pipeline, count, o.seed, labels, sampling)
     for name, size in flow.SIZES.items():
         print(f"picture:    {stills.save(flow.still(lines, size), run_folder / f'{name}.png', o.figures)}")
-    if pair := flow_lines.beside_exact(trained, lines, o.seed, labels, sampling):
+    if pair := flow_lines.beside_exact(pipeline, lines, o.seed, labels, sampling):
         sheet = flow.beside(*pair, flow.SIZES["flow"])
         print(f"picture:    {stills.save(sheet, run_folder / 'flow_exact.png', o.figures)}")
     for name, size in flow.SIZES.items() if kind != "none" else ():

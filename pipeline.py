@@ -26,7 +26,7 @@ ROWS, IMAGE_ROWS = 2500, 100
 
 
 @dataclass
-class Trained:
+class Pipeline:
     """What sampling needs.
 
     config: the plain dictionary that the model was trained with. classes: names of the labels that samples can be
@@ -202,7 +202,7 @@ class Trained:
         """Samples as the data was given, in its type, on the CPU."""
         return self.normaliser.denormalise(x).cpu()
 
-    def ready(self, device: torch.device) -> "Trained":
+    def ready(self, device: torch.device) -> "Pipeline":
         """On the device, for sampling only."""
         channels_last = self.of_images and not (self.mixed and device.type == "cpu")
         for net in filter(None, (self.net, self.early)):
@@ -225,12 +225,12 @@ def build(config: dict[str, Any], dims: tuple[int, ...], num_labels: int = 0) ->
     return build_model(dims=dims, num_timesteps=scheduler.num_timesteps, num_labels=num_labels, **options), scheduler
 
 
-def load(path: str | Path, device: torch.device, precision: str = "auto") -> Trained:
+def load(path: str | Path, device: torch.device, precision: str = "auto") -> Pipeline:
     """The averaged (EMA) network of a checkpoint. Raises as checkpoint_file.load and of_state do."""
     return of_state(checkpoint_file.load(path), path, device, precision)
 
 
-def of_state(state: Mapping[str, Any], path: str | Path, device: torch.device, precision: str = "auto") -> Trained:
+def of_state(state: Mapping[str, Any], path: str | Path, device: torch.device, precision: str = "auto") -> Pipeline:
     """The averaged (EMA) network in what the checkpoint at `path` holds.
 
     Raises:
@@ -252,7 +252,7 @@ def of_state(state: Mapping[str, Any], path: str | Path, device: torch.device, p
         early = AveragedModel(net)
         take_weights(early, state["early"], path)
         early = early.module
-    return Trained(average.module, scheduler, normaliser, state["config"], classes, mixed, early).ready(device)
+    return Pipeline(average.module, scheduler, normaliser, state["config"], classes, mixed, early).ready(device)
 
 
 def take_weights(net: nn.Module, weights: dict[str, Tensor], path: str | Path) -> None:

@@ -23,7 +23,7 @@ from loss.moments import LOG_EVERY, Moment
 from loss.objective import loss_weights, references_for, step_weights, training_loss
 from metrics.evaluation import evaluate_model, real_rows
 from metrics.results import score_fields, write_report
-from pipeline import Trained, build
+from pipeline import Pipeline, build
 from runtime import checkpoint_file, distributed
 from runtime import device as devices
 from runtime.randomness import integer_seed
@@ -81,14 +81,14 @@ def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | 
     optimizers = make_optimizers(net, o.optimizer, lr=o.lr, weight_decay=o.weight_decay)
     learner = Learner.of(net, optimizers, o.ema_decay, o.shards or 1, references_for(len(data), o.references))
     moment = learner.restore(state, data, total, run_folder) if state else Moment()
-    trained = Trained(learner.average.module, scheduler, normaliser, asdict(o), classes, mixed)
-    noise = Noise(trained, o.seed, o.batch_size)
-    startup_check.look_at(data, unseen, trained, learner, loss_of, weights, total=total - moment.done)
+    pipeline = Pipeline(learner.average.module, scheduler, normaliser, asdict(o), classes, mixed)
+    noise = Noise(pipeline, o.seed, o.batch_size)
+    startup_check.look_at(data, unseen, pipeline, learner, loss_of, weights, total=total - moment.done)
     if o.cuda_graph:
         learner.replay_steps(loss_of)
 
     # ------------------------------------------------------------ 3. the loop
-    with watched(run_folder, trained, learner, data, moment, total, stack) as watchers, interrupts.caught() as signals:
+    with watched(run_folder, pipeline, learner, data, moment, total, stack) as watchers, interrupts.caught() as signals:
         stop, clock, cpu = 0, moment.seconds - time.perf_counter(), moment.cpu_seconds - time.process_time()
         for step, batch in zip(range(moment.done, total), batches(loader, moment.done)):
             lr = learning_rate(step, total, o.warmup_steps, o.lr)
@@ -104,7 +104,7 @@ def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | 
         interrupts.end(stop or signals[0], run_folder, o.viewer, stack)
 
     # ------------------------------------------------------------ 4. evaluation
-    return report(o, run_folder, trained.ready(device), data, unseen, moment)
+    return report(o, run_folder, pipeline.ready(device), data, unseen, moment)
 
 
 def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
@@ -114,7 +114,9 @@ def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
 
 
-def report(o: Train, run_folder: Path, trained: Trained, data: DataSet, unseen: DataSet, end: Moment) -> dict[str, Any]:
+def report(
+    o: Train, run_folder: Path, pipeline: Pipeline, data: DataSet, unseen: DataSet, end: Moment
+) -> dict[str, Any]:
     """The evaluation of a finished training, by all processes; pictures, metrics.json and a summary, by the first."""
     loss = distributed.from_first(lambda: last_mean(run_folder))
     if distributed.is_first():
@@ -122,18 +124,18 @@ def report(o: Train, run_folder: Path, trained: Trained, data: DataSet, unseen: 
     figures = {"steps": end.done, "seconds": end.seconds, "cpu_seconds": end.cpu_seconds, "loss": loss}
     clock, evaluation = time.perf_counter(), None
     print(f"""training summary
-  network   {o.model.name}, {trained.num_parameters:,} parameters
+  network   {o.model.name}, {pipeline.num_parameters:,} parameters
   training  {end.done:,} steps in {end.seconds:.1f} s ({end.cpu_seconds:.1f} s of CPU)
   loss      {loss:.4f} (mean over the last 5 % of the steps)
   run       {run_folder}""")
     if o.eval_samples:
         print(f"  evaluation of {o.eval_samples:,} samples", flush=True)
-        sampling = trained.sampling(SAMPLING[trained.kind]._asdict())
-        evaluation = evaluate_model(trained, data, unseen, num_samples=o.eval_samples, seed=o.seed, sampling=sampling)
+        sampling = pipeline.sampling(SAMPLING[pipeline.kind]._asdict())
+        evaluation = evaluate_model(pipeline, data, unseen, num_samples=o.eval_samples, seed=o.seed, sampling=sampling)
     distributed.leave_to_first()
     if evaluation:
-        real, fields = real_rows(unseen, o.eval_samples, o.seed), score_fields(trained, unseen)
-        save_pictures(run_folder, evaluation, real, fields, read_excess(run_folder), o.figures, trained.classes)
+        real, fields = real_rows(unseen, o.eval_samples, o.seed), score_fields(pipeline, unseen)
+        save_pictures(run_folder, evaluation, real, fields, read_excess(run_folder), o.figures, pipeline.classes)
         print(f"  evaluated in {time.perf_counter() - clock:.1f} s; pictures and metrics.json in the run folder")
     return write_report(run_folder, evaluation, unseen, **figures)
 

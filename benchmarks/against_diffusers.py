@@ -32,7 +32,7 @@ from loader import batches, make_loader
 from loss.objective import loss_weights, training_loss
 from metrics.evaluation import evaluate_model
 from metrics.table import table
-from pipeline import Trained, build
+from pipeline import Pipeline, build
 from runtime.randomness import integer_seed
 from schedule import make_scheduler
 from train import learning_rate
@@ -65,26 +65,26 @@ class CourseNetwork(nn.Module):
         return self.net(torch.cat([x_t, label], 1), t).sample
 
 
-def theirs(data: ImageSet) -> tuple[Trained, Learner]:
+def theirs(data: ImageSet) -> tuple[Pipeline, Learner]:
     net = CourseNetwork(data.num_labels)
     learner = Learner.of(net, [torch.optim.Adam(net.parameters())], ema_decay=0.0)  # no average
     scheduler = make_scheduler("cosine", 1000, None, None)
-    return Trained(learner.average.module, scheduler, Normaliser.of(data), THEIRS, data.classes), learner
+    return Pipeline(learner.average.module, scheduler, Normaliser.of(data), THEIRS, data.classes), learner
 
 
-def ours(data: ImageSet) -> tuple[Trained, Learner]:
+def ours(data: ImageSet) -> tuple[Pipeline, Learner]:
     net, scheduler = build(OURS, data.dims, data.num_labels)
     optimizers = make_optimizers(net, OURS["optimizer"], lr=OURS["lr"], weight_decay=OURS["weight_decay"])
     learner = Learner.of(net, optimizers, OURS["ema_decay"])
-    return Trained(learner.average.module, scheduler, Normaliser.of(data), OURS, data.classes), learner
+    return Pipeline(learner.average.module, scheduler, Normaliser.of(data), OURS, data.classes), learner
 
 
-def fit(trained: Trained, learner: Learner, data: ImageSet, seconds: float, seed: int) -> tuple[int, float]:
+def fit(pipeline: Pipeline, learner: Learner, data: ImageSet, seconds: float, seed: int) -> tuple[int, float]:
     """Train for so many seconds of CPU; returns the optimizer steps and the seconds they took."""
-    o, scheduler = trained.config, trained.scheduler
+    o, scheduler = pipeline.config, pipeline.scheduler
     weights = loss_weights(scheduler, o["model"]["prediction"], o["loss_weight"]).float()
     loss_of = partial(training_loss, learner.net, scheduler, target=o["model"]["prediction"], weights=weights)
-    noise, begin, step, used = Noise(trained, seed, o["batch_size"]), time.process_time(), 0, 0.0
+    noise, begin, step, used = Noise(pipeline, seed, o["batch_size"]), time.process_time(), 0, 0.0
     for step, batch in enumerate(batches(make_loader(data, batch_size=o["batch_size"], seed=seed))):
         used = time.process_time() - begin
         if used >= seconds:
@@ -108,15 +108,15 @@ def main() -> None:
     for name, make in {"theirs": theirs, "ours": ours}.items():
         if o.which in ("both", name):
             torch.manual_seed(integer_seed(o.seed, "weights"))
-            trained, learner = make(data)
-            steps, used = fit(trained, learner, data, o.seconds, o.seed)
-            images = steps * trained.config["batch_size"]
-            size = trained.num_parameters
+            pipeline, learner = make(data)
+            steps, used = fit(pipeline, learner, data, o.seconds, o.seed)
+            images = steps * pipeline.config["batch_size"]
+            size = pipeline.num_parameters
             print(f"{name}: {size:,} parameters, {steps:,} steps, {images:,} images in {used:.0f} s of CPU", flush=True)
             defaults, guidance = SAMPLING["images"]._asdict(), None if name == "ours" else 0.0
-            sampling = trained.sampling(defaults, sampler="ddim", sampling_steps=25, guidance=guidance)
-            trained.ready(torch.device("cpu"))
-            found = evaluate_model(trained, data, unseen, num_samples=o.samples, seed=o.seed, sampling=sampling)
+            sampling = pipeline.sampling(defaults, sampler="ddim", sampling_steps=25, guidance=guidance)
+            pipeline.ready(torch.device("cpu"))
+            found = evaluate_model(pipeline, data, unseen, num_samples=o.samples, seed=o.seed, sampling=sampling)
             print(table(found.rows, "about"), flush=True)
 
 

@@ -62,7 +62,7 @@ def excess_of(dim: int, target: str, steps: int, seed: int) -> float:
     data, scheduler = make_dataset("moons", POINTS, seed, embed=dim, noise=noise), CosineNoiseScheduler(1000)
     assert data.mixture is not None
     normaliser = Normaliser.of(data)
-    denoise = trained(normaliser.normalise(data[:][0]), scheduler, target, steps, seed)
+    denoise = pipeline(normaliser.normalise(data[:][0]), scheduler, target, steps, seed)
     exact = normaliser.distribution(data.mixture)
     probes = make_probes(exact, scheduler, num_steps=20, num_points=200, seed=seed)
     alpha, sigma = scheduler.alpha[probes.timesteps], scheduler.sigma[probes.timesteps]
@@ -71,7 +71,7 @@ def excess_of(dim: int, target: str, steps: int, seed: int) -> float:
     return float((over * of_v).mean() / (probes.floor * of_v).mean())
 
 
-def trained(x: Tensor, scheduler: NoiseScheduler, target: str, steps: int, seed: int) -> Denoiser:
+def pipeline(x: Tensor, scheduler: NoiseScheduler, target: str, steps: int, seed: int) -> Denoiser:
     """A network trained on points x (N, D), as train.py trains: the same optimizer, stable target and averaging."""
     torch.manual_seed(seed)
     net = build_model("mlp", dims=x.shape[1:], num_timesteps=scheduler.num_timesteps, **NETWORK)

@@ -31,7 +31,7 @@ from dataset import DataSet, Normaliser, make_sets
 from diffusion import Prediction, exact_denoiser
 from loader import batches, make_loader
 from loss.objective import training_loss
-from pipeline import Trained, build
+from pipeline import Pipeline, build
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from samplers import last, sample
@@ -62,22 +62,22 @@ OPTIONS = {  # of moons, of digits
 }
 
 
-def learn(which: int) -> tuple[Trained, DataSet, DataSet]:
+def learn(which: int) -> tuple[Pipeline, DataSet, DataSet]:
     """A trained model, the data that it was trained on, and data that it has never seen; 0 for moons, 1 for digits."""
     o = BOTH | {name: pair[which] for name, pair in OPTIONS.items()}
     torch.manual_seed(0)
     data, unseen = make_sets(n_samples=o["num_samples"], seed=0, **o["dataset"])
     normaliser, target = Normaliser.of(data), o["model"]["prediction"]
     net, scheduler = build(o, tuple(normaliser.mean.shape), len(data.classes))
-    trained = Trained(net, scheduler, normaliser, o, data.classes)
+    pipeline = Pipeline(net, scheduler, normaliser, o, data.classes)
     loss_of = partial(training_loss, net, scheduler, target=target)
     learner = Learner.of(net, make_optimizers(net, "muon", lr=o["lr"], weight_decay=0.01), ema_decay=None)
-    noise = Noise(trained, 0, o["batch_size"])
+    noise = Noise(pipeline, 0, o["batch_size"])
     for step, batch in zip(range(o["steps"]), batches(make_loader(data, batch_size=o["batch_size"], seed=0))):
         lr = learning_rate(step, o["steps"], 30, o["lr"])
         learner.learn(loss_of, noise.added(step, *batch), lr)
-    trained.net = learner.average.module
-    return trained.ready(torch.device("cpu")), data, unseen
+    pipeline.net = learner.average.module
+    return pipeline.ready(torch.device("cpu")), data, unseen
 
 
 (of_moons, _, _), (of_digits, digits, unseen) = learn(0), learn(1)

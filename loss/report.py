@@ -11,7 +11,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows loss/
 
 from loss.runs import runs
-from runtime.atomic_file import whole_file
+from runtime.atomic_file import atomic_file
 from viz.pages.sweep_page import counted, sweep_page
 
 
@@ -24,7 +24,7 @@ def main() -> None:
         found = runs(args.folder)
         out = args.out or args.folder / "report.html"
         out.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(out) as file:
+        with atomic_file(out) as file:
             file.write(sweep_page(f"Sweep {args.folder}", found).encode())
         print(f"{out} ({out.stat().st_size / 1e6:.1f} MB), {counted(found)}")
     except (OSError, ValueError) as error:

@@ -13,7 +13,7 @@ from dataset import PointSet, make_dataset, make_sets
 from diffusion import Denoiser, exact_denoiser, within_range
 from images.sets import ImageSet
 from metrics.distances import METRICS, Draw, compute_floors
-from pipeline import Trained
+from pipeline import Pipeline
 from runtime.progress import progress_bar
 from runtime.randomness import generator
 from samplers import State, last, sample
@@ -29,15 +29,15 @@ STEPS = 100  # of the solver
 ROWS, COLUMNS = 8, 10  # of a grid of inpaintings
 
 
-def exact_set(trained: Trained, what: str) -> PointSet:
+def exact_set(pipeline: Pipeline, what: str) -> PointSet:
     """The set that a model of points has learnt, with its exact distribution.
 
     Raises:
         ValueError: that is not known.
     """
-    data = None if trained.of_images else make_dataset(n_samples=1000, seed=0, **trained.config["dataset"])
+    data = None if pipeline.of_images else make_dataset(n_samples=1000, seed=0, **pipeline.config["dataset"])
     if data is None or data.mixture is None:
-        name = trained.config["dataset"]["name"]
+        name = pipeline.config["dataset"]["name"]
         raise ValueError(f"{what} needs points whose exact distribution is known, and dataset={name} has none")
     return data
 
@@ -63,7 +63,7 @@ class GuidanceSheet:
     floor: list[float]
 
 
-def guidance_sheet(trained: Trained, count: int, seed: int, interval: Sequence[float] | None = None) -> GuidanceSheet:
+def guidance_sheet(pipeline: Pipeline, count: int, seed: int, interval: Sequence[float] | None = None) -> GuidanceSheet:
     """What guidance of each of WEIGHTS claims to sample, and what it samples with the exact denoiser and the network.
 
     Distances are means over the labels.
@@ -71,14 +71,14 @@ def guidance_sheet(trained: Trained, count: int, seed: int, interval: Sequence[f
     Raises:
         ValueError: an unconditional model, or a set that is not known exactly.
     """
-    data = exact_set(trained, "guidance_sheet=true")
-    if not trained.classes:
+    data = exact_set(pipeline, "guidance_sheet=true")
+    if not pipeline.classes:
         raise ValueError("guidance needs labels, and this model is unconditional; train one with conditional=true")
-    labels = trained.labels(None, count)
+    labels = pipeline.labels(None, count)
     assert labels is not None
-    scheduler, x_T = trained.scheduler, trained.start(count, seed)[0]
-    parts = [trained.normaliser.distribution(part) for part in data.parts]
-    steps, classes = min(STEPS, scheduler.num_timesteps), range(len(trained.classes))
+    scheduler, x_T = pipeline.scheduler, pipeline.start(count, seed)[0]
+    parts = [pipeline.normaliser.distribution(part) for part in data.parts]
+    steps, classes = min(STEPS, scheduler.num_timesteps), range(len(pipeline.classes))
     sheet = GuidanceSheet(WEIGHTS, labels.numpy(), {"claimed": [], "exact denoiser": [], "network": []}, {}, [])
     for w in progress_bar(iter(WEIGHTS), "guidance", len(WEIGHTS)):
 
@@ -86,18 +86,18 @@ def guidance_sheet(trained: Trained, count: int, seed: int, interval: Sequence[f
             return draw_claimed(data.parts, k, w, n, generator(seed, f"claimed {k}", i)).float().numpy()
 
         own = [truth(k, int((labels == k).sum()), 2 * DRAWS) for k in classes]
-        claimed = np.empty((count, *trained.dims), np.float32)
+        claimed = np.empty((count, *pipeline.dims), np.float32)
         for k in classes:
             claimed[labels == k] = own[k]
         denoisers = {
             "exact denoiser": (exact_denoiser_of(parts, scheduler, w, interval), x_T.cpu()),
-            "network": (trained.denoise(w, interval if w else None), x_T),
+            "network": (pipeline.denoise(w, interval if w else None), x_T),
         }
         clouds = {"claimed": claimed}
         for name, (denoise, start) in denoisers.items():
             steered = partial(denoise, label=labels.to(start.device))
             x = last(sample(steered, scheduler, start, sampler="dpmpp_2m", sampling_steps=steps))
-            clouds[name] = trained.data_units(x).numpy()
+            clouds[name] = pipeline.data_units(x).numpy()
         for name, points in clouds.items():
             sheet.points[name].append(points)
             of_label = [_distance(points[labels == k], partial(truth, k)) for k in classes]
@@ -141,7 +141,7 @@ class Posteriors:
         return self.points["network"][self.method]
 
 
-def posteriors(trained: Trained, text: str, noise: float, method: str | None, count: int, seed: int) -> Posteriors:
+def posteriors(pipeline: Pipeline, text: str, noise: float, method: str | None, count: int, seed: int) -> Posteriors:
     """Samples given an observation by every method, with the exact denoiser and the network, beside the exact ones.
 
     Raises:
@@ -149,9 +149,9 @@ def posteriors(trained: Trained, text: str, noise: float, method: str | None, co
     """
     if text.startswith("mask"):
         raise ValueError(f"observe={text} is for images, and this model is of points: give a line as in observe=y=0.2")
-    seen = read_line(text, trained.dims[0], noise)
-    data = exact_set(trained, "observe")
-    mixture, normaliser = data.mixture, trained.normaliser
+    seen = read_line(text, pipeline.dims[0], noise)
+    data = exact_set(pipeline, "observe")
+    mixture, normaliser = data.mixture, pipeline.normaliser
     assert mixture is not None
     check_possible(mixture, seen, text)
 
@@ -159,17 +159,17 @@ def posteriors(trained: Trained, text: str, noise: float, method: str | None, co
         return draw_posterior(mixture, seen, n, generator(seed, "posterior", i)).float().numpy()
 
     denoisers = {
-        "exact denoiser": exact_denoiser(normaliser.distribution(mixture), trained.scheduler),
-        "network": trained.denoise(),
+        "exact denoiser": exact_denoiser(normaliser.distribution(mixture), pipeline.scheduler),
+        "network": pipeline.denoise(),
     }
     jobs = progress_bar(iter([(d, m) for d in denoisers for m in METHODS]), "posterior", len(denoisers) * len(METHODS))
     points, distance = {d: {} for d in denoisers}, {d: {} for d in denoisers}
     for d, m in jobs:
-        x = last(_given(denoisers[d], trained, seen.scaled(normaliser.mean, normaliser.std), count, m, seed))
-        points[d][m] = trained.data_units(x).numpy()
+        x = last(_given(denoisers[d], pipeline, seen.scaled(normaliser.mean, normaliser.std), count, m, seed))
+        points[d][m] = pipeline.data_units(x).numpy()
         distance[d][m] = _distance(points[d][m], truth)
     low, median, high = np.quantile(compute_floors(DISTANCE, truth, count), [0.05, 0.5, 0.95]).tolist()
-    cost = {m: len(timesteps_of(trained.scheduler, m)) * METHODS[m].evaluations for m in METHODS}
+    cost = {m: len(timesteps_of(pipeline.scheduler, m)) * METHODS[m].evaluations for m in METHODS}
     return Posteriors(
         text, noise, seen, data.points, truth(count, 2 * DRAWS), points, distance, cost, (low, median, high),
         method or "sir",
@@ -177,11 +177,11 @@ def posteriors(trained: Trained, text: str, noise: float, method: str | None, co
 
 
 def _given(
-    denoise: Denoiser, trained: Trained, seen: Observation, count: int, method: str, seed: int
+    denoise: Denoiser, pipeline: Pipeline, seen: Observation, count: int, method: str, seed: int
 ) -> Iterator[State]:
-    x_T, g = trained.start(count, seed)
-    within = partial(within_range, scheduler=trained.scheduler) if trained.of_images else None
-    return sample_given(denoise, trained.scheduler, x_T, seen, method=method, generator=g, last_word=within)
+    x_T, g = pipeline.start(count, seed)
+    within = partial(within_range, scheduler=pipeline.scheduler) if pipeline.of_images else None
+    return sample_given(denoise, pipeline.scheduler, x_T, seen, method=method, generator=g, last_word=within)
 
 
 def posterior_table(found: Posteriors) -> str:
@@ -212,13 +212,13 @@ class Inpainting:
     samples: NDArray
 
 
-def inpaint(trained: Trained, text: str, noise: float, method: str | None, first: int, seed: int) -> Inpainting:
+def inpaint(pipeline: Pipeline, text: str, noise: float, method: str | None, first: int, seed: int) -> Inpainting:
     """Held-out images from number `first` on, each seen through a mask: COLUMNS samples given that.
 
     Raises:
         ValueError: no mask, or no such image.
     """
-    config, method = trained.config, method or "pigdm"
+    config, method = pipeline.config, method or "pigdm"
     if method == "sir":
         raise ValueError("observe_method=sir is for points: hardly an image that was drawn blindly fits an observation")
     _, unseen = make_sets(n_samples=config["num_samples"], seed=config["seed"], **config["dataset"])
@@ -231,10 +231,10 @@ def inpaint(trained: Trained, text: str, noise: float, method: str | None, first
     values = torch.stack([row.value + noise * torch.randn(row.value.shape, generator=g).double() for row in rows])
     # all images at once; but the particles of one must not be weighed against those of another
     parts = [*values] if METHODS[method].weighs else [values.repeat_interleave(COLUMNS, 0)]
-    denoise = trained.denoise()
+    denoise = pipeline.denoise()
     count = COLUMNS * len(rows) // len(parts)
-    runs = [_given(denoise, trained, rows[0]._replace(value=v), count, method, seed) for v in parts]
-    total = len(runs) * (1 + len(timesteps_of(trained.scheduler, method)))
+    runs = [_given(denoise, pipeline, rows[0]._replace(value=v), count, method, seed) for v in parts]
+    total = len(runs) * (1 + len(timesteps_of(pipeline.scheduler, method)))
     states = progress_bar(chain.from_iterable(runs), "inpainting", total)
     x = torch.cat([state.x_t for state in states if state.t == CLEAN]).cpu().clamp(-1, 1).float()
     mask = rows[0].matrix.sum(0).bool().reshape(images.shape[1:]).expand(images.shape)

@@ -18,7 +18,7 @@ from metrics.bayes import bayes_floor, excess, make_probes, noisiness
 from metrics.distances import METRICS, Draw, Metric, evaluate_points, exact_draws, rows_of
 from metrics.likelihood import kl_from_exact
 from metrics.table import MetricResult
-from pipeline import Trained
+from pipeline import Pipeline
 from points.mixture import GaussianMixture
 from runtime import distributed
 from runtime.progress import progress_bar
@@ -46,7 +46,7 @@ class LossByStep:
 class Evaluation:
     """The table, the samples (data units) and the labels asked for; of a known distribution also the loss by step.
 
-    sampling: how a model was sampled (see Trained.sampling); empty where the samples came from a file.
+    sampling: how a model was sampled (see Pipeline.sampling); empty where the samples came from a file.
     """
 
     rows: list[MetricResult]
@@ -57,7 +57,7 @@ class Evaluation:
 
 
 def evaluate_model(
-    trained: Trained, train: DataSet, unseen: DataSet, *, num_samples: int, seed: int, sampling: dict[str, Any]
+    pipeline: Pipeline, train: DataSet, unseen: DataSet, *, num_samples: int, seed: int, sampling: dict[str, Any]
 ) -> Evaluation:
     """Sample from the model and hold everything that can be known about it against its floor; several processes do it
     together, and get the same bits as one.
@@ -66,22 +66,22 @@ def evaluate_model(
         train: what it has learnt from; the feature classifier of images learns from it too.
         unseen: gives the exact distribution of points. Without one (points from a file, images) it holds real ones
             to compare with, and neither the density nor the best epsilon is known.
-        sampling: see Trained.sampling.
+        sampling: see Pipeline.sampling.
     """
     check_enough(unseen, num_samples)
-    labels = as_frequent(unseen, num_samples, seed) if trained.classes else None
-    states = trained.sample(num_samples, seed, labels=labels, shared=True, **sampling)
-    evaluations = len(timesteps_of(trained.scheduler, sampling["sampler"], sampling["sampling_steps"]))
-    samples = trained.data_units(last(progress_bar(states, "sampling", evaluations + 1)))
+    labels = as_frequent(unseen, num_samples, seed) if pipeline.classes else None
+    states = pipeline.sample(num_samples, seed, labels=labels, shared=True, **sampling)
+    evaluations = len(timesteps_of(pipeline.scheduler, sampling["sampler"], sampling["sampling_steps"]))
+    samples = pipeline.data_units(last(progress_bar(states, "sampling", evaluations + 1)))
     asked = None if labels is None else labels.numpy()
     if isinstance(unseen, ImageSet) and isinstance(train, ImageSet):
         compare = partial(image_metrics.evaluate_images, samples, labels, train, unseen, seed=seed)
-        rows = distributed.from_first(lambda: compare(device=trained.device))
+        rows = distributed.from_first(lambda: compare(device=pipeline.device))
         return Evaluation(rows, samples.numpy(), asked, sampling=sampling)
     assert isinstance(unseen, PointSet)
     rows = _point_rows(samples.numpy(), unseen, train.points if isinstance(train, PointSet) else None, seed)
     found = Evaluation(rows, samples.numpy(), asked, sampling=sampling)
-    return found if unseen.mixture is None else _with_exact(found, trained, unseen, seed)
+    return found if unseen.mixture is None else _with_exact(found, pipeline, unseen, seed)
 
 
 def figures_of(train: DataSet, unseen: DataSet, labelled: bool) -> list[str]:
@@ -108,25 +108,25 @@ def _point_rows(samples: NDArray, unseen: PointSet, train: NDArray | None, seed:
     return evaluate_points(samples, draw, unseen.mixture, parts=parts, train=train, seed=seed)
 
 
-def _with_exact(found: Evaluation, trained: Trained, unseen: PointSet, seed: int) -> Evaluation:
+def _with_exact(found: Evaluation, pipeline: Pipeline, unseen: PointSet, seed: int) -> Evaluation:
     """The same, and how far the network's epsilon and density are from the exact ones, label by label if it has any."""
-    conditions = _conditions(trained, unseen)
+    conditions = _conditions(pipeline, unseen)
     by_step = distributed.shared_out(
-        [partial(_loss_by_step, trained, mixture, label, seed) for label, mixture in conditions]
+        [partial(_loss_by_step, pipeline, mixture, label, seed) for label, mixture in conditions]
     )
     mean = LossByStep(by_step[0].steps, *(np.mean([getattr(b, k) for b in by_step], 0) for k in ("floor", "excess")))
-    floors = distributed.shared_out([partial(bayes_floor, mixture, trained.scheduler) for _, mixture in conditions])
+    floors = distributed.shared_out([partial(bayes_floor, mixture, pipeline.scheduler) for _, mixture in conditions])
     floor = float(np.mean(floors))
-    rows = [*found.rows, _excess_result(float(mean.excess.mean()), floor), _kl_result(trained, conditions, seed)]
+    rows = [*found.rows, _excess_result(float(mean.excess.mean()), floor), _kl_result(pipeline, conditions, seed)]
     return replace(found, rows=rows, by_step=mean)
 
 
-def _conditions(trained: Trained, unseen: PointSet) -> list[tuple[int | None, GaussianMixture]]:
+def _conditions(pipeline: Pipeline, unseen: PointSet) -> list[tuple[int | None, GaussianMixture]]:
     """The exact distribution, in the network's units, under each condition that the network knows."""
     assert unseen.mixture is not None
-    of_label: list[tuple[int | None, GaussianMixture]] = [*enumerate(unseen.parts)] if trained.classes else []
+    of_label: list[tuple[int | None, GaussianMixture]] = [*enumerate(unseen.parts)] if pipeline.classes else []
     known = of_label or [(None, unseen.mixture)]
-    return [(label, trained.normaliser.distribution(mixture)) for label, mixture in known]
+    return [(label, pipeline.normaliser.distribution(mixture)) for label, mixture in known]
 
 
 def evaluate_file(path: str, dataset: dict[str, Any], num_samples: int, seed: int) -> tuple[Evaluation, DataSet]:
@@ -166,9 +166,9 @@ def real_draws(data: PointSet, seed: int) -> Draw:
 # ---------------------------------------------------------------- against the exact distribution
 
 
-def _loss_by_step(trained: Trained, mixture: GaussianMixture, label: int | None, seed: int) -> LossByStep:
-    probes = make_probes(mixture, trained.scheduler, num_steps=PROBE_STEPS, num_points=PROBE_POINTS, seed=seed)
-    over = excess(trained.denoise_as(label), probes, trained.device)
+def _loss_by_step(pipeline: Pipeline, mixture: GaussianMixture, label: int | None, seed: int) -> LossByStep:
+    probes = make_probes(mixture, pipeline.scheduler, num_steps=PROBE_STEPS, num_points=PROBE_POINTS, seed=seed)
+    over = excess(pipeline.denoise_as(label), probes, pipeline.device)
     return LossByStep(np.array([*map(step_of, probes.timesteps.tolist())]), probes.floor.numpy(), over.numpy())
 
 
@@ -181,17 +181,17 @@ def _excess_result(over: float, floor: float) -> MetricResult:
     )  # fmt: skip
 
 
-def _kl_result(trained: Trained, conditions: list[tuple[int | None, GaussianMixture]], seed: int) -> MetricResult:
+def _kl_result(pipeline: Pipeline, conditions: list[tuple[int | None, GaussianMixture]], seed: int) -> MetricResult:
     """KL(exact || model), the mean over the conditions, with a tolerance; its floor is the exact denoiser's.
 
     512 points know it to within 0.006 nats or so where the control variate does not help (`mean_kl`), and then good
     models of 0.005 failed now and then. A failure within that error is measured once more, with more points.
     """
     points = KL_POINTS
-    value, floor, error = _kl(trained, conditions, seed, points)
+    value, floor, error = _kl(pipeline, conditions, seed, points)
     if 0 < value - floor - GOOD_KL < 2 * error:
         points = MORE_KL_POINTS
-        value, floor, error = _kl(trained, conditions, seed, points)
+        value, floor, error = _kl(pipeline, conditions, seed, points)
     passed = value - floor <= GOOD_KL
     verdict = f"{value:.4f} +- {error:.4f} nats from the exact distribution" + f", within {GOOD_KL}" * passed
     low, high = floor - 1.645 * error, floor + 1.645 * error
@@ -199,17 +199,17 @@ def _kl_result(trained: Trained, conditions: list[tuple[int | None, GaussianMixt
 
 
 def _kl(
-    trained: Trained, conditions: list[tuple[int | None, GaussianMixture]], seed: int, points: int
+    pipeline: Pipeline, conditions: list[tuple[int | None, GaussianMixture]], seed: int, points: int
 ) -> tuple[float, float, float]:
     """KL(exact || model) in nats, that of the exact denoiser, and the standard error, from so many points."""
-    scheduler, g = trained.scheduler, generator(seed, "kl")
+    scheduler, g = pipeline.scheduler, generator(seed, "kl")
     timesteps = evenly_on(noisiness(scheduler), KL_STEPS)[::-1]
     of_model, of_exact = [], []
     for label, mixture in conditions:
         x = mixture.noised(*scheduler.alpha_sigma_at(0)).sample(-(-points // len(conditions)), g)
-        denoise, exact = trained.denoise_as(label), exact_denoiser(mixture, scheduler)
+        denoise, exact = pipeline.denoise_as(label), exact_denoiser(mixture, scheduler)
         some = x[: -(-KL_POINTS_EXACT // len(conditions))]
-        of_model.append(partial(kl_from_exact, denoise, scheduler, mixture, x, timesteps, trained.device))
+        of_model.append(partial(kl_from_exact, denoise, scheduler, mixture, x, timesteps, pipeline.device))
         of_exact.append(partial(kl_from_exact, exact, scheduler, mixture, some, timesteps))
     found = distributed.shared_out([*of_model, *of_exact])
     (values, errors), (floors, _) = zip(*found[: len(conditions)]), zip(*found[len(conditions) :])

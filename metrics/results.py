@@ -12,9 +12,9 @@ from dataset import DataSet, PointSet
 from metrics.evaluation import Evaluation
 from metrics.significance import TESTS
 from metrics.table import as_json, table
-from pipeline import Trained
+from pipeline import Pipeline
 from points.mixture import GaussianMixture
-from runtime.atomic_file import whole_file
+from runtime.atomic_file import atomic_file
 from schedule import step_of
 
 FIELD_SHARES = (0.02, 0.1, 0.3, 0.6)  # of T: the moments at which the score field is drawn
@@ -27,7 +27,7 @@ def write_report(folder: Path, evaluation: Evaluation | None, unseen: DataSet, *
     unseen: the images or the points (with or without their exact distribution) that the evaluation compared with.
     """
     result = {**facts, "figures": as_json(evaluation.rows)} if evaluation else facts
-    with whole_file(folder / "metrics.json") as file:
+    with atomic_file(folder / "metrics.json") as file:
         file.write(f"{json.dumps(result, indent=2)}\n".encode())
     if evaluation:
         print(table(evaluation.rows, "at most" if isinstance(unseen, PointSet) else "about"))
@@ -38,22 +38,22 @@ def write_report(folder: Path, evaluation: Evaluation | None, unseen: DataSet, *
     return result
 
 
-def score_fields(trained: Trained, unseen: DataSet) -> list[dict[str, Any]]:
+def score_fields(pipeline: Pipeline, unseen: DataSet) -> list[dict[str, Any]]:
     """The network's and the exact score on a grid, in normalised units, at a few moments; [] where it is not known."""
     if unseen.mixture is None or unseen.mixture.dim != 2:
         return []
-    mixture = trained.normaliser.distribution(unseen.mixture)
-    last = trained.scheduler.num_timesteps - 1
-    return [_field(trained, mixture, round(share * last)) for share in FIELD_SHARES]
+    mixture = pipeline.normaliser.distribution(unseen.mixture)
+    last = pipeline.scheduler.num_timesteps - 1
+    return [_field(pipeline, mixture, round(share * last)) for share in FIELD_SHARES]
 
 
 @torch.no_grad()
-def _field(trained: Trained, mixture: GaussianMixture, t: int) -> dict[str, NDArray | float]:
-    alpha, sigma = trained.scheduler.alpha_sigma_at(t)
+def _field(pipeline: Pipeline, mixture: GaussianMixture, t: int) -> dict[str, NDArray | float]:
+    alpha, sigma = pipeline.scheduler.alpha_sigma_at(t)
     noised, axis, side = mixture.noised(alpha, sigma), np.linspace(-2.6, 2.6, FIELD_POINTS), (FIELD_POINTS,) * 2
     grid = torch.from_numpy(np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)).float()
-    at = torch.tensor(t, device=trained.device)
-    network = -trained.denoise()(grid.to(trained.device), at).eps.cpu() / sigma
+    at = torch.tensor(t, device=pipeline.device)
+    network = -pipeline.denoise()(grid.to(pipeline.device), at).eps.cpu() / sigma
     return {
         "step": step_of(t),
         "sigma": sigma,

@@ -25,8 +25,8 @@ from metrics.distances import METRICS, Draw, compute_floors, sliced_wasserstein
 from metrics.evaluation import as_frequent, check_enough, real_draws, real_rows
 from metrics.flow_map import EVALUATIONS, FlowMap, Guess, exact_flow, flow_map
 from metrics.significance import Evidence, negative_log_density
-from pipeline import Trained
-from runtime.atomic_file import whole_file
+from pipeline import Pipeline
+from runtime.atomic_file import atomic_file
 from runtime.progress import progress_bar
 from runtime.randomness import generator
 from samplers import SAMPLERS, State, sample, sampler_of
@@ -109,7 +109,7 @@ class Comparison:
 
 
 def compare(
-    trained: Trained,
+    pipeline: Pipeline,
     samplers: Sequence[str] | None,
     evaluations: Sequence[int],
     count: int,
@@ -121,23 +121,23 @@ def compare(
     Raises:
         ValueError: no sampler or no number, one that there is not, or a number that a sampler cannot make.
     """
-    samplers, scheduler = [*dict.fromkeys(SAMPLERS if samplers is None else samplers)], trained.scheduler
+    samplers, scheduler = [*dict.fromkeys(SAMPLERS if samplers is None else samplers)], pipeline.scheduler
     plan = [(name, n) for n in sorted(set(evaluations)) for name in samplers]
     if not plan:
         raise ValueError("there is nothing to compare: name at least one sampler and one number of evaluations")
     check_plan(scheduler, plan)
-    config = trained.config
+    config = pipeline.config
     train, unseen = make_sets(n_samples=config["num_samples"], seed=config["seed"], **config["dataset"])
     check_enough(unseen, count)
-    truth = truth_of(trained, train, unseen, count, seed)
-    labels = as_frequent(unseen, count, seed).to(trained.device) if trained.classes else None
-    x_T = trained.start(count, seed)[0]
-    guess = exact_guess(trained, unseen, labels)
-    denoisers: dict[str, tuple[Denoiser, Tensor]] = {NETWORK: (_labelled(trained.denoise(*guidance), labels), x_T)}
+    truth = truth_of(pipeline, train, unseen, count, seed)
+    labels = as_frequent(unseen, count, seed).to(pipeline.device) if pipeline.classes else None
+    x_T = pipeline.start(count, seed)[0]
+    guess = exact_guess(pipeline, unseen, labels)
+    denoisers: dict[str, tuple[Denoiser, Tensor]] = {NETWORK: (_labelled(pipeline.denoise(*guidance), labels), x_T)}
     if guess:
         denoisers[EXACT] = (_exact(guess, scheduler), x_T.cpu())
     jobs = [(name, *job) for job in plan for name in denoisers]
-    run = partial(_trial, trained, truth, seed)
+    run = partial(_trial, pipeline, truth, seed)
     trials = [run(*denoisers[d], d, s, n) for d, s, n in progress_bar(jobs, "comparing", len(jobs))]
     flow, exact_path = None, []
     if guess and isinstance(unseen, PointSet) and unseen.mixture and unseen.mixture.has_density:
@@ -151,7 +151,7 @@ def compare(
         states = exact_flow(guess, scheduler, x_T[:TRACKED], falling)
         exact_path = [State(t, x, x) for t, x in zip(falling, states)]
     real = real_rows(unseen, count, seed)
-    normalised = trained.normaliser.normalise(torch.from_numpy(real)).cpu().numpy()
+    normalised = pipeline.normaliser.normalise(torch.from_numpy(real)).cpu().numpy()
     return Comparison(trials, truth.floors, real, normalised, flow, exact_path, scheduler.alpha_bar)
 
 
@@ -171,11 +171,11 @@ def _labelled(denoise: Denoiser, labels: Tensor | None) -> Denoiser:
     return lambda x_t, t, label=None: denoise(x_t, t, labels[: len(x_t)])
 
 
-def exact_guess(trained: Trained, data: DataSet, labels: Tensor | None) -> Guess | None:
+def exact_guess(pipeline: Pipeline, data: DataSet, labels: Tensor | None) -> Guess | None:
     """The best guesses in normalised units of rows with these labels; None where the distribution is not known."""
     if not isinstance(data, PointSet) or data.mixture is None:
         return None
-    distribution = trained.normaliser.distribution
+    distribution = pipeline.normaliser.distribution
     if labels is None:
         return distribution(data.mixture).denoise
     guess, own = best_guess_of([*map(distribution, data.parts)]), labels.cpu()
@@ -187,7 +187,7 @@ def _exact(guess: Guess, scheduler: NoiseScheduler) -> Denoiser:
 
 
 def _trial(
-    trained: Trained, truth: Truth, seed: int, denoise: Denoiser, x_T: Tensor, name: str, sampler: str, asked: int
+    pipeline: Pipeline, truth: Truth, seed: int, denoise: Denoiser, x_T: Tensor, name: str, sampler: str, asked: int
 ) -> Trial:
     """Those that draw noise all draw the same."""
     g, begin, path = generator(seed, "comparison", device=x_T.device), time.perf_counter(), []
@@ -198,10 +198,10 @@ def _trial(
         made += 1
         return denoise(x_t, t, label)
 
-    for state in sample(counted, trained.scheduler, x_T, sampler=sampler, sampling_steps=asked, generator=g):
+    for state in sample(counted, pipeline.scheduler, x_T, sampler=sampler, sampling_steps=asked, generator=g):
         path.append(State(state.t, state.x_t[:TRACKED].cpu().clone(), state.x_0[:TRACKED].cpu().clone()))
         x = state.x_t
-    samples = trained.data_units(x.to(trained.device)).numpy()
+    samples = pipeline.data_units(x.to(pipeline.device)).numpy()
     milliseconds = 1000 * (time.perf_counter() - begin)
     return Trial(name, sampler, asked, made, milliseconds, truth.figures(samples), samples, path)
 
@@ -209,10 +209,10 @@ def _trial(
 # ---------------------------------------------------------------- figures and floors
 
 
-def truth_of(trained: Trained, train: DataSet, unseen: DataSet, count: int, seed: int) -> Truth:
+def truth_of(pipeline: Pipeline, train: DataSet, unseen: DataSet, count: int, seed: int) -> Truth:
     """What samples of this model are held against."""
     if isinstance(train, ImageSet) and isinstance(unseen, ImageSet):
-        return _of_images(train, unseen, count, seed, trained.device)
+        return _of_images(train, unseen, count, seed, pipeline.device)
     assert isinstance(unseen, PointSet)
     return _of_points(unseen, real_draws(unseen, seed), count, seed)
 
@@ -300,5 +300,5 @@ def save_numbers(path: Path, found: Comparison, **facts: object) -> None:
         slopes = {name: plain(value) for name, value in flow.slopes.items()}
         own = {"evaluations": flow.evaluations, "errors": flow.errors, "slopes": slopes, "last_step": flow.last_step}
         result["flow_map"] = own
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         file.write(f"{json.dumps(result, indent=2)}\n".encode())

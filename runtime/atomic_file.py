@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[io.BytesIO]:
+def atomic_file(path: str | Path) -> Iterator[io.BytesIO]:
     """A file in memory which, once it is filled, becomes `path`: the old file or the new one, never neither.
 
     Written beside the target, forced to the disk, then renamed: a crash at any moment leaves a readable file. A full

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from runtime.atomic_file import whole_file
+from runtime.atomic_file import atomic_file
 
 NAME = "last.pt"
 ENDINGS = (".pt", ".pth")
@@ -29,7 +29,7 @@ def check_name(name: str) -> None:
 
 def save(path: str | Path, state: dict[str, Any]) -> None:
     """Write `state` (tensors, plain containers, numbers, text) to `path`, which holds the old state or the new one."""
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         torch.save({"format": FORMAT, **state}, file)
 
 

@@ -18,7 +18,7 @@ Interval = tuple[float, float]
 
 
 class Guidance(NamedTuple):
-    """Weights and interval of guidance, as in Trained.denoise."""
+    """Weights and interval of guidance, as in Pipeline.denoise."""
 
     guidance: float = 0.0
     guidance_interval: Sequence[float] | None = None
@@ -26,7 +26,7 @@ class Guidance(NamedTuple):
 
     @classmethod
     def of(cls, sampling: Mapping[str, Any]) -> "Guidance":
-        """Out of the options of Trained.sample, none where there are none."""
+        """Out of the options of Pipeline.sample, none where there are none."""
         return cls(**{name: sampling[name] for name in cls._fields if name in sampling})
 
     @property
@@ -117,7 +117,7 @@ def exact_denoiser_of(
     guidance: float = 0.0,
     interval: Sequence[float] | None = None,
 ) -> Denoiser:
-    """The best denoiser of labelled data (see best_guess_of), guided as Trained.denoise guides a network; one t for all
+    """The best denoiser of labelled data (see best_guess_of), guided as Pipeline.denoise guides a network; one t for all
     rows. Raises ValueError as checked_interval."""
     guess = best_guess_of(parts)
 

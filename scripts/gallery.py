@@ -15,9 +15,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
 # isort: split
-from pipeline import Trained, of_state
+from pipeline import Pipeline, of_state
 from runtime import checkpoint_file
-from runtime.atomic_file import whole_file
+from runtime.atomic_file import atomic_file
 from scripts.share import figures_of, sampling_of
 from viz.pages.explorable.page import explorable, name_of
 from viz.pages.gallery_page import Entry, gallery
@@ -41,35 +41,35 @@ def make(runs: Sequence[str | None], out: Path) -> None:
     if twice := {name for name in names if names.count(name) > 1}:
         raise ValueError(f"two runs are called {min(twice)}, and each needs a folder of its own: rename one of them")
     entries = [entry_of(path, state, out, Path("gallery", name)) for (path, state), name in zip(found, names)]
-    with whole_file(out / "index.html") as file:
+    with atomic_file(out / "index.html") as file:
         file.write(gallery(entries).encode())
 
 
 def entry_of(path: Path, state: Mapping[str, Any], out: Path, folder: Path) -> Entry:
     """The run of a checkpoint, its pictures copied and its page made in out / folder."""
-    source, trained = checkpoint_file.folder_of(path), of_state(state, path, torch.device("cpu"))
+    source, pipeline = checkpoint_file.folder_of(path), of_state(state, path, torch.device("cpu"))
     figures = figures_of(source)
-    html, _ = explorable(trained, sampling_of(trained), figures)
+    html, _ = explorable(pipeline, sampling_of(pipeline), figures)
     (out / folder).mkdir(parents=True, exist_ok=True)
-    with whole_file(out / folder / "page.html") as file:
+    with atomic_file(out / folder / "page.html") as file:
         file.write(html.encode())
     found = [name for name in PICTURES if (source / name).exists()]
     for name in found:
         shutil.copyfile(source / name, out / folder / name)
-    return Entry(title_of(trained), about(trained), [folder / name for name in found], folder / "page.html", figures)
+    return Entry(title_of(pipeline), about(pipeline), [folder / name for name in found], folder / "page.html", figures)
 
 
-def title_of(trained: Trained) -> str:
-    title = name_of(trained)
+def title_of(pipeline: Pipeline) -> str:
+    title = name_of(pipeline)
     title = title[:1].upper() + title[1:]
-    return f"{title}, by label" if trained.classes and not trained.of_images else title
+    return f"{title}, by label" if pipeline.classes and not pipeline.of_images else title
 
 
-def about(trained: Trained) -> str:
+def about(pipeline: Pipeline) -> str:
     """What made the samples, in a sentence."""
-    chosen = [f"{group}={trained.config[group]['name']}" for group in ("dataset", "model")]
-    chosen += [f"schedule={trained.config['schedule']}", *["conditional=true"] * bool(trained.classes)]
-    return f"A network of {trained.num_parameters:,} weights, trained with {' '.join(chosen)}."
+    chosen = [f"{group}={pipeline.config[group]['name']}" for group in ("dataset", "model")]
+    chosen += [f"schedule={pipeline.config['schedule']}", *["conditional=true"] * bool(pipeline.classes)]
+    return f"A network of {pipeline.num_parameters:,} weights, trained with {' '.join(chosen)}."
 
 
 if __name__ == "__main__":

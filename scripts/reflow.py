@@ -26,7 +26,7 @@ from loader import batches, make_loader
 from loss.objective import training_loss
 from metrics.distances import METRICS, compute_floors, exact_draws, sliced_wasserstein
 from metrics.straightness import straightness
-from pipeline import Trained, of_state
+from pipeline import Pipeline, of_state
 from points.mixture import GaussianMixture
 from runtime import checkpoint_file
 from runtime.progress import progress_bar
@@ -62,7 +62,7 @@ def main() -> None:
     print(f"saved in {folder}: python inference.py checkpoint={folder} sampling_steps=2")
 
 
-def pairs(flow: Trained, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor | None]:
+def pairs(flow: Pipeline, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor | None]:
     """Noise x_T and the samples x_0 that the flow carries it to, (count, *dims) each, and the labels asked for."""
     labels = flow.labels(None, count)
     states = flow.sample(count, seed, labels=labels, sampler="adams", sampling_steps=50)
@@ -71,7 +71,7 @@ def pairs(flow: Trained, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor 
 
 
 def rectified(
-    flow: Trained, x_T: Tensor, x_0: Tensor, labels: Tensor | None, steps: int, lr: float, seed: int
+    flow: Pipeline, x_T: Tensor, x_0: Tensor, labels: Tensor | None, steps: int, lr: float, seed: int
 ) -> AveragedModel:
     """The flow's network, trained further with x_T as the noise of x_0; averaged, as every network that samples."""
     learner = Learner.of(net := copy.deepcopy(flow.net), make_optimizers(net, "muon", lr=lr, weight_decay=0.01), None)
@@ -97,10 +97,10 @@ def save(state: dict[str, Any], path: Path, average: AveragedModel, folder: Path
 # ---------------------------------------------------------------- what it brought
 
 
-def report(flow: Trained, average: AveragedModel, seed: int) -> None:
+def report(flow: Pipeline, average: AveragedModel, seed: int) -> None:
     """Straightness and few-step samples of both flows and, where the distribution is known, of the exact one."""
     data, _ = make_sets(n_samples=flow.config["num_samples"], seed=flow.config["seed"], **flow.config["dataset"])
-    second = Trained(average.module, flow.scheduler, flow.normaliser, flow.config, flow.classes)
+    second = Pipeline(average.module, flow.scheduler, flow.normaliser, flow.config, flow.classes)
     labels, mixture = flow.labels(None, ROWS), None if flow.classes else getattr(data, "mixture", None)
     flows: dict[str, Denoiser] = {
         name: partial(of.denoise(), label=labels) for name, of in (("first flow", flow), ("reflow", second))
@@ -119,7 +119,9 @@ def report(flow: Trained, average: AveragedModel, seed: int) -> None:
         print(f"{'floor':12}{'':12}{floors.mean():10.4f}  (between real points, {ROWS:,} each)")
 
 
-def distances(denoise: Denoiser, flow: Trained, x_T: Tensor, mixture: GaussianMixture | None, seed: int) -> list[float]:
+def distances(
+    denoise: Denoiser, flow: Pipeline, x_T: Tensor, mixture: GaussianMixture | None, seed: int
+) -> list[float]:
     """Sliced Wasserstein-1 of few-step samples to real points, in normalised units, for each of EVALUATIONS."""
     if mixture is None:
         return []

@@ -29,7 +29,7 @@ from conf.store import register
 from conf.sweep import note_failure
 from dataset import make_sets
 from metrics.evaluation import figures_of
-from runtime.atomic_file import whole_file
+from runtime.atomic_file import atomic_file
 from train import begin_or_resume
 from training.startup_check import classes_to_learn
 
@@ -161,7 +161,7 @@ def report(study: optuna.Study, folder: Path, figure: str) -> None:
     for t in trials:
         state = "over the limit" if _over(t) else t.state.name.lower()
         table.writerow([t.number, state, t.value, t.user_attrs.get("cpu_seconds"), *map(t.params.get, names)])
-    with whole_file(folder / "search.csv") as file:
+    with atomic_file(folder / "search.csv") as file:
         file.write(text.getvalue().encode())
     done = [t for t in trials if t.value is not None]
     if done and not _over(best := done[0]):

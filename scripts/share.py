@@ -15,9 +15,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
 # isort: split
 from conf.choices import SAMPLING
-from pipeline import Trained, of_state
+from pipeline import Pipeline, of_state
 from runtime import checkpoint_file
-from runtime.atomic_file import whole_file
+from runtime.atomic_file import atomic_file
 from samplers import sampler_of
 from viz.pages.browser import picture_of
 from viz.pages.explorable.page import explorable
@@ -36,24 +36,24 @@ def main() -> None:
     o = parser.parse_args()
     path, state = checkpoint_file.asked_or_newest(o.run and o.run.removeprefix("checkpoint="))
     folder = checkpoint_file.folder_of(path)
-    trained = of_state(state, path, torch.device("cpu"))
-    html, facts = explorable(trained, sampling_of(trained), figures_of(folder))
+    pipeline = of_state(state, path, torch.device("cpu"))
+    html, facts = explorable(pipeline, sampling_of(pipeline), figures_of(folder))
     out = o.out or folder / "page.html"
-    with whole_file(out) as file:
+    with atomic_file(out) as file:
         file.write(html.encode())
     print(f"checkpoint: {path}\n{facts}\npage:       {out}, {out.stat().st_size / 1000:,.0f} kB")
     if o.picture:
-        with whole_file(o.picture) as file:
-            file.write(picture_of(f"{out.resolve().as_uri()}#{MOMENT}", READY[trained.kind]))
+        with atomic_file(o.picture) as file:
+            file.write(picture_of(f"{out.resolve().as_uri()}#{MOMENT}", READY[pipeline.kind]))
         print(f"picture:    {o.picture}")
 
 
-def sampling_of(trained: Trained) -> dict[str, Any]:
+def sampling_of(pipeline: Pipeline) -> dict[str, Any]:
     """How the page samples at first: as inference.py does, but without noise on the way."""
-    defaults = SAMPLING[trained.kind]._asdict()
-    sampling = trained.sampling(defaults)
+    defaults = SAMPLING[pipeline.kind]._asdict()
+    sampling = pipeline.sampling(defaults)
     noisy = sampler_of(sampling["sampler"]).noisy
-    return trained.sampling(defaults, sampler=CALM[trained.kind]) if noisy else sampling
+    return pipeline.sampling(defaults, sampler=CALM[pipeline.kind]) if noisy else sampling
 
 
 def figures_of(folder: Path) -> dict[str, Any]:

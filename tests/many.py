@@ -39,7 +39,7 @@ DRAWN, STEPS = 350, 5  # images, 100 of which the network takes at once
 LOOK = 6  # steps of the look before a training, which adds up gradients as well
 
 
-def trained(options, folder):
+def pipeline(options, folder):
     """A training in `folder`; the code with which it ends its process."""
     Path(folder).mkdir(exist_ok=True)
     try:
@@ -104,13 +104,13 @@ def trainings():
                 lambda: distributed.check_same({"a": 0, "lr": distributed.rank()}, distributed.OTHER_OPTIONS)
             ),
             "uneven": refusal(lambda: shards.check(9, 81)),
-            "points": trained(POINTS, "points"),
-            "digits": trained(DIGITS, "digits"),
+            "points": pipeline(POINTS, "points"),
+            "digits": pipeline(DIGITS, "digits"),
         }
         samples, found["rows"] = drawn("digits")
         torch.save(samples, f"{distributed.rank()}.pt")
         with signalled(signal.SIGTERM, LOOK + SIGNALLED_IN):
-            found["stopped"] = trained(STOPPED, "stopped")
+            found["stopped"] = pipeline(STOPPED, "stopped")
         Path(f"{distributed.rank()}.json").write_text(json.dumps(found))
 
 

@@ -52,7 +52,7 @@ def test_impossible_networks_are_refused(name, dims, options, words):
         build_model(name, dims, 10, **options)
 
 
-def trained(name, steps, x, scheduler, lr, target="v", weight="eps"):
+def pipeline(name, steps, x, scheduler, lr, target="v", weight="eps"):
     torch.manual_seed(0)
     net = build_model(name, (2,), scheduler.num_timesteps, **OPTIONS[name])
     weights, optimizer = loss_weights(scheduler, target, weight), torch.optim.Adam(net.parameters(), lr)
@@ -90,8 +90,8 @@ def test_a_short_training_beats_the_best_linear_denoiser():
         mean_loss(denoiser(network, scheduler, "eps"), x, scheduler)
         for network in (lambda x_t, t, label: 0 * x_t, best_linear)
     )
-    linear = mean_loss(trained("linear", 600, x, scheduler, 3e-3), x, scheduler)
-    mlp = mean_loss(trained("mlp", 400, x, scheduler, 3e-3), x, scheduler)
+    linear = mean_loss(pipeline("linear", 600, x, scheduler, 3e-3), x, scheduler)
+    mlp = mean_loss(pipeline("mlp", 400, x, scheduler, 3e-3), x, scheduler)
     assert silent == pytest.approx(1, abs=0.05)
     assert linear == pytest.approx(linear_floor, rel=0.02)
     assert mlp < 0.9 * linear_floor
@@ -104,4 +104,4 @@ def test_a_short_training_learns_whatever_the_target_and_the_weight(target, weig
     scheduler = LinearNoiseScheduler(50)
     x = torch.from_numpy(create_moon_dataset(10_000))
     x = Normaliser.fit(x).normalise(x)
-    assert mean_loss(trained("mlp", 400, x, scheduler, 3e-3, target, weight), x, scheduler) < 0.35
+    assert mean_loss(pipeline("mlp", 400, x, scheduler, 3e-3, target, weight), x, scheduler) < 0.35

@@ -14,7 +14,7 @@ from loss.log import ExcessLog, LossLog, secure
 from loss.moments import Moment, moments
 from loss.objective import weight_of
 from metrics.bayes import bayes_floor, excess, make_probes
-from pipeline import Trained
+from pipeline import Pipeline
 from points.mixture import GaussianMixture
 from runtime import checkpoint_file, distributed
 from training.denoising_grids import Grids
@@ -37,7 +37,7 @@ class Watcher(Protocol):
 
 @contextmanager
 def watched(
-    folder: Path, trained: Trained, learner: Learner, data: DataSet, begin: Moment, total: int, stack: ExitStack
+    folder: Path, pipeline: Pipeline, learner: Learner, data: DataSet, begin: Moment, total: int, stack: ExitStack
 ) -> Iterator[list[Watcher]]:
     """All that watches a training, as trained.config asks for it, in the order in which it is called.
 
@@ -47,9 +47,9 @@ def watched(
     """
     watchers: list[Watcher] = []
     if distributed.world() > 1:
-        watchers.append(SameWeights(folder, learner, trained.config["checkpoint_every"]))
+        watchers.append(SameWeights(folder, learner, pipeline.config["checkpoint_every"]))
     if distributed.is_first():
-        watchers = _of_first(folder, trained, learner, data, begin, total, stack, before_saves=watchers)
+        watchers = _of_first(folder, pipeline, learner, data, begin, total, stack, before_saves=watchers)
     with ExitStack() as closing:
         for watcher in watchers:
             closing.callback(watcher.close)
@@ -58,7 +58,7 @@ def watched(
 
 def _of_first(
     folder: Path,
-    trained: Trained,
+    pipeline: Pipeline,
     learner: Learner,
     data: DataSet,
     begin: Moment,
@@ -66,18 +66,18 @@ def _of_first(
     stack: ExitStack,
     before_saves: Sequence[Watcher],
 ) -> list[Watcher]:
-    o, start, finite = trained.config, begin.done, Finite(folder, trained, learner, data)
+    o, start, finite = pipeline.config, begin.done, Finite(folder, pipeline, learner, data)
     shown_on = board(o["logger"], folder, o, start) if o["logger"] else None  # first: it may be refused
     watchers: list[Watcher] = [finite, LossLog(folder, start), ProgressBar(start, total)]
     drawn: list[Path] = []
     if o["record"] or o["viewer"]:
-        watchers.append(Snapshots(folder, trained, start, total, o["viewer"], stack))
+        watchers.append(Snapshots(folder, pipeline, start, total, o["viewer"], stack))
     if (o["viz_save"] or o["viz_live"]) and isinstance(data, ImageSet):
-        watchers.append(grids := Grids(folder, trained, data, begin, total))
+        watchers.append(grids := Grids(folder, pipeline, data, begin, total))
         drawn = grids.saved
-    of_eps = weight_of(trained.scheduler, o["loss_weight"]) == "eps"  # else the floor is not that of this loss
-    if data.mixture and not trained.classes and of_eps:
-        watchers.append(Probes(folder, trained, data.mixture, start, total))
+    of_eps = weight_of(pipeline.scheduler, o["loss_weight"]) == "eps"  # else the floor is not that of this loss
+    if data.mixture and not pipeline.classes and of_eps:
+        watchers.append(Probes(folder, pipeline, data.mixture, start, total))
     if o["early_ema"]:
         watchers.append(EarlySnapshot(learner, max(1, round(o["early_ema"] * total))))
     if shown_on:
@@ -105,16 +105,16 @@ class ProgressBar:
 class Probes:
     """Measures the excess over the Bayes floor at `moments` and writes it to excess.csv."""
 
-    def __init__(self, folder: Path, trained: Trained, mixture: GaussianMixture, start: int, total: int) -> None:
-        scheduler, seed = trained.scheduler, trained.config["seed"]
-        self.trained, self.due = trained, set(moments(start, total))
-        mixture = trained.normaliser.distribution(mixture)
+    def __init__(self, folder: Path, pipeline: Pipeline, mixture: GaussianMixture, start: int, total: int) -> None:
+        scheduler, seed = pipeline.scheduler, pipeline.config["seed"]
+        self.pipeline, self.due = pipeline, set(moments(start, total))
+        mixture = pipeline.normaliser.distribution(mixture)
         self.probes = make_probes(mixture, scheduler, num_steps=PROBE_STEPS, num_points=PROBE_POINTS, seed=seed)
         self.log = ExcessLog(folder, self.probes.timesteps.tolist(), bayes_floor(mixture, scheduler), start)
 
     def after(self, moment: Moment) -> None:
         if moment.done in self.due:
-            over = excess(self.trained.denoise(), self.probes, self.trained.device)
+            over = excess(self.pipeline.denoise(), self.probes, self.pipeline.device)
             self.log.add(moment.done, over.tolist())
 
     def close(self) -> None:
@@ -138,16 +138,16 @@ class EarlySnapshot:
 class Finite:
     """Stops a training that diverges before anybody writes that down, and says what to try."""
 
-    def __init__(self, folder: Path, trained: Trained, learner: Learner, data: DataSet) -> None:
-        self.folder, self.trained, self.learner, self.data = folder, trained, learner, data
+    def __init__(self, folder: Path, pipeline: Pipeline, learner: Learner, data: DataSet) -> None:
+        self.folder, self.pipeline, self.learner, self.data = folder, pipeline, learner, data
 
     def after(self, moment: Moment) -> None:
         if moment.loss is not None and not isfinite(moment.loss):
             raise self.diverged(moment, f"the loss is {moment.loss}")
 
     def diverged(self, moment: Moment, what: str) -> ValueError:
-        o, advice = self.trained.config, "try a lower lr or a longer warmup_steps"
-        rows = self.trained.normaliser.normalise(self.data[:LOOKED_AT][0])
+        o, advice = self.pipeline.config, "try a lower lr or a longer warmup_steps"
+        rows = self.pipeline.normaliser.normalise(self.data[:LOOKED_AT][0])
         if not rows.abs().max() < EXTREME:  # NaN, too
             advice = "look at the data, which hold extreme values"
         elif o["lr"] < 1 < o["lr"] * o["weight_decay"]:
@@ -186,9 +186,9 @@ class Checkpoints:
     def __init__(self, path: Path, finite: Finite, begin: Moment, total: int) -> None:
         self.path, self.finite, self.loss = path, finite, begin.loss
         self.facts = {
-            "config": finite.trained.config,
-            "classes": finite.trained.classes,
-            "normaliser": vars(finite.trained.normaliser),
+            "config": finite.pipeline.config,
+            "classes": finite.pipeline.classes,
+            "normaliser": vars(finite.pipeline.normaliser),
             "data": checksum(finite.data),
             "total": total,
         }

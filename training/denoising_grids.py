@@ -20,8 +20,8 @@ from torch import Tensor
 from images.sets import ImageSet
 from loader import epochs_of, steps_of
 from loss.moments import Moment
-from pipeline import Trained
-from runtime.atomic_file import whole_file
+from pipeline import Pipeline
+from runtime.atomic_file import atomic_file
 from runtime.randomness import generator
 from samplers.ancestral import ddim
 from samplers.steps import State
@@ -53,11 +53,11 @@ class Grids:
     them.
     """
 
-    def __init__(self, run_folder: Path, trained: Trained, data: ImageSet, begin: Moment, total: int) -> None:
-        o = trained.config
+    def __init__(self, run_folder: Path, pipeline: Pipeline, data: ImageSet, begin: Moment, total: int) -> None:
+        o = pipeline.config
         self.folder, self.total, self.sizes = run_folder / FOLDER, total, (len(data), o["batch_size"])
         self.save, self.every, self.show = o["viz_save"], o["viz_interval"], window() if o["viz_live"] else None
-        self.picture = _painter(trained, data, o["viz_num"], o["viz_t"])
+        self.picture = _painter(pipeline, data, o["viz_num"], o["viz_t"])
         self.saved, self.loss = kept(self.folder, begin.done, total, *self.sizes), begin.loss
 
     def after(self, moment: Moment) -> None:
@@ -70,7 +70,7 @@ class Grids:
             if self.save:
                 self.folder.mkdir(exist_ok=True)
                 self.saved.append(self.folder / f"denoise_progress_ep{epoch}_{name}.png")
-                with whole_file(self.saved[-1]) as file:
+                with atomic_file(self.saved[-1]) as file:
                     Image.fromarray(pixels).save(file, "PNG")
             if self.show:
                 self.show(pixels)
@@ -96,16 +96,16 @@ def kept(folder: Path, start: int, total: int, num_rows: int, batch_size: int) -
 
 
 def _painter(
-    trained: Trained, data: ImageSet, num: int, viz_t: int
+    pipeline: Pipeline, data: ImageSet, num: int, viz_t: int
 ) -> Callable[[str, float | None], NDArray[np.uint8]]:
     """A function of when it is and of the loss that draws the grid (H, W, 3) of the network as it then is."""
-    scheduler = trained.scheduler
+    scheduler = pipeline.scheduler
     x_0, *labels = data[:num]
     timesteps = evenly(scheduler.num_timesteps - 1 if viz_t == -1 else viz_t, 0, EVALUATIONS)
-    eps = torch.randn(x_0.shape, generator=generator(trained.config["seed"], "grids"))
+    eps = torch.randn(x_0.shape, generator=generator(pipeline.config["seed"], "grids"))
     x_t = scheduler.add_noise(x_0, torch.tensor(timesteps[0]), eps)
-    label = labels[0] if trained.classes else None
-    names = [] if label is None else [trained.classes[i] for i in label.tolist()]
+    label = labels[0] if pipeline.classes else None
+    names = [] if label is None else [pipeline.classes[i] for i in label.tolist()]
     shown = sorted({int(np.abs(np.array(timesteps) - share * timesteps[0]).argmin()) for share in GUESSES_AT})
     rows = ["real image", f"x_t: after {step_of(timesteps[0])} steps"]
     rows += [f"guess of x_0\nat step {step_of(timesteps[i])}" for i in shown] + ["result"]
@@ -113,7 +113,7 @@ def _painter(
 
     def picture(when: str, loss: float | None) -> NDArray[np.uint8]:
         nonlocal sheet
-        states = denoised(trained, x_t, label, timesteps)
+        states = denoised(pipeline, x_t, label, timesteps)
         images = torch.stack([x_0, x_t, *(states[i].x_0.cpu() for i in shown), states[-1].x_t.cpu()])
         title = f"{when}{'' if loss is None else f', loss {loss:.4f}'}\n{WHAT}"
         tiles = table_picture(images.numpy())
@@ -123,12 +123,12 @@ def _painter(
     return picture
 
 
-def denoised(trained: Trained, x_t: Tensor, label: Tensor | None, timesteps: Sequence[int]) -> list[State]:
+def denoised(pipeline: Pipeline, x_t: Tensor, label: Tensor | None, timesteps: Sequence[int]) -> list[State]:
     """The states of a DDIM from x_t at timesteps[0]. Leaves the network, and all random numbers, as they were."""
-    net, training, device = trained.net, trained.net.training, trained.device
+    net, training, device = pipeline.net, pipeline.net.training, pipeline.device
     net.eval()
-    denoise = partial(trained.denoise(), label=None if label is None else label.to(device))
-    states = list(ddim(denoise, trained.scheduler, x_t.to(device), timesteps=timesteps))
+    denoise = partial(pipeline.denoise(), label=None if label is None else label.to(device))
+    states = list(ddim(denoise, pipeline.scheduler, x_t.to(device), timesteps=timesteps))
     net.train(training)
     return states
 

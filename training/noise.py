@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from loss.objective import steps_at
-from pipeline import Trained
+from pipeline import Pipeline
 from runtime.randomness import generator
 from training.shards import Batch
 
@@ -39,32 +39,32 @@ class Noise:
     together: steps in a block; default: 1 on a CPU, else TOGETHER, or as many as are MOST numbers.
     """
 
-    def __init__(self, trained: Trained, seed: int, batch_size: int, together: int | None = None) -> None:
-        self.trained, self.seed, self.batch_size = trained, seed, batch_size
-        self.normaliser, self.block, on_gpu = trained.normaliser, -1, trained.device.type == "cuda"
-        self.drawn_on = trained.device if on_gpu else torch.device("cpu")
-        most = max(1, min(TOGETHER, MOST // (batch_size * math.prod(trained.dims))))
+    def __init__(self, pipeline: Pipeline, seed: int, batch_size: int, together: int | None = None) -> None:
+        self.pipeline, self.seed, self.batch_size = pipeline, seed, batch_size
+        self.normaliser, self.block, on_gpu = pipeline.normaliser, -1, pipeline.device.type == "cuda"
+        self.drawn_on = pipeline.device if on_gpu else torch.device("cpu")
+        most = max(1, min(TOGETHER, MOST // (batch_size * math.prod(pipeline.dims))))
         self.together = together or (most if on_gpu else 1)
 
     def added(self, step: int, x_0: Tensor, label: Tensor | None = None) -> Batch:
         """(x_0, t, eps, label) of that step: the batch x_0 (B, *dims) normalised, some of the labels (B,) dropped."""
-        trained, drawn = self.trained, Drawn(*(x.to(self.trained.device) for x in self.drawn(step, len(x_0))))
-        t = steps_at(drawn.within, trained.scheduler.num_timesteps, trained.config["t_power"])
-        if trained.classes and label is not None:  # without its label an image teaches the unconditional epsilon
-            label = label.to(trained.device, non_blocking=True)
-            label = label.masked_fill(drawn.drop < trained.config["label_dropout"], len(trained.classes))
+        pipeline, drawn = self.pipeline, Drawn(*(x.to(self.pipeline.device) for x in self.drawn(step, len(x_0))))
+        t = steps_at(drawn.within, pipeline.scheduler.num_timesteps, pipeline.config["t_power"])
+        if pipeline.classes and label is not None:  # without its label an image teaches the unconditional epsilon
+            label = label.to(pipeline.device, non_blocking=True)
+            label = label.masked_fill(drawn.drop < pipeline.config["label_dropout"], len(pipeline.classes))
         else:
             label = None
         if x_0.device != self.normaliser.mean.device:  # once: where the data lie, there they are normalised
             self.normaliser = self.normaliser.on(x_0.device)
-        return self.normaliser.normalise(x_0).to(trained.device, non_blocking=True), t, drawn.eps, label
+        return self.normaliser.normalise(x_0).to(pipeline.device, non_blocking=True), t, drawn.eps, label
 
     def drawn(self, step: int, rows: int) -> Drawn:
         """The numbers of a step whose batch has so many rows."""
         if self.together == 1:
-            return draw((rows,), self.trained.dims, generator(self.seed, "noise", step, self.drawn_on))
+            return draw((rows,), self.pipeline.dims, generator(self.seed, "noise", step, self.drawn_on))
         block, i = divmod(step, self.together)
         if block != self.block:
             g = generator(self.seed, "noise", block, self.drawn_on)
-            self.numbers, self.block = draw((self.together, self.batch_size), self.trained.dims, g), block
+            self.numbers, self.block = draw((self.together, self.batch_size), self.pipeline.dims, g), block
         return Drawn(*(x[i, :rows] for x in self.numbers))

@@ -16,7 +16,7 @@ except ImportError:  # Windows: nobody keeps two trainings apart there
     fcntl: Any = None
 
 FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
-UNFINISHED = re.compile(r"\..+\.(pt|pth|json|png|gif)\.\d+")  # see whole_file.unfinished; a recording is worth keeping
+UNFINISHED = re.compile(r"\..+\.(pt|pth|json|png|gif)\.\d+")  # see atomic_file.unfinished; a recording is worth keeping
 
 
 @contextmanager

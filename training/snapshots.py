@@ -14,7 +14,7 @@ from torch import Tensor
 
 from loss.moments import Moment, moments
 from metrics.distances import sliced_wasserstein
-from pipeline import Trained
+from pipeline import Pipeline
 from runtime.randomness import generator
 from samplers import last, sample
 from viz.replay import DIRECTIONS, between_real, real_sets
@@ -35,9 +35,9 @@ class Snapshots:
     """
 
     def __init__(
-        self, folder: Path, trained: Trained, start: int, total: int, viewer: str | None, stack: ExitStack
+        self, folder: Path, pipeline: Pipeline, start: int, total: int, viewer: str | None, stack: ExitStack
     ) -> None:
-        if trained.dims not in ((2,), (3,)):
+        if pipeline.dims not in ((2,), (3,)):
             raise ValueError("record=true shows points of 2 or 3 coordinates only; train without it")
         from viz.recording import (
             training_recording as training,
@@ -45,13 +45,13 @@ class Snapshots:
         from viz.viewer import recording
 
         rec = stack.enter_context(recording("moonwalk training", free(folder), viewer or "file", live=True))
-        self.viz, self.rec, self.trained, self.start = training, rec, trained, start
+        self.viz, self.rec, self.pipeline, self.start = training, rec, pipeline, start
         self.number = {step: i for i, step in enumerate(moments(start, total))}
-        seed, normalise = trained.config["seed"], trained.normaliser.normalise
-        real, _ = real_sets(trained.config["dataset"], POINTS, seed)
+        seed, normalise = pipeline.config["seed"], pipeline.normaliser.normalise
+        real, _ = real_sets(pipeline.config["dataset"], POINTS, seed)
         self.real = normalise(torch.from_numpy(real.points)).numpy()
         self.x_T = torch.randn(self.real.shape, generator=generator(seed, "snapshots"))
-        self.floors = between_real(trained, len(self.real), seed)
+        self.floors = between_real(pipeline, len(self.real), seed)
         self.losses: list[float] = []
         training.log_setting(rec, self.real, self.x_T.numpy())
         self._take(start)
@@ -64,7 +64,7 @@ class Snapshots:
             self._take(moment.done)
 
     def _take(self, done: int) -> None:
-        points = samples(self.trained, self.x_T)
+        points = samples(self.pipeline, self.x_T)
         if np.isfinite(points).all():  # a network that has learnt nothing may send a point anywhere
             distance = sliced_wasserstein(points, self.real, DIRECTIONS)
             mean = float(np.mean(self.losses)) if self.losses else None
@@ -90,11 +90,11 @@ def free(folder: Path) -> Path:
     return next(paths)
 
 
-def samples(trained: Trained, x_T: Tensor) -> NDArray:
+def samples(pipeline: Pipeline, x_T: Tensor) -> NDArray:
     """What the network makes of the noise x_T (N, d), in normalised units. Leaves the network as it was."""
-    steps, training = min(SOLVER_STEPS, trained.scheduler.num_timesteps), trained.net.training
-    trained.net.eval()
-    x_T = x_T.to(trained.device)
-    x_0 = last(sample(trained.denoise(), trained.scheduler, x_T, sampler="dpmpp_2m", sampling_steps=steps))
-    trained.net.train(training)
+    steps, training = min(SOLVER_STEPS, pipeline.scheduler.num_timesteps), pipeline.net.training
+    pipeline.net.eval()
+    x_T = x_T.to(pipeline.device)
+    x_0 = last(sample(pipeline.denoise(), pipeline.scheduler, x_T, sampler="dpmpp_2m", sampling_steps=steps))
+    pipeline.net.train(training)
     return x_0.float().cpu().numpy()

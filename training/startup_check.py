@@ -11,7 +11,7 @@ from dataset import IMAGE_DATASETS, DataSet
 from images.sets import ImageSet
 from metrics.evaluation import check_enough
 from model import check_takes
-from pipeline import Trained, process_of
+from pipeline import Pipeline, process_of
 from runtime import checkpoint_file, distributed
 from runtime import device as devices
 from runtime.randomness import generator
@@ -62,7 +62,7 @@ def check_evaluation(unseen: DataSet, eval_samples: int) -> None:
 def look_at(
     data: DataSet,
     unseen: DataSet,
-    trained: Trained,
+    pipeline: Pipeline,
     learner: Learner,
     loss: shards.LossOf,
     weights: Tensor,
@@ -79,14 +79,14 @@ def look_at(
     """
     if distributed.world() > 1:  # reads all data once more
         distributed.check_same({"data": checksum(data)}, distributed.OTHER_DATA)
-    if trained.config["eval_samples"]:
-        check_evaluation(unseen, trained.config["eval_samples"])
-    device, scheduler, batch_size = trained.device, trained.scheduler, trained.config["batch_size"]
-    rows = looked_at(data, generator(trained.config["seed"], "start-up"))
-    x = trained.normaliser.normalise(rows)
+    if pipeline.config["eval_samples"]:
+        check_evaluation(unseen, pipeline.config["eval_samples"])
+    device, scheduler, batch_size = pipeline.device, pipeline.scheduler, pipeline.config["batch_size"]
+    rows = looked_at(data, generator(pipeline.config["seed"], "start-up"))
+    x = pipeline.normaliser.normalise(rows)
     if not x.any() and not isinstance(data, ImageSet):
         raise ValueError("all points to learn from are the same: there is no distribution to learn")
-    seconds = total * _seconds_per_step(learner, trained.config["optimizer"], loss, x[:batch_size].to(device))
+    seconds = total * _seconds_per_step(learner, pipeline.config["optimizer"], loss, x[:batch_size].to(device))
     threads = torch.get_num_threads()
     print("start-up check")
     for line in _of_images(data, rows) if isinstance(data, ImageSet) else _of_points(data, rows):
@@ -99,8 +99,8 @@ def look_at(
     found: list[str | None] = [] if isinstance(data, ImageSet) else [*warnings_of_points(x)]
     if len(data) < batch_size:
         found.append(f"batch_size={batch_size} is larger than the {len(data)} rows of data: every batch holds them all")
-    if trained.classes:
-        found.append(label_warning(torch.as_tensor(data.labels), trained.classes))
+    if pipeline.classes:
+        found.append(label_warning(torch.as_tensor(data.labels), pipeline.classes))
     for warning in (scheduler.signal_warning(), weight_warning(weights), *found):
         if warning:
             print(f"  warning: {warning}")

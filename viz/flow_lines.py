@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dataset import PointSet, make_dataset, source_of
-from pipeline import Trained
+from pipeline import Pipeline
 from runtime.progress import progress_bar
 from samplers import State, evaluations_of, sample
 from samplers.guidance import Guidance, exact_denoiser_of
@@ -42,32 +42,32 @@ class FlowLines(NamedTuple):
 
 
 def of_trained(
-    trained: Trained, count: int, seed: int, labels: Tensor | None, sampling: Mapping[str, Any]
+    pipeline: Pipeline, count: int, seed: int, labels: Tensor | None, sampling: Mapping[str, Any]
 ) -> FlowLines:
     """`count` paths of a sampler without noise, coloured by their labels (count,) where they have any.
 
-    sampling: the options of Trained.sample.
+    sampling: the options of Pipeline.sample.
     """
-    return _followed(trained, trained.sample(count, seed, labels=labels, **sampling), labels, sampling)
+    return _followed(pipeline, pipeline.sample(count, seed, labels=labels, **sampling), labels, sampling)
 
 
 def beside_exact(
-    trained: Trained, network: FlowLines, seed: int, labels: Tensor | None, sampling: Mapping[str, Any]
+    pipeline: Pipeline, network: FlowLines, seed: int, labels: Tensor | None, sampling: Mapping[str, Any]
 ) -> tuple[FlowLines, FlowLines] | None:
     """The network's paths and, from the same noise, those of the exact denoiser, both under their names.
 
     sampling: the options of both. None where the distribution is not known, or no exact form of autoguidance.
     """
-    real = make_dataset(n_samples=2, seed=seed, **trained.config["dataset"])
+    real = make_dataset(n_samples=2, seed=seed, **pipeline.config["dataset"])
     if real.mixture is None or sampling["autoguidance"]:
         return None
     options = {name: value for name, value in sampling.items() if name not in Guidance._fields}
     guidance = sampling["guidance"], sampling["guidance_interval"]
-    parts = [trained.normaliser.distribution(part) for part in real.parts]
-    exact = exact_denoiser_of(parts, trained.scheduler, *guidance)
-    x_T = trained.start(network.paths.shape[1], seed)[0].cpu()
-    states = sample(partial(exact, label=labels), trained.scheduler, x_T, **options)
-    found = _followed(trained, states, labels, sampling)
+    parts = [pipeline.normaliser.distribution(part) for part in real.parts]
+    exact = exact_denoiser_of(parts, pipeline.scheduler, *guidance)
+    x_T = pipeline.start(network.paths.shape[1], seed)[0].cpu()
+    states = sample(partial(exact, label=labels), pipeline.scheduler, x_T, **options)
+    found = _followed(pipeline, states, labels, sampling)
     apart = float(np.median(np.linalg.norm(network.paths[-1] - found.paths[-1], axis=1)))
     left = network._replace(title=f"{network.title}: with the network")
     return left, found._replace(
@@ -76,22 +76,22 @@ def beside_exact(
 
 
 def _followed(
-    trained: Trained, states: Iterable[State], labels: Tensor | None, sampling: Mapping[str, Any]
+    pipeline: Pipeline, states: Iterable[State], labels: Tensor | None, sampling: Mapping[str, Any]
 ) -> FlowLines:
-    scheduler, data = trained.scheduler, trained.config["dataset"]
+    scheduler, data = pipeline.scheduler, pipeline.config["dataset"]
     expected = evaluations_of(scheduler, sampling["sampler"], sampling["sampling_steps"]) + 1
     steps, paths = [], []
     for state in progress_bar(states, "sampling", expected):
         steps.append(state.step)
-        paths.append(trained.data_units(state.x_t).numpy())
+        paths.append(pipeline.data_units(state.x_t).numpy())
     process = Process("reverse", np.stack(paths), np.array(steps))
     scene = Scene([process], alpha_bar=scheduler.alpha_bar)
     alpha, sigma = np.array([scheduler.alpha_sigma_at(t_of(step)) for step in steps]).T
     angle = np.arctan2(sigma, alpha)
     if labels is not None:
-        found = labels.numpy(), len(trained.classes), "their labels"
+        found = labels.numpy(), len(pipeline.classes), "their labels"
     else:
-        found = reached(paths[-1], make_dataset(n_samples=len(paths[-1]), seed=trained.config["seed"], **data))
+        found = reached(paths[-1], make_dataset(n_samples=len(paths[-1]), seed=pipeline.config["seed"], **data))
     title = ", ".join(filter(None, [f"how noise becomes {called(data)}", Guidance.of(sampling).words]))
     return FlowLines(
         process.states, scene.seconds(process), 1 - angle / angle[0], scene.noise(process.steps), *found, title

@@ -13,7 +13,7 @@ from images.sets import make_images
 from nets.attention import MultiHeadCrossAttention, MultiHeadSelfAttention
 from nets.embedding import time_embedding
 from nets.unet import LABEL_TOKENS, AttentionBlock, BottleNeck, DownSamplingBlock, UNet, UpSamplingBlock
-from pipeline import Trained
+from pipeline import Pipeline
 from runtime.randomness import generator, integer_seed
 from schedule import NoiseScheduler
 
@@ -125,15 +125,15 @@ def stretched(images: Tensor) -> Tensor:
 # ---------------------------------------------------------------- a trained network
 
 
-def trained_parts(trained: Trained, device: torch.device) -> dict[str, Part]:
+def trained_parts(pipeline: Pipeline, device: torch.device) -> dict[str, Part]:
     """The parts of a trained network by name, each with its inputs for a noisy image; it may lack those in LACKS.
 
     Raises:
         ValueError: the network takes points.
     """
-    if not trained.of_images:
+    if not pipeline.of_images:
         raise ValueError("this is a checkpoint of points, but only networks for images can be drawn")
-    net, scheduler, (x_0, label) = trained.net, trained.scheduler, example(trained, device)
+    net, scheduler, (x_0, label) = pipeline.net, pipeline.scheduler, example(pipeline, device)
     assert isinstance(net, UNet)
     t = half_noised(scheduler)
     x_t = noised(scheduler, x_0, t)
@@ -147,13 +147,13 @@ def trained_parts(trained: Trained, device: torch.device) -> dict[str, Part]:
     modules = {name: module for name, module in found.items() if module is not None}
     given = inputs(net, modules, x_t, t.to(device), label)
     about: dict[str, Any] = {
-        "origin": f"trained weights, {_condition(trained, label)}t = {int(t)} of {scheduler.num_timesteps}",
+        "origin": f"trained weights, {_condition(pipeline, label)}t = {int(t)} of {scheduler.num_timesteps}",
         "image": x_t[0].cpu().numpy(),
         "grid": tuple(given["bottleneck"][0].shape[2:]),
         "context": [*[f"label token {i + 1}" for i in range(LABEL_TOKENS)], "time"],
     }
     parts = {name: Part(module, given[name], **about) for name, module in modules.items()}
-    return parts | {"unet": _whole(trained, x_0, label)}
+    return parts | {"unet": _whole(pipeline, x_0, label)}
 
 
 @torch.no_grad()
@@ -171,20 +171,20 @@ def _catch(caught: dict[str, tuple[Tensor, ...]], name: str, module: nn.Module, 
     caught[name] = args
 
 
-def example(trained: Trained, device: torch.device) -> tuple[Tensor, Tensor | None]:
+def example(pipeline: Pipeline, device: torch.device) -> tuple[Tensor, Tensor | None]:
     """A clean image (1, C, H, W) of the model's data set, and its label (1,) if the model is conditional.
 
     If the data set cannot be read here, or has changed, it is a sample of the model.
     """
     try:
-        data = make_images(n_samples=1, seed=SEED, **trained.config["dataset"])
-        if data.dims != trained.dims or (trained.classes and data.classes != trained.classes):
+        data = make_images(n_samples=1, seed=SEED, **pipeline.config["dataset"])
+        if data.dims != pipeline.dims or (pipeline.classes and data.classes != pipeline.classes):
             raise ValueError("its sizes or classes have changed")
-        x_0, label = data[:1][0], data[:1][-1] if trained.classes else None
+        x_0, label = data[:1][0], data[:1][-1] if pipeline.classes else None
     except (OSError, ValueError) as error:
         print(f"using a sample in place of an image of the data set, which cannot be read here: {error}")
-        label = trained.labels(None, 1)
-        *_, last = trained.sample(1, SEED, labels=label)
+        label = pipeline.labels(None, 1)
+        *_, last = pipeline.sample(1, SEED, labels=label)
         x_0 = last.x_t
     return x_0.to(device), None if label is None else label.to(device)
 
@@ -201,19 +201,19 @@ def noised(scheduler: NoiseScheduler, x_0: Tensor, t: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _whole(trained: Trained, x_0: Tensor, label: Tensor | None) -> Part:
+def _whole(pipeline: Pipeline, x_0: Tensor, label: Tensor | None) -> Part:
     """The network on a gradient and on one image at four levels of noise, with its predictions of x_0."""
-    last, device = trained.scheduler.num_timesteps - 1, x_0.device
+    last, device = pipeline.scheduler.num_timesteps - 1, x_0.device
     t = torch.tensor([min(UNET_T, last), last // 4, last // 2, 3 * last // 4], device=device)
-    x_t = torch.cat([gradient(*x_0.shape[1:]).to(x_0), noised(trained.scheduler, x_0.expand(4, -1, -1, -1), t)])
+    x_t = torch.cat([gradient(*x_0.shape[1:]).to(x_0), noised(pipeline.scheduler, x_0.expand(4, -1, -1, -1), t)])
     t, label = torch.cat([t[:1], t]), None if label is None else label.expand(5)
-    predicted = trained.denoise()(x_t, t, label).x_0
-    origin = f"trained weights, {_condition(trained, label)}the output is {trained.config['model']['prediction']}"
-    return Part(trained.net, (x_t, t, label), origin, x_0=predicted.cpu())
+    predicted = pipeline.denoise()(x_t, t, label).x_0
+    origin = f"trained weights, {_condition(pipeline, label)}the output is {pipeline.config['model']['prediction']}"
+    return Part(pipeline.net, (x_t, t, label), origin, x_0=predicted.cpu())
 
 
-def _condition(trained: Trained, label: Tensor | None) -> str:
-    return "" if label is None else f"label {trained.classes[int(label[0])]}, "
+def _condition(pipeline: Pipeline, label: Tensor | None) -> str:
+    return "" if label is None else f"label {pipeline.classes[int(label[0])]}, "
 
 
 def _last_attention(blocks: nn.ModuleList) -> nn.Module | None:

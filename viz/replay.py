@@ -16,7 +16,7 @@ from loss.log import read_losses
 from loss.objective import weight_of
 from metrics.bayes import bayes_floor
 from metrics.distances import sliced_wasserstein
-from pipeline import Trained
+from pipeline import Pipeline
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from samplers import State
@@ -89,7 +89,7 @@ def of_forward(scheduler: NoiseScheduler, data: NDArray, viz_steps: int, seed: i
 
 
 def of_trained(
-    trained: Trained,
+    pipeline: Pipeline,
     process: Process,
     guesses: NDArray,
     folder: Path,
@@ -107,24 +107,24 @@ def of_trained(
         labels: the condition of each sample, if any.
         guidance: how it was sampled.
     """
-    scheduler = trained.scheduler
+    scheduler = pipeline.scheduler
     scene = Scene(
-        [process], alpha_bar=scheduler.alpha_bar, labels=labels, classes=trained.classes, steered=guidance.words
+        [process], alpha_bar=scheduler.alpha_bar, labels=labels, classes=pipeline.classes, steered=guidance.words
     )
-    if trained.of_images:
+    if pipeline.of_images:
         return scene._replace(guesses=(process.states, guesses), loss=loss(folder, None))
     asked = None if labels is None else np.unique(labels)
-    real, _ = real_sets(trained.config["dataset"], process.states.shape[1], seed, asked)
-    data = trained.normaliser.normalise(torch.as_tensor(real.points)).numpy()
+    real, _ = real_sets(pipeline.config["dataset"], process.states.shape[1], seed, asked)
+    data = pipeline.normaliser.normalise(torch.as_tensor(real.points)).numpy()
     processes = [forward(scheduler, data, process.steps[::-1].tolist(), seed), process]
     compared = min(COMPARED, len(data), process.states.shape[1])
     return scene._replace(
         processes=processes,
         data=data,
-        fields=fields(trained, real, process.steps[::-1].tolist(), asked, guidance),
+        fields=fields(pipeline, real, process.steps[::-1].tolist(), asked, guidance),
         guesses=(process.states[:, tracked], guesses),
-        distance=distance(processes, data[:compared], between_real(trained, compared, seed, asked)),
-        loss=loss(folder, loss_floor(trained, real)),
+        distance=distance(processes, data[:compared], between_real(pipeline, compared, seed, asked)),
+        loss=loss(folder, loss_floor(pipeline, real)),
         normalised=True,
     )
 
@@ -133,21 +133,21 @@ def of_trained(
 
 
 def fields(
-    trained: Trained, real: PointSet, steps: Sequence[int], asked: NDArray | None, guidance: Guidance
+    pipeline: Pipeline, real: PointSet, steps: Sequence[int], asked: NDArray | None, guidance: Guidance
 ) -> list[Field]:
     """The network's score as it was sampled and, where it is known, the exact one with the same guidance.
 
     Of a conditional model for each of the labels asked for, the first few.
     """
-    distribution, scheduler = trained.normaliser.distribution, trained.scheduler
-    denoisers = {"network": trained.denoise(*guidance)}
+    distribution, scheduler = pipeline.normaliser.distribution, pipeline.scheduler
+    denoisers = {"network": pipeline.denoise(*guidance)}
     if real.mixture:
         denoisers["exact"] = exact_denoiser(distribution(real.mixture), scheduler)
         if asked is not None:
             weight, interval, _ = guidance
             denoisers["exact"] = exact_denoiser_of([*map(distribution, real.parts)], scheduler, weight, interval)
     return [
-        field(name, denoise, steps, trained.dims[0], trained.device, label)
+        field(name, denoise, steps, pipeline.dims[0], pipeline.device, label)
         for label in ([None] if asked is None else asked[:LABELS_DRAWN].tolist())
         for name, denoise in denoisers.items()
     ]
@@ -183,10 +183,10 @@ def distance(processes: Sequence[Process], real: NDArray, floors: NDArray) -> Di
     return Distance(by_side, floors)
 
 
-def between_real(trained: Trained, count: int, seed: int, labels: NDArray | None = None) -> NDArray:
+def between_real(pipeline: Pipeline, count: int, seed: int, labels: NDArray | None = None) -> NDArray:
     """The same distance between two sets of `count` real points, for each of some pairs (PAIRS,); normalised units."""
-    pool = _drawn(trained.config["dataset"], 2 * count * PAIRS, seed + 3, labels).points
-    pool, count = trained.normaliser.normalise(torch.as_tensor(pool)), min(count, len(pool) // 2)
+    pool = _drawn(pipeline.config["dataset"], 2 * count * PAIRS, seed + 3, labels).points
+    pool, count = pipeline.normaliser.normalise(torch.as_tensor(pool)), min(count, len(pool) // 2)
     found = []
     for i in range(PAIRS):
         rows = torch.randperm(len(pool), generator=generator(seed, "pairs", i))
@@ -195,20 +195,20 @@ def between_real(trained: Trained, count: int, seed: int, labels: NDArray | None
     return np.array(found)
 
 
-def loss_floor(trained: Trained, real: PointSet) -> float | None:
+def loss_floor(pipeline: Pipeline, real: PointSet) -> float | None:
     """The Bayes floor of the loss that was trained with; None where it is not known.
 
     Of a conditional model that of its labels, and of the whole for as many rows as lost theirs.
     """
-    if not real.mixture or weight_of(trained.scheduler, trained.config.get("loss_weight")) != "eps":
+    if not real.mixture or weight_of(pipeline.scheduler, pipeline.config.get("loss_weight")) != "eps":
         return None
 
     def floor(mixture: GaussianMixture) -> float:
-        return bayes_floor(trained.normaliser.distribution(mixture), trained.scheduler)
+        return bayes_floor(pipeline.normaliser.distribution(mixture), pipeline.scheduler)
 
-    if not trained.classes:
+    if not pipeline.classes:
         return floor(real.mixture)
-    dropped = trained.config.get("label_dropout", 0.0)
+    dropped = pipeline.config.get("label_dropout", 0.0)
     return (1 - dropped) * float(np.mean([*map(floor, real.parts)])) + dropped * floor(real.mixture)
 
 

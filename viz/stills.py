@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from runtime.atomic_file import whole_file
+from runtime.atomic_file import atomic_file
 from viz.colours import CLASSES, DATA, ERROR, GENERATED, hex_colour, noise_colours
 
 SCREEN_DPI, PRINT_DPI = 120, 300  # of a png; of the pixels in a pdf or svg
@@ -25,7 +25,7 @@ def save(figure: Figure, path: str | Path, formats: Sequence[str] = ()) -> Path:
     paths = [path.with_suffix(f".{name}") for name in formats] or [path]
     for each in paths:
         kind = each.suffix.lstrip(".").lower() or "png"
-        with whole_file(each) as file:
+        with atomic_file(each) as file:
             figure.savefig(file, dpi=SCREEN_DPI if kind == "png" else PRINT_DPI, format=kind)
     return paths[0]
 

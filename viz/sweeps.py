@@ -6,7 +6,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from loss.runs import runs_of_sweep
-from runtime.atomic_file import whole_file
+from runtime.atomic_file import atomic_file
 from viz.style import ink, paper
 
 LINE, WIDEST = 36, 1200  # pixels: the height of a name, and the width of a picture at most
@@ -31,6 +31,6 @@ def save_sheet(folder: Path, *, names: Sequence[str]) -> None:
         draw.text((LINE // 2, below + LINE // 2), options, ink(), ImageFont.load_default(LINE // 2), anchor="lm")
         sheet.paste(picture, (0, below + LINE))
         below += picture.height + LINE
-    with whole_file(folder / "sweep.png") as file:
+    with atomic_file(folder / "sweep.png") as file:
         sheet.save(file, "PNG", optimize=True)
     print(f"sweep: {folder / 'sweep.png'}")

@@ -112,9 +112,9 @@ def test_labels_and_sampler_are_as_asked_and_nothing_else_is_made(digits):
         "samples.png",
     }
     assert np.load(digits / "asked" / "labels.npy").tolist() == [7, 3] * 3
-    samples, trained = np.load(digits / "asked" / "samples.npy"), load(digits / "runs/a", torch.device("cpu"))
+    samples, pipeline = np.load(digits / "asked" / "samples.npy"), load(digits / "runs/a", torch.device("cpu"))
     options = {"labels": torch.tensor([7, 3] * 3), "sampler": "ddpm"}
-    again, unguided = (last(trained.sample(6, 0, guidance=w, **options)).clamp(-1, 1).numpy() for w in (2, 0))
+    again, unguided = (last(pipeline.sample(6, 0, guidance=w, **options)).clamp(-1, 1).numpy() for w in (2, 0))
     assert np.array_equal(samples, again) and not np.array_equal(samples, unguided)
 
 

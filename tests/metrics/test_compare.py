@@ -19,7 +19,7 @@ from metrics import image_features, two_sample
 from metrics.evaluation import as_frequent
 from metrics.flow_map import exact_flow, flow_map, slope
 from metrics.sampler_comparison import EXACT, NETWORK, TRACKED, compare, save_numbers, table
-from pipeline import Trained, build
+from pipeline import Pipeline, build
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from samplers import SAMPLERS, last, sample
@@ -110,7 +110,7 @@ def untrained(dataset, model, **options):
     torch.manual_seed(0)
     normaliser = Normaliser.of(data)
     net, scheduler = build(config, tuple(normaliser.mean.shape), len(classes))
-    return Trained(net, scheduler, normaliser, config, classes).ready(torch.device("cpu"))
+    return Pipeline(net, scheduler, normaliser, config, classes).ready(torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from diffusion import Prediction
 from metrics import evaluation
 from metrics.evaluation import evaluate_model
 from metrics.likelihood import kl_from_exact
-from pipeline import Trained
+from pipeline import Pipeline
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from samplers.spacing import spaced_timesteps
@@ -39,7 +39,7 @@ def conditional():
     data = make_dataset("moons", 2000, 0, noise=0.05)
     normaliser = Normaliser.of(data)
     net = ExactOfEachLabel([part.scaled(normaliser.mean, normaliser.std) for part in data.parts])
-    return data, Trained(net, SCHEDULER, normaliser, {"model": {"prediction": "eps"}}, classes=["0", "1"])
+    return data, Pipeline(net, SCHEDULER, normaliser, {"model": {"prediction": "eps"}}, classes=["0", "1"])
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +47,9 @@ def with_labels(conditional):
     return evaluated(*conditional)
 
 
-def evaluated(data, trained):
+def evaluated(data, pipeline):
     sampling = {"sampler": "dpmpp_2m", "sampling_steps": 20, "eta": 0.0, "guidance": 0.0}
-    return evaluate_model(trained, data, data, num_samples=500, seed=0, sampling=sampling)
+    return evaluate_model(pipeline, data, data, num_samples=500, seed=0, sampling=sampling)
 
 
 def row(found, beginning):
@@ -69,22 +69,22 @@ def test_a_conditional_network_is_compared_with_the_exact_distribution_of_each_l
 
 
 def test_a_kl_too_close_to_call_is_measured_with_more_points(conditional, monkeypatch):
-    data, trained = conditional
-    conditions = evaluation._conditions(trained, data)
+    data, pipeline = conditional
+    conditions = evaluation._conditions(pipeline, data)
     for name, small in (("KL_STEPS", 20), ("KL_POINTS", 64), ("MORE_KL_POINTS", 256)):
         monkeypatch.setattr(evaluation, name, small)
-    decided = evaluation._kl_result(trained, conditions, seed=0)
+    decided = evaluation._kl_result(pipeline, conditions, seed=0)
     assert decided.n == 64 and decided.passed
     monkeypatch.setattr(evaluation, "GOOD_KL", decided.value - decided.floor - 1e-6)
-    measured_again = evaluation._kl_result(trained, conditions, seed=0)
+    measured_again = evaluation._kl_result(pipeline, conditions, seed=0)
     assert measured_again.n == 256
     assert measured_again.high - measured_again.low < 0.9 * (decided.high - decided.low)
 
 
 def test_without_its_labels_the_same_network_is_far_from_the_data(conditional):
     # what was measured before labels were given to it: an epsilon of 0 has an error of 1 and the density of pure noise
-    data, trained = conditional
-    found = evaluated(data, replace(trained, classes=[]))
+    data, pipeline = conditional
+    found = evaluated(data, replace(pipeline, classes=[]))
     error, kl = row(found, "error of epsilon"), row(found, "KL")
     assert error.value == pytest.approx(1, abs=0.02) and error.value > 2 * error.floor and not error.passed
     assert kl.value > 1 and not kl.passed
@@ -92,8 +92,8 @@ def test_without_its_labels_the_same_network_is_far_from_the_data(conditional):
 
 def test_the_floor_of_a_conditional_network_is_the_mean_over_its_labels(conditional, with_labels):
     # knowing the label, less of the noise is uncertain: below the floor of both moons together
-    data, trained = conditional
-    of_labels, of_all = (evaluation._conditions(t, data) for t in (trained, replace(trained, classes=[])))
+    data, pipeline = conditional
+    of_labels, of_all = (evaluation._conditions(t, data) for t in (pipeline, replace(pipeline, classes=[])))
     assert [label for label, _ in of_labels] == [0, 1] and [label for label, _ in of_all] == [None]
     floors = [evaluation.bayes_floor(mixture, SCHEDULER) for _, mixture in of_labels]
     error = row(with_labels, "error of epsilon")

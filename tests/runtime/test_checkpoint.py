@@ -9,7 +9,7 @@ import torch
 
 from pipeline import load
 from runtime import checkpoint_file
-from runtime.atomic_file import whole_file
+from runtime.atomic_file import atomic_file
 
 
 @pytest.fixture
@@ -134,11 +134,11 @@ def test_names_that_nobody_would_find_are_refused(name):
 def test_a_file_is_whole_or_absent(tmp_path):
     path = tmp_path / "metrics.json"
     path.write_text("old")
-    with pytest.raises(RuntimeError), whole_file(path) as file:
+    with pytest.raises(RuntimeError), atomic_file(path) as file:
         file.write(b"half of the n")
         raise RuntimeError
     assert path.read_text() == "old" and [*tmp_path.iterdir()] == [path]
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         file.write(b"new")
     assert path.read_text() == "new" and [*tmp_path.iterdir()] == [path]
 

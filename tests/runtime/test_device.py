@@ -6,7 +6,7 @@ import torch
 from dataset import Normaliser
 from model import build_model
 from nets.unet import UNet
-from pipeline import Trained
+from pipeline import Pipeline
 from runtime import device as devices
 from schedule import CosineNoiseScheduler
 from viz.network_parts import stirred
@@ -82,6 +82,6 @@ def test_more_threads_than_the_machine_can_start_are_refused():
 @pytest.mark.parametrize("mixed", [False, True])
 def test_to_sample_on_a_cpu_the_channels_come_last_in_fp32_alone(mixed):
     net, one = UNet((1, 8, 8), 10, channels=(8, 8), blocks=1, heads=2), torch.ones(1, 8, 8)
-    trained = Trained(net, CosineNoiseScheduler(10), Normaliser(0 * one, one), {}, mixed=mixed).ready(CPU)
-    weight = next(w for w in trained.net.parameters() if w.ndim == 4 and w.shape[1] > 1 and w.shape[2] > 1)
+    pipeline = Pipeline(net, CosineNoiseScheduler(10), Normaliser(0 * one, one), {}, mixed=mixed).ready(CPU)
+    weight = next(w for w in pipeline.net.parameters() if w.ndim == 4 and w.shape[1] > 1 and w.shape[2] > 1)
     assert weight.is_contiguous(memory_format=torch.channels_last) is not mixed

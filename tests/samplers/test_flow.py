@@ -13,7 +13,7 @@ from dataset import Normaliser, make_dataset
 from diffusion import TARGETS, check_target, denoiser, exact_denoiser
 from loss.objective import draw_steps, loss_weights, reference_batches, training_loss, weight_of
 from metrics.likelihood import kl_from_exact
-from pipeline import Trained
+from pipeline import Pipeline
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from samplers import SAMPLERS, last, sample, timesteps_of
@@ -149,14 +149,14 @@ def test_every_sampler_reaches_a_gaussian(scheduler, name):
 def test_the_default_sampler_makes_a_flow_as_sharp_as_its_data():
     # The variance of 200,000 numbers is known to 0.3 %. Were its 50 steps even over all 14 units of its log-SNR, they
     # would leave 3 % too much of it.
-    trained = Trained(nn.Linear(1, 1), FLOW, Normaliser(torch.zeros(20), torch.ones(20)), {})
-    asked = trained.sampling(SAMPLING["points"]._asdict())
+    pipeline = Pipeline(nn.Linear(1, 1), FLOW, Normaliser(torch.zeros(20), torch.ones(20)), {})
+    asked = pipeline.sampling(SAMPLING["points"]._asdict())
     exact, g = exact_denoiser(GaussianMixture(torch.zeros(1, 20), 0.08**2), FLOW), generator(1, "noise")
     options = {name: asked[name] for name in ("sampler", "sampling_steps")}
     x = last(sample(exact, FLOW, normal((10_000, 20), "x_T"), generator=g, **options))
     assert abs(float(x.var()) / 0.08**2 - 1) < 0.015
-    assert len(timesteps_of(FLOW, asked["sampler"])) == asked["sampling_steps"]  # where nobody asks a Trained
-    assert trained.sampling({"sampler": "ddim", "sampling_steps": 25, "guidance": 0.0})["sampling_steps"] == 25
+    assert len(timesteps_of(FLOW, asked["sampler"])) == asked["sampling_steps"]  # where nobody asks a Pipeline
+    assert pipeline.sampling({"sampler": "ddim", "sampling_steps": 25, "guidance": 0.0})["sampling_steps"] == 25
 
 
 def test_a_process_and_its_scaled_version_have_the_same_paths():

@@ -12,7 +12,7 @@ from diffusion import Prediction, denoiser, exact_denoiser
 from inference import check_steering
 from metrics.conditioning import inpaint
 from model import build_model
-from pipeline import Trained, load
+from pipeline import Pipeline, load
 from points.mixture import GaussianMixture
 from runtime import checkpoint_file
 from runtime.randomness import generator
@@ -269,12 +269,12 @@ def early(tmp_path_factory):
 def test_the_snapshot_is_the_average_of_that_step_and_guides(early):
     state = checkpoint_file.load(early / "whole")
     assert int(state["early"]["n_averaged"]) == 30 and int(state["ema"]["n_averaged"]) == 60
-    trained = load(early / "whole", torch.device("cpu"))
-    assert trained.early is not None
-    for w, guess in ((0.0, trained.net), (-1.0, trained.early)):
+    pipeline = load(early / "whole", torch.device("cpu"))
+    assert pipeline.early is not None
+    for w, guess in ((0.0, pipeline.net), (-1.0, pipeline.early)):
         x_t, t, label = torch.randn(9, 2), torch.tensor(20), torch.arange(9) % 2
-        expected = denoiser(guess, trained.scheduler, "v")(x_t, t, label)
-        assert torch.equal(trained.denoise(autoguidance=w)(x_t, t, label).eps, expected.eps)
+        expected = denoiser(guess, pipeline.scheduler, "v")(x_t, t, label)
+        assert torch.equal(pipeline.denoise(autoguidance=w)(x_t, t, label).eps, expected.eps)
 
 
 @pytest.mark.parametrize("method", ["dps", "pigdm", "mmps", "repaint", "tds"])
@@ -283,8 +283,8 @@ def test_every_method_fills_in_images_each_by_what_was_seen_of_it(method):
     net = torch.nn.Linear(1, 1)
     net.forward = lambda x, t, label=None: 0 * x  # whatever x_t is, the guess is grey
     one = torch.ones(1, 8, 8)
-    trained = Trained(net, CosineNoiseScheduler(20), Normaliser(0 * one, one), config)
-    found = inpaint(trained, "mask:left", 0.1, method, 0, 0)
+    pipeline = Pipeline(net, CosineNoiseScheduler(20), Normaliser(0 * one, one), config)
+    found = inpaint(pipeline, "mask:left", 0.1, method, 0, 0)
     assert found.samples.shape == (8, 10, 1, 8, 8) and np.isfinite(found.samples).all()
     seen = found.observed[:, None] & np.ones_like(found.samples, bool)
     if method == "repaint":  # the only one that needs no answer of the network
@@ -301,26 +301,26 @@ def test_images_are_guided_away_from_the_snapshot_and_from_no_label_within_the_i
 
     config, one = {"model": {"prediction": "v"}}, torch.ones(1, 8, 8)
     options = {"net": untrained(0), "early": untrained(1), "classes": ["a", "b", "c"], "config": config}
-    trained = Trained(scheduler=CosineNoiseScheduler(100), normaliser=Normaliser(0 * one, one), **options)
+    pipeline = Pipeline(scheduler=CosineNoiseScheduler(100), normaliser=Normaliser(0 * one, one), **options)
     x_t, label = torch.randn(6, 1, 8, 8), torch.arange(6) % 3
     for t, within in ((5, False), (60, True), (97, False)):  # sigma / alpha 0.1, 1.4, 20
         t, w, where = torch.tensor(t), 0.7, [0.5, 5]
         strong, no_label, early = (
-            denoiser(net, trained.scheduler, "v")(x_t, t, of).x_0
-            for net, of in ((trained.net, label), (trained.net, None), (trained.early, label))
+            denoiser(net, pipeline.scheduler, "v")(x_t, t, of).x_0
+            for net, of in ((pipeline.net, label), (pipeline.net, None), (pipeline.early, label))
         )
         for weak, how in ((no_label, {"guidance": w}), (early, {"autoguidance": w})):
             expected = (1 + w) * strong - w * weak if within else strong
-            guess = trained.denoise(guidance_interval=where, **how)(x_t, t, label)
+            guess = pipeline.denoise(guidance_interval=where, **how)(x_t, t, label)
             torch.testing.assert_close(guess.x_0, expected.clamp(-1, 1))
-            torch.testing.assert_close(trained.scheduler.add_noise(guess.x_0, t, guess.eps), x_t, rtol=0, atol=1e-4)
+            torch.testing.assert_close(pipeline.scheduler.add_noise(guess.x_0, t, guess.eps), x_t, rtol=0, atol=1e-4)
         assert not torch.allclose(strong, no_label, atol=1e-3) and not torch.allclose(strong, early, atol=1e-3)
 
 
 def test_the_default_interval_comes_with_the_default_guidance_alone():
     config, one = {"model": {"prediction": "v"}}, torch.ones(1, 8, 8)
     given = {"net": torch.nn.Identity(), "scheduler": CosineNoiseScheduler(100), "normaliser": Normaliser(0 * one, one)}
-    model, defaults = Trained(config=config, classes=["a", "b"], **given), choices.SAMPLING["images"]._asdict()
+    model, defaults = Pipeline(config=config, classes=["a", "b"], **given), choices.SAMPLING["images"]._asdict()
 
     def chosen(model, **asked):
         found = model.sampling(defaults, **asked)
@@ -330,7 +330,7 @@ def test_the_default_interval_comes_with_the_default_guidance_alone():
     assert chosen(model, guidance_interval=[1, 2]) == (0.3, [1, 2])
     assert chosen(model, guidance=0.35) == (0.35, None)
     assert chosen(model, guidance=0.0) == chosen(model, autoguidance=1.0) == (0.0, None)
-    assert chosen(Trained(config=config, **given)) == (0.0, None)
+    assert chosen(Pipeline(config=config, **given)) == (0.0, None)
 
 
 def test_a_resumed_training_keeps_the_snapshot(early):

@@ -16,7 +16,7 @@ from images.sets import digits
 from loader import batches, held_on, make_loader
 from loss.objective import training_loss
 from model import build_model
-from pipeline import Trained
+from pipeline import Pipeline
 from runtime.randomness import generator
 from schedule import LinearNoiseScheduler
 from training import cuda_graph
@@ -84,14 +84,14 @@ def small(kind, device=CPU, references=24, optimizers=make_optimizers):
     net = build_model(kind, dims, T, len(data.classes), **options).to(device)
     config = {"t_power": 1.6, "label_dropout": 0.3, "model": {"prediction": "v"}}
     learner = Learner.of(net, optimizers(net, "muon", lr=0.0, weight_decay=0.01), None, references=references)
-    trained = Trained(learner.average.module, scheduler, normaliser, config, data.classes)
+    pipeline = Pipeline(learner.average.module, scheduler, normaliser, config, data.classes)
     loss_of = partial(training_loss, net, scheduler, target="v", null_label=len(data.classes))
-    return data, trained, learner, loss_of
+    return data, pipeline, learner, loss_of
 
 
-def train(steps, data, trained, learner, loss_of, together=None):
+def train(steps, data, pipeline, learner, loss_of, together=None):
     """Batches of 64, a learning rate that changes at each step."""
-    noise = Noise(trained, 0, 64, together)
+    noise = Noise(pipeline, 0, 64, together)
     for step, batch in zip(range(steps), batches(make_loader(data, batch_size=64, seed=0))):
         learner.learn(loss_of, noise.added(step, *batch), 8e-3 / (1 + step))
     return learner
@@ -102,7 +102,7 @@ def train(steps, data, trained, learner, loss_of, together=None):
 
 def test_replayed_steps_train_as_steps_do_and_are_recorded_once():
     plain = train(24, *small("mlp"))
-    data, trained, learner, loss_of = small("mlp")
+    data, pipeline, learner, loss_of = small("mlp")
     recordings = []
 
     def record(run, own):
@@ -118,7 +118,7 @@ def test_replayed_steps_train_as_steps_do_and_are_recorded_once():
         return replay, output
 
     learner.replay_steps(loss_of, record)
-    train(24, data, trained, learner, loss_of)
+    train(24, data, pipeline, learner, loss_of)
     assert recordings == [64]  # of 200 rows: a batch in four holds the end of an epoch and the beginning of the next
     for mine, theirs in ((learner.net, plain.net), (learner.average, plain.average)):
         for a, b in zip(mine.parameters(), theirs.parameters(), strict=True):
@@ -128,8 +128,8 @@ def test_replayed_steps_train_as_steps_do_and_are_recorded_once():
 
 
 def test_a_step_without_numbers_of_its_own_waits_for_nothing():
-    data, trained, learner, loss_of = small("mlp")
-    noise, stream = Noise(trained, 0, 64), batches(make_loader(data, batch_size=64, seed=0))
+    data, pipeline, learner, loss_of = small("mlp")
+    noise, stream = Noise(pipeline, 0, 64), batches(make_loader(data, batch_size=64, seed=0))
     for step, batch in zip(range(2), stream):
         with NoWaiting(CPU):
             means, _ = learner.step(loss_of, noise.added(step, *batch), torch.tensor(1e-3), torch.tensor(0.5))
@@ -144,8 +144,8 @@ def test_all_of_a_step_lies_on_the_device(kind):
         return [Muon([w for w in net.parameters() if w.ndim > 1], lr)]  # torch has AdamW for real devices only
 
     meta = torch.device("meta")
-    data, trained, learner, loss_of = small(kind, meta, optimizers=only_muon)
-    noise, rows = Noise(trained, 0, 64, together=4), data[torch.arange(64)]
+    data, pipeline, learner, loss_of = small(kind, meta, optimizers=only_muon)
+    noise, rows = Noise(pipeline, 0, 64, together=4), data[torch.arange(64)]
     noise.drawn_on = meta
     noise.numbers, noise.block = tuple(x.to(meta) for x in noise_block(noise)), 0
     numbers = torch.full((), 1e-3, device=meta), torch.full((), 0.5, device=meta)
@@ -199,10 +199,10 @@ def test_a_graph_is_refused_where_there_is_no_gpu():
 
 
 def test_a_step_takes_its_slice_of_a_block_wherever_a_training_begins():
-    _, trained, *_ = small("mlp")
-    noise, rows = Noise(trained, 3, 64, together=8), [64, 8]
+    _, pipeline, *_ = small("mlp")
+    noise, rows = Noise(pipeline, 3, 64, together=8), [64, 8]
     block = [noise.drawn(step, 64) for step in range(20)]
-    whole = Noise(trained, 3, 64, together=8)
+    whole = Noise(pipeline, 3, 64, together=8)
     for step in (19, 3, 8, 7):  # in any order, as after a resumption
         for n in rows:
             for mine, theirs in zip(whole.drawn(step, n), block[step]):
@@ -211,7 +211,7 @@ def test_a_step_takes_its_slice_of_a_block_wherever_a_training_begins():
     assert all(torch.equal(mine, theirs[5]) for mine, theirs in zip(block[13], drawn))
     eps = torch.stack([each.eps for each in block]).flatten(1)
     assert len(eps.unique(dim=0)) == 20
-    assert not torch.equal(Noise(trained, 4, 64, together=8).drawn(0, 64).eps, block[0].eps)
+    assert not torch.equal(Noise(pipeline, 4, 64, together=8).drawn(0, 64).eps, block[0].eps)
     # 2 560 normal numbers, 1 280 even ones: mean and variance within 4.5 standard errors
     assert abs(float(eps.mean())) < 4.5 / 2560**0.5 and abs(float(eps.var()) - 1) < 4.5 * (2 / 2560) ** 0.5
     within = torch.stack([each.within for each in block])
@@ -219,8 +219,8 @@ def test_a_step_takes_its_slice_of_a_block_wherever_a_training_begins():
 
 
 def test_blocks_are_no_larger_than_memory_bears():
-    _, trained, *_ = small("unet_small")
-    assert Noise(trained, 0, 64).together == 1  # on a CPU each step draws its own
+    _, pipeline, *_ = small("unet_small")
+    assert Noise(pipeline, 0, 64).together == 1  # on a CPU each step draws its own
 
 
 @pytest.mark.parametrize("make", [lambda: make_sets("moons", 300, 0, noise=0.05)[0], digits], ids=["points", "images"])
@@ -243,11 +243,11 @@ def test_data_kept_on_a_device_give_the_same_batches(make):
 @pytest.mark.parametrize("replayed", [False, True])
 def test_on_a_gpu_no_step_waits_and_graphs_train_as_steps_do(kind, replayed):
     gpu = torch.device("cuda")
-    data, trained, learner, loss_of = small(kind, gpu)
+    data, pipeline, learner, loss_of = small(kind, gpu)
     plain = train(40, *small(kind, gpu))
     if replayed:
         learner.replay_steps(loss_of)
-    noise, stream = Noise(trained, 0, 64), batches(make_loader(data, batch_size=64, seed=0, device=gpu))
+    noise, stream = Noise(pipeline, 0, 64), batches(make_loader(data, batch_size=64, seed=0, device=gpu))
     try:
         for step in range(40):
             batch = next(stream)  # once an epoch its order is copied

@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 import torch
 from conftest import QUIET, ROOT, command
-from many import DIGITS, DRAWN, POINTS, SIGNALLED_IN, drawn, trained
+from many import DIGITS, DRAWN, POINTS, SIGNALLED_IN, drawn, pipeline
 
 import train
 from conf.config import Train
@@ -45,7 +45,7 @@ def alone(tmp_path_factory):
     place = tmp_path_factory.mktemp("alone")
     with redirect_stdout(io.StringIO()):
         for name, options in {"points": POINTS, "digits": DIGITS}.items():
-            assert trained(options, place / name) is None
+            assert pipeline(options, place / name) is None
     return place
 
 

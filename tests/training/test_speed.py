@@ -12,7 +12,7 @@ from conftest import ROOT
 
 from dataset import Normaliser
 from nets.attention import attend
-from pipeline import Trained, build
+from pipeline import Pipeline, build
 
 CONFIG = {
     "schedule": "linear", "num_timesteps": 1000, "beta_start": None, "beta_end": None,
@@ -33,11 +33,11 @@ def ratio(one, other, clock, repeats=7):
 
 def test_sampling_costs_about_twice_its_matrix_products():
     net, scheduler = build(CONFIG, (2,))
-    trained = Trained(net, scheduler, Normaliser(torch.zeros(2), torch.ones(2)), CONFIG)
+    pipeline = Pipeline(net, scheduler, Normaliser(torch.zeros(2), torch.ones(2)), CONFIG)
     steps, rows = 20, 10_000
 
     def sampling():
-        states = trained.sample(rows, 0)
+        states = pipeline.sample(rows, 0)
         for _ in range(steps):
             next(states)
 

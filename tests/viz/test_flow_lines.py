@@ -11,7 +11,7 @@ from PIL import Image
 from conf.config import Inference
 from dataset import Normaliser, PointSet, make_dataset
 from inference import check_flow, flow_pictures
-from pipeline import Trained, build
+from pipeline import Pipeline, build
 from runtime.randomness import generator
 from viz import flow, flow_lines, light
 from viz.colours import LIGHTS
@@ -23,13 +23,13 @@ MLP = {"name": "mlp", "hidden": 16, "layers": 1, "frequencies": 0, "prediction":
 PROCESS = {"schedule": "linear", "num_timesteps": 60, "beta_start": None, "beta_end": None}
 
 
-def trained(**dataset):
+def pipeline(**dataset):
     """A network that has learnt nothing, with everything around it."""
     torch.manual_seed(0)
     data = make_dataset(n_samples=500, seed=0, **dataset)
     config = {"model": MLP, "dataset": dataset, "seed": 0, **PROCESS}
     net, scheduler = build(config, data.points.shape[1:])
-    return Trained(net.eval(), scheduler, Normaliser.of(data), config)
+    return Pipeline(net.eval(), scheduler, Normaliser.of(data), config)
 
 
 def lines_of(network, count=40, **sampling):
@@ -38,7 +38,7 @@ def lines_of(network, count=40, **sampling):
 
 @pytest.mark.parametrize("name", ["moons", "helix"])
 def test_lines_end_where_the_sampler_ends(name):
-    network = trained(name=name, noise=0.05)
+    network = pipeline(name=name, noise=0.05)
     lines = lines_of(network, sampler="dpmpp_2m", sampling_steps=12)
     *_, end = network.sample(40, 3, sampler="dpmpp_2m", sampling_steps=12)
     assert np.array_equal(lines.paths[-1], network.data_units(end.x_t).numpy())
@@ -77,7 +77,7 @@ def test_points_of_a_file_are_ordered_along_their_widest_direction():
 
 
 def test_labels_are_the_colours_of_a_conditional_model():
-    network = trained(name="moons", noise=0.05)
+    network = pipeline(name="moons", noise=0.05)
     network.net, _ = build(network.config, (2,), 2)
     network.classes = ["0", "1"]
     labels = network.labels(None, 6)
@@ -91,7 +91,7 @@ def test_labels_are_the_colours_of_a_conditional_model():
 @pytest.mark.parametrize("name", ["moons", "helix", "text"])
 def test_nothing_is_drawn_outside_of_the_picture_and_it_is_filled(name, size):
     options = {"noise": 0.6, "text": "HELLO"} if name == "text" else {"noise": 0.05}
-    at = flow.placed(lines_of(trained(name=name, **options), sampling_steps=8), size)
+    at = flow.placed(lines_of(pipeline(name=name, **options), sampling_steps=8), size)
     low, high = at.min((0, 1)), at.max((0, 1))
     edge = flow.MARGIN * size[1]
     assert (low >= edge - 1e-6).all() and high[0] <= size[0] - edge + 1e-6
@@ -101,7 +101,7 @@ def test_nothing_is_drawn_outside_of_the_picture_and_it_is_filled(name, size):
 
 
 def test_a_wide_picture_has_noise_and_data_at_two_sides_and_a_square_one_does_not():
-    lines = lines_of(trained(name="moons", noise=0.05), sampling_steps=8)
+    lines = lines_of(pipeline(name="moons", noise=0.05), sampling_steps=8)
     wide, square = (flow.placed(lines, size) for size in flow.SIZES.values())
     assert np.median(wide[0, :, 0]) < 0.45 * 1920 < 0.55 * 1920 < np.median(wide[-1, :, 0])
     step = np.diff(square, axis=0)[..., 0].mean(1)
@@ -110,7 +110,7 @@ def test_a_wide_picture_has_noise_and_data_at_two_sides_and_a_square_one_does_no
 
 
 def test_the_exact_denoiser_goes_from_the_same_noise_and_ends_in_the_data():
-    network = trained(name="moons", noise=0.05)
+    network = pipeline(name="moons", noise=0.05)
     sampling = network.sampling(flow_lines.DEFAULTS, sampling_steps=40)
     lines = flow_lines.of_trained(network, 200, 3, None, sampling)
     left, right = flow_lines.beside_exact(network, lines, 3, None, sampling)
@@ -124,11 +124,11 @@ def test_the_exact_denoiser_goes_from_the_same_noise_and_ends_in_the_data():
 
 def test_where_there_is_no_exact_denoiser_nothing_stands_beside(tmp_path):
     np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(50, 2)))
-    network = trained(name="file", path=str(tmp_path / "a.npy"))
+    network = pipeline(name="file", path=str(tmp_path / "a.npy"))
     sampling = network.sampling(flow_lines.DEFAULTS, sampling_steps=4)
     lines = flow_lines.of_trained(network, 5, 0, None, sampling)
     assert flow_lines.beside_exact(network, lines, 0, None, sampling) is None
-    moons = trained(name="moons", noise=0.05)
+    moons = pipeline(name="moons", noise=0.05)
     assert flow_lines.beside_exact(moons, lines, 0, None, sampling | {"autoguidance": 1.0}) is None
 
 
@@ -137,7 +137,7 @@ def test_where_there_is_no_exact_denoiser_nothing_stands_beside(tmp_path):
 
 @pytest.mark.parametrize("size", flow.SIZES.values())
 def test_a_camera_keeps_everything_in_the_picture_all_around(size):
-    lines = lines_of(trained(name="helix", noise=0.05), sampling_steps=8)
+    lines = lines_of(pipeline(name="helix", noise=0.05), sampling_steps=8)
     place = flow.camera(lines, size, flow.TURNS)
     at = np.stack([place(turn) for turn in np.linspace(0, 2 * np.pi, 50)])
     room = 0.02 * size[1]  # between the turns that it knows
@@ -149,7 +149,7 @@ def test_a_camera_keeps_everything_in_the_picture_all_around(size):
 
 
 def test_lines_in_three_dimensions_turn_until_the_end():
-    lines = lines_of(trained(name="helix", noise=0.05), count=25, sampling_steps=20)
+    lines = lines_of(pipeline(name="helix", noise=0.05), count=25, sampling_steps=20)
     film = list(flow.frames(lines, (96, 96), 2))
     assert [stays for _, stays in film] == [1] * round(2 * (LASTS_S + HELD_S))
     drawn = [int((picture[:85] - light.GROUND).sum()) for picture, _ in film]  # without the words and the bar
@@ -159,7 +159,7 @@ def test_lines_in_three_dimensions_turn_until_the_end():
 
 @pytest.fixture(scope="module")
 def moons():
-    return lines_of(trained(name="moons", noise=0.05), count=25, sampling_steps=20)
+    return lines_of(pipeline(name="moons", noise=0.05), count=25, sampling_steps=20)
 
 
 def test_a_film_grows_from_the_noise_to_the_samples(moons):
@@ -249,5 +249,5 @@ def test_what_flow_lines_would_have_to_ignore_is_refused(options, words):
 
 def test_flow_lines_are_of_points_that_can_be_seen(tmp_path):
     with pytest.raises(ValueError, match="points of 2 or 3 coordinates"):
-        flow_pictures(Inference(flow=True), trained(name="moons", noise=0.05, embed=5), tmp_path)
+        flow_pictures(Inference(flow=True), pipeline(name="moons", noise=0.05, embed=5), tmp_path)
     assert not list(tmp_path.iterdir())

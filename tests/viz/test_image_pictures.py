@@ -228,7 +228,7 @@ def test_a_window_shows_the_newest_grid_until_it_is_closed(monkeypatch):
 
 def test_the_network_and_all_random_numbers_stay_as_they_were():
     from dataset import Normaliser
-    from pipeline import Trained, build
+    from pipeline import Pipeline, build
 
     config = {
         "schedule": "cosine", "num_timesteps": 20, "beta_start": None, "beta_end": None,
@@ -236,10 +236,12 @@ def test_the_network_and_all_random_numbers_stay_as_they_were():
                   "conditioning": "embedding", "prediction": "v"},
     }  # fmt: skip
     net, scheduler = build(config, (1, 8, 8), 3)
-    trained = Trained(net.train(), scheduler, Normaliser(torch.zeros(1, 8, 8), torch.ones(1, 8, 8)), config, ["a"] * 3)
+    pipeline = Pipeline(
+        net.train(), scheduler, Normaliser(torch.zeros(1, 8, 8), torch.ones(1, 8, 8)), config, ["a"] * 3
+    )
     before = torch.get_rng_state(), {k: v.clone() for k, v in net.state_dict().items()}
     states = denoising_grids.denoised(
-        trained, torch.randn(4, 1, 8, 8, generator=torch.Generator()), torch.zeros(4, dtype=torch.int64), [19, 7, 0]
+        pipeline, torch.randn(4, 1, 8, 8, generator=torch.Generator()), torch.zeros(4, dtype=torch.int64), [19, 7, 0]
     )
     assert [state.step for state in states] == [20, 8, 1, 0] and net.training
     assert torch.equal(before[0], torch.get_rng_state())

@@ -15,7 +15,7 @@ from PIL import Image
 from torch.optim.swa_utils import AveragedModel
 
 from dataset import Normaliser
-from pipeline import Trained, build
+from pipeline import Pipeline, build
 from runtime import checkpoint_file
 from samplers import SAMPLERS, last, sample, timesteps_of
 from samplers.guidance import classifier_free, exact_denoiser_of
@@ -43,7 +43,7 @@ def untrained(dataset, model, dims, classes=(), **options):
         fan = weight[0].numel() if weight.ndim > 1 else 4
         weight.data = torch.randn(weight.shape, generator=g) / fan**0.5
     shift = torch.arange(float(dims[0])) if len(dims) == 1 else torch.zeros(dims)
-    return Trained(net, scheduler, Normaliser(shift, shift * 0 + 0.7), config, list(classes))
+    return Pipeline(net, scheduler, Normaliser(shift, shift * 0 + 0.7), config, list(classes))
 
 
 def of_points(classes=(), **options):
@@ -57,10 +57,10 @@ def of_images(classes=("a", "b"), channels=1, conditioning="embedding"):
     return untrained({"name": "images"}, model, (channels, 12, 12), classes, schedule="cosine")
 
 
-def saved(folder, trained):
+def saved(folder, pipeline):
     folder.mkdir(parents=True)
-    state = {"ema": AveragedModel(trained.net).state_dict(), "classes": trained.classes, "config": trained.config}
-    checkpoint_file.save(folder / "last.pt", {**state, "normaliser": vars(trained.normaliser)})
+    state = {"ema": AveragedModel(pipeline.net).state_dict(), "classes": pipeline.classes, "config": pipeline.config}
+    checkpoint_file.save(folder / "last.pt", {**state, "normaliser": vars(pipeline.normaliser)})
     (folder / "metrics.json").write_text(json.dumps({"figures": FIGURES}))
     return folder
 
@@ -102,57 +102,57 @@ def far(found, wanted):
 @pytest.mark.parametrize("process", [{}, {"schedule": "flow"}], ids=["linear", "flow"])
 def test_points_are_sampled_as_pytorch_samples_them(process, tmp_path):
     """Every sampler, from the same noise, with the network (of rounded weights) and with the exact distribution."""
-    trained, names, counts = of_points(["0", "1"], **process), list(SAMPLERS), (1, 2, 5, 7, 30)
+    pipeline, names, counts = of_points(["0", "1"], **process), list(SAMPLERS), (1, 2, 5, 7, 30)
     x_T = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
-    on_page, parts = rounded(trained, packed_weights(trained, 16)), exact_parts_of(trained)
-    parts = [part.scaled(trained.normaliser.mean, trained.normaliser.std) for part in parts]
-    best = classifier_free(exact_denoiser_of(parts, trained.scheduler), 1.5)
+    on_page, parts = rounded(pipeline, packed_weights(pipeline, 16)), exact_parts_of(pipeline)
+    parts = [part.scaled(pipeline.normaliser.mean, pipeline.normaliser.std) for part in parts]
+    best = classifier_free(exact_denoiser_of(parts, pipeline.scheduler), 1.5)
     cases = [(name, 12, label, exact) for name in names for label, exact in ((None, 0), (1, 0), (1, 1))]
     asked = [request(x_T, sampler=s, sampling_steps=n, label=k, guidance=1.5, exact=bool(e)) for s, n, k, e in cases]
     steps = [f"moonwalk.timesteps({name!r}, {n})" for name in names for n in counts]
-    html, _ = explorable(trained, SAMPLING, {})
+    html, _ = explorable(pipeline, SAMPLING, {})
     found, taken = in_browser(html, f"[[{','.join(asked)}], [{','.join(steps)}]]", tmp_path)
-    assert taken == [timesteps_of(trained.scheduler, name, n) for name in names for n in counts]
+    assert taken == [timesteps_of(pipeline.scheduler, name, n) for name in names for n in counts]
     for (name, n, label, exact), ends in zip(cases, found):
         denoise = best if exact else on_page.denoise(1.5)
-        wanted = sample_by_pytorch(denoise, trained.scheduler, x_T, label, name, n)
+        wanted = sample_by_pytorch(denoise, pipeline.scheduler, x_T, label, name, n)
         assert far(ends, wanted) < 1e-3, (name, label, exact)
 
 
 @needs_chromium
 @pytest.mark.parametrize("bits", [16, 8])
 def test_images_are_sampled_as_pytorch_samples_them(bits, tmp_path, monkeypatch):
-    trained = of_images() if bits == 8 else of_images(channels=3, conditioning="cross_attention")
-    on_page = rounded(trained, packed_weights(trained, bits))
+    pipeline = of_images() if bits == 8 else of_images(channels=3, conditioning="cross_attention")
+    on_page = rounded(pipeline, packed_weights(pipeline, bits))
     if bits == 8:  # as if 16 bits were too many
-        most = len(explorable(trained, SAMPLING, {})[0]) - 1
+        most = len(explorable(pipeline, SAMPLING, {})[0]) - 1
         monkeypatch.setattr("viz.pages.explorable.page.LARGEST", most)
     interval = (0.5, 5.0) if bits == 8 else None
-    html, facts = explorable(trained, {**SAMPLING, "guidance": 0.5, "guidance_interval": interval}, {})
+    html, facts = explorable(pipeline, {**SAMPLING, "guidance": 0.5, "guidance_interval": interval}, {})
     assert f"Weights have {bits} bits" in facts
-    x_T = torch.randn(2, *trained.dims, generator=torch.Generator().manual_seed(0))
+    x_T = torch.randn(2, *pipeline.dims, generator=torch.Generator().manual_seed(0))
     cases = [("ddim", 6, 1), ("dpmpp_2m", 6, 0), ("adams", 5, None)]
     asked = [request(x_T, sampler=s, sampling_steps=n, label=k, guidance=0.5) for s, n, k in cases]
     for (name, n, label), ends in zip(cases, in_browser(html, f"[{','.join(asked)}]", tmp_path)):
-        wanted = sample_by_pytorch(on_page.denoise(0.5, interval), trained.scheduler, x_T, label, name, n)
+        wanted = sample_by_pytorch(on_page.denoise(0.5, interval), pipeline.scheduler, x_T, label, name, n)
         assert wanted.std() > 0.05 and far(ends, wanted) < 1e-2, (name, label)
 
 
 @needs_chromium
 def test_linear_networks_are_sampled_as_pytorch_samples_them(tmp_path):
-    trained = untrained({"name": "file", "path": "a.csv"}, {"name": "linear", "prediction": "eps"}, (2,), ["x", "y"])
-    on_page, x_T = rounded(trained, packed_weights(trained, 16)), torch.ones(2, 2)
-    html, _ = explorable(trained, SAMPLING, {})
+    pipeline = untrained({"name": "file", "path": "a.csv"}, {"name": "linear", "prediction": "eps"}, (2,), ["x", "y"])
+    on_page, x_T = rounded(pipeline, packed_weights(pipeline, 16)), torch.ones(2, 2)
+    html, _ = explorable(pipeline, SAMPLING, {})
     (found,) = in_browser(html, f"[{request(x_T, sampler='ddim', sampling_steps=3, label=1)}]", tmp_path)
-    wanted = sample_by_pytorch(on_page.denoise(), trained.scheduler, x_T, 1, "ddim", 3)
+    wanted = sample_by_pytorch(on_page.denoise(), pipeline.scheduler, x_T, 1, "ddim", 3)
     assert far(found, wanted) < 1e-3 * wanted.abs().max()
 
 
 @pytest.mark.parametrize("bits", [16, 8])
 def test_rounding_moves_a_weight_by_less_than_its_last_digit(bits):
-    trained = of_images()
-    for name, weight in rounded(trained, packed_weights(trained, bits)).net.state_dict().items():
-        own = trained.net.state_dict()[name]
+    pipeline = of_images()
+    for name, weight in rounded(pipeline, packed_weights(pipeline, bits)).net.state_dict().items():
+        own = pipeline.net.state_dict()[name]
         largest = own.abs().flatten(1).amax(1) if own.ndim > 1 else own.abs()
         least = largest / 254 if bits == 8 and own.ndim > 1 else largest / 2**11
         room = least.reshape(-1, *[1] * (own.ndim - 1)) * 1.001 + 1e-7
@@ -209,8 +209,8 @@ STATE = """JSON.stringify({
 
 
 def test_a_page_names_no_address():
-    for trained in (of_points(), of_images()):
-        html, _ = explorable(trained, SAMPLING, {})
+    for pipeline in (of_points(), of_images()):
+        html, _ = explorable(pipeline, SAMPLING, {})
         assert "default-src 'none'" in html and not re.search(r"https?:|src=|url\(|import\(", html)
 
 
@@ -221,9 +221,9 @@ def test_texts_cannot_begin_a_script_or_a_picture(make):
 
 
 def test_the_name_of_a_data_set_cannot_begin_a_script():
-    trained = of_points()
-    trained.config["dataset"] = {"name": "file", "path": "<script>alert(1)<!--.csv"}
-    html, _ = explorable(trained, SAMPLING, {})
+    pipeline = of_points()
+    pipeline.config["dataset"] = {"name": "file", "path": "<script>alert(1)<!--.csv"}
+    html, _ = explorable(pipeline, SAMPLING, {})
     assert html.count("<script") == 1 and "not known exactly" in html
 
 
@@ -267,8 +267,8 @@ def test_a_picture_without_a_browser_is_refused_in_a_sentence(monkeypatch):
 
 def test_a_default_network_fits_into_300_kb():
     model = {"name": "mlp", "hidden": 96, "layers": 4, "frequencies": 3, "prediction": "v"}
-    trained = untrained({"name": "moons", "noise": 0.05}, model, (2,), num_timesteps=1000)
-    assert len(explorable(trained, SAMPLING, FIGURES)[0]) < 300_000
+    pipeline = untrained({"name": "moons", "noise": 0.05}, model, (2,), num_timesteps=1000)
+    assert len(explorable(pipeline, SAMPLING, FIGURES)[0]) < 300_000
 
 
 # ---------------------------------------------------------------- the gallery

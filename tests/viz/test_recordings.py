@@ -17,7 +17,7 @@ from dataset import Normaliser, make_dataset
 from diffusion import exact_denoiser, forward_states
 from metrics.bayes import bayes_floor
 from model import build_model
-from pipeline import Trained
+from pipeline import Pipeline
 from rerun_viz import log_forward_diffusion, log_reverse_diffusion, log_scene
 from runtime.randomness import generator
 from samplers import State
@@ -286,13 +286,13 @@ def conditional(dataset, **config):
     config = {"dataset": dataset, "loss_weight": "eps", "label_dropout": 0.25, "model": {"prediction": "eps"}, **config}
     net, real = build_model("mlp", (2,), num_timesteps=50, num_labels=2, hidden=8, layers=1, frequencies=1), None
     real = make_dataset(n_samples=400, seed=0, **dataset)
-    return Trained(net.eval(), make_scheduler("linear", 50), NORMALISER, config, real.classes), real
+    return Pipeline(net.eval(), make_scheduler("linear", 50), NORMALISER, config, real.classes), real
 
 
 def test_the_floor_of_a_conditional_loss_is_that_of_its_labels():
     """One Gaussian a label, of variance v: E[Var(eps | x_t)] = alpha^2 v / (alpha^2 v + sigma^2), in closed form."""
-    trained, real = conditional({"name": "gaussians", "modes": 2, "noise": 0.3})
-    scheduler = trained.scheduler
+    pipeline, real = conditional({"name": "gaussians", "modes": 2, "noise": 0.3})
+    scheduler = pipeline.scheduler
     of_label = np.zeros(2)
     for k, part in enumerate(real.parts):
         assert len(part.centres) == 1
@@ -300,15 +300,15 @@ def test_the_floor_of_a_conditional_loss_is_that_of_its_labels():
         signal = scheduler.alpha.square()[:, None] * v
         of_label[k] = float((signal / (signal + scheduler.sigma.square()[:, None])).mean())
     whole = bayes_floor(real.mixture.scaled(NORMALISER.mean, NORMALISER.std), scheduler)
-    assert replay.loss_floor(trained, real) == pytest.approx(0.75 * of_label.mean() + 0.25 * whole, rel=1e-3)
+    assert replay.loss_floor(pipeline, real) == pytest.approx(0.75 * of_label.mean() + 0.25 * whole, rel=1e-3)
     assert of_label.mean() < 0.95 * whole  # what was drawn before: bars below 0
     assert replay.loss_floor(conditional({"name": "moons", "noise": 0.1}, loss_weight="v")[0], real) is None
 
 
 def test_the_default_weight_of_the_loss_has_its_floor():
     dataset = {"name": "gaussians", "modes": 2, "noise": 0.3}
-    trained, real = conditional(dataset, loss_weight=None)  # as train.py saves it where nobody names one
-    assert replay.loss_floor(trained, real) == replay.loss_floor(conditional(dataset)[0], real) is not None
+    pipeline, real = conditional(dataset, loss_weight=None)  # as train.py saves it where nobody names one
+    assert replay.loss_floor(pipeline, real) == replay.loss_floor(conditional(dataset)[0], real) is not None
 
 
 def test_real_points_are_those_of_the_labels_asked_for():
@@ -320,11 +320,11 @@ def test_real_points_are_those_of_the_labels_asked_for():
 
 
 def test_labels_and_guidance_are_in_the_recording(tmp_path):
-    trained, real = conditional({"name": "moons", "noise": 0.1})
+    pipeline, real = conditional({"name": "moons", "noise": 0.1})
     labels, rng = np.arange(40) % 2, np.random.default_rng(0)
     states = rng.normal(size=(3, 40, 2)).astype("f")
     scene = replay.of_trained(
-        trained, Process("reverse", states, np.array([50, 20, 0])), states[:, :4], tmp_path,
+        pipeline, Process("reverse", states, np.array([50, 20, 0])), states[:, :4], tmp_path,
         labels=labels, tracked=np.arange(4), seed=0, guidance=Guidance(1.0, (0.2, 2.0)),
     )  # fmt: skip
     assert scene.steered == "guidance 1 at noise 0.2 .. 2"
@@ -338,7 +338,7 @@ def test_labels_and_guidance_are_in_the_recording(tmp_path):
         t, vectors = column(path, f"/score/exact/{k}", "Arrows2D:vectors", "t")
         part = real.parts[k].scaled(NORMALISER.mean, NORMALISER.std)
         if k == 1:  # without noise enough to guide at t = 49: the exact score of that label alone
-            eps = -part.noised(*trained.scheduler.alpha_sigma_at(49)).score(torch.from_numpy(scene.fields[3].origins))
+            eps = -part.noised(*pipeline.scheduler.alpha_sigma_at(49)).score(torch.from_numpy(scene.fields[3].origins))
             cosine = (np.stack(vectors)[-1] * -eps.numpy()).sum(-1)
             assert t[-1] == 50 and (cosine > 0).all()
     texts = str(rrb_names(path))

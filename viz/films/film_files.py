@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from runtime.atomic_file import unfinished, whole_file
+from runtime.atomic_file import atomic_file, unfinished
 
 FORMATS = ("gif", "mp4")
 QUALITY = 21  # of x264: thin lines stay thin
@@ -56,7 +56,7 @@ def _write_gif(
     images = [Image.fromarray(p).quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
     duration = [round(1000 * stays / frames_per_s) for _, stays in film]
     options = {"append_images": images[1:], "duration": duration, "loop": 0, "optimize": False}
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         images[0].save(file, "GIF", save_all=True, **options)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.atomic_file import whole_file
+from runtime.atomic_file import atomic_file
 from viz.scene import Process, Scene
 
 SIDES = ("forward", "reverse")
@@ -23,7 +23,7 @@ def save_scene(scene: Scene, path: Path) -> Path:
         arrays |= dict(zip(GUESSES, scene.guesses))
     for p in scene.processes:
         arrays |= {p.side: p.states, f"{p.side}_steps": p.steps}
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         np.savez(file, **arrays)
     return path
 

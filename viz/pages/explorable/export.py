@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline import Trained
+from pipeline import Pipeline
 from points.mixture import GaussianMixture
 from samplers import CHURN, SAMPLERS
 from samplers.covariance import NEARBY
@@ -22,40 +22,40 @@ from samplers.spacing import LEAST_NOISE, MOST_NOISE, clock
 from viz.colours import CLASSES, NOISE_STOPS, TRACKED, hex_colour
 
 
-def check_can_be_shared(trained: Trained) -> None:
+def check_can_be_shared(pipeline: Pipeline) -> None:
     """Raises ValueError for data that a page cannot draw."""
-    if trained.of_images and trained.dims[0] not in (1, 3):
-        raise ValueError(f"a page draws grey or coloured images; those of this run have {trained.dims[0]} channels")
-    if not trained.of_images and trained.dims != (2,):
+    if pipeline.of_images and pipeline.dims[0] not in (1, 3):
+        raise ValueError(f"a page draws grey or coloured images; those of this run have {pipeline.dims[0]} channels")
+    if not pipeline.of_images and pipeline.dims != (2,):
         raise ValueError(
-            f"a page draws points of the plane, and those of this run have {trained.dims[0]} coordinates: watch them"
+            f"a page draws points of the plane, and those of this run have {pipeline.dims[0]} coordinates: watch them"
             " with python inference.py viewer=web"
         )
 
 
 def contents(
-    trained: Trained, sampling: Mapping[str, Any], parts: list[GaussianMixture], weights: Mapping[str, Any]
+    pipeline: Pipeline, sampling: Mapping[str, Any], parts: list[GaussianMixture], weights: Mapping[str, Any]
 ) -> dict[str, Any]:
     """All that the page's script reads as DATA.
 
     Args:
-        sampling: how the page samples at first, as Trained.sampling gives it.
+        sampling: how the page samples at first, as Pipeline.sampling gives it.
         parts: the exact distribution of each label's data, or of all in one, in data units; none where it is unknown.
         weights: see packed_weights.
     """
-    mean, std = trained.normaliser.mean, trained.normaliser.std
-    scheduler, options = trained.scheduler, dict(trained.config["model"])
+    mean, std = pipeline.normaliser.mean, pipeline.normaliser.std
+    scheduler, options = pipeline.scheduler, dict(pipeline.config["model"])
     return {
         "target": options.pop("prediction"),
-        "net": {**options, "dims": trained.dims, "num_labels": len(trained.classes)},
+        "net": {**options, "dims": pipeline.dims, "num_labels": len(pipeline.classes)},
         "weights": dict(weights),
         "alpha": _base64(scheduler.alpha, "<f8"),
         "sigma": _base64(scheduler.sigma, "<f8"),
         "clock": _base64(torch.from_numpy(clock(scheduler.alpha_bar)), "<f4"),
-        "mean": [] if trained.of_images else mean.tolist(),
-        "std": [] if trained.of_images else std.tolist(),
-        "parts": [_mixture(trained.normaliser.distribution(part)) for part in parts],
-        "classes": trained.classes,
+        "mean": [] if pipeline.of_images else mean.tolist(),
+        "std": [] if pipeline.of_images else std.tolist(),
+        "parts": [_mixture(pipeline.normaliser.distribution(part)) for part in parts],
+        "classes": pipeline.classes,
         "samplers": {name: _sampler(name) for name in SAMPLERS},
         "churn": CHURN,
         "nearby": NEARBY,
@@ -86,9 +86,9 @@ def _sampler(name: str) -> dict[str, Any]:
 # ---------------------------------------------------------------- weights
 
 
-def packed_weights(trained: Trained, bits: int) -> dict[str, Any]:
+def packed_weights(pipeline: Pipeline, bits: int) -> dict[str, Any]:
     """The network's weights by name, of 16 or 8 bits each; vectors keep 16."""
-    return {name: _packed(weight, bits) for name, weight in trained.net.state_dict().items()}
+    return {name: _packed(weight, bits) for name, weight in pipeline.net.state_dict().items()}
 
 
 def _packed(weight: Tensor, bits: int) -> dict[str, Any]:
@@ -100,11 +100,11 @@ def _packed(weight: Tensor, bits: int) -> dict[str, Any]:
     return {"shape": shape, "int8": _base64((rows / scale).round(), "i1"), "scale": _base64(scale, "<f4")}
 
 
-def rounded(trained: Trained, weights: Mapping[str, Any]) -> Trained:
+def rounded(pipeline: Pipeline, weights: Mapping[str, Any]) -> Pipeline:
     """The model as the page runs it: with the weights that `packed_weights` has rounded."""
-    net = copy.deepcopy(trained.net)
+    net = copy.deepcopy(pipeline.net)
     net.load_state_dict({name: _unpacked(part) for name, part in weights.items()})
-    return replace(trained, net=net)
+    return replace(pipeline, net=net)
 
 
 def _unpacked(part: Mapping[str, Any]) -> Tensor:
