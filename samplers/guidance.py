@@ -117,8 +117,8 @@ def exact_denoiser_of(
     guidance: float = 0.0,
     interval: Sequence[float] | None = None,
 ) -> Denoiser:
-    """The best denoiser of labelled data (see best_guess_of), guided as Pipeline.denoise guides a network; one t for all
-    rows. Raises ValueError as checked_interval."""
+    """The best denoiser of labelled data (see best_guess_of), guided as Pipeline.denoise guides a network; one t for
+    all rows. Raises ValueError as checked_interval."""
     guess = best_guess_of(parts)
 
     def best(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:

@@ -50,9 +50,9 @@ def test_the_same_seed_gives_the_same_weights_and_samples(workplace, run, tmp_pa
 def test_a_resumed_training_ends_as_an_uninterrupted_one(run, tmp_path):
     line = f"train.py {SMALL} {NO_EVALUATION} max_steps=300 checkpoint_every=150"
     code = (  # a training that ends right after its checkpoint at step 150
-        "from runtime import checkpoint; import runpy, sys; save = checkpoint_file.save\n"
+        "from runtime import checkpoint_file; import runpy, sys; save = checkpoint_file.save\n"
         "def stop(path, state):\n    save(path, state); sys.exit(7)\n"
-        f"checkpoint.save = stop; sys.argv = {[*line.split(), 'task_name=half']}\n"
+        f"checkpoint_file.save = stop; sys.argv = {[*line.split(), 'task_name=half']}\n"
         f"runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')"
     )
     assert python(code, tmp_path).returncode == 7
