@@ -258,7 +258,7 @@ def test_a_signal_ends_the_training_after_a_save(name, code, start, tmp_path):
 
 def test_a_second_ctrl_c_ends_at_once(tmp_path):
     code = (
-        "import os, signal, sys; from runtime.interrupts import caught\n"
+        "import os, signal, sys; from training.signals import caught\n"
         "with caught() as found:\n    os.kill(os.getpid(), signal.SIGINT); assert found == [signal.SIGINT]\n"
         "    os.kill(os.getpid(), signal.SIGINT); print('still here')"
     )
@@ -268,7 +268,7 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path):
 
 def test_an_ignored_hangup_stays_ignored(tmp_path):
     code = (
-        "import os, signal; from runtime.interrupts import caught; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "import os, signal; from training.signals import caught; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
         "with caught() as found:\n    os.kill(os.getpid(), signal.SIGHUP)\n    assert not found"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
