@@ -5,14 +5,13 @@ from conf.entry import command  # answers --help before what follows takes its s
 # isort: split
 from pathlib import Path
 
-from conf.choices import NUM_SAMPLES, SAMPLING
+from conf.choices import NUM_SAMPLES
 from conf.config import Compare
 from metrics import sampler_comparison as comparison
 from metrics.flow_map import flow_table
-from pipeline import of_state
+from pipeline import pipeline_from_checkpoint
 from runtime import checkpoint_file
 from runtime import device as devices
-from samplers.guidance import Guidance
 from viz import comparison_pictures as pictures
 from viz import stills, style
 
@@ -22,12 +21,11 @@ def main(o: Compare, run_folder: Path) -> None:
     """Sample by every sampler from the same noise; save table, compare.json, pictures and recording in `run_folder`."""
     style.use(o.style)
     path, state = checkpoint_file.asked_or_newest(o.checkpoint)
-    pipeline = of_state(state, path, devices.choose(o.device), o.precision)
+    pipeline = pipeline_from_checkpoint(state, path, devices.choose(o.device), o.precision)
     devices.use_threads(o.threads, pipeline.of_images)
     count = o.num_samples or NUM_SAMPLES["compare"][pipeline.kind]
-    guidance = Guidance.of(pipeline.sampling(SAMPLING[pipeline.kind]._asdict()))
     print(f"checkpoint {path}, {count:,} samples by each sampler, all from the same x_T")
-    found = comparison.compare(pipeline, o.samplers, o.evaluations, count, guidance, o.seed)
+    found = comparison.compare(pipeline, o.samplers, o.evaluations, count, o.seed)
 
     # ------------------------------------------------------------ what is saved of it
     facts = {"checkpoint": str(path), "num_samples": count, "seed": o.seed}

@@ -1,6 +1,6 @@
 """The forward process on any array of points; what a network may predict; denoisers.
 
-A new prediction target is a row in TARGETS, and its name in conf/choices.py.
+To add a prediction target, write a `Target` here and its row in registry/process_rows.py.
 `python diffusion.py` prints how the signal drowns.
 """
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from points.mixture import GaussianMixture
-from runtime import distributed
+from registry import implementation
+from registry.process_rows import TARGETS
 from runtime.arrays import floats, joined
 from runtime.randomness import generator
 from schedule import CLEAN, NoiseScheduler, make_scheduler, t_of
@@ -133,28 +134,39 @@ def _from_velocity(u: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Pred
     return Prediction((x_t + alpha * u) / total, (x_t - sigma * u) / total)
 
 
-TARGETS = {
-    "eps": Target(  # Ho et al. 2020: eq. 14, and eq. 15 for x_0
-        of=lambda x_0, eps, alpha, sigma: eps,
-        prediction=lambda eps, x_t, alpha, sigma: Prediction(eps, (x_t - sigma * eps) / alpha),
-        error=lambda alpha, sigma: alpha,
-    ),
-    "v": Target(  # Salimans and Ho 2022, arXiv 2202.00512, appendix D
-        of=lambda x_0, eps, alpha, sigma: alpha * eps - sigma * x_0,
-        prediction=_from_v,
-        error=lambda alpha, sigma: alpha**2 + sigma**2,
-    ),
-    "x0": Target(
-        of=lambda x_0, eps, alpha, sigma: x_0,
-        prediction=lambda x_0, x_t, alpha, sigma: Prediction((x_t - alpha * x_0) / sigma, x_0),
-        error=lambda alpha, sigma: sigma,
-    ),
-    "velocity": Target(  # of the flow, dx_t/ds: Lipman et al. 2023, arXiv 2210.02747, eq. 23; Liu et al. 2023, eq. 1
-        of=lambda x_0, eps, alpha, sigma: eps - x_0,
-        prediction=_from_velocity,
-        error=lambda alpha, sigma: alpha + sigma,
-    ),
-}
+# Ho et al. 2020: eq. 14, and eq. 15 for x_0
+EPS = Target(
+    of=lambda x_0, eps, alpha, sigma: eps,
+    prediction=lambda eps, x_t, alpha, sigma: Prediction(eps, (x_t - sigma * eps) / alpha),
+    error=lambda alpha, sigma: alpha,
+)
+
+# Salimans and Ho 2022, arXiv 2202.00512, appendix D
+V = Target(
+    of=lambda x_0, eps, alpha, sigma: alpha * eps - sigma * x_0,
+    prediction=_from_v,
+    error=lambda alpha, sigma: alpha**2 + sigma**2,
+)
+
+X_0 = Target(
+    of=lambda x_0, eps, alpha, sigma: x_0,
+    prediction=lambda x_0, x_t, alpha, sigma: Prediction((x_t - alpha * x_0) / sigma, x_0),
+    error=lambda alpha, sigma: sigma,
+)
+
+# dx_t/ds of the flow: Lipman et al. 2023, arXiv 2210.02747, eq. 23; Liu et al. 2023, eq. 1
+VELOCITY = Target(
+    of=lambda x_0, eps, alpha, sigma: eps - x_0,
+    prediction=_from_velocity,
+    error=lambda alpha, sigma: alpha + sigma,
+)
+
+
+def prediction_target(name: str) -> Target:
+    """What a network predicts, by name: a key of registry.process_rows.TARGETS. Raises ValueError for another name."""
+    if name not in TARGETS:
+        raise ValueError(f"prediction {name!r} is unknown; choose one of {', '.join(TARGETS)}")
+    return implementation(TARGETS[name])
 
 
 def check_target(scheduler: NoiseScheduler, target: str) -> None:
@@ -180,9 +192,7 @@ Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 def denoiser(net: Network, scheduler: NoiseScheduler, target: str) -> Denoiser:
     """A network as a denoiser, whatever its output means: `target` is a key of TARGETS, else ValueError."""
-    if target not in TARGETS:
-        raise ValueError(f"prediction {target!r} is unknown; choose one of {', '.join(TARGETS)}")
-    prediction = TARGETS[target].prediction
+    prediction = prediction_target(target).prediction
 
     def denoise(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
         return prediction(net(x_t, t, label), x_t, *scheduler.alpha_sigma(t, x_t))
@@ -210,25 +220,16 @@ def within_range(denoise: Denoiser, scheduler: NoiseScheduler) -> Denoiser:
     return denoise_within
 
 
-def in_chunks(denoise: Denoiser, rows: int, shared: bool = False) -> Denoiser:
-    """The same denoiser, `rows` rows at a time: the network's intermediate results then stay in the CPU's cache.
+def in_chunks(denoise: Denoiser, rows: int) -> Denoiser:
+    """The same denoiser, `rows` rows at a time: the network's intermediate results then stay in the CPU's cache."""
 
-    shared: several processes (runtime.distributed), all of which have to call it, share the chunks out.
-    """
-
-    def chunked(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
+    def denoise_in_chunks(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
         parts = x_t.split(rows)
         labels = [None] * len(parts) if label is None else label.split(rows)
-        if not shared or distributed.world() == 1:
-            return Prediction(*joined((denoise(x, t, of) for x, of in zip(parts, labels)), len(x_t)))
-        work = [lambda x=x, of=of: _moved(denoise(x, t, of), "cpu") for x, of in zip(parts, labels)]
-        return _moved(Prediction(*joined(distributed.shared_out(work), len(x_t))), x_t.device)
+        predictions = (denoise(x, t, own_label) for x, own_label in zip(parts, labels))
+        return Prediction(*joined(predictions, len(x_t)))
 
-    return chunked
-
-
-def _moved(found: Prediction, device: torch.device | str) -> Prediction:
-    return Prediction(found.eps.to(device), found.x_0.to(device))
+    return denoise_in_chunks
 
 
 if __name__ == "__main__":

@@ -7,15 +7,16 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from conf.choices import NUM_SAMPLES, SAMPLING
+from conf.choices import NUM_SAMPLES
 from conf.config import Evaluate, sampling_options
 from dataset import IMAGE_DATASETS, make_sets
 from loss.log import read_excess
 from metrics.evaluation import evaluate_file, evaluate_model, real_rows
 from metrics.results import score_fields, write_report
-from pipeline import of_state
+from pipeline import pipeline_from_checkpoint
 from runtime import checkpoint_file
 from runtime import device as devices
+from samplers.options import SamplingOptions
 from viz import style
 from viz.evaluation_pictures import save_pictures
 from viz.sweeps import save_sheet
@@ -47,17 +48,17 @@ def of_file(o: Evaluate, samples: str, run_folder: Path) -> dict:
 def of_checkpoint(o: Evaluate, run_folder: Path) -> dict:
     """The samples that a checkpoint makes, against the data that it was trained for."""
     path, state = checkpoint_file.asked_or_newest(o.checkpoint)
-    pipeline = of_state(state, path, devices.choose(o.device), o.precision)
+    pipeline = pipeline_from_checkpoint(state, path, devices.choose(o.device), o.precision)
     devices.use_threads(o.threads, pipeline.of_images)
     config, most = pipeline.config, o.num_samples or NUM_SAMPLES["evaluate"][pipeline.kind]
     train, unseen = make_sets(n_samples=config["num_samples"], seed=config["seed"], **config["dataset"])
-    sampling = pipeline.sampling(SAMPLING[pipeline.kind]._asdict(), **sampling_options(o))
+    options = SamplingOptions(**sampling_options(o))
     print(f"checkpoint {path}, {most:,} samples")
-    evaluation = evaluate_model(pipeline, train, unseen, num_samples=most, seed=o.seed, sampling=sampling)
+    evaluation = evaluate_model(pipeline, train, unseen, num_samples=most, seed=o.seed, options=options)
     real, history = real_rows(unseen, most, o.seed), read_excess(checkpoint_file.folder_of(path))
     fields = score_fields(pipeline, unseen)
     save_pictures(run_folder, evaluation, real, fields, history, o.figures, pipeline.classes)
-    facts = {"seed": o.seed, "checkpoint": str(path), "num_samples": most, **sampling}
+    facts = {"seed": o.seed, "checkpoint": str(path), "num_samples": most, **evaluation.sampling.as_facts()}
     return write_report(run_folder, evaluation, unseen, **facts)
 
 

@@ -1,10 +1,13 @@
-"""A trained model, taken out of its checkpoint: network, scheduler and normaliser, ready to make samples."""
+"""A trained model that can be loaded and sampled: `Pipeline.load(path).sample(1000)`.
+
+A pipeline holds the network, the scheduler and the normaliser of a checkpoint, and the names of its labels.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,25 +16,30 @@ from torch.optim.swa_utils import AveragedModel
 from dataset import Normaliser
 from diffusion import Denoiser, Prediction, check_target, denoiser, in_chunks, within_range
 from model import build_model
+from registry.sampler_rows import SAMPLING, Kind, SamplingDefaults
 from runtime import checkpoint_file
 from runtime import device as devices
 from runtime.arrays import floats
 from runtime.randomness import generator
-from samplers import State, sample, sampler_of
+from samplers import State, last, sample, sampler_row
 from samplers.guidance import checked_interval, classifier_free, guided
+from samplers.options import SamplingOptions
 from schedule import NoiseScheduler, make_scheduler
 
-# rows per pass through a network: what it computes then stays in the cache
-ROWS, IMAGE_ROWS = 2500, 100
+# Rows in one pass through a network: what it computes then stays in the CPU's cache.
+POINTS_PER_PASS = 2500
+IMAGES_PER_PASS = 100
+
+Labels = Sequence[int | str] | int | str | Tensor | None
 
 
 @dataclass
 class Pipeline:
-    """What sampling needs.
+    """A trained model.
 
-    config: the plain dictionary that the model was trained with. classes: names of the labels that samples can be
-    asked for; none of an unconditional model. mixed: the network runs in bf16. early: the network as it was early in
-    the training, where that was kept (early_ema).
+    config: the plain dictionary that the model was trained with. classes: the names of the labels that samples can be
+    asked for; empty for an unconditional model. mixed: the network runs in bf16. early: the network early in its
+    training, where that was kept (early_ema).
     """
 
     net: nn.Module
@@ -42,8 +50,26 @@ class Pipeline:
     mixed: bool = False
     early: nn.Module | None = None
 
+    @classmethod
+    def load(cls, path: str | Path, device: str = "auto", precision: str = "auto") -> "Pipeline":
+        """The model in a checkpoint or a run folder, with averaged (EMA) weights, ready to be sampled.
+
+        Args:
+            device: "auto" (a GPU where there is one), "cpu", "cuda" ...
+            precision: "auto", "fp32" or "bf16".
+
+        Raises:
+            FileNotFoundError: nothing there.
+            ValueError: no checkpoint of moonwalk, a damaged one, or a device that cannot be used.
+        """
+        state = checkpoint_file.load(path)
+        return pipeline_from_checkpoint(state, path, devices.choose(device), precision)
+
+    # ------------------------------------------------------------ what it is
+
     @property
     def dims(self) -> tuple[int, ...]:
+        """The shape of one sample."""
         return tuple(self.normaliser.mean.shape)
 
     @property
@@ -51,7 +77,7 @@ class Pipeline:
         return len(self.dims) == 3
 
     @property
-    def kind(self) -> Literal["points", "images"]:
+    def kind(self) -> Kind:
         return "images" if self.of_images else "points"
 
     @property
@@ -62,85 +88,50 @@ class Pipeline:
     def num_parameters(self) -> int:
         return sum(weight.numel() for weight in self.net.parameters())
 
-    def denoise(
-        self,
-        guidance: float = 0.0,
-        guidance_interval: Sequence[float] | None = None,
-        autoguidance: float = 0.0,
-        shared: bool = False,
-    ) -> Denoiser:
-        """The network as a denoiser, in the normalised units that it was trained in; guided if asked (see `sample`).
+    # ------------------------------------------------------------ samples
 
-        shared: by all processes (see diffusion.in_chunks).
+    def sample(
+        self, num_samples: int, options: SamplingOptions | None = None, *, labels: Labels = None, seed: int = 0
+    ) -> Tensor:
+        """Samples (num_samples, *dims) in the units of the data, on the CPU.
+
+        Args:
+            options: how they are drawn; default: as `inference.py` does.
+            labels: names of labels, which are taken in turn, or the index of each sample's label (num_samples,).
+                Default: all labels of a conditional model, in turn.
 
         Raises:
-            ValueError: guidance that this model cannot have.
+            ValueError: labels or options that this model or the sampler does not have.
         """
-        self._check_guidance(guidance, guidance_interval, autoguidance)
-        of, where = self._denoiser, (self.scheduler, checked_interval(guidance_interval))
-        denoise = classifier_free(of(self.net), guidance, *where)
-        if self.early:
-            denoise = guided(denoise, of(self.early), autoguidance, *where)
-        if not self.of_images:
-            return in_chunks(denoise, ROWS, shared)
-        return in_chunks(within_range(denoise, self.scheduler), IMAGE_ROWS, shared)
+        return self.data_units(last(self.states(num_samples, options, labels=labels, seed=seed)))
 
-    def _denoiser(self, net: nn.Module) -> Denoiser:
-        run = devices.in_bf16(net) if self.mixed else net
-        return denoiser(run, self.scheduler, self.config["model"]["prediction"])
+    def states(
+        self, num_samples: int, options: SamplingOptions | None = None, *, labels: Labels = None, seed: int = 0
+    ) -> Iterator[State]:
+        """The reverse process from fresh noise, state by state, in normalised units; arguments and errors as `sample`."""
+        options = self.resolve(options)
+        denoise = self.denoiser(options)
+        if not isinstance(labels, Tensor):
+            labels = self.labels(labels, num_samples)
+        if labels is not None:
+            denoise = partial(denoise, label=labels.to(self.device))
+        x_T, g = self.start(num_samples, seed)
+        return sample(denoise, self.scheduler, x_T, options, generator=g)
 
-    def _check_guidance(self, guidance: float, interval: Sequence[float] | None, autoguidance: float) -> None:
-        """Raises ValueError for guidance that this model cannot have, in a sentence that says what would."""
-        if guidance and not self.classes:
-            raise ValueError("guidance needs labels, and this model is unconditional; train one with conditional=true")
-        if autoguidance and not self.early:
-            raise ValueError("autoguidance needs an early snapshot of the model; train one with early_ema=0.1")
-        if guidance and autoguidance:
-            raise ValueError("guidance and autoguidance are alternatives: set one of them to 0")
-        if interval is not None and not guidance and not autoguidance:
-            raise ValueError("guidance_interval says where to guide: give guidance or autoguidance as well")
+    def start(self, num_samples: int, seed: int) -> tuple[Tensor, torch.Generator]:
+        """The noise x_T (num_samples, *dims) that `states` starts from, and the generator of its fresh noise."""
+        g = generator(seed, "sampling", device=self.device)
+        x_T = torch.randn(num_samples, *self.dims, generator=g, device=self.device)
+        return x_T, g
 
-    def denoise_as(self, condition: int | None) -> Denoiser:
-        """The same under one condition for all rows; None: unconditional."""
-        denoise = self.denoise()
+    def data_units(self, x: Tensor) -> Tensor:
+        """Normalised samples in the units and the dtype of the data, on the CPU."""
+        return self.normaliser.denormalise(x).cpu()
 
-        def conditioned(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
-            if condition is not None:
-                label = torch.full(x_t.shape[:1], condition, device=x_t.device)
-            return denoise(x_t, t, label)
+    def labels(self, asked: Sequence[int | str] | int | str | None, count: int) -> Tensor | None:
+        """The label index of each of `count` samples, (count,): those of the names asked for, in turn.
 
-        return conditioned
-
-    def sampling(
-        self,
-        defaults: Mapping[str, Any],
-        *,
-        sampler: str | None = None,
-        sampling_steps: int | None = None,
-        eta: float = 0.0,
-        guidance: float | None = None,
-        spacing: str | None = None,
-        variance: str | None = None,
-        guidance_interval: Sequence[float] | None = None,
-        autoguidance: float = 0.0,
-    ) -> dict[str, Any]:
-        """The options of `sample`, those of `defaults` (a row of conf.choices.SAMPLING) in place of None."""
-        own_sampler = "ddim" if "reflow" in self.config else defaults["sampler"]  # noise would leave the straight paths
-        sampler = sampler or str(own_sampler)
-        evaluations = sampler_of(sampler).evaluations
-        if sampling_steps is None and evaluations:
-            sampling_steps = min(defaults["sampling_steps"] or evaluations, self.scheduler.num_timesteps)
-        if guidance is None:
-            guidance = defaults["guidance"] if self.classes and not autoguidance else 0.0
-            guidance_interval = guidance_interval or (defaults.get("guidance_interval") if guidance else None)
-        own = {"sampler": sampler, "sampling_steps": sampling_steps, "eta": eta, "guidance": guidance}
-        own |= {"guidance_interval": guidance_interval, "autoguidance": autoguidance}
-        return own | {name: value for name, value in (("spacing", spacing), ("variance", variance)) if value}
-
-    def labels(self, asked: list[int | str] | int | str | None, count: int) -> Tensor | None:
-        """Which class each of `count` samples shall be, (count,): those asked for by name, in turn; None, "all": all.
-
-        None for an unconditional model.
+        None or "all" asks for all labels. An unconditional model has none, and returns None.
 
         Raises:
             ValueError: a label that the model has not learnt, or any of an unconditional model.
@@ -149,144 +140,205 @@ class Pipeline:
             return None
         if not self.classes:
             raise ValueError("labels were asked of an unconditional model; train one with conditional=true")
-        names = self.classes if asked in (None, "all") else asked if isinstance(asked, list) else [asked]
+
+        if asked is None or asked == "all":
+            names = self.classes
+        elif isinstance(asked, int | str):
+            names = [asked]
+        else:
+            names = asked
         wanted = [self.classes.index(str(name)) for name in names if str(name) in self.classes]
         if not wanted or len(wanted) < len(names):
             known = ", ".join(self.classes if len(self.classes) <= 12 else [*self.classes[:10], "..."])
             raise ValueError(
                 f"labels must be all, or some of {known}, such as [{','.join(self.classes[:2])}]; got {asked}"
             )
-        return torch.tensor(wanted).repeat(-(-count // len(wanted)))[:count]
+        repeats = -(-count // len(wanted))
+        return torch.tensor(wanted).repeat(repeats)[:count]
 
-    def sample(
-        self,
-        num_samples: int,
-        seed: int,
-        *,
-        labels: Tensor | None = None,
-        sampler: str = "ddpm",
-        sampling_steps: int | None = None,
-        eta: float = 0.0,
-        guidance: float = 0.0,
-        spacing: str | None = None,
-        variance: str | None = None,
-        guidance_interval: Sequence[float] | None = None,
-        autoguidance: float = 0.0,
-        shared: bool = False,
-    ) -> Iterator[State]:
-        """A reverse process from fresh noise (sampler.sample), state by state, in normalised units.
+    def resolve(
+        self, options: SamplingOptions | None = None, defaults: SamplingDefaults | None = None
+    ) -> SamplingOptions:
+        """The options with a sampler, a number of evaluations and a guidance in place of None.
 
-        Args:
-            labels: the condition of each sample (num_samples,).
-            guidance, autoguidance: weights w (samplers.guidance.guided), away from the network without the label, or
-                from its early snapshot; at noise within guidance_interval, [low, high] of sigma / alpha.
-            shared: all processes draw these samples together, the same in each and for any number of them.
+        defaults: default: those of the kind of data, registry.sampler_rows.SAMPLING.
 
         Raises:
-            ValueError: see sampler.sample; guidance that this model cannot have.
+            ValueError: an unknown sampler.
         """
-        denoise = self.denoise(guidance, guidance_interval, autoguidance, shared)
-        if labels is not None:
-            denoise = partial(denoise, label=labels.to(self.device))
-        x_T, g = self.start(num_samples, seed)
-        options = {"sampler": sampler, "sampling_steps": sampling_steps, "eta": eta}
-        options |= {"spacing": spacing, "variance": variance}
-        return sample(denoise, self.scheduler, x_T, generator=g, **options)
+        options = options or SamplingOptions()
+        defaults = defaults or SAMPLING[self.kind]
 
-    def start(self, num_samples: int, seed: int) -> tuple[Tensor, torch.Generator]:
-        """The noise x_T (num_samples, *dims) that `sample` starts from, and the generator that it goes on with."""
-        g = generator(seed, "sampling", device=self.device)
-        return torch.randn(num_samples, *self.dims, generator=g, device=self.device), g
+        sampler = options.sampler
+        if sampler is None:  # noise would leave the straight paths of reflow
+            sampler = "ddim" if "reflow" in self.config else defaults.sampler
 
-    def data_units(self, x: Tensor) -> Tensor:
-        """Samples as the data was given, in its type, on the CPU."""
-        return self.normaliser.denormalise(x).cpu()
+        steps = options.sampling_steps
+        own_steps = sampler_row(sampler).evaluations
+        if steps is None and own_steps is not None:
+            steps = min(defaults.sampling_steps or own_steps, self.scheduler.num_timesteps)
+
+        guidance = options.guidance
+        interval = options.guidance_interval
+        if guidance is None:
+            guidance = defaults.guidance if self.classes and not options.autoguidance else 0.0
+            interval = interval or (defaults.guidance_interval if guidance else None)
+        return replace(options, sampler=sampler, sampling_steps=steps, guidance=guidance, guidance_interval=interval)
+
+    # ------------------------------------------------------------ denoisers
+
+    def denoiser(self, options: SamplingOptions | None = None) -> Denoiser:
+        """The network as a denoiser, in normalised units, with the guidance of the options. Default: no guidance.
+
+        Raises:
+            ValueError: guidance that this model cannot have.
+        """
+        options = options or SamplingOptions()
+        guidance = options.guidance or 0.0
+        self._check_guidance(options)
+
+        interval = checked_interval(options.guidance_interval)
+        denoise = classifier_free(self._network_denoiser(self.net), guidance, self.scheduler, interval)
+        if self.early:
+            early = self._network_denoiser(self.early)
+            denoise = guided(denoise, early, options.autoguidance, self.scheduler, interval)
+        if self.of_images:
+            return in_chunks(within_range(denoise, self.scheduler), IMAGES_PER_PASS)
+        return in_chunks(denoise, POINTS_PER_PASS)
+
+    def denoiser_for_label(self, number: int | None) -> Denoiser:
+        """The network as a denoiser under one label for all rows, given by its number; None: without a label."""
+        denoise = self.denoiser()
+
+        def denoise_labelled(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
+            if number is not None:
+                label = torch.full(x_t.shape[:1], number, device=x_t.device)
+            return denoise(x_t, t, label)
+
+        return denoise_labelled
+
+    def _network_denoiser(self, net: nn.Module) -> Denoiser:
+        run = devices.in_bf16(net) if self.mixed else net
+        return denoiser(run, self.scheduler, self.config["model"]["prediction"])
+
+    def _check_guidance(self, options: SamplingOptions) -> None:
+        """Raises ValueError for guidance that this model cannot have, in a sentence that says what would help."""
+        if options.guidance and not self.classes:
+            raise ValueError("guidance needs labels, and this model is unconditional; train one with conditional=true")
+        if options.autoguidance and not self.early:
+            raise ValueError("autoguidance needs an early snapshot of the model; train one with early_ema=0.1")
+        if options.guidance and options.autoguidance:
+            raise ValueError("guidance and autoguidance are alternatives: set one of them to 0")
+        if options.guidance_interval is not None and not options.guidance and not options.autoguidance:
+            raise ValueError("guidance_interval says where to guide: give guidance or autoguidance as well")
 
     def ready(self, device: torch.device) -> "Pipeline":
-        """On the device, for sampling only."""
+        """The same pipeline on the device, for sampling only."""
         channels_last = self.of_images and not (self.mixed and device.type == "cpu")
-        for net in filter(None, (self.net, self.early)):
-            devices.place(net, device, channels_last).eval()
+        for net in (self.net, self.early):
+            if net is not None:
+                devices.place(net, device, channels_last).eval()
         return self
 
 
-def process_of(config: Mapping[str, Any]) -> NoiseScheduler:
-    """The process of a training configuration. Raises ValueError where there is none, or none for its target."""
-    options = {k: config[k] for k in ("schedule", "num_timesteps", "beta_start", "beta_end")}
+# ---------------------------------------------------------------- out of a configuration or a checkpoint
+
+
+def scheduler_from_config(config: Mapping[str, Any]) -> NoiseScheduler:
+    """The process of a training configuration.
+
+    Raises:
+        ValueError: no such process, or one on which its prediction target cannot work.
+    """
+    options = {name: config[name] for name in ("schedule", "num_timesteps", "beta_start", "beta_end")}
     scheduler = make_scheduler(**options, zero_snr=config.get("zero_snr", False))  # older checkpoints have none
     check_target(scheduler, config["model"]["prediction"])
     return scheduler
 
 
 def build(config: dict[str, Any], dims: tuple[int, ...], num_labels: int = 0) -> tuple[nn.Module, NoiseScheduler]:
-    """The untrained network and the scheduler that a training configuration asks for."""
-    scheduler = process_of(config)
-    options = {k: v for k, v in config["model"].items() if k != "prediction"}
-    return build_model(dims=dims, num_timesteps=scheduler.num_timesteps, num_labels=num_labels, **options), scheduler
+    """The untrained network and the scheduler that a training configuration asks for. Raises ValueError as above."""
+    scheduler = scheduler_from_config(config)
+    options = {name: value for name, value in config["model"].items() if name != "prediction"}
+    net = build_model(dims=dims, num_timesteps=scheduler.num_timesteps, num_labels=num_labels, **options)
+    return net, scheduler
 
 
-def load(path: str | Path, device: torch.device, precision: str = "auto") -> Pipeline:
-    """The averaged (EMA) network of a checkpoint. Raises as checkpoint_file.load and of_state do."""
-    return of_state(checkpoint_file.load(path), path, device, precision)
-
-
-def of_state(state: Mapping[str, Any], path: str | Path, device: torch.device, precision: str = "auto") -> Pipeline:
-    """The averaged (EMA) network in what the checkpoint at `path` holds.
+def pipeline_from_checkpoint(
+    state: Mapping[str, Any], path: str | Path, device: torch.device, precision: str = "auto"
+) -> Pipeline:
+    """The model with averaged (EMA) weights out of `state`, which the checkpoint at `path` holds.
 
     Raises:
         ValueError: weights and configuration do not fit.
     """
     try:
-        normaliser, classes = _normaliser(state["normaliser"]), _names(state["classes"])
-        if missing := {"seed", "num_samples", "dataset"} - state["config"].keys():
+        normaliser = _checked_normaliser(state["normaliser"])
+        classes = _checked_names(state["classes"])
+        missing = {"seed", "num_samples", "dataset"} - state["config"].keys()
+        if missing:
             raise KeyError(*sorted(missing))
         net, scheduler = build(state["config"], tuple(normaliser.mean.shape), len(classes))
-        average, weights = AveragedModel(net), state["ema"]
-        denoiser(net, scheduler, state["config"]["model"]["prediction"])  # raises where there is no such target
+        average = AveragedModel(net)
+        weights = state["ema"]
+        denoiser(net, scheduler, state["config"]["model"]["prediction"])  # raises for an unknown target
     except Exception as error:  # parts of any wrong type and value fail in as many ways
         why = f"it has no {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"the checkpoint {path} does not fit its own configuration: {why}") from error
-    take_weights(average, weights, path)
-    mixed, early = devices.mixed_precision(precision, device, images=normaliser.mean.ndim == 3), None
+
+    load_weights(average, weights, path)
+    early = None
     if "early" in state:
-        early = AveragedModel(net)
-        take_weights(early, state["early"], path)
-        early = early.module
-    return Pipeline(average.module, scheduler, normaliser, state["config"], classes, mixed, early).ready(device)
+        average_early = AveragedModel(net)
+        load_weights(average_early, state["early"], path)
+        early = average_early.module
+    mixed = devices.mixed_precision(precision, device, images=normaliser.mean.ndim == 3)
+    pipeline = Pipeline(average.module, scheduler, normaliser, state["config"], classes, mixed, early)
+    return pipeline.ready(device)
 
 
-def take_weights(net: nn.Module, weights: dict[str, Tensor], path: str | Path) -> None:
+def load_weights(net: nn.Module, weights: Mapping[str, Tensor], path: str | Path) -> None:
     """Load the weights out of the checkpoint at `path` into `net`.
 
     Raises:
-        ValueError: they are those of another network; the sentence names the first that differs.
+        ValueError: the weights of another network; the sentence names the first that differs.
     """
     if not isinstance(weights, Mapping) or not all(isinstance(w, Tensor) for w in weights.values()):
         raise ValueError(f"the checkpoint {path} holds no weights where they should be")
-    own = {name: tuple(w.shape) for name, w in net.state_dict().items()}
-    theirs = {name: tuple(w.shape) for name, w in weights.items()}
-    for name in [*own, *theirs]:
-        if own.get(name) != theirs.get(name):
-            have, want = (f"of shape {w[name]}" if name in w else "absent" for w in (theirs, own))
+
+    own_shapes = {name: tuple(w.shape) for name, w in net.state_dict().items()}
+    their_shapes = {name: tuple(w.shape) for name, w in weights.items()}
+    for name in [*own_shapes, *their_shapes]:
+        if own_shapes.get(name) != their_shapes.get(name):
+            have = _shape_text(their_shapes, name)
+            want = _shape_text(own_shapes, name)
             raise ValueError(f"the checkpoint {path} holds another network: {name} is {have}, and here {want}")
+
     for name, w in net.state_dict().items():
         if weights[name].dtype != w.dtype or not bool(weights[name].isfinite().all()):
             raise ValueError(f"the checkpoint {path} holds {name} as {weights[name].dtype} or with NaN or infinity")
     net.load_state_dict(weights)
 
 
-def _normaliser(parts: Mapping[str, Tensor]) -> Normaliser:
+def _shape_text(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
+    return f"of shape {shapes[name]}" if name in shapes else "absent"
+
+
+def _checked_normaliser(parts: Mapping[str, Tensor]) -> Normaliser:
     """Raises ValueError where mean and std are not those of points or images."""
-    mean, std = (parts["mean"], parts["std"]) if isinstance(parts, Mapping) else (None, None)
+    mean = parts["mean"] if isinstance(parts, Mapping) else None
+    std = parts["std"] if isinstance(parts, Mapping) else None
     if not isinstance(mean, Tensor) or not isinstance(std, Tensor):
         raise ValueError("its normaliser is not of tensors")
-    mean, std = floats(mean, "mean"), floats(std, "std")
+    mean = floats(mean, "mean")
+    std = floats(std, "std")
     if mean.shape != std.shape or mean.ndim not in (1, 3) or not mean.numel() or not bool((std > 0).all()):
         raise ValueError(f"its normaliser has shapes {tuple(mean.shape)} and {tuple(std.shape)}, or std not above 0")
     return Normaliser(mean, std)
 
 
-def _names(classes: list[str]) -> list[str]:
+def _checked_names(classes: list[str]) -> list[str]:
+    """Raises ValueError where the classes are not a list of names."""
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise ValueError("its classes are not a list of names")
     return classes

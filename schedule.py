@@ -8,12 +8,14 @@ Equation numbers are those of Ho et al. 2020, "Denoising Diffusion Probabilistic
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from registry import implementation
+from registry.process_rows import SCHEDULES
 from runtime.arrays import numbers
 
 LARGEST_BETA = 0.999  # a beta of 1 would forget x_{t-1} completely, and eq. 11 would divide by zero
@@ -89,6 +91,15 @@ class NoiseScheduler:
     def alpha_sigma_at(self, t: int) -> tuple[float, float]:
         """(alpha, sigma) at one step as numbers; (1, 0) at CLEAN."""
         return (1.0, 0.0) if t == CLEAN else (float(self.alpha[t]), float(self.sigma[t]))
+
+    def log_snr_at(self, t: int) -> float:
+        """log(alpha / sigma) at one step; infinity at CLEAN, -infinity where no signal is left."""
+        alpha, sigma = self.alpha_sigma_at(t)
+        if alpha == 0:
+            return -math.inf
+        if sigma == 0:
+            return math.inf
+        return math.log(alpha / sigma)
 
     # ------------------------------------------------------------ forward
 
@@ -265,16 +276,6 @@ class FlowNoiseScheduler(NoiseScheduler):
         super().__init__(1 - s, s)
 
 
-SCHEDULES: dict[str, Callable[..., NoiseScheduler]] = {
-    "linear": LinearNoiseScheduler,
-    "scaled_linear": ScaledLinearNoiseScheduler,
-    "cosine": CosineNoiseScheduler,
-    "sigmoid": SigmoidNoiseScheduler,
-    "flow": FlowNoiseScheduler,
-}
-WITH_BETAS = ("linear", "scaled_linear")  # which take beta_start and beta_end
-
-
 def make_scheduler(
     schedule: str,
     num_timesteps: int,
@@ -290,11 +291,12 @@ def make_scheduler(
     if schedule not in SCHEDULES:
         raise ValueError(f"schedule {schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}")
     _check_length(num_timesteps)
-    betas = {"beta_start": beta_start, "beta_end": beta_end} if schedule in WITH_BETAS else {}
+    row = SCHEDULES[schedule]
+    betas = {"beta_start": beta_start, "beta_end": beta_end} if row.has_betas else {}
     if not betas and (beta_start is not None or beta_end is not None):
-        takers = " and ".join(WITH_BETAS)
+        takers = " and ".join(name for name, its_row in SCHEDULES.items() if its_row.has_betas)
         raise ValueError(f"beta_start and beta_end belong to schedule={takers}; schedule={schedule} has its own noise")
-    scheduler = SCHEDULES[schedule](num_timesteps, **betas)
+    scheduler = implementation(row)(num_timesteps, **betas)
     if zero_snr and isinstance(scheduler, VariancePreserving):
         return VariancePreserving(zero_terminal_snr(scheduler.betas))
     return scheduler

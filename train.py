@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from conf.choices import SAMPLING, default_epochs
+from conf.choices import default_epochs
 from conf.config import Train
 from conf.resumed import resumed_options
 from dataset import DataSet, Normaliser, make_sets
@@ -27,6 +27,7 @@ from pipeline import Pipeline, build
 from runtime import checkpoint_file, distributed
 from runtime import device as devices
 from runtime.randomness import integer_seed
+from samplers.options import SamplingOptions
 from training import cuda_graph, startup_check
 from training import signals as interrupts
 from training.callbacks import watched
@@ -123,6 +124,7 @@ def report(
         save_losses(run_folder / "loss.png", {run_folder.name: run_folder}, o.figures)
     figures = {"steps": end.done, "seconds": end.seconds, "cpu_seconds": end.cpu_seconds, "loss": loss}
     clock, evaluation = time.perf_counter(), None
+    distributed.leave_to_first()
     print(f"""training summary
   network   {o.model.name}, {pipeline.num_parameters:,} parameters
   training  {end.done:,} steps in {end.seconds:.1f} s ({end.cpu_seconds:.1f} s of CPU)
@@ -130,9 +132,9 @@ def report(
   run       {run_folder}""")
     if o.eval_samples:
         print(f"  evaluation of {o.eval_samples:,} samples", flush=True)
-        sampling = pipeline.sampling(SAMPLING[pipeline.kind]._asdict())
-        evaluation = evaluate_model(pipeline, data, unseen, num_samples=o.eval_samples, seed=o.seed, sampling=sampling)
-    distributed.leave_to_first()
+        evaluation = evaluate_model(
+            pipeline, data, unseen, num_samples=o.eval_samples, seed=o.seed, options=SamplingOptions()
+        )
     if evaluation:
         real, fields = real_rows(unseen, o.eval_samples, o.seed), score_fields(pipeline, unseen)
         save_pictures(run_folder, evaluation, real, fields, read_excess(run_folder), o.figures, pipeline.classes)

@@ -23,7 +23,6 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
 # isort: split
-from conf.choices import SAMPLING
 from conf.config import Train
 from conf.groups import MNIST, PRESETS, UNet
 from dataset import Normaliser, make_sets
@@ -34,6 +33,7 @@ from metrics.evaluation import evaluate_model
 from metrics.table import table
 from pipeline import Pipeline, build
 from runtime.randomness import integer_seed
+from samplers.options import SamplingOptions
 from schedule import make_scheduler
 from train import learning_rate
 from training.learner import Learner
@@ -113,10 +113,9 @@ def main() -> None:
             images = steps * pipeline.config["batch_size"]
             size = pipeline.num_parameters
             print(f"{name}: {size:,} parameters, {steps:,} steps, {images:,} images in {used:.0f} s of CPU", flush=True)
-            defaults, guidance = SAMPLING["images"]._asdict(), None if name == "ours" else 0.0
-            sampling = pipeline.sampling(defaults, sampler="ddim", sampling_steps=25, guidance=guidance)
+            options = SamplingOptions("ddim", 25, guidance=None if name == "ours" else 0.0)
             pipeline.ready(torch.device("cpu"))
-            found = evaluate_model(pipeline, data, unseen, num_samples=o.samples, seed=o.seed, sampling=sampling)
+            found = evaluate_model(pipeline, data, unseen, num_samples=o.samples, seed=o.seed, options=options)
             print(table(found.rows, "about"), flush=True)
 
 

@@ -10,29 +10,14 @@ the machine in machine.py.
 from dataclasses import dataclass, fields
 from typing import Any
 
-from conf.choices import (
-    LOSS_WEIGHTS,
-    MASKS,
-    METHODS,
-    NUM_SAMPLES,
-    OPTIMIZERS,
-    SAMPLER_ALIASES,
-    SAMPLERS,
-    SAMPLING,
-    SCHEDULE_ALIASES,
-    SCHEDULES,
-    SPACINGS,
-    VARIANCES,
-    by_kind,
-    default_length,
-    default_sampling,
-    default_steps,
-    meanings,
-)
+from conf.choices import NUM_SAMPLES, by_kind, default_length, default_sampling, default_steps, meanings
+from conf.inference_modes import FlowLines, GuidanceSheet, Observed
 from conf.machine import Machine, Seeded, TrainingMachine
 from conf.option import free, option
 from conf.pictures import Pictures
 from conf.recording import Recording, Viewing, Watching
+from registry.process_rows import LOSS_WEIGHTS, OPTIMIZERS, SCHEDULE_ALIASES, SCHEDULES
+from registry.sampler_rows import SAMPLER_ALIASES, SAMPLERS, SAMPLING, SPACINGS, VARIANCES
 
 # ---------------------------------------------------------------- what several commands share
 
@@ -55,7 +40,7 @@ class Process:
 
 
 def sampler_option() -> Any:
-    known = meanings({name: row.meaning for name, row in SAMPLERS.items()})
+    known = meanings(SAMPLERS)
     return option(
         None, f"reverse process; {known}; {default_sampling('sampler')}", choices=SAMPLERS, aliases=SAMPLER_ALIASES
     )
@@ -75,7 +60,7 @@ class Sampling:
     sampling_steps: int | None = steps_option()
     spacing: str | None = option(
         None,
-        f"how sampling steps are even; {meanings(SPACINGS)}; default: the sampler's own",
+        f"timestep spacing: the sampling steps are even in this; {meanings(SPACINGS)}; default: the sampler's own",
         choices=SPACINGS,
     )
     variance: str | None = option(
@@ -100,8 +85,9 @@ class Sampling:
 
 
 def sampling_options(o: Sampling) -> dict[str, Any]:
-    """How a command samples: the options of Sampling but the checkpoint and the number of samples."""
-    return {f.name: getattr(o, f.name) for f in fields(Sampling) if f.name not in ("checkpoint", "num_samples")}
+    """The arguments of a `SamplingOptions`: the options of Sampling but the checkpoint and the number of samples."""
+    names = [f.name for f in fields(Sampling) if f.name not in ("checkpoint", "num_samples")]
+    return {name: getattr(o, name) for name in names}
 
 
 @dataclass
@@ -109,25 +95,6 @@ class Labels:
     """sampling"""
 
     labels: Any = option(None, "labels to generate, such as [0,1,2]; default: all of a conditional model's, in turn")
-
-
-@dataclass
-class Steering:
-    """steering"""
-
-    observe: str | None = option(
-        None,
-        "sample given an observation: of points a coordinate or a line in data units, y=0.2 or 2x-y=0.3 (also scores"
-        f" every method against the exact posterior); of images {', '.join(f'mask:{name}' for name in MASKS)}",
-    )
-    observe_noise: float = option(0.05, "standard deviation of the noise in the observation", low=1e-3, high=1e3)
-    observe_method: str | None = option(
-        None, f"posterior sampler; {meanings(METHODS)}; default: sir for points, pigdm for images", choices=METHODS
-    )
-    observe_image: int = option(0, "which of the held-out images is observed; the next seven follow", low=0)
-    guidance_sheet: bool = option(
-        False, "instead of sampling: what guidance claims against what it samples, w from 0 to 8, of conditional points"
-    )
 
 
 # ---------------------------------------------------------------- train.py
@@ -234,15 +201,9 @@ class Train(TrainingMachine, Pictures, Watching, Run, Evaluation, Training, Proc
 
 
 @dataclass
-class Inference(Machine, Pictures, Recording, Steering, Labels, Sampling):
+class Inference(Machine, Pictures, Recording, FlowLines, GuidanceSheet, Observed, Labels, Sampling):
     """Sample from a checkpoint and show the learned reverse process."""
 
-    flow: bool = option(
-        False,
-        "instead: flow lines of points, the paths of a sampler without noise (default here: 1,400 by adams with 200"
-        " evaluations) coloured by what they reach, in flow.png and flow_square.png, and growing in films;"
-        " flow_exact.png: beside those of the exact denoiser",
-    )
     viz_steps: int = option(100, "states recorded, at most: even in log-SNR, with the first and the last", low=2)
     animation: str | None = option(
         None,

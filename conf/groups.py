@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-from conf.choices import NUM_SAMPLES, TARGETS, meanings
+from conf.choices import NUM_SAMPLES, meanings
 from conf.option import option
+from registry.process_rows import TARGETS
 
 
 def noise(default: float, around: str = "the curve") -> Any:

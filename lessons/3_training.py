@@ -30,7 +30,7 @@ from classroom import attempt, compare, effort, show
 from matplotlib.figure import Figure
 
 from dataset import Normaliser, make_dataset
-from diffusion import TARGETS, denoiser
+from diffusion import denoiser, prediction_target
 from loss.objective import draw_steps, loss_weights, training_loss
 from metrics.bayes import bayes_floor, excess, make_probes
 from model import build_model
@@ -155,8 +155,8 @@ def check_weight_of_x0(weight_of_x0) -> None:
     for process in (LinearNoiseScheduler(1000), CosineNoiseScheduler(30)):
         ours, true = weight_of_x0(process.alpha, process.sigma), loss_weights(process, "x0", "eps")
         x_t, x_0 = torch.tensor(0.3), torch.tensor(0.9)  # a guess of x_0, and the eps that goes with it
-        eps = TARGETS["x0"].prediction(x_0, x_t, process.alpha, process.sigma).eps
-        shifted = TARGETS["x0"].prediction(x_0 + 1, x_t, process.alpha, process.sigma).eps
+        eps = prediction_target("x0").prediction(x_0, x_t, process.alpha, process.sigma).eps
+        shifted = prediction_target("x0").prediction(x_0 + 1, x_t, process.alpha, process.sigma).eps
         assert torch.allclose((shifted - eps) ** 2, true), "moonwalk itself is wrong here: please tell us"
         t = int(((ours / true).log().abs()).argmax())
         assert torch.allclose(ours, true), f"at step {t} the weight is {float(true[t]):.4g}, not {float(ours[t]):.4g}"

@@ -36,7 +36,7 @@ from diffusion import exact_denoiser
 from metrics.flow_map import exact_flow, slope
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
-from samplers import last, sample, timesteps_of
+from samplers import SamplingOptions, last, sample, sampler_timesteps
 from schedule import LinearNoiseScheduler
 from viz.colours import PALETTE, hex_colour
 
@@ -68,7 +68,7 @@ truth = exact_flow(mixture.denoise, scheduler, x_T)[0]
 
 def error(sampler: str, evaluations: int) -> float:
     """Half of the samples end farther than this from where the flow ends."""
-    x = last(sample(denoise, scheduler, x_T, sampler=sampler, sampling_steps=evaluations))
+    x = last(sample(denoise, scheduler, x_T, SamplingOptions(sampler=sampler, sampling_steps=evaluations)))
     return float((x - truth).norm(dim=1).median())
 
 
@@ -126,8 +126,10 @@ def check_my_ddim(my_ddim) -> None:
     mixture = GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.5]]), 0.1)
     denoise, x_T = exact_denoiser(mixture, process), torch.randn(20, 2, generator=generator(0, "check")).double()
     for n in (1, 2, 10):
-        true = last(sample(denoise, process, x_T, sampler="ddim", sampling_steps=n))
-        off = float((my_ddim(denoise, process, x_T, timesteps_of(process, "ddim", n)) - true).abs().max())
+        true = last(sample(denoise, process, x_T, SamplingOptions(sampler="ddim", sampling_steps=n)))
+        off = float(
+            (my_ddim(denoise, process, x_T, sampler_timesteps(process, SamplingOptions("ddim", n))) - true).abs().max()
+        )
         assert off < 1e-6, f"with {n} evaluations a sample is {off:.2g} off"
 
 

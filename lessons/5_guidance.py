@@ -39,7 +39,8 @@ from metrics.distances import sliced_wasserstein
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from samplers import last, sample
-from samplers.guidance import classifier_free, draw_claimed, exact_denoiser_of, guided
+from samplers.guidance import classifier_free, draw_claimed, exact_guided_denoiser, guided
+from samplers.options import SamplingOptions
 from schedule import LinearNoiseScheduler
 from viz.colours import DATA, ERROR, GENERATED, hex_colour
 
@@ -67,7 +68,7 @@ x_T = torch.randn(effort(20_000, 4_000), 1, generator=generator(0, "sampling"), 
 def sampled_variance(w: float, sampler: str, steps: int) -> float:
     """The variance of samples by guidance w."""
     denoise = guided(exact_denoiser(own, scheduler), exact_denoiser(whole, scheduler), w)
-    return float(last(sample(denoise, scheduler, x_T, sampler=sampler, sampling_steps=steps)).var())
+    return float(last(sample(denoise, scheduler, x_T, SamplingOptions(sampler=sampler, sampling_steps=steps))).var())
 
 
 measured = sampled_variance(W, "dpmpp_2m", 100)
@@ -108,14 +109,14 @@ show(figure, "5_variance")
 
 # %%
 parts, label, count = make_dataset("moons", 1, 0, noise=0.25).parts, 0, effort(2000, 500)
-exact = exact_denoiser_of(parts, scheduler)
+exact = exact_guided_denoiser(parts, scheduler)
 noise = torch.randn(count, 2, generator=generator(0, "sampling"), dtype=torch.float64)
 figure = Figure(figsize=(9, 5.4), layout="constrained")
 axes = figure.subplots(2, 3, sharex=True, sharey=True)
 for column, w in enumerate((0.0, 1.0, 4.0)):
     claimed, again = (draw_claimed(parts, label, w, count, generator(0, "claimed", i)) for i in (0, 1))
     denoise = partial(classifier_free(exact, w), label=torch.full((count,), label))
-    samples = last(sample(denoise, scheduler, noise, sampler="dpmpp_2m", sampling_steps=100))
+    samples = last(sample(denoise, scheduler, noise, SamplingOptions(sampler="dpmpp_2m", sampling_steps=100)))
     off, floor = (sliced_wasserstein(x.numpy(), claimed.numpy()) for x in (samples, again))
     print(f"w = {w:g}: samples are {off:.3f} from what is claimed; floor {floor:.3f}")
     for ax, points, colour in ((axes[0, column], claimed, GREY), (axes[1, column], samples, BLUE)):

@@ -35,6 +35,7 @@ from pipeline import Pipeline, build
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from samplers import last, sample
+from samplers.options import SamplingOptions
 from train import learning_rate
 from training.learner import Learner
 from training.noise import Noise
@@ -114,9 +115,14 @@ def nearest(images: Tensor) -> tuple[Tensor, Tensor]:
     return distance.min(1).values, distance.argmin(1)
 
 
+PLAIN = SamplingOptions("dpmpp_2m", 50, guidance=0.0)
 x_T = torch.randn(count, *of_digits.dims, generator=generator(0, "sampling"))
-made = {"best denoiser": last(sample(best, of_digits.scheduler, x_T, sampler="dpmpp_2m", sampling_steps=50))}
-made["network"] = last(of_digits.sample(count, 0, labels=of_digits.labels("all", count), sampler="dpmpp_2m"))
+made = {
+    "best denoiser": last(
+        sample(best, of_digits.scheduler, x_T, SamplingOptions(sampler="dpmpp_2m", sampling_steps=50))
+    )
+}
+made["network"] = last(of_digits.states(count, PLAIN, labels="all", seed=0))
 made["real, never trained on"] = unseen[:count][0]
 print("share of copies of training images")
 copies = {name: float((nearest(images)[0] < COPY).float().mean()) for name, images in made.items()}
@@ -133,7 +139,7 @@ figure = Figure(figsize=(11, 3.4), layout="constrained")
 left, right = figure.subplots(1, 2, width_ratios=(1, 1.6))
 asked = torch.arange(2000) % 2
 colours = [CLASSES[k] for k in asked]
-left.scatter(*last(of_moons.sample(2000, 0, labels=asked, sampler="dpmpp_2m")).T, s=1, c=colours)
+left.scatter(*last(of_moons.states(2000, PLAIN, labels=asked, seed=0)).T, s=1, c=colours)
 left.set(aspect="equal", xticks=[], yticks=[], title="moons by the network of `learn(0)`")
 rows = []
 for name in ("best denoiser", "network"):

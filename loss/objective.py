@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from diffusion import TARGETS, Network, Prediction
+from diffusion import Network, Prediction, prediction_target
 from schedule import NoiseScheduler
 
 REFERENCES = 512  # where nobody says how many
@@ -52,7 +52,7 @@ def training_loss(
     null_label: what stands in `label` for none.
     """
     x_t, alpha_sigma = scheduler.add_noise(x_0, t, eps), scheduler.alpha_sigma(t, x_0)
-    output, of = net(x_t, t, label), TARGETS[target].of
+    output, of = net(x_t, t, label), prediction_target(target).of
     weight = 1 if weights is None else weights.to(x_0)[t]
     ordinary = (output - of(x_0, eps, *alpha_sigma)).square().flatten(1).mean(1) * weight
     if not references:
@@ -164,4 +164,4 @@ def loss_weights(scheduler: NoiseScheduler, target: str, weight: str | None) -> 
     if weight == "logit_normal":
         edges = torch.linspace(0, 1, len(alpha) + 1, dtype=torch.float64)
         of, factor = "velocity", len(alpha) * torch.special.ndtr(edges.logit()).diff()
-    return factor * (TARGETS[of].error(alpha, sigma) / TARGETS[target].error(alpha, sigma)).square()
+    return factor * (prediction_target(of).error(alpha, sigma) / prediction_target(target).error(alpha, sigma)).square()

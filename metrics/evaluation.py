@@ -1,7 +1,6 @@
 """The evaluation of a model: how far its samples, and of points its epsilon and density, are from the truth."""
 
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,10 +19,10 @@ from metrics.likelihood import kl_from_exact
 from metrics.table import MetricResult
 from pipeline import Pipeline
 from points.mixture import GaussianMixture
-from runtime import distributed
 from runtime.progress import progress_bar
 from runtime.randomness import generator
-from samplers import last, timesteps_of
+from samplers import last, sampler_timesteps
+from samplers.options import SamplingOptions
 from samplers.spacing import evenly_on
 from schedule import step_of
 
@@ -46,41 +45,40 @@ class LossByStep:
 class Evaluation:
     """The table, the samples (data units) and the labels asked for; of a known distribution also the loss by step.
 
-    sampling: how a model was sampled (see Pipeline.sampling); empty where the samples came from a file.
+    sampling: how a model was sampled; the default where the samples came from a file.
     """
 
     rows: list[MetricResult]
     samples: NDArray
     labels: NDArray | None = None
     by_step: LossByStep | None = None
-    sampling: dict[str, Any] = field(default_factory=dict)
+    sampling: SamplingOptions = SamplingOptions()
 
 
 def evaluate_model(
-    pipeline: Pipeline, train: DataSet, unseen: DataSet, *, num_samples: int, seed: int, sampling: dict[str, Any]
+    pipeline: Pipeline, train: DataSet, unseen: DataSet, *, num_samples: int, seed: int, options: SamplingOptions
 ) -> Evaluation:
-    """Sample from the model and hold everything that can be known about it against its floor; several processes do it
-    together, and get the same bits as one.
+    """Sample from the model and hold everything that can be known about it against its floor.
 
     Args:
         train: what it has learnt from; the feature classifier of images learns from it too.
         unseen: gives the exact distribution of points. Without one (points from a file, images) it holds real ones
             to compare with, and neither the density nor the best epsilon is known.
-        sampling: see Pipeline.sampling.
+        options: how the samples are drawn.
     """
     check_enough(unseen, num_samples)
     labels = as_frequent(unseen, num_samples, seed) if pipeline.classes else None
-    states = pipeline.sample(num_samples, seed, labels=labels, shared=True, **sampling)
-    evaluations = len(timesteps_of(pipeline.scheduler, sampling["sampler"], sampling["sampling_steps"]))
-    samples = pipeline.data_units(last(progress_bar(states, "sampling", evaluations + 1)))
+    options = pipeline.resolve(options)
+    states = pipeline.states(num_samples, options, labels=labels, seed=seed)
+    count = len(sampler_timesteps(pipeline.scheduler, options)) + 1
+    samples = pipeline.data_units(last(progress_bar(states, "sampling", count)))
     asked = None if labels is None else labels.numpy()
     if isinstance(unseen, ImageSet) and isinstance(train, ImageSet):
-        compare = partial(image_metrics.evaluate_images, samples, labels, train, unseen, seed=seed)
-        rows = distributed.from_first(lambda: compare(device=pipeline.device))
-        return Evaluation(rows, samples.numpy(), asked, sampling=sampling)
+        rows = image_metrics.evaluate_images(samples, labels, train, unseen, seed=seed, device=pipeline.device)
+        return Evaluation(rows, samples.numpy(), asked, sampling=options)
     assert isinstance(unseen, PointSet)
     rows = _point_rows(samples.numpy(), unseen, train.points if isinstance(train, PointSet) else None, seed)
-    found = Evaluation(rows, samples.numpy(), asked, sampling=sampling)
+    found = Evaluation(rows, samples.numpy(), asked, sampling=options)
     return found if unseen.mixture is None else _with_exact(found, pipeline, unseen, seed)
 
 
@@ -111,11 +109,9 @@ def _point_rows(samples: NDArray, unseen: PointSet, train: NDArray | None, seed:
 def _with_exact(found: Evaluation, pipeline: Pipeline, unseen: PointSet, seed: int) -> Evaluation:
     """The same, and how far the network's epsilon and density are from the exact ones, label by label if it has any."""
     conditions = _conditions(pipeline, unseen)
-    by_step = distributed.shared_out(
-        [partial(_loss_by_step, pipeline, mixture, label, seed) for label, mixture in conditions]
-    )
+    by_step = [_loss_by_step(pipeline, mixture, label, seed) for label, mixture in conditions]
     mean = LossByStep(by_step[0].steps, *(np.mean([getattr(b, k) for b in by_step], 0) for k in ("floor", "excess")))
-    floors = distributed.shared_out([partial(bayes_floor, mixture, pipeline.scheduler) for _, mixture in conditions])
+    floors = [bayes_floor(mixture, pipeline.scheduler) for _, mixture in conditions]
     floor = float(np.mean(floors))
     rows = [*found.rows, _excess_result(float(mean.excess.mean()), floor), _kl_result(pipeline, conditions, seed)]
     return replace(found, rows=rows, by_step=mean)
@@ -168,7 +164,7 @@ def real_draws(data: PointSet, seed: int) -> Draw:
 
 def _loss_by_step(pipeline: Pipeline, mixture: GaussianMixture, label: int | None, seed: int) -> LossByStep:
     probes = make_probes(mixture, pipeline.scheduler, num_steps=PROBE_STEPS, num_points=PROBE_POINTS, seed=seed)
-    over = excess(pipeline.denoise_as(label), probes, pipeline.device)
+    over = excess(pipeline.denoiser_for_label(label), probes, pipeline.device)
     return LossByStep(np.array([*map(step_of, probes.timesteps.tolist())]), probes.floor.numpy(), over.numpy())
 
 
@@ -204,13 +200,17 @@ def _kl(
     """KL(exact || model) in nats, that of the exact denoiser, and the standard error, from so many points."""
     scheduler, g = pipeline.scheduler, generator(seed, "kl")
     timesteps = evenly_on(noisiness(scheduler), KL_STEPS)[::-1]
-    of_model, of_exact = [], []
+    values = []
+    errors = []
+    floors = []
     for label, mixture in conditions:
         x = mixture.noised(*scheduler.alpha_sigma_at(0)).sample(-(-points // len(conditions)), g)
-        denoise, exact = pipeline.denoise_as(label), exact_denoiser(mixture, scheduler)
-        some = x[: -(-KL_POINTS_EXACT // len(conditions))]
-        of_model.append(partial(kl_from_exact, denoise, scheduler, mixture, x, timesteps, pipeline.device))
-        of_exact.append(partial(kl_from_exact, exact, scheduler, mixture, some, timesteps))
-    found = distributed.shared_out([*of_model, *of_exact])
-    (values, errors), (floors, _) = zip(*found[: len(conditions)]), zip(*found[len(conditions) :])
+        denoise = pipeline.denoiser_for_label(label)
+        value, error = kl_from_exact(denoise, scheduler, mixture, x, timesteps, pipeline.device)
+        values.append(value)
+        errors.append(error)
+
+        few = x[: -(-KL_POINTS_EXACT // len(conditions))]
+        floor, _ = kl_from_exact(exact_denoiser(mixture, scheduler), scheduler, mixture, few, timesteps)
+        floors.append(floor)
     return float(np.mean(values)), float(np.mean(floors)), float(np.linalg.norm(errors) / len(errors))

@@ -20,7 +20,8 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from diffusion import Denoiser
-from samplers import evaluations_of, last, sample
+from samplers import count_evaluations, last, sample
+from samplers.options import SamplingOptions
 from schedule import CLEAN, NoiseScheduler
 
 Guess = Callable[[Tensor, float, float], tuple[Tensor, Tensor]]  # (x_t, alpha, sigma) -> E[eps | x_t], E[x_0 | x_t]
@@ -82,10 +83,10 @@ def flow_map(
     first = next(iter(denoisers))
     truth = exact_flow(guess, scheduler, x_T[first], [0, CLEAN])
     asked = [n for n in EVALUATIONS if n <= scheduler.num_timesteps]
-    evaluations = {name: [evaluations_of(scheduler, name, n) for n in asked] for name in samplers}
+    evaluations = {name: [count_evaluations(scheduler, SamplingOptions(name, n)) for n in asked] for name in samplers}
 
     def error(denoiser: str, sampler: str, count: int) -> float:
-        states = sample(denoisers[denoiser], scheduler, x_T[denoiser], sampler=sampler, sampling_steps=count)
+        states = sample(denoisers[denoiser], scheduler, x_T[denoiser], SamplingOptions(sampler, count))
         return _distance(last(states).double().cpu(), truth[1])
 
     errors = {d: {name: [error(d, name, n) for n in asked] for name in samplers} for d in denoisers}

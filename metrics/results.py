@@ -53,7 +53,7 @@ def _field(pipeline: Pipeline, mixture: GaussianMixture, t: int) -> dict[str, ND
     noised, axis, side = mixture.noised(alpha, sigma), np.linspace(-2.6, 2.6, FIELD_POINTS), (FIELD_POINTS,) * 2
     grid = torch.from_numpy(np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)).float()
     at = torch.tensor(t, device=pipeline.device)
-    network = -pipeline.denoise()(grid.to(pipeline.device), at).eps.cpu() / sigma
+    network = -pipeline.denoiser()(grid.to(pipeline.device), at).eps.cpu() / sigma
     return {
         "step": step_of(t),
         "sigma": sigma,

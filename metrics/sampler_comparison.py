@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,8 +28,9 @@ from pipeline import Pipeline
 from runtime.atomic_file import atomic_file
 from runtime.progress import progress_bar
 from runtime.randomness import generator
-from samplers import SAMPLERS, State, sample, sampler_of
-from samplers.guidance import Guidance, best_guess_of
+from samplers import SAMPLERS, State, sample, sampler_row
+from samplers.guidance import exact_predictor
+from samplers.options import SamplingOptions
 from schedule import CLEAN, NoiseScheduler, evenly
 
 NETWORK, EXACT = "network", "exact denoiser"
@@ -113,97 +113,159 @@ def compare(
     samplers: Sequence[str] | None,
     evaluations: Sequence[int],
     count: int,
-    guidance: Guidance,
     seed: int,
+    guidance: SamplingOptions | None = None,
 ) -> Comparison:
-    """Every sampler (None: all) at every number of evaluations, `count` samples each.
+    """Every sampler (None: all) at every number of evaluations, `count` samples each, all from the same x_T.
+
+    guidance: of the network, out of these options; default: that of the kind of data.
 
     Raises:
         ValueError: no sampler or no number, one that there is not, or a number that a sampler cannot make.
     """
-    samplers, scheduler = [*dict.fromkeys(SAMPLERS if samplers is None else samplers)], pipeline.scheduler
-    plan = [(name, n) for n in sorted(set(evaluations)) for name in samplers]
-    if not plan:
-        raise ValueError("there is nothing to compare: name at least one sampler and one number of evaluations")
+    scheduler = pipeline.scheduler
+    names = list(dict.fromkeys(SAMPLERS if samplers is None else samplers))
+    plan = [(name, n) for n in sorted(set(evaluations)) for name in names]
     check_plan(scheduler, plan)
+
     config = pipeline.config
     train, unseen = make_sets(n_samples=config["num_samples"], seed=config["seed"], **config["dataset"])
     check_enough(unseen, count)
     truth = truth_of(pipeline, train, unseen, count, seed)
     labels = as_frequent(unseen, count, seed).to(pipeline.device) if pipeline.classes else None
-    x_T = pipeline.start(count, seed)[0]
-    guess = exact_guess(pipeline, unseen, labels)
-    denoisers: dict[str, tuple[Denoiser, Tensor]] = {NETWORK: (_labelled(pipeline.denoise(*guidance), labels), x_T)}
-    if guess:
-        denoisers[EXACT] = (_exact(guess, scheduler), x_T.cpu())
-    jobs = [(name, *job) for job in plan for name in denoisers]
-    run = partial(_trial, pipeline, truth, seed)
-    trials = [run(*denoisers[d], d, s, n) for d, s, n in progress_bar(jobs, "comparing", len(jobs))]
-    flow, exact_path = None, []
-    if guess and isinstance(unseen, PointSet) and unseen.mixture and unseen.mixture.has_density:
-        some, quiet = x_T[:FLOW_POINTS], [name for name in samplers if not sampler_of(name).noisy]
-        if quiet and scheduler.num_timesteps >= EVALUATIONS[0]:
-            pair = {EXACT: denoisers[EXACT][0], NETWORK: denoisers[NETWORK][0]}
-            starts = {EXACT: some.double().cpu(), NETWORK: some}
-            flow = flow_map(guess, scheduler, pair, starts, quiet)
-        steps = {CLEAN, *evenly(scheduler.num_timesteps - 1, 0, FLOW_STATES), *(s.t for t in trials for s in t.path)}
-        falling = sorted(steps, reverse=True)
-        states = exact_flow(guess, scheduler, x_T[:TRACKED], falling)
-        exact_path = [State(t, x, x) for t, x in zip(falling, states)]
+    x_T, _ = pipeline.start(count, seed)
+    exact = exact_guess(pipeline, unseen, labels)
+
+    denoisers = {NETWORK: _with_labels(pipeline.denoiser(pipeline.resolve(guidance)), labels)}
+    starts = {NETWORK: x_T}
+    if exact:
+        denoisers[EXACT] = _exact_denoiser(exact, scheduler)
+        starts[EXACT] = x_T.cpu()
+    jobs = [(denoiser, name, n) for name, n in plan for denoiser in denoisers]
+    trials = []
+    for denoiser, name, n in progress_bar(jobs, "comparing", len(jobs)):
+        trials.append(_trial(pipeline, truth, seed, denoiser, denoisers[denoiser], starts[denoiser], name, n))
+
+    flow = None
+    exact_path = []
+    if exact and isinstance(unseen, PointSet) and unseen.mixture and unseen.mixture.has_density:
+        flow = _flow_map_of(scheduler, exact, denoisers, x_T, names)
+        exact_path = _exact_path(scheduler, exact, x_T, trials)
     real = real_rows(unseen, count, seed)
     normalised = pipeline.normaliser.normalise(torch.from_numpy(real)).cpu().numpy()
     return Comparison(trials, truth.floors, real, normalised, flow, exact_path, scheduler.alpha_bar)
 
 
 def check_plan(scheduler: NoiseScheduler, plan: Sequence[tuple[str, int]]) -> None:
-    """Raises ValueError for a pair of sampler and number of evaluations that cannot be run."""
+    """Raises ValueError for an empty plan, or a pair of sampler and number of evaluations that cannot be run."""
+    if not plan:
+        raise ValueError("there is nothing to compare: name at least one sampler and one number of evaluations")
     T = scheduler.num_timesteps
     for name, n in plan:
-        sampler_of(name)
+        sampler_row(name)
         if not 1 <= n <= T:
             raise ValueError(f"evaluations must lie in 1..{T}, for this model has T = {T}; got {n}")
 
 
-def _labelled(denoise: Denoiser, labels: Tensor | None) -> Denoiser:
+# ---------------------------------------------------------------- denoisers
+
+
+def _with_labels(denoise: Denoiser, labels: Tensor | None) -> Denoiser:
     """The same denoiser of the first rows, each under its own label."""
     if labels is None:
         return denoise
-    return lambda x_t, t, label=None: denoise(x_t, t, labels[: len(x_t)])
+
+    def denoise_labelled(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
+        return denoise(x_t, t, labels[: len(x_t)])
+
+    return denoise_labelled
 
 
 def exact_guess(pipeline: Pipeline, data: DataSet, labels: Tensor | None) -> Guess | None:
-    """The best guesses in normalised units of rows with these labels; None where the distribution is not known."""
+    """The best predictions in normalised units for rows with these labels; None where the distribution is not known."""
     if not isinstance(data, PointSet) or data.mixture is None:
         return None
     distribution = pipeline.normaliser.distribution
     if labels is None:
         return distribution(data.mixture).denoise
-    guess, own = best_guess_of([*map(distribution, data.parts)]), labels.cpu()
-    return lambda x_t, alpha, sigma: guess(x_t, alpha, sigma, own[: len(x_t)])
+    predict = exact_predictor([distribution(part) for part in data.parts])
+    own_labels = labels.cpu()
+
+    def predict_labelled(x_t: Tensor, alpha: float, sigma: float) -> Prediction:
+        return predict(x_t, alpha, sigma, own_labels[: len(x_t)])
+
+    return predict_labelled
 
 
-def _exact(guess: Guess, scheduler: NoiseScheduler) -> Denoiser:
-    return lambda x_t, t, label=None: Prediction(*guess(x_t, *scheduler.alpha_sigma_at(int(t))))
+def _exact_denoiser(exact: Guess, scheduler: NoiseScheduler) -> Denoiser:
+    def denoise(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
+        alpha, sigma = scheduler.alpha_sigma_at(int(t))
+        return Prediction(*exact(x_t, alpha, sigma))
+
+    return denoise
+
+
+# ---------------------------------------------------------------- trials
 
 
 def _trial(
-    pipeline: Pipeline, truth: Truth, seed: int, denoise: Denoiser, x_T: Tensor, name: str, sampler: str, asked: int
+    pipeline: Pipeline,
+    truth: Truth,
+    seed: int,
+    denoiser: str,
+    denoise: Denoiser,
+    x_T: Tensor,
+    sampler: str,
+    asked: int,
 ) -> Trial:
-    """Those that draw noise all draw the same."""
-    g, begin, path = generator(seed, "comparison", device=x_T.device), time.perf_counter(), []
-    x, made = x_T, 0
+    """One sampler with one denoiser. All samplers with fresh noise draw the same noise."""
+    g = generator(seed, "comparison", device=x_T.device)
+    begin = time.perf_counter()
+    made = 0
 
-    def counted(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
+    def denoise_counted(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
         nonlocal made
         made += 1
         return denoise(x_t, t, label)
 
-    for state in sample(counted, pipeline.scheduler, x_T, sampler=sampler, sampling_steps=asked, generator=g):
+    path = []
+    x = x_T
+    for state in sample(denoise_counted, pipeline.scheduler, x_T, SamplingOptions(sampler, asked), generator=g):
         path.append(State(state.t, state.x_t[:TRACKED].cpu().clone(), state.x_0[:TRACKED].cpu().clone()))
         x = state.x_t
     samples = pipeline.data_units(x.to(pipeline.device)).numpy()
     milliseconds = 1000 * (time.perf_counter() - begin)
-    return Trial(name, sampler, asked, made, milliseconds, truth.figures(samples), samples, path)
+    return Trial(denoiser, sampler, asked, made, milliseconds, truth.figures(samples), samples, path)
+
+
+# ---------------------------------------------------------------- the exact flow
+
+
+def _flow_map_of(
+    scheduler: NoiseScheduler,
+    exact: Guess,
+    denoisers: Mapping[str, Denoiser],
+    x_T: Tensor,
+    samplers: Sequence[str],
+) -> FlowMap | None:
+    """The flow map of the deterministic samplers; None without one, or for a process of too few steps."""
+    deterministic = [name for name in samplers if not sampler_row(name).noisy]
+    if not deterministic or scheduler.num_timesteps < EVALUATIONS[0]:
+        return None
+    some = x_T[:FLOW_POINTS]
+    pair = {EXACT: denoisers[EXACT], NETWORK: denoisers[NETWORK]}
+    starts = {EXACT: some.double().cpu(), NETWORK: some}
+    return flow_map(exact, scheduler, pair, starts, deterministic)
+
+
+def _exact_path(scheduler: NoiseScheduler, exact: Guess, x_T: Tensor, trials: Sequence[Trial]) -> list[State]:
+    """The exact paths of the first TRACKED x_T, at every step of the trials' paths and at FLOW_STATES more."""
+    steps = {CLEAN, *evenly(scheduler.num_timesteps - 1, 0, FLOW_STATES)}
+    for trial in trials:
+        steps |= {state.t for state in trial.path}
+    falling = sorted(steps, reverse=True)
+    points = exact_flow(exact, scheduler, x_T[:TRACKED], falling)
+    return [State(t, x, x) for t, x in zip(falling, points)]
 
 
 # ---------------------------------------------------------------- figures and floors
@@ -285,20 +347,32 @@ def _cell(trial: Trial, figure: str, floor: Floor) -> str:
 
 
 def save_numbers(path: Path, found: Comparison, **facts: object) -> None:
-    """compare.json: the facts, floors, a row for each trial, and the flow map; a figure that is none is null."""
+    """compare.json: the facts, floors, a row for each trial, and the flow map; a figure that is not finite is null."""
+    rows = []
+    for trial in found.trials:
+        row = {
+            "denoiser": trial.denoiser,
+            "sampler": trial.sampler,
+            "evaluations": trial.evaluations,
+            "asked": trial.asked,
+            "milliseconds": round(trial.milliseconds, 1),
+        }
+        for name, value in trial.figures.items():
+            row[name] = _finite_or_none(value)
+        rows.append(row)
 
-    def plain(value: float) -> float | None:
-        return value if math.isfinite(value) else None
-
-    rows = [
-        {"denoiser": t.denoiser, "sampler": t.sampler, "evaluations": t.evaluations, "asked": t.asked,
-         "milliseconds": round(t.milliseconds, 1), **{name: plain(value) for name, value in t.figures.items()}}
-        for t in found.trials
-    ]  # fmt: skip
-    result = {**facts, "floors": {name: floor._asdict() for name, floor in found.floors.items()}, "trials": rows}
-    if flow := found.flow:
-        slopes = {name: plain(value) for name, value in flow.slopes.items()}
-        own = {"evaluations": flow.evaluations, "errors": flow.errors, "slopes": slopes, "last_step": flow.last_step}
-        result["flow_map"] = own
+    floors = {name: floor._asdict() for name, floor in found.floors.items()}
+    result = {**facts, "floors": floors, "trials": rows}
+    if found.flow:
+        result["flow_map"] = {
+            "evaluations": found.flow.evaluations,
+            "errors": found.flow.errors,
+            "slopes": {name: _finite_or_none(value) for name, value in found.flow.slopes.items()},
+            "last_step": found.flow.last_step,
+        }
     with atomic_file(path) as file:
         file.write(f"{json.dumps(result, indent=2)}\n".encode())
+
+
+def _finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[io.BytesIO]:
@@ -30,6 +33,12 @@ def atomic_file(path: str | Path) -> Iterator[io.BytesIO]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def save_array(path: str | Path, array: NDArray) -> None:
+    """`array` as a .npy file that is whole or absent."""
+    with atomic_file(path) as file:
+        np.save(file, array)
 
 
 def unfinished(path: Path) -> Path:

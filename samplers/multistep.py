@@ -1,8 +1,9 @@
-"""Solvers of the probability flow that remember: each stride also uses guesses of the strides before it.
+"""Multistep ODE solvers, which reuse earlier predictions, and DPM-Solver++'s SDE.
 
-The flow depends on the process by x / alpha as a function of sigma / alpha alone: d(x / alpha) / d(sigma / alpha) = eps
-(Karras et al. 2022, arXiv 2206.00364, eq. 4). DPM-Solver++ and UniPC take the guess of x_0 for a polynomial in
-log-SNR, `adams` the velocity for one in the angle arctan(sigma / alpha).
+The probability flow depends on the process only through x / alpha as a function of sigma / alpha:
+d(x / alpha) / d(sigma / alpha) = eps (Karras et al. 2022, arXiv 2206.00364, eq. 4). DPM-Solver++ and UniPC
+interpolate the prediction of x_0 by a polynomial in log-SNR. `adams` interpolates the velocity by one in the angle
+arctan(sigma / alpha).
 """
 
 import math
@@ -15,101 +16,175 @@ from torch import Tensor
 
 from diffusion import Denoiser
 from runtime.arrays import floats
-from samplers.covariance import drawn, with_covariance
-from samplers.steps import State, as_t, noise_like, strides
+from samplers.covariance import draw_with_covariance, prediction_and_covariance
+from samplers.steps import State, as_t, noise_like, transitions
 from schedule import CLEAN, NoiseScheduler
 
-NEAR_THE_END = math.log(2.5)  # in log-SNR, from the last evaluation
-MOST_DRAWN = 8  # dims: each takes an evaluation
+DRAW_RANGE = math.log(2.5)  # in log-SNR, from the last evaluation
+DRAW_DIMS_MAX = 8  # each dimension takes an evaluation
 
 
-def _log_snr(scheduler: NoiseScheduler, t: int) -> float:
-    alpha, sigma = scheduler.alpha_sigma_at(t)
-    return -math.inf if alpha == 0 else math.inf if sigma == 0 else math.log(alpha / sigma)
-
-
-class Guess(NamedTuple):
-    """A guess of x_0, and the log-SNR at which it was made."""
+class PastPrediction(NamedTuple):
+    """A prediction of x_0, and the log-SNR at which it was made."""
 
     log_snr: float
     x_0: Tensor
 
 
-def _slopes(guesses: Sequence[Guess], log_snr: float) -> list[tuple[float, Tensor]]:
-    """(r, D) of each guess but the newest: r its place, in strides from the newest to `log_snr`, and D = (x_0 - the
-    newest) / r, the slope between the two. A guess at log-SNR -inf is too far off to say anything."""
-    newest, *others = guesses
+class Slope(NamedTuple):
+    """The slope D = (x_0 - newest x_0) / r of an earlier prediction; r: where it was made, in steps from the newest."""
+
+    r: float
+    D: Tensor
+
+
+def _slopes(predictions: Sequence[PastPrediction], log_snr: float) -> list[Slope]:
+    """The slopes of all predictions but the newest, for the step from the newest to `log_snr`.
+
+    A prediction at log-SNR -inf is infinitely far away and left out.
+    """
+    newest, *earlier = predictions
     h = log_snr - newest.log_snr
-    placed = [((g.log_snr - newest.log_snr) / h, g.x_0) for g in others if math.isfinite(g.log_snr)]
-    return [(r, (x_0 - newest.x_0) / r) for r, x_0 in placed]
+    slopes = []
+    for prediction in earlier:
+        if math.isfinite(prediction.log_snr):
+            r = (prediction.log_snr - newest.log_snr) / h
+            slopes.append(Slope(r, (prediction.x_0 - newest.x_0) / r))
+    return slopes
+
+
+# ---------------------------------------------------------------- DPM-Solver++
 
 
 @torch.no_grad()
-def dpmpp(
+def dpmpp_2m(
     denoise: Denoiser,
     scheduler: NoiseScheduler,
     x_T: Tensor,
     *,
     timesteps: Sequence[int] | None = None,
     generator: torch.Generator | None = None,
-    order: int = 2,
-    stochastic: bool = False,
-    draw: bool = False,
 ) -> Iterator[State]:
-    """DPM-Solver++ (Lu et al. 2022, arXiv 2211.01095): 2M (algorithm 2), 3M as in its authors' code, 2M SDE (eq. 18).
+    """DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, algorithm 2). `timesteps` should be even in log-SNR.
 
-    x_s = sigma_s / sigma_t x_t + alpha_s (1 - exp(-h)) D with h the stride in log-SNR and D the guess of x_0
-    extrapolated to the middle of the stride. The SDE has 2h in place of h, and fresh noise. `timesteps` should be even
-    in log-SNR.
-
-    3M is of second order, too, with a smaller error. Its authors' code counts the curvature of its parabola half (see
-    `_mean`), and so do diffusers and we, for equal results; nor could the first stride, which knows one guess only,
-    be of more than first order.
-
-    draw: of points, the strides that begin with at most 2.5 times the last noise sigma / alpha are those of `ddpm` with
-    variance=exact (see `drawn`), so that the last ends on a draw of x_0, not on its mean, which is too thin for data as
-    thin as that noise. There eq. 18 would put too much in its place: E[x_0 | x_t] is a martingale of the reverse SDE,
-    so what extrapolation adds is noise, of even strides about as much as they lack, but of strides that grow, as
-    whole numbers of steps make them near the end, more.
+    The update is x_s = sigma_s / sigma_t x_t + alpha_s (1 - exp(-h)) D. Here h is the step in log-SNR, and D is the
+    prediction of x_0 extrapolated from the last two to the middle of the step.
     """
-    x, guesses, steps = floats(x_T, "x_T"), [], list(strides(scheduler, timesteps))
-    near = _log_snr(scheduler, steps[-1][0]) - NEAR_THE_END
-    draw = draw and x.ndim == 2 and x.shape[1] <= MOST_DRAWN
-    for t, s in steps:
-        if draw and _log_snr(scheduler, t) >= near:
-            guess, covariance = with_covariance(denoise, scheduler, x, t)
-            yield State(t, x, guess.x_0)
-            x = drawn(scheduler, x, t, s, guess, covariance, generator)
-            continue
+    x = floats(x_T, "x_T")
+    predictions = []
+    for t, s in transitions(scheduler, timesteps):
         x_0 = denoise(x, as_t(t, x)).x_0
         yield State(t, x, x_0)
-        guesses = [Guess(_log_snr(scheduler, t), x_0), *guesses][:order]
-        if s == CLEAN:  # infinite log-SNR: the guess itself
+        if s == CLEAN:  # log-SNR is infinite there: the step ends on the prediction itself
             x = x_0
             break
-        (_, sigma_t), (alpha_s, sigma_s) = scheduler.alpha_sigma_at(t), scheduler.alpha_sigma_at(s)
-        h = _log_snr(scheduler, s) - guesses[0].log_snr
-        if stochastic:
-            x = sigma_s / sigma_t * math.exp(-h) * x - alpha_s * math.expm1(-2 * h) * _mean(guesses, h)
-            x = x + sigma_s * math.sqrt(-math.expm1(-2 * h)) * noise_like(x, generator)
-        else:
-            x = sigma_s / sigma_t * x - alpha_s * math.expm1(-h) * _mean(guesses, h)
+        predictions = [PastPrediction(scheduler.log_snr_at(t), x_0), *predictions][:2]
+        h = scheduler.log_snr_at(s) - scheduler.log_snr_at(t)
+        x = _ode_step(scheduler, x, t, s, h, _extrapolated(predictions, h))
     yield State(CLEAN, x, x)
 
 
-def _mean(guesses: Sequence[Guess], h: float) -> Tensor:
-    """The mean of x_0 over a stride h from the newest guess, as exp(log-SNR) weighs it; from the last 1, 2 or 3."""
-    newest = guesses[0].x_0
-    slopes = _slopes(guesses, guesses[0].log_snr + h)
+@torch.no_grad()
+def dpmpp_3m(
+    denoise: Denoiser,
+    scheduler: NoiseScheduler,
+    x_T: Tensor,
+    *,
+    timesteps: Sequence[int] | None = None,
+    generator: torch.Generator | None = None,
+) -> Iterator[State]:
+    """DPM-Solver++(3M), as in its authors' code: the update of `dpmpp_2m`, with D from the last three predictions.
+
+    It is of second order, too, with a smaller error. Its authors' code gives half of its curvature to the parabola
+    through the predictions (see `_extrapolated`). diffusers and this function do the same, for equal results. Its first
+    step knows one prediction only, so that it is of first order.
+    """
+    x = floats(x_T, "x_T")
+    predictions = []
+    for t, s in transitions(scheduler, timesteps):
+        x_0 = denoise(x, as_t(t, x)).x_0
+        yield State(t, x, x_0)
+        if s == CLEAN:
+            x = x_0
+            break
+        predictions = [PastPrediction(scheduler.log_snr_at(t), x_0), *predictions][:3]
+        h = scheduler.log_snr_at(s) - scheduler.log_snr_at(t)
+        x = _ode_step(scheduler, x, t, s, h, _extrapolated(predictions, h))
+    yield State(CLEAN, x, x)
+
+
+@torch.no_grad()
+def dpmpp_2m_sde(
+    denoise: Denoiser,
+    scheduler: NoiseScheduler,
+    x_T: Tensor,
+    *,
+    timesteps: Sequence[int] | None = None,
+    generator: torch.Generator | None = None,
+    draw: bool = True,
+) -> Iterator[State]:
+    """DPM-Solver++(2M) SDE (Lu et al. 2022, eq. 18): the update of `dpmpp_2m` with 2h in place of h, and fresh noise.
+
+    draw: for points, the last transitions are drawn with the full posterior covariance, as in `ddpm` with
+    variance="exact". These are the ones that begin with at most 2.5 times the last noise level sigma / alpha. The
+    samples are then draws of x_0, not its mean. The mean is too thin where the data are as thin as the last noise.
+    Eq. 18 alone does not mend that (docs/tried.md).
+    """
+    x = floats(x_T, "x_T")
+    steps = list(transitions(scheduler, timesteps))
+    last_t, _ = steps[-1]
+    draws_from = scheduler.log_snr_at(last_t) - DRAW_RANGE
+    draw = draw and x.ndim == 2 and x.shape[1] <= DRAW_DIMS_MAX
+
+    predictions = []
+    for t, s in steps:
+        if draw and scheduler.log_snr_at(t) >= draws_from:
+            prediction, covariance = prediction_and_covariance(denoise, scheduler, x, t)
+            yield State(t, x, prediction.x_0)
+            x = draw_with_covariance(scheduler, x, t, s, prediction, covariance, generator)
+            continue
+
+        x_0 = denoise(x, as_t(t, x)).x_0
+        yield State(t, x, x_0)
+        if s == CLEAN:
+            x = x_0
+            break
+        predictions = [PastPrediction(scheduler.log_snr_at(t), x_0), *predictions][:2]
+        h = scheduler.log_snr_at(s) - scheduler.log_snr_at(t)
+        D = _extrapolated(predictions, h)
+        alpha_s, sigma_s = scheduler.alpha_sigma_at(s)
+        _, sigma_t = scheduler.alpha_sigma_at(t)
+        x = sigma_s / sigma_t * math.exp(-h) * x - alpha_s * math.expm1(-2 * h) * D
+        x = x + sigma_s * math.sqrt(-math.expm1(-2 * h)) * noise_like(x, generator)
+    yield State(CLEAN, x, x)
+
+
+def _ode_step(scheduler: NoiseScheduler, x: Tensor, t: int, s: int, h: float, D: Tensor) -> Tensor:
+    """x_s = sigma_s / sigma_t x_t + alpha_s (1 - exp(-h)) D (Lu et al. 2022, arXiv 2211.01095, eq. 9)."""
+    alpha_s, sigma_s = scheduler.alpha_sigma_at(s)
+    _, sigma_t = scheduler.alpha_sigma_at(t)
+    return sigma_s / sigma_t * x - alpha_s * math.expm1(-h) * D
+
+
+def _extrapolated(predictions: Sequence[PastPrediction], h: float) -> Tensor:
+    """The mean of x_0 over a step h from the newest prediction, weighted by exp(log-SNR), from one, two or three
+    predictions (newest first)."""
+    newest = predictions[0].x_0
+    slopes = _slopes(predictions, predictions[0].log_snr + h)
     if not slopes or math.isinf(h):
         return newest
-    (r, slope), *more = slopes
-    if not more:
-        return newest + slope / 2  # eq. 21 of Lu et al. to second order, and exactly that of their 2M
-    (r_2, slope_2), weight = more[0], -math.expm1(-h)
-    curvature = (slope - slope_2) / (r - r_2)
-    first, second = 1 - weight / h, 0.5 - (h - weight) / h**2  # exact for a parabola would be twice this second
-    return newest + (first * (slope - r * curvature) + second * curvature) / weight
+    if len(slopes) == 1:  # eq. 21 of Lu et al. to second order, and exactly that of their 2M
+        return newest + slopes[0].D / 2
+
+    near, far = slopes
+    curvature = (near.D - far.D) / (near.r - far.r)
+    weight = -math.expm1(-h)
+    first = 1 - weight / h
+    second = 0.5 - (h - weight) / h**2  # half of what is exact for a parabola, as in the authors' code
+    return newest + (first * (near.D - near.r * curvature) + second * curvature) / weight
+
+
+# ---------------------------------------------------------------- UniPC
 
 
 @torch.no_grad()
@@ -124,51 +199,86 @@ def unipc(
 ) -> Iterator[State]:
     """UniPC (Zhao et al. 2023, arXiv 2302.04867, algorithms 1 and 2, B_2(h) = exp(h) - 1), predicting x_0.
 
-    Each stride is taken twice: without the guess at its end, then once more with it; no evaluation is added by that.
-    The last strides are of lower order, and the very last ends on the guess of x_0. Best from the angles of
-    `timesteps(..., spacing="angle")`: on eight point sets with the exact denoiser, its error at 10 evaluations is half,
-    and at 15 and 20 about a third, of that with steps even in log-SNR.
+    Each step is taken twice: once to predict its end, and once more, corrected by the prediction of x_0 made there. The
+    correction needs no further evaluation. The last steps are of lower order, and the very last ends on the prediction
+    of x_0.
+
+    Best with spacing="angle": on eight point sets with the exact denoiser its error at 10 evaluations is half, and at
+    15 and 20 about a third, of the error with steps even in log-SNR.
     """
-    x, begin, guesses, used = floats(x_T, "x_T"), None, [], 0
-    for i, (t, s) in enumerate(steps := list(strides(scheduler, timesteps))):
-        x_0, log_snr = denoise(x, as_t(t, x)).x_0, _log_snr(scheduler, t)
+    x = floats(x_T, "x_T")
+    steps = list(transitions(scheduler, timesteps))
+    begin = x
+    predictions = []
+    used = 0
+    for i, (t, s) in enumerate(steps):
+        x_0 = denoise(x, as_t(t, x)).x_0
         yield State(t, x, x_0)
-        if begin is not None:
-            x = _uni_stride(scheduler, begin, steps[i - 1], guesses[:used], Guess(log_snr, x_0))
-        guesses, begin = [Guess(log_snr, x_0), *guesses], x
+        newest = PastPrediction(scheduler.log_snr_at(t), x_0)
+        if i > 0:
+            x = _unipc_step(scheduler, begin, steps[i - 1], predictions[:used], at_end=newest)
+        begin = x
+        predictions = [newest, *predictions]
         used = min(order, i + 1, len(steps) - i)
-        x = _uni_stride(scheduler, begin, (t, s), guesses[:used], None)
+        x = _unipc_step(scheduler, begin, (t, s), predictions[:used], at_end=None)
     yield State(CLEAN, x, x)
 
 
-def _uni_stride(
-    scheduler: NoiseScheduler, x: Tensor, stride: tuple[int, int], guesses: Sequence[Guess], at_end: Guess | None
+def _unipc_step(
+    scheduler: NoiseScheduler,
+    x: Tensor,
+    transition: tuple[int, int],
+    predictions: Sequence[PastPrediction],
+    at_end: PastPrediction | None,
 ) -> Tensor:
-    """The stride from x by a polynomial through these guesses (newest first), and through that at its end if known."""
-    (_, sigma_t), (alpha_s, sigma_s) = map(scheduler.alpha_sigma_at, stride)
-    newest, log_snr = guesses[0], _log_snr(scheduler, stride[1])
-    h = log_snr - newest.log_snr
+    """x_s from x_t = x by a polynomial through these predictions, newest first, and through the one at the end of the
+    transition (t, s) if it is known."""
+    t, s = transition
+    _, sigma_t = scheduler.alpha_sigma_at(t)
+    alpha_s, sigma_s = scheduler.alpha_sigma_at(s)
+    newest = predictions[0]
+    log_snr_s = scheduler.log_snr_at(s)
+    h = log_snr_s - newest.log_snr
     x = sigma_s / sigma_t * x - alpha_s * math.expm1(-h) * newest.x_0
     if math.isinf(h):
         return x
-    slopes = _slopes(guesses, log_snr) + ([] if at_end is None else [(1.0, at_end.x_0 - newest.x_0)])
-    weights = _uni_weights([r for r, _ in slopes], h)
-    return x - alpha_s * math.expm1(-h) * sum((w * slope for w, (_, slope) in zip(weights, slopes)), 0 * x)
+
+    slopes = _slopes(predictions, log_snr_s)
+    if at_end is not None:
+        slopes.append(Slope(1.0, at_end.x_0 - newest.x_0))
+    weights = _unipc_weights([slope.r for slope in slopes], h)
+    total = 0 * x
+    for weight, slope in zip(weights, slopes):
+        total = total + weight * slope.D
+    return x - alpha_s * math.expm1(-h) * total
 
 
-def _uni_weights(places: list[float], h: float) -> list[float]:
-    """The a of eq. 5 for data prediction: with them the stride is exact for polynomials in log-SNR.
+def _unipc_weights(places: list[float], h: float) -> list[float]:
+    """The weights a of eq. 5 for data prediction, with which the step is exact for polynomials in log-SNR.
 
-    One place is given 1/2, which is that to second order (section 3.3).
+    A single place gets 1/2, which agrees to second order (section 3.3).
     """
     if len(places) < 2:
         return [0.5] * len(places)
-    phi, factorial, moments = math.expm1(-h) / -h - 1, 1, []
+    phi = math.expm1(-h) / -h - 1
+    factorial = 1
+    moments = []
     for i in range(len(places)):
         moments.append(phi * factorial / math.expm1(-h))
         factorial *= i + 2
         phi = phi / -h - 1 / factorial
     return np.linalg.solve(np.vander(places, increasing=True).T, moments).tolist()
+
+
+# ---------------------------------------------------------------- Adams
+
+
+class Velocity(NamedTuple):
+    """A point u (B, *dims) of a path, and its velocity v = du / dangle, at an angle."""
+
+    angle: float
+    u: Tensor
+    v: Tensor
 
 
 @torch.no_grad()
@@ -180,49 +290,52 @@ def adams(
     timesteps: Sequence[int] | None = None,
     generator: torch.Generator | None = None,
 ) -> Iterator[State]:
-    """Adams' methods in the angle: Adams-Bashforth predicts, Adams-Moulton corrects (third order) with what the next
-    stride evaluates anyway. The fewest steps, from the angles of `timesteps(..., spacing="angle")`.
+    """Adams' methods in the angle arctan(sigma / alpha), for the fewest evaluations. Best with spacing="angle".
 
-    With the angle arctan(sigma / alpha), the point u = x / sqrt(alpha^2 + sigma^2) moves by du / dangle = v =
-    cos(angle) eps - sin(angle) x_0 (Salimans and Ho 2022, arXiv 2202.00512, appendix D; Lu and Song 2024, arXiv
-    2410.11081). Nothing in it is infinite, neither at pure noise nor at clean data, and in units of the data v changes
-    little. Of earlier velocities see Zhang and Chen 2023, arXiv 2204.13902, who take eps in sigma / alpha.
+    Adams-Bashforth predicts x_s. Adams-Moulton, of third order, corrects it by the velocity at s, which the next step
+    evaluates anyway.
+
+    The point u = x / sqrt(alpha^2 + sigma^2) moves by du / dangle = v = cos(angle) eps - sin(angle) x_0 (Salimans and
+    Ho 2022, arXiv 2202.00512, appendix D; Lu and Song 2024, arXiv 2410.11081). Nothing in it is infinite, neither at
+    pure noise nor at clean data. In units of the data v changes little. Zhang and Chen 2023 (arXiv 2204.13902) use
+    earlier eps in sigma / alpha in the same way.
     """
-    x, now, before = floats(x_T, "x_T"), None, None
-    for t, s in strides(scheduler, timesteps):
-        (alpha, sigma), (alpha_s, sigma_s) = scheduler.alpha_sigma_at(t), scheduler.alpha_sigma_at(s)
-        size, angle = math.hypot(alpha, sigma), math.atan2(sigma, alpha)
+    x = floats(x_T, "x_T")
+    newest = None
+    earlier = None
+    for t, s in transitions(scheduler, timesteps):
+        alpha, sigma = scheduler.alpha_sigma_at(t)
+        scale = math.hypot(alpha, sigma)
+        angle = math.atan2(sigma, alpha)
+
         eps, x_0 = denoise(x, as_t(t, x))
         yield State(t, x, x_0)
-        v = (alpha * eps - sigma * x_0) / size
-        u = x / size if now is None else _moulton(now, before, angle, v)
-        before, now = now, Moment(angle, u, v)
-        x = math.hypot(alpha_s, sigma_s) * _bashforth(now, before, math.atan2(sigma_s, alpha_s))
+        v = (alpha * eps - sigma * x_0) / scale
+        u = x / scale if newest is None else _moulton(newest, earlier, angle, v)
+
+        earlier = newest
+        newest = Velocity(angle, u, v)
+        alpha_s, sigma_s = scheduler.alpha_sigma_at(s)
+        x = math.hypot(alpha_s, sigma_s) * _bashforth(newest, earlier, math.atan2(sigma_s, alpha_s))
     yield State(CLEAN, x, x)
 
 
-class Moment(NamedTuple):
-    """A point and its velocity at an angle."""
-
-    angle: float
-    u: Tensor
-    v: Tensor
-
-
-def _bashforth(now: Moment, before: Moment | None, angle: float) -> Tensor:
-    """u at `angle` from two velocities, or one: their straight line, integrated."""
-    h = angle - now.angle
-    if before is None:
-        return now.u + h * now.v
-    return now.u + h * (now.v + h / 2 * (now.v - before.v) / (now.angle - before.angle))
+def _bashforth(newest: Velocity, earlier: Velocity | None, angle: float) -> Tensor:
+    """u at `angle`: the integral of the line through two velocities, or of one constant velocity."""
+    h = angle - newest.angle
+    if earlier is None:
+        return newest.u + h * newest.v
+    return newest.u + h * (newest.v + h / 2 * (newest.v - earlier.v) / (newest.angle - earlier.angle))
 
 
-def _moulton(now: Moment, before: Moment | None, angle: float, v: Tensor) -> Tensor:
-    """u at `angle` from the velocity v there as well: a parabola through three of them, or a line, integrated."""
-    h = angle - now.angle
-    u = now.u + h / 2 * (now.v + v)
-    if before is None:
+def _moulton(newest: Velocity, earlier: Velocity | None, angle: float, v: Tensor) -> Tensor:
+    """u at `angle`, where the velocity is v: the integral of the parabola through three velocities, or of a line."""
+    h = angle - newest.angle
+    u = newest.u + h / 2 * (newest.v + v)
+    if earlier is None:
         return u
-    h_before = now.angle - before.angle
-    bend = ((v - now.v) / h - (now.v - before.v) / h_before) / (h + h_before)
-    return u - h**3 / 6 * bend
+    h_earlier = newest.angle - earlier.angle
+    slope = (v - newest.v) / h
+    slope_earlier = (newest.v - earlier.v) / h_earlier
+    curvature = (slope - slope_earlier) / (h + h_earlier)
+    return u - h**3 / 6 * curvature

@@ -1,93 +1,134 @@
-"""Which of a process's steps a sampler takes: even ones, on a clock that suits it."""
+"""Which steps of a process a sampler takes, and which states of a process are shown: both evenly spaced in a quantity.
 
-from collections.abc import Callable
+High orders want steps even in log-SNR (Lu et al. 2022, arXiv 2206.00927, section 3). DDIM was made for steps even in t.
+"karras" is eq. 5 of Karras et al. 2022 (arXiv 2206.00364) with rho = 7. "angle" is the same idea for
+arctan(sigma / alpha), which is finite at both ends; its power was chosen on moons with the exact denoiser.
+
+Log-SNR and "karras" are unbounded, and a process may go on where nothing changes any more: sigma / alpha of cosine's
+T = 1000 reaches 20,291, that of a flow infinity, and it starts at 0.001. At a noise level of 20 times the data's
+standard deviation, which is about 1, the best prediction of x_0 is the mean; at 1 % of it, x_0 is known. So steps are
+even between these two levels, and T-1 takes the place of the noisiest (Karras et al. stay between 0.002 and 80, for
+pixels of standard deviation 0.5).
+"""
 
 import numpy as np
 from numpy.typing import NDArray
 
+from registry import implementation
+from registry.sampler_rows import SPACINGS, SpacingRow
 from schedule import NoiseScheduler, evenly
 
-# Clocks on which steps may be even: (alpha, sigma), both (T,) -> (T,). High orders want log-SNR (Lu et al. 2022, arXiv
-# 2206.00927, section 3), DDIM was made for even t; "karras" is eq. 5 of Karras et al. 2022 (arXiv 2206.00364), rho = 7;
-# "angle" is the same idea for arctan(sigma / alpha), finite at both ends; its power was chosen on moons with the exact
-# denoiser. Those of TO_CLEAN count the stride to clean data, at 0, among the equal ones.
-SPACINGS: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
-    "even": lambda alpha, sigma: np.arange(len(alpha), dtype=float),
-    "trailing": lambda alpha, sigma: np.arange(1.0, len(alpha) + 1),
-    "log_snr": lambda alpha, sigma: np.log(alpha / sigma),
-    "karras": lambda alpha, sigma: (sigma / alpha) ** (1 / 7),
-    "angle": lambda alpha, sigma: np.arctan2(sigma, alpha) ** (1 / 2.5),
-}
-TO_CLEAN = ("trailing", "angle")
-
-# Two clocks have no end, and a process may go on where nothing happens any more: sigma / alpha of cosine's T = 1000
-# reaches 20,291, that of a flow infinity, from 0.001 on. Where the noise is 20 times the data, whose standard deviation
-# is about 1, the best guess is the mean; where it is 1 %, the data is there. So steps are even between these, and T-1
-# takes the place of the noisiest (Karras et al.: between 0.002 and 80, for pixels of standard deviation 0.5).
-ENDLESS, LEAST_NOISE, MOST_NOISE = ("log_snr", "karras"), 0.01, 20.0  # sigma / alpha
+NOISE_MIN = 0.01  # sigma / alpha
+NOISE_MAX = 20.0
 
 
-def even_on(spacing: str, alpha: np.ndarray, sigma: np.ndarray, count: int) -> list[int]:
-    """`count` distinct steps that fall from T-1, even on a clock of SPACINGS, of a process (alpha, sigma), both (T,).
+# ---------------------------------------------------------------- quantities: (alpha, sigma), both (T,) -> (T,)
 
-    Where it has fewer steps than wanted in a stretch of the clock, the nearest free ones are taken.
-    """
-    with np.errstate(divide="ignore"):  # where no signal is left
-        clock, noise = SPACINGS[spacing](alpha, sigma), sigma / alpha
-    first, last = 0, len(clock) - 1
-    if spacing in ENDLESS:
-        first = min(int(np.searchsorted(noise, LEAST_NOISE)), last)
-        last = max(int(np.searchsorted(noise, MOST_NOISE, side="right")) - 1, first)
-    to_clean = spacing in TO_CLEAN
-    wanted = np.linspace(clock[last], 0 if to_clean else clock[first], count, endpoint=not to_clean)[::-1]
-    nearest = np.abs(clock[None] - wanted[:, None]).argmin(1)
-    nearest[-1], order = len(clock) - 1, np.arange(count)
-    rising = np.maximum.accumulate(nearest - order) + order  # each above the one before it,
-    return np.minimum(rising, len(clock) - count + order)[::-1].tolist()  # with room for those after it
+
+def step_number(alpha: NDArray, sigma: NDArray) -> NDArray:
+    """t: 0 .. T-1."""
+    return np.arange(len(alpha), dtype=float)
+
+
+def steps_to_clean(alpha: NDArray, sigma: NDArray) -> NDArray:
+    """Forward steps from clean data: 1 .. T."""
+    return np.arange(1.0, len(alpha) + 1)
+
+
+def log_snr(alpha: NDArray, sigma: NDArray) -> NDArray:
+    """log(alpha / sigma)."""
+    return np.log(alpha / sigma)
+
+
+def karras(alpha: NDArray, sigma: NDArray) -> NDArray:
+    """(sigma / alpha)^(1/7)."""
+    return (sigma / alpha) ** (1 / 7)
+
+
+def angle(alpha: NDArray, sigma: NDArray) -> NDArray:
+    """arctan(sigma / alpha)^0.4."""
+    return np.arctan2(sigma, alpha) ** (1 / 2.5)
+
+
+# ---------------------------------------------------------------- the steps of a sampler
 
 
 def spaced_timesteps(scheduler: NoiseScheduler, count: int | None = None, spacing: str = "log_snr") -> list[int]:
-    """`count` distinct steps that fall from T-1 (all by default), even on the clock of SPACINGS.
+    """`count` distinct steps that fall from T-1 (default: all), evenly spaced; `spacing` is a key of SPACINGS.
 
-    Where a schedule has fewer steps than wanted in a stretch of it, the nearest free ones are taken.
+    Where the schedule has fewer steps than wanted in an interval, the nearest free ones are taken.
 
     Raises:
-        ValueError: count outside 1 .. T, or no such spacing.
+        ValueError: count outside 1 .. T, or an unknown spacing.
     """
-    last = scheduler.num_timesteps - 1
+    T = scheduler.num_timesteps
     if spacing not in SPACINGS:
         raise ValueError(f"spacing must be one of {', '.join(SPACINGS)}; got {spacing!r}")
-    if count is None or count == last + 1:
-        return list(range(last, -1, -1))
-    if not 1 <= count <= last + 1:
-        raise ValueError(f"the number of sampling steps must lie in 1..{last + 1}, got {count}")
+    if count is None or count == T:
+        return list(range(T - 1, -1, -1))
+    if not 1 <= count <= T:
+        raise ValueError(f"the number of sampling steps must lie in 1..{T}, got {count}")
     if spacing == "even":
-        return evenly(last, 0, count)
-    return even_on(spacing, scheduler.alpha.numpy(), scheduler.sigma.numpy(), count)
+        return evenly(T - 1, 0, count)
+    return _evenly_spaced(SPACINGS[spacing], scheduler.alpha.numpy(), scheduler.sigma.numpy(), count)
 
 
-# ---------------------------------------------------------------- states that a person sees
+def _evenly_spaced(row: SpacingRow, alpha: NDArray, sigma: NDArray, count: int) -> list[int]:
+    """`count` distinct steps that fall from T-1, evenly spaced in the quantity of `row`; alpha, sigma: (T,)."""
+    with np.errstate(divide="ignore"):  # alpha may be 0 at the last step
+        quantity = implementation(row)(alpha, sigma)
+        noise = sigma / alpha
+    T = len(quantity)
+    first = 0
+    last = T - 1
+    if row.unbounded:
+        first = min(int(np.searchsorted(noise, NOISE_MIN)), last)
+        last = max(int(np.searchsorted(noise, NOISE_MAX, side="right")) - 1, first)
 
-LEAST_SEEN, MOST_SEEN = -3.0, 4.0  # of log(alpha / sigma): beyond them neither data nor noise can be seen
-UNSEEN_PACE = 0.02  # of the clock there, in units of log(alpha / sigma)
+    if row.counts_clean:
+        wanted = np.linspace(quantity[last], 0, count, endpoint=False)
+    else:
+        wanted = np.linspace(quantity[last], quantity[first], count)
+    rising = np.abs(quantity[None] - wanted[::-1, None]).argmin(1)
+    rising[-1] = T - 1
+
+    # Each step lies above the one before it, with enough steps left for those after it.
+    steps = []
+    for nearest in rising.tolist():
+        lowest = steps[-1] + 1 if steps else 0
+        steps.append(max(nearest, lowest))
+    for i in range(count):
+        steps[i] = min(steps[i], T - count + i)
+    return steps[::-1]
+
+
+# ---------------------------------------------------------------- the states that a person sees
+
+LOG_SNR_MIN = -3.0  # of log(alpha / sigma): below it no data can be seen, above LOG_SNR_MAX no noise
+LOG_SNR_MAX = 4.0
+TAIL_SPEED = 0.02  # of the display grid outside of these, in units of log(alpha / sigma)
 
 
 def clock(alpha_bar: NDArray) -> NDArray:
-    """log(alpha / sigma) after 0 .. T forward steps: on this clock, which falls, a process changes evenly. (T + 1,).
+    """The display grid: log(alpha / sigma) after 0 .. T forward steps, (T + 1,), falling, in which a process changes
+    evenly. alpha_bar: (T + 1,).
 
-    Where nothing can be seen to change it hardly moves. Clean data, at infinity, stand half a unit before step 1.
+    Outside of LOG_SNR_MIN .. LOG_SNR_MAX, where nothing can be seen to change, it hardly moves. Clean data, at
+    infinity, stand half a unit before step 1.
     """
-    left = np.clip(alpha_bar[1:], 1e-12, 1 - 1e-12)
-    log_snr = 0.5 * np.log(left / (1 - left))
-    seen = np.clip(log_snr, LEAST_SEEN, MOST_SEEN)
-    falling = seen + UNSEEN_PACE * (log_snr - seen)
+    signal = np.clip(alpha_bar[1:], 1e-12, 1 - 1e-12)
+    log_snr = 0.5 * np.log(signal / (1 - signal))
+    visible = np.clip(log_snr, LOG_SNR_MIN, LOG_SNR_MAX)
+    falling = visible + TAIL_SPEED * (log_snr - visible)
     return np.concatenate([falling[:1] + 0.5, falling])
 
 
-def evenly_on(hands: NDArray, count: int) -> list[int]:
-    """At most `count` distinct indices of a monotone clock (S,), as even on it as it allows, with both ends."""
-    if count >= len(hands):
-        return list(range(len(hands)))
-    rising = hands if hands[0] < hands[-1] else -hands
+def evenly_on(grid: NDArray, count: int) -> list[int]:
+    """At most `count` distinct indices of a monotone grid (S,), with both ends, as evenly spaced in its values as it
+    allows."""
+    if count >= len(grid):
+        return list(range(len(grid)))
+    rising = grid if grid[0] < grid[-1] else -grid
     wanted = np.linspace(rising[0], rising[-1], count)
-    return np.unique(np.searchsorted((rising[1:] + rising[:-1]) / 2, wanted)).tolist()
+    middles = (rising[1:] + rising[:-1]) / 2
+    return np.unique(np.searchsorted(middles, wanted)).tolist()

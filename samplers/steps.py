@@ -1,4 +1,4 @@
-"""What every sampler is made of: the states that it yields, its strides, its noise."""
+"""What all samplers share: the states that they yield, the transitions between steps, and fresh noise."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from schedule import CLEAN, NoiseScheduler, step_of
 
 
 class State(NamedTuple):
-    """A moment of the reverse process: its t (CLEAN at the end), x_t, and the x_0 guessed from it."""
+    """A state of the reverse process: its step t (CLEAN at the end), x_t, and the prediction of x_0 made from it."""
 
     t: int
     x_t: Tensor
@@ -19,22 +19,30 @@ class State(NamedTuple):
 
     @property
     def step(self) -> int:
-        """How many forward steps away from clean data it is."""
+        """The number of forward steps that lead from clean data to this state."""
         return step_of(self.t)
 
 
-def strides(scheduler: NoiseScheduler, timesteps: Sequence[int] | None) -> Iterator[tuple[int, int]]:
-    """(t, the next t) down to CLEAN, over these timesteps or all."""
-    timesteps = spaced_timesteps(scheduler) if timesteps is None else scheduler.check_t(list(timesteps)).tolist()
-    if not timesteps or sorted(set(timesteps), reverse=True) != timesteps:
+def transitions(scheduler: NoiseScheduler, timesteps: Sequence[int] | None) -> Iterator[tuple[int, int]]:
+    """The pairs (t, s) of each step and the next one, down to CLEAN. timesteps: default: all.
+
+    Raises:
+        ValueError: steps that do not fall, or that the process does not have.
+    """
+    if timesteps is None:
+        steps = spaced_timesteps(scheduler)
+    else:
+        steps = scheduler.check_t(list(timesteps)).tolist()
+    if not steps or sorted(set(steps), reverse=True) != steps:
         raise ValueError("timesteps must fall from step to step")
-    return zip(timesteps, [*timesteps[1:], CLEAN])
+    return zip(steps, [*steps[1:], CLEAN])
 
 
 def as_t(t: int, x: Tensor) -> Tensor:
-    """A step as denoisers take it, on x's device."""
+    """A step as denoisers take it: a tensor of shape (), on x's device."""
     return torch.tensor(t, device=x.device)
 
 
 def noise_like(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Standard normal noise of the shape, dtype and device of x."""
     return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=x.device)

@@ -15,7 +15,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
 # isort: split
-from pipeline import Pipeline, of_state
+from pipeline import Pipeline, pipeline_from_checkpoint
 from runtime import checkpoint_file
 from runtime.atomic_file import atomic_file
 from scripts.share import figures_of, sampling_of
@@ -47,7 +47,7 @@ def make(runs: Sequence[str | None], out: Path) -> None:
 
 def entry_of(path: Path, state: Mapping[str, Any], out: Path, folder: Path) -> Entry:
     """The run of a checkpoint, its pictures copied and its page made in out / folder."""
-    source, pipeline = checkpoint_file.folder_of(path), of_state(state, path, torch.device("cpu"))
+    source, pipeline = checkpoint_file.folder_of(path), pipeline_from_checkpoint(state, path, torch.device("cpu"))
     figures = figures_of(source)
     html, _ = explorable(pipeline, sampling_of(pipeline), figures)
     (out / folder).mkdir(parents=True, exist_ok=True)

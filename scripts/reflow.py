@@ -26,13 +26,14 @@ from loader import batches, make_loader
 from loss.objective import training_loss
 from metrics.distances import METRICS, compute_floors, exact_draws, sliced_wasserstein
 from metrics.straightness import straightness
-from pipeline import Pipeline, of_state
+from pipeline import Pipeline, pipeline_from_checkpoint
 from points.mixture import GaussianMixture
 from runtime import checkpoint_file
 from runtime.progress import progress_bar
 from runtime.randomness import generator
 from samplers import last
 from samplers.ancestral import ddim
+from samplers.options import SamplingOptions
 from samplers.spacing import spaced_timesteps
 from train import learning_rate
 from training.learner import Learner
@@ -51,7 +52,7 @@ def main() -> None:
     o = parser.parse_args()
     torch.set_num_threads(1)
     path, state = checkpoint_file.asked_or_newest(o.run)
-    flow = of_state(state, path, torch.device("cpu"))
+    flow = pipeline_from_checkpoint(state, path, torch.device("cpu"))
     if flow.config["schedule"] != "flow":
         sys.exit(f"error: {path} is a run of schedule={flow.config['schedule']}; give one of schedule=flow")
     x_T, x_0, labels = pairs(flow, o.pairs, o.seed)
@@ -65,7 +66,7 @@ def main() -> None:
 def pairs(flow: Pipeline, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor | None]:
     """Noise x_T and the samples x_0 that the flow carries it to, (count, *dims) each, and the labels asked for."""
     labels = flow.labels(None, count)
-    states = flow.sample(count, seed, labels=labels, sampler="adams", sampling_steps=50)
+    states = flow.states(count, SamplingOptions("adams", 50), labels=labels, seed=seed)
     states = [state.x_t for state in progress_bar(states, "pairs", 51)]
     return states[0], states[-1], labels
 
@@ -103,7 +104,7 @@ def report(flow: Pipeline, average: AveragedModel, seed: int) -> None:
     second = Pipeline(average.module, flow.scheduler, flow.normaliser, flow.config, flow.classes)
     labels, mixture = flow.labels(None, ROWS), None if flow.classes else getattr(data, "mixture", None)
     flows: dict[str, Denoiser] = {
-        name: partial(of.denoise(), label=labels) for name, of in (("first flow", flow), ("reflow", second))
+        name: partial(of.denoiser(), label=labels) for name, of in (("first flow", flow), ("reflow", second))
     }
     if mixture:
         mixture = flow.normaliser.distribution(mixture)

@@ -14,11 +14,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
 # isort: split
-from conf.choices import SAMPLING
-from pipeline import Pipeline, of_state
+from pipeline import Pipeline, pipeline_from_checkpoint
 from runtime import checkpoint_file
 from runtime.atomic_file import atomic_file
-from samplers import sampler_of
+from samplers import sampler_row
+from samplers.options import SamplingOptions
 from viz.pages.browser import picture_of
 from viz.pages.explorable.page import explorable
 
@@ -36,7 +36,7 @@ def main() -> None:
     o = parser.parse_args()
     path, state = checkpoint_file.asked_or_newest(o.run and o.run.removeprefix("checkpoint="))
     folder = checkpoint_file.folder_of(path)
-    pipeline = of_state(state, path, torch.device("cpu"))
+    pipeline = pipeline_from_checkpoint(state, path, torch.device("cpu"))
     html, facts = explorable(pipeline, sampling_of(pipeline), figures_of(folder))
     out = o.out or folder / "page.html"
     with atomic_file(out) as file:
@@ -48,12 +48,12 @@ def main() -> None:
         print(f"picture:    {o.picture}")
 
 
-def sampling_of(pipeline: Pipeline) -> dict[str, Any]:
+def sampling_of(pipeline: Pipeline) -> SamplingOptions:
     """How the page samples at first: as inference.py does, but without noise on the way."""
-    defaults = SAMPLING[pipeline.kind]._asdict()
-    sampling = pipeline.sampling(defaults)
-    noisy = sampler_of(sampling["sampler"]).noisy
-    return pipeline.sampling(defaults, sampler=CALM[pipeline.kind]) if noisy else sampling
+    options = pipeline.resolve()
+    if sampler_row(str(options.sampler)).noisy:
+        return pipeline.resolve(SamplingOptions(sampler=CALM[pipeline.kind]))
+    return options
 
 
 def figures_of(folder: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from images import MNIST_ROOT
 from images.image_files import list_images, read_images
 from images.sets import ImageSet, choose
 from nets.embedding import frequencies, time_embedding
-from pipeline import load
+from pipeline import Pipeline
 from runtime import device as devices
 from viz import components as draw
 from viz import stills as figures
@@ -96,7 +96,7 @@ def mnist_listing(asked: str | None) -> tuple[str, tuple[list[str], list[str], l
 
 def network_parts(names: list[str], device: torch.device, checkpoint: str | None) -> dict[str, Part]:
     """Parts of the trained network; with random weights without a checkpoint, or where the network lacks one."""
-    own = trained_parts(load(checkpoint, device), device) if checkpoint else {}
+    own = trained_parts(Pipeline.load(checkpoint, str(device)), device) if checkpoint else {}
     for name in names:
         if own and name not in own:
             print(f"{name} has random weights because the model has {LACKS[name]}")

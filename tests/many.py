@@ -18,9 +18,10 @@ import torch
 import train
 from conf.config import Train
 from conf.groups import MLP, Digits, Moons, UNetSmall
-from pipeline import load
+from pipeline import Pipeline
 from runtime import distributed
 from samplers import last
+from samplers.options import SamplingOptions
 from training import shards
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -51,10 +52,12 @@ def pipeline(options, folder):
 
 def drawn(folder):
     """Samples of the training in `folder`, drawn by all processes together; and how many rows this one computed."""
-    model, rows = load(folder, torch.device("cpu")), []
+    model, rows = Pipeline.load(folder, "cpu"), []
     model.net.register_forward_pre_hook(lambda net, inputs: rows.append(len(inputs[0])))
     labels = model.labels("all", DRAWN)
-    states = model.sample(DRAWN, 0, labels=labels, sampler="ddpm", sampling_steps=STEPS, guidance=0.5, shared=True)
+    states = model.states(
+        DRAWN, SamplingOptions(sampler="ddpm", sampling_steps=STEPS, guidance=0.5), labels=labels, shared=True, seed=0
+    )
     return last(states), sum(rows)
 
 

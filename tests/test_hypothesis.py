@@ -29,6 +29,7 @@ from runtime import checkpoint_file
 from runtime import device as devices
 from runtime.randomness import generator, integer_seed
 from samplers import SAMPLERS, last, sample
+from samplers.options import SamplingOptions
 from schedule import SCHEDULES, VariancePreserving, evenly, make_scheduler
 from viz import image_grids, stills
 from viz.colours import NOISE_STOPS, noise_colours
@@ -65,7 +66,7 @@ junk = st.sampled_from(JUNK)
 
 @st.composite
 def arrays(draw, d=2, most=6, kinds=KINDS, wild=True, least=0):
-    """Arrays (n, d) of any type, byte order and strides; `wild`: huge, NaN and infinite floats, too."""
+    """Arrays (n, d) of any type, byte order and transitions; `wild`: huge, NaN and infinite floats, too."""
     kind, n = np.dtype(draw(st.sampled_from(kinds))), draw(st.integers(least, most))
     size = {2: 60000.0, 4: 1e38}.get(kind.itemsize, 1e300) if wild else 100.0
     if kind.kind == "f":
@@ -249,7 +250,11 @@ def test_a_sampler_ends_at_the_mean_of_a_point_or_refuses(name, count, x_T, eta)
     mixture, g = GaussianMixture(torch.tensor([[0.5, -1.0]]), 0.0), torch.Generator().manual_seed(0)
     denoise = exact_denoiser(mixture, MODEL.scheduler)
     found = answered(
-        lambda: last(sample(denoise, MODEL.scheduler, x_T, sampler=name, sampling_steps=count, eta=eta, generator=g))
+        lambda: last(
+            sample(
+                denoise, MODEL.scheduler, x_T, SamplingOptions(sampler=name, sampling_steps=count, eta=eta), generator=g
+            )
+        )
     )
     if found is not REFUSED:
         assert found.dtype.is_floating_point

@@ -300,8 +300,8 @@ def test_schedules_by_name_refuse_what_they_do_not_have():
 def test_even_steps_are_all_equally_long_up_to_rounding(count):
     steps = spaced_timesteps(CosineNoiseScheduler(1000), count, "even")
     assert steps[0] == 999 and steps[-1] == 0 and len(steps) == count
-    strides = {a - b for a, b in itertools.pairwise(steps)}
-    assert max(strides) - min(strides) <= 1
+    transitions = {a - b for a, b in itertools.pairwise(steps)}
+    assert max(transitions) - min(transitions) <= 1
 
 
 @pytest.mark.parametrize(("count", "expected"), [(2, [0, 10]), (3, [0, 5, 10]), (50, list(range(11)))])

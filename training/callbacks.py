@@ -114,7 +114,7 @@ class Probes:
 
     def after(self, moment: Moment) -> None:
         if moment.done in self.due:
-            over = excess(self.pipeline.denoise(), self.probes, self.pipeline.device)
+            over = excess(self.pipeline.denoiser(), self.probes, self.pipeline.device)
             self.log.add(moment.done, over.tolist())
 
     def close(self) -> None:

@@ -127,7 +127,7 @@ def denoised(pipeline: Pipeline, x_t: Tensor, label: Tensor | None, timesteps: S
     """The states of a DDIM from x_t at timesteps[0]. Leaves the network, and all random numbers, as they were."""
     net, training, device = pipeline.net, pipeline.net.training, pipeline.device
     net.eval()
-    denoise = partial(pipeline.denoise(), label=None if label is None else label.to(device))
+    denoise = partial(pipeline.denoiser(), label=None if label is None else label.to(device))
     states = list(ddim(denoise, pipeline.scheduler, x_t.to(device), timesteps=timesteps))
     net.train(training)
     return states

@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from dataset import DataSet, PointSet
 from loss.moments import Moment
-from pipeline import take_weights
+from pipeline import load_weights
 from training.cuda_graph import Record, Replayed, on_gpu
 from training.shards import Batch, LossOf, gradient, own_parts
 
@@ -130,8 +130,8 @@ class Learner:
         try:
             moment = checked_moment(state["moment"], operator.index(state["total"]), run)
             check_continues(state, data, total, run)
-            take_weights(self.net, state["net"], str(run))
-            take_weights(self.average, state["ema"], str(run))
+            load_weights(self.net, state["net"], str(run))
+            load_weights(self.average, state["ema"], str(run))
             take_moments(self.optimizers, state["optimizers"], run)
             self.early = state.get("early")
             self.losses[:] = state["losses"].reshape(-1, 2).to(next(self.net.parameters()).device).unbind()

@@ -17,6 +17,7 @@ from metrics.distances import sliced_wasserstein
 from pipeline import Pipeline
 from runtime.randomness import generator
 from samplers import last, sample
+from samplers.options import SamplingOptions
 from viz.replay import DIRECTIONS, between_real, real_sets
 
 POINTS = 1000
@@ -95,6 +96,6 @@ def samples(pipeline: Pipeline, x_T: Tensor) -> NDArray:
     steps, training = min(SOLVER_STEPS, pipeline.scheduler.num_timesteps), pipeline.net.training
     pipeline.net.eval()
     x_T = x_T.to(pipeline.device)
-    x_0 = last(sample(pipeline.denoise(), pipeline.scheduler, x_T, sampler="dpmpp_2m", sampling_steps=steps))
+    x_0 = last(sample(pipeline.denoiser(), pipeline.scheduler, x_T, SamplingOptions("dpmpp_2m", steps)))
     pipeline.net.train(training)
     return x_0.float().cpu().numpy()

@@ -11,7 +11,7 @@ from dataset import IMAGE_DATASETS, DataSet
 from images.sets import ImageSet
 from metrics.evaluation import check_enough
 from model import check_takes
-from pipeline import Pipeline, process_of
+from pipeline import Pipeline, scheduler_from_config
 from runtime import checkpoint_file, distributed
 from runtime import device as devices
 from runtime.randomness import generator
@@ -31,7 +31,7 @@ def check_options(o: Mapping[str, Any]) -> bool:
     images = o["dataset"]["name"] in IMAGE_DATASETS
     checkpoint_file.check_name(o["ckpt_save_name"])
     check_takes(o["model"]["name"], images)
-    process_of(o)
+    scheduler_from_config(o)
     distributed.check_same(o, distributed.OTHER_OPTIONS)
     shards.check(o["shards"], o["batch_size"])
     loggers.check(o["logger"])

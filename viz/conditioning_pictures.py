@@ -1,95 +1,100 @@
-"""Pictures of guidance and of posterior samplers, each beside the exact truth."""
+"""Samples given an observation, as files and pictures: for points beside the exact posterior, for images inpainted."""
+
+from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
-from metrics.conditioning import GuidanceSheet, Inpainting, Posteriors
-from viz import image_grids
-from viz.colours import CLASSES, GENERATED, hex_colour
+from metrics.conditioning import INPAINTINGS_EACH, Inpainting, Posteriors, inpaint, posterior_table, posteriors
+from pipeline import Pipeline
+from runtime.atomic_file import save_array
+from viz import image_grids, stills
+from viz.colours import GENERATED, hex_colour
+from viz.point_clouds import cloud_axes, draw_cloud, outside_text
 from viz.style import ink
 
 GREY = "#b8b8b8"
-MARGIN = 0.25  # around the data, in widths of them
 
 
-def guidance(sheet: GuidanceSheet) -> Figure:
-    """Rows: claimed, sampled with the exact denoiser, with the network. Columns: weights. Colours: labels."""
-    names = {
-        "claimed": "claimed\np(x|c) p(c|x)^w",
-        "exact denoiser": "sampled\nexact denoiser",
-        "network": "sampled\nnetwork",
-    }
-    figure = Figure(figsize=(2.5 * len(sheet.weights), 5.8), layout="constrained")
-    axes = _axes(figure, 3, len(sheet.weights), sheet.points["claimed"][0])
-    for row, (name, title) in zip(axes, names.items()):
-        row[0].set_ylabel(title)
-        for i, ax in enumerate(row):
-            colours = np.array(CLASSES)[sheet.labels % len(CLASSES)]
-            outside = _cloud(ax, sheet.points[name][i], colours)
-            figures = f"floor {sheet.floor[i]:.3f}" if name == "claimed" else f"W1 {sheet.distance[name][i]:.3f}"
-            ax.set_xlabel(figures + (f"; {outside} outside" if outside else ""))
-            if name == "claimed":
-                ax.set_title(f"w = {sheet.weights[i]:g}")
-    figure.suptitle(
-        "guidance: what it claims to sample, and what it samples; colours: the label asked for;"
-        " W1: sliced Wasserstein-1 to what is claimed"
-    )
-    return figure
+def save_posterior_samples(
+    pipeline: Pipeline,
+    run_folder: Path,
+    count: int,
+    seed: int,
+    formats: list[str],
+    *,
+    observe: str,
+    observe_noise: float,
+    observe_method: str | None,
+) -> None:
+    """For points: print the table of all methods, save samples.npy given the observation `observe`, and posterior.png.
+
+    Raises:
+        ValueError: no observation of such points, or one that contradicts them.
+    """
+    found = posteriors(pipeline, observe, observe_noise, observe_method, count, seed)
+    save_array(run_folder / "samples.npy", found.samples)
+    print(posterior_table(found))
+    print(f"samples:    {run_folder / 'samples.npy'}, by {found.method} and the network")
+    picture = stills.save(posterior_figure(found), run_folder / "posterior.png", formats)
+    print(f"picture:    {picture}")
 
 
-def posterior(found: Posteriors) -> Figure:
+def save_inpaintings(
+    pipeline: Pipeline,
+    run_folder: Path,
+    num_samples: int | None,
+    seed: int,
+    formats: list[str],
+    *,
+    observe: str,
+    observe_noise: float,
+    observe_method: str | None,
+    observe_image: int,
+) -> None:
+    """For images: save samples.npy given the mask `observe` of eight held-out images, and inpainting.png.
+
+    Raises:
+        ValueError: an unknown mask, no such image, or a number of samples: it is fixed.
+    """
+    if num_samples:
+        raise ValueError(f"observe draws {INPAINTINGS_EACH} samples of each image: leave out num_samples")
+    inpainting = inpaint(pipeline, observe, observe_noise, observe_method, observe_image, seed)
+    save_array(run_folder / "samples.npy", inpainting.samples)
+    print(f"samples:    {run_folder / 'samples.npy'}")
+    picture = stills.save(inpainting_figure(inpainting), run_folder / "inpainting.png", formats)
+    print(f"picture:    {picture}")
+
+
+def posterior_figure(found: Posteriors) -> Figure:
     """The exact posterior, then every method; above with the exact denoiser, below with the network."""
-    figure = Figure(figsize=(2.7 * (1 + len(found.evaluations)), 4.4), layout="constrained")
-    axes = _axes(figure, 2, 1 + len(found.evaluations), found.prior)
-    for row, (name, points) in zip(axes, found.points.items()):
-        clouds = {"exact posterior": found.truth, **points}
-        for ax, (method, cloud) in zip(row, clouds.items()):
-            ax.scatter(*_shown(ax, found.prior), s=2, color=GREY, linewidths=0, rasterized=True)
-            outside = _cloud(ax, cloud, ink() if cloud is found.truth else hex_colour(GENERATED))
-            if cloud is found.truth:
-                ax.set_xlabel(f"floor {found.floor[1]:.3f}")
-            else:
-                ax.set_xlabel(f"W1 {found.distance[name][method]:.3f}" + (f"; {outside} outside" if outside else ""))
+    columns = 1 + len(found.evaluations)
+    figure = Figure(figsize=(2.7 * columns, 4.4), layout="constrained")
+    axes = cloud_axes(figure, 2, columns, found.prior)
+    for row, (denoiser, points) in zip(axes, found.points.items()):
+        row[0].set_ylabel(f"with the {denoiser}")
+        for ax in row:
+            draw_cloud(ax, found.prior, GREY)
+
+        draw_cloud(row[0], found.truth, ink())
+        row[0].set_title("exact posterior")
+        row[0].set_xlabel(f"floor {found.floor[1]:.3f}")
+        for ax, (method, cloud) in zip(row[1:], points.items()):
+            outside = draw_cloud(ax, cloud, hex_colour(GENERATED))
             ax.set_title(method)
-        row[0].set_ylabel(f"with the {name}")
+            ax.set_xlabel(f"W1 {found.distance[denoiser][method]:.3f}{outside_text(outside)}")
     figure.suptitle(
         f"samples given {found.text} with noise {found.noise:g}; grey: the data; W1: to the exact posterior"
     )
     return figure
 
 
-def inpainting(found: Inpainting) -> Figure:
+def inpainting_figure(found: Inpainting) -> Figure:
     """Each row: a held-out image, what was observed of it, and samples given that."""
-    hidden = np.where(found.observed, found.images, 0.0)
-    shown = np.concatenate([found.images[:, None], hidden[:, None], found.samples], 1)
+    observed = np.where(found.observed, found.images, 0.0)
+    shown = np.concatenate([found.images[:, None], observed[:, None], found.samples], 1)
     title = f"{found.text}: the held-out image, what was observed of it (the rest is grey), samples by {found.method}"
-    columns = ["image", "observed", *(str(i + 1) for i in range(found.samples.shape[1]))]
+    columns = ["image", "observed"]
+    for i in range(found.samples.shape[1]):
+        columns.append(str(i + 1))
     return image_grids.table(shown, title, columns=columns)
-
-
-def _axes(figure: Figure, rows: int, columns: int, data: NDArray) -> NDArray:
-    """Axes (rows, columns), all of the range of the data (N, d) with a margin."""
-    d = min(3, data.shape[1])
-    options = {"projection": "3d"} if d == 3 else {"aspect": "equal"}
-    axes = figure.subplots(rows, columns, squeeze=False, subplot_kw=options)
-    low, high = data.min(0), data.max(0)
-    low, high = low - MARGIN * (high - low), high + MARGIN * (high - low)
-    for ax in axes.flat:
-        for i, axis in enumerate("xyz"[:d]):
-            getattr(ax, f"set_{axis}lim")(low[i], high[i])
-        if d == 2:
-            ax.set(xticks=[], yticks=[])
-    return axes
-
-
-def _shown(ax, points: NDArray) -> NDArray:
-    return points.T[: 3 if ax.name == "3d" else 2]
-
-
-def _cloud(ax, points: NDArray, colour: str | NDArray) -> int:
-    """Points (n, d) on axes whose range is fixed; returns how many lie outside."""
-    ax.scatter(*_shown(ax, points), s=2, c=colour, linewidths=0, rasterized=True)
-    (left, right), (bottom, top) = ax.get_xlim(), ax.get_ylim()
-    x, y = points[:, 0], points[:, 1]
-    return int((~((x >= left) & (x <= right) & (y >= bottom) & (y <= top))).sum())

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from loss.log import read_excess, read_losses
 from loss.runs import runs_of_sweep
 from metrics.evaluation import Evaluation
-from samplers.guidance import Guidance
 from viz import image_grids, learning, stills, style
 
 SHOWN = 5000  # points
@@ -32,7 +31,7 @@ def save_pictures(
         sheets = {"samples": image_grids.beside_real(evaluation.samples, real)}
     else:
         labels = None if evaluation.labels is None else evaluation.labels[:SHOWN]
-        steered = Guidance.of(evaluation.sampling).words
+        steered = evaluation.sampling.guidance_text
         sheet = stills.samples(evaluation.samples[:SHOWN], real[:SHOWN], labels, None, classes, steered)
         sheets = {"samples": sheet}
         if found := evaluation.by_step:

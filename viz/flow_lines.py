@@ -13,13 +13,12 @@ from torch import Tensor
 from dataset import PointSet, make_dataset, source_of
 from pipeline import Pipeline
 from runtime.progress import progress_bar
-from samplers import State, evaluations_of, sample
-from samplers.guidance import Guidance, exact_denoiser_of
+from samplers import State, count_evaluations, sample
+from samplers.guidance import exact_guided_denoiser
+from samplers.options import SamplingOptions
 from schedule import t_of
 from viz.scene import Process, Scene
 
-COUNT = 1400
-DEFAULTS = {"sampler": "adams", "sampling_steps": 200, "guidance": 0.0}  # even in the angle, in which paths move evenly
 SOFTENED = 1e-3  # noise that gives sets without any a density
 
 
@@ -41,60 +40,62 @@ class FlowLines(NamedTuple):
     title: str
 
 
-def of_trained(
-    pipeline: Pipeline, count: int, seed: int, labels: Tensor | None, sampling: Mapping[str, Any]
-) -> FlowLines:
-    """`count` paths of a sampler without noise, coloured by their labels (count,) where they have any.
-
-    sampling: the options of Pipeline.sample.
-    """
-    return _followed(pipeline, pipeline.sample(count, seed, labels=labels, **sampling), labels, sampling)
+def flow_lines(pipeline: Pipeline, count: int, seed: int, labels: Tensor | None, options: SamplingOptions) -> FlowLines:
+    """`count` paths of a sampler without noise, coloured by their labels (count,) where they have any."""
+    states = pipeline.states(count, options, labels=labels, seed=seed)
+    return _lines_of_states(pipeline, states, labels, options)
 
 
 def beside_exact(
-    pipeline: Pipeline, network: FlowLines, seed: int, labels: Tensor | None, sampling: Mapping[str, Any]
+    pipeline: Pipeline, network: FlowLines, seed: int, labels: Tensor | None, options: SamplingOptions
 ) -> tuple[FlowLines, FlowLines] | None:
-    """The network's paths and, from the same noise, those of the exact denoiser, both under their names.
+    """The network's paths and those of the exact denoiser from the same noise, both with a title.
 
-    sampling: the options of both. None where the distribution is not known, or no exact form of autoguidance.
+    options: of both. Returns None where the distribution is not known, or for autoguidance, which has no exact form.
     """
     real = make_dataset(n_samples=2, seed=seed, **pipeline.config["dataset"])
-    if real.mixture is None or sampling["autoguidance"]:
+    if real.mixture is None or options.autoguidance:
         return None
-    options = {name: value for name, value in sampling.items() if name not in Guidance._fields}
-    guidance = sampling["guidance"], sampling["guidance_interval"]
+
     parts = [pipeline.normaliser.distribution(part) for part in real.parts]
-    exact = exact_denoiser_of(parts, pipeline.scheduler, *guidance)
-    x_T = pipeline.start(network.paths.shape[1], seed)[0].cpu()
-    states = sample(partial(exact, label=labels), pipeline.scheduler, x_T, **options)
-    found = _followed(pipeline, states, labels, sampling)
-    apart = float(np.median(np.linalg.norm(network.paths[-1] - found.paths[-1], axis=1)))
+    exact = exact_guided_denoiser(parts, pipeline.scheduler, options.guidance or 0.0, options.guidance_interval)
+    x_T, _ = pipeline.start(network.paths.shape[1], seed)
+    states = sample(partial(exact, label=labels), pipeline.scheduler, x_T.cpu(), options)
+    found = _lines_of_states(pipeline, states, labels, options)
+
+    distances = np.linalg.norm(network.paths[-1] - found.paths[-1], axis=1)
+    apart = float(np.median(distances))
     left = network._replace(title=f"{network.title}: with the network")
-    return left, found._replace(
-        title=f"with the exact denoiser: half of the ends lie within {apart:.2g} of the network's"
-    )
+    right_title = f"with the exact denoiser: half of the ends lie within {apart:.2g} of the network's"
+    return left, found._replace(title=right_title)
 
 
-def _followed(
-    pipeline: Pipeline, states: Iterable[State], labels: Tensor | None, sampling: Mapping[str, Any]
+def _lines_of_states(
+    pipeline: Pipeline, states: Iterable[State], labels: Tensor | None, options: SamplingOptions
 ) -> FlowLines:
-    scheduler, data = pipeline.scheduler, pipeline.config["dataset"]
-    expected = evaluations_of(scheduler, sampling["sampler"], sampling["sampling_steps"]) + 1
-    steps, paths = [], []
-    for state in progress_bar(states, "sampling", expected):
+    scheduler = pipeline.scheduler
+    data = pipeline.config["dataset"]
+    steps = []
+    paths = []
+    for state in progress_bar(states, "sampling", count_evaluations(scheduler, options) + 1):
         steps.append(state.step)
         paths.append(pipeline.data_units(state.x_t).numpy())
+
     process = Process("reverse", np.stack(paths), np.array(steps))
     scene = Scene([process], alpha_bar=scheduler.alpha_bar)
     alpha, sigma = np.array([scheduler.alpha_sigma_at(t_of(step)) for step in steps]).T
     angle = np.arctan2(sigma, alpha)
     if labels is not None:
-        found = labels.numpy(), len(pipeline.classes), "their labels"
+        ends = labels.numpy(), len(pipeline.classes), "their labels"
     else:
-        found = reached(paths[-1], make_dataset(n_samples=len(paths[-1]), seed=pipeline.config["seed"], **data))
-    title = ", ".join(filter(None, [f"how noise becomes {called(data)}", Guidance.of(sampling).words]))
+        real = make_dataset(n_samples=len(paths[-1]), seed=pipeline.config["seed"], **data)
+        ends = reached(paths[-1], real)
+
+    title = f"how noise becomes {called(data)}"
+    if options.guidance_text:
+        title = f"{title}, {options.guidance_text}"
     return FlowLines(
-        process.states, scene.seconds(process), 1 - angle / angle[0], scene.noise(process.steps), *found, title
+        process.states, scene.seconds(process), 1 - angle / angle[0], scene.noise(process.steps), *ends, title
     )
 
 

@@ -15,6 +15,7 @@ from nets.embedding import time_embedding
 from nets.unet import LABEL_TOKENS, AttentionBlock, BottleNeck, DownSamplingBlock, UNet, UpSamplingBlock
 from pipeline import Pipeline
 from runtime.randomness import generator, integer_seed
+from samplers import last
 from schedule import NoiseScheduler
 
 SEED = 0
@@ -184,8 +185,7 @@ def example(pipeline: Pipeline, device: torch.device) -> tuple[Tensor, Tensor | 
     except (OSError, ValueError) as error:
         print(f"using a sample in place of an image of the data set, which cannot be read here: {error}")
         label = pipeline.labels(None, 1)
-        *_, last = pipeline.sample(1, SEED, labels=label)
-        x_0 = last.x_t
+        x_0 = last(pipeline.states(1, labels=label, seed=SEED))
     return x_0.to(device), None if label is None else label.to(device)
 
 
@@ -203,11 +203,11 @@ def noised(scheduler: NoiseScheduler, x_0: Tensor, t: Tensor) -> Tensor:
 @torch.no_grad()
 def _whole(pipeline: Pipeline, x_0: Tensor, label: Tensor | None) -> Part:
     """The network on a gradient and on one image at four levels of noise, with its predictions of x_0."""
-    last, device = pipeline.scheduler.num_timesteps - 1, x_0.device
-    t = torch.tensor([min(UNET_T, last), last // 4, last // 2, 3 * last // 4], device=device)
+    final, device = pipeline.scheduler.num_timesteps - 1, x_0.device
+    t = torch.tensor([min(UNET_T, final), final // 4, final // 2, 3 * final // 4], device=device)
     x_t = torch.cat([gradient(*x_0.shape[1:]).to(x_0), noised(pipeline.scheduler, x_0.expand(4, -1, -1, -1), t)])
     t, label = torch.cat([t[:1], t]), None if label is None else label.expand(5)
-    predicted = pipeline.denoise()(x_t, t, label).x_0
+    predicted = pipeline.denoiser()(x_t, t, label).x_0
     origin = f"trained weights, {_condition(pipeline, label)}the output is {pipeline.config['model']['prediction']}"
     return Part(pipeline.net, (x_t, t, label), origin, x_0=predicted.cpu())
 

@@ -20,7 +20,8 @@ from pipeline import Pipeline
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from samplers import State
-from samplers.guidance import Guidance, exact_denoiser_of
+from samplers.guidance import exact_guided_denoiser
+from samplers.options import SamplingOptions
 from samplers.spacing import clock, evenly_on
 from schedule import NoiseScheduler, t_of
 from viz.scene import Distance, Field, Loss, Process, Scene
@@ -97,7 +98,7 @@ def of_trained(
     labels: NDArray | None,
     tracked: NDArray,
     seed: int,
-    guidance: Guidance,
+    options: SamplingOptions,
 ) -> Scene:
     """The reverse process of a trained network, with everything that can be known around it.
 
@@ -105,11 +106,11 @@ def of_trained(
         process, guesses: what `reverse` returned; of points the guesses are those of the `tracked` rows.
         folder: the run folder; its loss.csv is shown where there is one.
         labels: the condition of each sample, if any.
-        guidance: how it was sampled.
+        options: how it was sampled.
     """
     scheduler = pipeline.scheduler
     scene = Scene(
-        [process], alpha_bar=scheduler.alpha_bar, labels=labels, classes=pipeline.classes, steered=guidance.words
+        [process], alpha_bar=scheduler.alpha_bar, labels=labels, classes=pipeline.classes, steered=options.guidance_text
     )
     if pipeline.of_images:
         return scene._replace(guesses=(process.states, guesses), loss=loss(folder, None))
@@ -121,7 +122,7 @@ def of_trained(
     return scene._replace(
         processes=processes,
         data=data,
-        fields=fields(pipeline, real, process.steps[::-1].tolist(), asked, guidance),
+        fields=fields(pipeline, real, process.steps[::-1].tolist(), asked, options),
         guesses=(process.states[:, tracked], guesses),
         distance=distance(processes, data[:compared], between_real(pipeline, compared, seed, asked)),
         loss=loss(folder, loss_floor(pipeline, real)),
@@ -133,19 +134,20 @@ def of_trained(
 
 
 def fields(
-    pipeline: Pipeline, real: PointSet, steps: Sequence[int], asked: NDArray | None, guidance: Guidance
+    pipeline: Pipeline, real: PointSet, steps: Sequence[int], asked: NDArray | None, options: SamplingOptions
 ) -> list[Field]:
     """The network's score as it was sampled and, where it is known, the exact one with the same guidance.
 
     Of a conditional model for each of the labels asked for, the first few.
     """
     distribution, scheduler = pipeline.normaliser.distribution, pipeline.scheduler
-    denoisers = {"network": pipeline.denoise(*guidance)}
+    denoisers = {"network": pipeline.denoiser(options)}
     if real.mixture:
         denoisers["exact"] = exact_denoiser(distribution(real.mixture), scheduler)
         if asked is not None:
-            weight, interval, _ = guidance
-            denoisers["exact"] = exact_denoiser_of([*map(distribution, real.parts)], scheduler, weight, interval)
+            parts = [distribution(part) for part in real.parts]
+            weight = options.guidance or 0.0
+            denoisers["exact"] = exact_guided_denoiser(parts, scheduler, weight, options.guidance_interval)
     return [
         field(name, denoise, steps, pipeline.dims[0], pipeline.device, label)
         for label in ([None] if asked is None else asked[:LABELS_DRAWN].tolist())

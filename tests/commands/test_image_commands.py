@@ -9,9 +9,10 @@ from conftest import NO_EVALUATION, ROOT, SMALL, command, not_blank, python
 from PIL import Image
 
 from dataset import make_sets
-from pipeline import load
+from pipeline import Pipeline
 from runtime import checkpoint_file
 from samplers import last
+from samplers.options import SamplingOptions
 from tests.viz.test_recordings import column
 from viz.image_grids import arranged, pixels
 
@@ -112,9 +113,12 @@ def test_labels_and_sampler_are_as_asked_and_nothing_else_is_made(digits):
         "samples.png",
     }
     assert np.load(digits / "asked" / "labels.npy").tolist() == [7, 3] * 3
-    samples, pipeline = np.load(digits / "asked" / "samples.npy"), load(digits / "runs/a", torch.device("cpu"))
+    samples, pipeline = np.load(digits / "asked" / "samples.npy"), Pipeline.load(digits / "runs/a", "cpu")
     options = {"labels": torch.tensor([7, 3] * 3), "sampler": "ddpm"}
-    again, unguided = (last(pipeline.sample(6, 0, guidance=w, **options)).clamp(-1, 1).numpy() for w in (2, 0))
+    again, unguided = (
+        last(pipeline.states(6, SamplingOptions(sampler="ddpm", guidance=w, **options), seed=0)).clamp(-1, 1).numpy()
+        for w in (2, 0)
+    )
     assert np.array_equal(samples, again) and not np.array_equal(samples, unguided)
 
 

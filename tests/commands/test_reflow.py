@@ -8,10 +8,11 @@ from conftest import NO_EVALUATION, SMALL, command
 
 from diffusion import exact_denoiser
 from metrics.straightness import straightness
-from pipeline import load
+from pipeline import Pipeline
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from samplers import last
+from samplers.options import SamplingOptions
 from schedule import FlowNoiseScheduler
 
 FLOW = FlowNoiseScheduler(1000)
@@ -49,15 +50,20 @@ def test_reflow_straightens_the_paths(reflowed):
     assert found["reflow"] < found["first flow"] / 5  # 0.45 and 0.005 seen
     assert found["exact flow"] == pytest.approx(0.457, abs=0.05)
     # one evaluation of the second goes where fifty of the first went: the same noise, the same sample
-    first, second = (load(folder / name, torch.device("cpu")) for name in ("flow/last.pt", "flow/reflow/last.pt"))
-    fifty = last(first.sample(500, 1, sampler="ddim", sampling_steps=50))
-    off = [(last(m.sample(500, 1, sampler="ddim", sampling_steps=1)) - fifty).square().mean() for m in (first, second)]
+    first, second = (Pipeline.load(folder / name, "cpu") for name in ("flow/last.pt", "flow/reflow/last.pt"))
+    fifty = last(first.states(500, SamplingOptions(sampler="ddim", sampling_steps=50, guidance=0.0), seed=1))
+    off = [
+        (last(m.states(500, SamplingOptions(sampler="ddim", sampling_steps=1, guidance=0.0), seed=1)) - fifty)
+        .square()
+        .mean()
+        for m in (first, second)
+    ]
     assert float(off[1]) < float(off[0]) / 5
 
 
 def test_what_was_reflowed_is_a_checkpoint_as_any_other(reflowed):
     folder, _ = reflowed
-    second = load(folder / "flow/reflow/last.pt", torch.device("cpu"))
+    second = Pipeline.load(folder / "flow/reflow/last.pt", "cpu")
     assert second.sampling({"sampler": "dpmpp_2m_sde", "sampling_steps": None, "guidance": 0.0})["sampler"] == "ddim"
     done = command("train.py resume=flow/reflow", folder)
     assert done.returncode == 1 and "cannot be resumed" in done.stderr and "Traceback" not in done.stderr

@@ -24,6 +24,7 @@ from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from samplers import SAMPLERS, last, sample
 from samplers.guidance import Guidance
+from samplers.options import SamplingOptions
 from schedule import CLEAN, CosineNoiseScheduler, LinearNoiseScheduler, NoiseScheduler
 from tests.viz.test_recordings import column
 from viz import comparison_pictures as pictures
@@ -68,16 +69,16 @@ def even_in_log_snr(T=1921, reach=2.0):
 )  # fmt: skip
 def test_orders_of_convergence_with_the_exact_denoiser(sampler, order):
     # to the state at t = 0, before the guess of x_0 that ends most samplers; slopes of 1.01 to 3.13 were measured
-    scheduler, (strides, errors) = even_in_log_snr(), ((40, 80, 160), [])
+    scheduler, (transitions, errors) = even_in_log_snr(), ((40, 80, 160), [])
     truth = exact_flow(SMOOTH.denoise, scheduler, X_T, [0])[0]
     denoise = exact_denoiser(SMOOTH, scheduler)
-    for n in strides:
+    for n in transitions:
         evaluations = SAMPLERS[sampler].a_step * n + 1
         options = {"sampler": sampler, "sampling_steps": evaluations, "spacing": "log_snr"}
         state = list(sample(denoise, scheduler, X_T, **options))[-2]
         assert state.t == 0
         errors.append(float((state.x_t - truth).square().mean().sqrt()))
-    assert slope(strides, errors) == pytest.approx(order, abs=0.2), errors
+    assert slope(transitions, errors) == pytest.approx(order, abs=0.2), errors
 
 
 def test_the_flow_map_has_the_orders_at_its_end_and_finds_nothing_wrong_with_an_exact_network():
@@ -124,7 +125,9 @@ def test_every_sampler_begins_at_the_same_noise_and_the_networks_samples_are_its
     assert found.denoisers == [NETWORK, EXACT] and found.asked == [5, 10] and len(found.trials) == 2 * 3 * 2
     starts = [trial.path[0].x_t for trial in found.trials]
     assert all(torch.equal(x, starts[0]) for x in starts) and len(starts[0]) == TRACKED
-    alone = model.data_units(last(model.sample(200, 3, sampler="ddim", sampling_steps=5))).numpy()
+    alone = model.data_units(
+        last(model.states(200, SamplingOptions(sampler="ddim", sampling_steps=5, guidance=0.0), seed=3))
+    ).numpy()
     assert np.array_equal(found.of(NETWORK, "ddim", 5).samples, alone)
     assert {(t.asked, t.evaluations) for t in found.trials if t.sampler == "heun"} == {(5, 4), (10, 10)}
 

@@ -13,6 +13,7 @@ from metrics.table import table
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from samplers import last, sample
+from samplers.options import SamplingOptions
 from samplers.spacing import spaced_timesteps
 from schedule import LinearNoiseScheduler
 
@@ -59,7 +60,7 @@ def chain_of_the_exact_denoiser(sampler, n):
     scheduler, g = LinearNoiseScheduler(1000), generator(5, "test")
     shift, scale = torch.tensor([0.5, 0.25]), torch.tensor([0.87, 0.5])
     denoise = exact_denoiser(MIXTURE.scaled(shift, scale), scheduler)
-    x = last(sample(denoise, scheduler, torch.randn(n, 2, generator=g), sampler=sampler, generator=g))
+    x = last(sample(denoise, scheduler, torch.randn(n, 2, generator=g), SamplingOptions(sampler=sampler), generator=g))
     return evaluate_points((x * scale + shift).numpy(), draw, MIXTURE, parts=2)
 
 

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from pipeline import load
+from pipeline import Pipeline
 from runtime import checkpoint_file
 from runtime.atomic_file import atomic_file
 
@@ -148,4 +148,4 @@ def test_a_file_is_whole_or_absent(tmp_path):
 def test_a_normaliser_that_is_no_dictionary_is_refused(normaliser, tmp_path):
     checkpoint_file.save(tmp_path / "last.pt", {"normaliser": normaliser, "classes": []})
     with pytest.raises(ValueError, match="its normaliser is not of tensors"):
-        load(tmp_path, torch.device("cpu"))
+        Pipeline.load(tmp_path, "cpu")

@@ -38,7 +38,7 @@ def test_betas_that_are_taken_work_in_float32():
 
 SAME = {
     "big-endian": X.astype(">f8"),
-    "negative strides": X[::-1][::-1],
+    "negative transitions": X[::-1][::-1],
     "every second": np.repeat(X, 2, 0)[::2],
     "Fortran order": np.asfortranarray(X),
     "long double": X.astype(np.longdouble),

@@ -16,9 +16,10 @@ from metrics.likelihood import kl_from_exact
 from pipeline import Pipeline
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
-from samplers import SAMPLERS, last, sample, timesteps_of
+from samplers import SAMPLERS, last, sample, sampler_timesteps
 from samplers.ancestral import ddim, ddpm
 from samplers.multistep import dpmpp
+from samplers.options import SamplingOptions
 from samplers.spacing import spaced_timesteps
 from schedule import CLEAN, SCHEDULES, FlowNoiseScheduler, NoiseScheduler, ScaledLinearNoiseScheduler, make_scheduler
 
@@ -139,11 +140,10 @@ def test_every_sampler_reaches_a_gaussian(scheduler, name):
     m, width, n = torch.tensor([[0.5, -1.0]], dtype=torch.float64), 0.3, 20_000
     denoise = exact_denoiser(GaussianMixture(m, width**2), scheduler)
     count = 200 if name == "ddpm" else None
-    x = last(sample(denoise, scheduler, normal((n, 2), "x_T"), sampler=name, sampling_steps=count,
-                    generator=generator(1, "noise")))  # fmt: skip
+    x = last(sample(denoise, scheduler, normal((n, 2), "x_T"), SamplingOptions(sampler=name, sampling_steps=count), generator=generator(1, "noise")))  # fmt: skip
     assert float((x.mean(0) - m).abs().max()) < 0.03
     assert float((x.std(0) - width).abs().max()) < 0.03
-    assert timesteps_of(scheduler, name, count)[0] == T - 1
+    assert sampler_timesteps(scheduler, SamplingOptions(sampler=name, sampling_steps=count))[0] == T - 1
 
 
 def test_the_default_sampler_makes_a_flow_as_sharp_as_its_data():
@@ -155,7 +155,9 @@ def test_the_default_sampler_makes_a_flow_as_sharp_as_its_data():
     options = {name: asked[name] for name in ("sampler", "sampling_steps")}
     x = last(sample(exact, FLOW, normal((10_000, 20), "x_T"), generator=g, **options))
     assert abs(float(x.var()) / 0.08**2 - 1) < 0.015
-    assert len(timesteps_of(FLOW, asked["sampler"])) == asked["sampling_steps"]  # where nobody asks a Pipeline
+    assert (
+        len(sampler_timesteps(FLOW, SamplingOptions(sampler=asked["sampler"]))) == asked["sampling_steps"]
+    )  # where nobody asks a Pipeline
     assert pipeline.sampling({"sampler": "ddim", "sampling_steps": 25, "guidance": 0.0})["sampling_steps"] == 25
 
 

@@ -6,9 +6,10 @@ import torch
 from conftest import NO_EVALUATION, SMALL, command
 
 from dataset import make_dataset
-from pipeline import load
+from pipeline import Pipeline
 from runtime import checkpoint_file
 from samplers import last
+from samplers.options import SamplingOptions
 
 
 @pytest.fixture(scope="module")
@@ -19,12 +20,14 @@ def conditional(tmp_path_factory):
         f"train.py {SMALL} {NO_EVALUATION} conditional=true max_steps=1000 task_name={folder}", folder.parent
     )
     assert done.returncode == 0, done.stderr
-    return load(folder, torch.device("cpu"))
+    return Pipeline.load(folder, "cpu")
 
 
 def samples(model, label, guidance):
     labels = torch.full((1000,), label)
-    return model.data_units(last(model.sample(1000, 0, labels=labels, guidance=guidance))).numpy()
+    return model.data_units(
+        last(model.states(1000, SamplingOptions(sampler="ddpm", guidance=guidance), labels=labels, seed=0))
+    ).numpy()
 
 
 def share_on_own_moon(points, label):
@@ -40,7 +43,9 @@ def test_samples_lie_on_the_moon_asked_for(conditional, label):
 
 
 def test_without_labels_both_moons_come(conditional):
-    x = conditional.data_units(last(conditional.sample(1000, 0))).numpy()
+    x = conditional.data_units(
+        last(conditional.states(1000, SamplingOptions(sampler="ddpm", guidance=0.0), seed=0))
+    ).numpy()
     assert 0.4 < share_on_own_moon(x, 0) < 0.6
 
 
@@ -54,14 +59,14 @@ def test_labels_are_asked_for_by_name(conditional):
 
 
 def test_an_unconditional_model_has_no_labels(run):
-    model = load(run, torch.device("cpu"))
+    model = Pipeline.load(run, "cpu")
     assert model.labels(None, 5) is None
     with pytest.raises(ValueError, match="unconditional"):
         model.labels([0], 5)
     with pytest.raises(ValueError, match="guidance needs labels"):
-        model.sample(5, 0, guidance=0.5)
+        model.states(5, SamplingOptions(sampler="ddpm", guidance=0.5), seed=0)
     with pytest.raises(ValueError, match="without"):
-        model.denoise()(torch.zeros(3, 2), torch.tensor(0), torch.tensor([0, 1, 0]))
+        model.denoiser()(torch.zeros(3, 2), torch.tensor(0), torch.tensor([0, 1, 0]))
 
 
 def test_resuming_another_model_names_the_mismatch(run, workplace):
@@ -74,4 +79,4 @@ def test_weights_of_another_network_are_named(run, tmp_path):
     state["config"]["model"]["hidden"] = 16
     checkpoint_file.save(tmp_path / "last.pt", state)
     with pytest.raises(ValueError, match=r"another network: module.inputs.weight is of shape \(32, 14\), and here of"):
-        load(tmp_path, torch.device("cpu"))
+        Pipeline.load(tmp_path, "cpu")

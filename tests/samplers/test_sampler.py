@@ -10,9 +10,10 @@ from scipy import stats
 from diffusion import denoiser, exact_denoiser
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
-from samplers import ALIASES, SAMPLERS, evaluations_of, last, sample, timesteps_of
+from samplers import ALIASES, SAMPLERS, count_evaluations, last, sample, sampler_timesteps
 from samplers.ancestral import _noise, ddim, ddpm
 from samplers.multistep import dpmpp
+from samplers.options import SamplingOptions
 from samplers.spacing import spaced_timesteps
 from schedule import CLEAN, CosineNoiseScheduler, LinearNoiseScheduler, NoiseScheduler, make_scheduler
 
@@ -93,7 +94,7 @@ def test_ddpm_over_some_steps_makes_the_chain_in_closed_form(count):
         mean, variance = alpha_s * MEAN + slope * (mean - alpha_t * MEAN), slope**2 * variance + given_x_0
     for i in range(2):
         assert stats.kstest(x[:, i], stats.norm(mean, variance**0.5).cdf).pvalue > 1e-4
-    assert variance < VARIANCE  # few strides are too sharp
+    assert variance < VARIANCE  # few transitions are too sharp
 
 
 def test_ddpm_takes_the_reverse_steps_of_eq_11_and_7():
@@ -113,7 +114,15 @@ def test_ddpm_takes_the_reverse_steps_of_eq_11_and_7():
 def test_samplers_yield_every_state_newest_last(sampler):
     scheduler = LinearNoiseScheduler(10)
     x_T = torch.randn(3, 1, 2, 2)
-    states = list(sample(gaussian_denoiser(scheduler), scheduler, x_T, sampler=sampler, generator=generator(0, "test")))
+    states = list(
+        sample(
+            gaussian_denoiser(scheduler),
+            scheduler,
+            x_T,
+            SamplingOptions(sampler=sampler),
+            generator=generator(0, "test"),
+        )
+    )
     if sampler != "heun_sde":  # which looks at steps above its own
         assert [s.step for s in states] == list(range(10, -1, -1))
     assert states[0].x_t is x_T and states[-1].t == CLEAN and torch.equal(states[-1].x_t, states[-1].x_0)
@@ -155,9 +164,11 @@ def test_deterministic_samplers_follow_the_flow_to_their_order(sampler, order):
     scheduler, x_T = LinearNoiseScheduler(4000), torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
     errors = []
     for steps in (20, 40):
-        x = last(sample(gaussian_denoiser(scheduler), scheduler, x_T, sampler=sampler, sampling_steps=steps))
+        x = last(
+            sample(gaussian_denoiser(scheduler), scheduler, x_T, SamplingOptions(sampler=sampler, sampling_steps=steps))
+        )
         errors.append(float((x - flow(scheduler, x_T)).abs().max()))
-    # halving the strides divides the error by 2 or by 4; rounding to whole timesteps blurs that a little
+    # halving the transitions divides the error by 2 or by 4; rounding to whole timesteps blurs that a little
     assert errors[0] / errors[1] > 1.6**order
     assert errors[1] < 0.1
 
@@ -191,8 +202,13 @@ def test_ddpm_of_a_process_that_is_not_variance_preserving_ends_in_the_gaussian(
 @pytest.mark.parametrize("steps", [None, 7])
 def test_the_timesteps_are_known_beforehand(sampler, T, steps):
     scheduler = LinearNoiseScheduler(T)
-    states = sample(gaussian_denoiser(scheduler), scheduler, torch.zeros(1, 2), sampler=sampler, sampling_steps=steps)
-    timesteps = timesteps_of(scheduler, sampler, steps)
+    states = sample(
+        gaussian_denoiser(scheduler),
+        scheduler,
+        torch.zeros(1, 2),
+        SamplingOptions(sampler=sampler, sampling_steps=steps),
+    )
+    timesteps = sampler_timesteps(scheduler, SamplingOptions(sampler=sampler, sampling_steps=steps))
     if sampler == "heun_sde":  # it looks at steps above its own
         assert len(list(states)) == len(timesteps) + 1
     else:
@@ -212,19 +228,26 @@ def test_no_more_evaluations_than_asked_for(sampler, asked):
         calls.append(int(t))
         return gaussian_denoiser(scheduler)(x_t, t)
 
-    last(sample(counted, scheduler, torch.zeros(3, 1, 2, 2), sampler=sampler, sampling_steps=asked))
+    last(sample(counted, scheduler, torch.zeros(3, 1, 2, 2), SamplingOptions(sampler=sampler, sampling_steps=asked)))
     spare = asked % 2 if sampler.startswith("heun") else 0  # its first and last stride take one, the others two
-    assert len(calls) == asked - spare == evaluations_of(scheduler, sampler, asked)
+    assert (
+        len(calls)
+        == asked - spare
+        == count_evaluations(scheduler, SamplingOptions(sampler=sampler, sampling_steps=asked))
+    )
     calls.clear()
-    last(sample(counted, scheduler, torch.zeros(3, 2), sampler=sampler, sampling_steps=asked))
+    last(sample(counted, scheduler, torch.zeros(3, 2), SamplingOptions(sampler=sampler, sampling_steps=asked)))
     near = [t for t in set(calls) if scheduler.log_snr[0] - scheduler.log_snr[t] <= math.log(2.5)]
     drawn = 2 * len(near) if sampler == "dpmpp_2m_sde" else 0  # of two dims: their covariance
-    assert len(calls) == evaluations_of(scheduler, sampler, asked) + drawn
+    assert len(calls) == count_evaluations(scheduler, SamplingOptions(sampler=sampler, sampling_steps=asked)) + drawn
 
 
 def test_an_alias_is_the_same_sampler():
     scheduler, x_T = LinearNoiseScheduler(100), torch.randn(4, 2)
-    one, two = (last(sample(gaussian_denoiser(scheduler), scheduler, x_T, sampler=s)) for s in ("dpm", "dpmpp_2m"))
+    one, two = (
+        last(sample(gaussian_denoiser(scheduler), scheduler, x_T, SamplingOptions(sampler=s)))
+        for s in ("dpm", "dpmpp_2m")
+    )
     assert torch.equal(one, two)
 
 

@@ -12,14 +12,15 @@ from diffusion import Prediction, denoiser, exact_denoiser
 from inference import check_steering
 from metrics.conditioning import inpaint
 from model import build_model
-from pipeline import Pipeline, load
+from pipeline import Pipeline
 from points.mixture import GaussianMixture
 from runtime import checkpoint_file
 from runtime.randomness import generator
 from samplers import last
-from samplers.guidance import classifier_free, draw_claimed, exact_denoiser_of, guided
+from samplers.guidance import classifier_free, draw_claimed, exact_guided_denoiser, guided
 from samplers.multistep import dpmpp
 from samplers.observation import MASKS, _log_weights, check_possible, draw_posterior, read_line, read_mask
+from samplers.options import SamplingOptions
 from samplers.posterior import FARTHEST, METHODS, dps, given, mmps, pigdm, r_squared, repaint, sample_given
 from samplers.spacing import spaced_timesteps
 from schedule import CosineNoiseScheduler, FlowNoiseScheduler, LinearNoiseScheduler
@@ -69,7 +70,7 @@ def test_guidance_asks_the_network_no_more_often_than_it_must(w, labelled, calls
 
 
 def test_guidance_0_is_the_conditional_and_minus_1_the_unconditional_denoiser_bitwise():
-    exact = exact_denoiser_of(MOONS.parts, SCHEDULER)
+    exact = exact_guided_denoiser(MOONS.parts, SCHEDULER)
     x_t, t, label = torch.randn(50, 2), torch.tensor(400), torch.arange(50) % 2
     for w, expected in ((0.0, exact(x_t, t, label)), (-1.0, exact(x_t, t))):
         for ours, theirs in zip(classifier_free(exact, w)(x_t, t, label), expected):
@@ -86,7 +87,7 @@ def test_outside_of_the_interval_nothing_is_guided():
 
 
 def test_the_exact_denoiser_lies_on_the_moon_that_is_asked_for():
-    exact, label = exact_denoiser_of(MOONS.parts, SCHEDULER), torch.arange(2000) % 2
+    exact, label = exact_guided_denoiser(MOONS.parts, SCHEDULER), torch.arange(2000) % 2
     x_T, timesteps = torch.randn(2000, 2, generator=generator(0, "test")), spaced_timesteps(SCHEDULER, 50)
     x = last(dpmpp(lambda x, t, _=None: exact(x, t, label), SCHEDULER, x_T, timesteps=timesteps))
     log_p = torch.stack([part.log_density(x) for part in MOONS.parts])
@@ -269,12 +270,12 @@ def early(tmp_path_factory):
 def test_the_snapshot_is_the_average_of_that_step_and_guides(early):
     state = checkpoint_file.load(early / "whole")
     assert int(state["early"]["n_averaged"]) == 30 and int(state["ema"]["n_averaged"]) == 60
-    pipeline = load(early / "whole", torch.device("cpu"))
+    pipeline = Pipeline.load(early / "whole", "cpu")
     assert pipeline.early is not None
     for w, guess in ((0.0, pipeline.net), (-1.0, pipeline.early)):
         x_t, t, label = torch.randn(9, 2), torch.tensor(20), torch.arange(9) % 2
         expected = denoiser(guess, pipeline.scheduler, "v")(x_t, t, label)
-        assert torch.equal(pipeline.denoise(autoguidance=w)(x_t, t, label).eps, expected.eps)
+        assert torch.equal(pipeline.denoiser(SamplingOptions(autoguidance=w))(x_t, t, label).eps, expected.eps)
 
 
 @pytest.mark.parametrize("method", ["dps", "pigdm", "mmps", "repaint", "tds"])
@@ -311,7 +312,7 @@ def test_images_are_guided_away_from_the_snapshot_and_from_no_label_within_the_i
         )
         for weak, how in ((no_label, {"guidance": w}), (early, {"autoguidance": w})):
             expected = (1 + w) * strong - w * weak if within else strong
-            guess = pipeline.denoise(guidance_interval=where, **how)(x_t, t, label)
+            guess = pipeline.denoiser(SamplingOptions(guidance_interval=where))(x_t, t, label)
             torch.testing.assert_close(guess.x_0, expected.clamp(-1, 1))
             torch.testing.assert_close(pipeline.scheduler.add_noise(guess.x_0, t, guess.eps), x_t, rtol=0, atol=1e-4)
         assert not torch.allclose(strong, no_label, atol=1e-3) and not torch.allclose(strong, early, atol=1e-3)
@@ -358,16 +359,16 @@ def test_a_mistake_is_answered_in_one_line(early, words, sentence):
 
 
 def test_guidance_that_makes_no_sense_is_refused(early):
-    model = load(early / "whole", torch.device("cpu"))
+    model = Pipeline.load(early / "whole", "cpu")
     with pytest.raises(ValueError, match="give guidance or autoguidance as well"):
-        model.sample(5, 0, guidance_interval=[1, 2])
+        model.states(5, SamplingOptions(sampler="ddpm", guidance=0.0, guidance_interval=[1, 2]), seed=0)
     with pytest.raises(ValueError, match="are alternatives"):
-        model.sample(5, 0, guidance=1.0, autoguidance=1.0)
+        model.states(5, SamplingOptions(sampler="ddpm", guidance=1.0, autoguidance=1.0), seed=0)
 
 
 def test_without_a_snapshot_there_is_no_autoguidance(run):
     with pytest.raises(ValueError, match="needs an early snapshot"):
-        load(run, torch.device("cpu")).sample(5, 0, autoguidance=1.0)
+        Pipeline.load(run, "cpu").states(5, SamplingOptions(sampler="ddpm", autoguidance=1.0), seed=0)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from samplers import last
 from samplers.ancestral import ddpm
-from samplers.covariance import with_covariance
+from samplers.covariance import prediction_and_covariance
 from samplers.multistep import dpmpp
 from samplers.spacing import spaced_timesteps
 from schedule import CLEAN, LinearNoiseScheduler, make_scheduler
@@ -25,7 +25,7 @@ def test_the_covariance_by_differences_is_that_of_the_posterior():
     mixture = GaussianMixture(torch.randn(5, 2, generator=g), torch.tensor([0.1, 0.3]))
     x = torch.randn(4, 2, generator=g, dtype=torch.float64)
     for t in (0, 300, 999):
-        _, covariance = with_covariance(exact_denoiser(mixture, scheduler), scheduler, x, t)
+        _, covariance = prediction_and_covariance(exact_denoiser(mixture, scheduler), scheduler, x, t)
         for point, found in zip(x, covariance):
             posterior = mixture.posterior(point, *scheduler.alpha_sigma_at(t))
             off = posterior.centres - posterior.weights @ posterior.centres

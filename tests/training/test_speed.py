@@ -13,6 +13,7 @@ from conftest import ROOT
 from dataset import Normaliser
 from nets.attention import attend
 from pipeline import Pipeline, build
+from samplers.options import SamplingOptions
 
 CONFIG = {
     "schedule": "linear", "num_timesteps": 1000, "beta_start": None, "beta_end": None,
@@ -37,7 +38,7 @@ def test_sampling_costs_about_twice_its_matrix_products():
     steps, rows = 20, 10_000
 
     def sampling():
-        states = pipeline.sample(rows, 0)
+        states = pipeline.states(rows, SamplingOptions(sampler="ddpm", guidance=0.0), seed=0)
         for _ in range(steps):
             next(states)
 
@@ -91,6 +92,7 @@ def test_freed_memory_is_kept():
     code = """
 import resource, torch
 from runtime.device import keep_freed_memory
+from samplers.options import SamplingOptions
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(20):

@@ -13,6 +13,7 @@ from dataset import Normaliser, PointSet, make_dataset
 from inference import check_flow, flow_pictures
 from pipeline import Pipeline, build
 from runtime.randomness import generator
+from samplers.options import SamplingOptions
 from viz import flow, flow_lines, light
 from viz.colours import LIGHTS
 from viz.films.film_files import write
@@ -40,7 +41,7 @@ def lines_of(network, count=40, **sampling):
 def test_lines_end_where_the_sampler_ends(name):
     network = pipeline(name=name, noise=0.05)
     lines = lines_of(network, sampler="dpmpp_2m", sampling_steps=12)
-    *_, end = network.sample(40, 3, sampler="dpmpp_2m", sampling_steps=12)
+    *_, end = network.states(40, SamplingOptions(sampler="dpmpp_2m", sampling_steps=12, guidance=0.0), seed=3)
     assert np.array_equal(lines.paths[-1], network.data_units(end.x_t).numpy())
     assert lines.paths.shape == (13, 40, len(network.normaliser.mean))
     for clock in (lines.seconds, lines.way, -lines.noise):

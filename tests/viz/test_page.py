@@ -17,8 +17,9 @@ from torch.optim.swa_utils import AveragedModel
 from dataset import Normaliser
 from pipeline import Pipeline, build
 from runtime import checkpoint_file
-from samplers import SAMPLERS, last, sample, timesteps_of
-from samplers.guidance import classifier_free, exact_denoiser_of
+from samplers import SAMPLERS, last, sample, sampler_timesteps
+from samplers.guidance import classifier_free, exact_guided_denoiser
+from samplers.options import SamplingOptions
 from scripts import gallery, share
 from viz.colours import TRACKED
 from viz.pages.browser import Browser, picture_of
@@ -106,13 +107,17 @@ def test_points_are_sampled_as_pytorch_samples_them(process, tmp_path):
     x_T = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
     on_page, parts = rounded(pipeline, packed_weights(pipeline, 16)), exact_parts_of(pipeline)
     parts = [part.scaled(pipeline.normaliser.mean, pipeline.normaliser.std) for part in parts]
-    best = classifier_free(exact_denoiser_of(parts, pipeline.scheduler), 1.5)
+    best = classifier_free(exact_guided_denoiser(parts, pipeline.scheduler), 1.5)
     cases = [(name, 12, label, exact) for name in names for label, exact in ((None, 0), (1, 0), (1, 1))]
     asked = [request(x_T, sampler=s, sampling_steps=n, label=k, guidance=1.5, exact=bool(e)) for s, n, k, e in cases]
     steps = [f"moonwalk.timesteps({name!r}, {n})" for name in names for n in counts]
     html, _ = explorable(pipeline, SAMPLING, {})
     found, taken = in_browser(html, f"[[{','.join(asked)}], [{','.join(steps)}]]", tmp_path)
-    assert taken == [timesteps_of(pipeline.scheduler, name, n) for name in names for n in counts]
+    assert taken == [
+        sampler_timesteps(pipeline.scheduler, SamplingOptions(sampler=name, sampling_steps=n))
+        for name in names
+        for n in counts
+    ]
     for (name, n, label, exact), ends in zip(cases, found):
         denoise = best if exact else on_page.denoise(1.5)
         wanted = sample_by_pytorch(denoise, pipeline.scheduler, x_T, label, name, n)
@@ -144,7 +149,7 @@ def test_linear_networks_are_sampled_as_pytorch_samples_them(tmp_path):
     on_page, x_T = rounded(pipeline, packed_weights(pipeline, 16)), torch.ones(2, 2)
     html, _ = explorable(pipeline, SAMPLING, {})
     (found,) = in_browser(html, f"[{request(x_T, sampler='ddim', sampling_steps=3, label=1)}]", tmp_path)
-    wanted = sample_by_pytorch(on_page.denoise(), pipeline.scheduler, x_T, 1, "ddim", 3)
+    wanted = sample_by_pytorch(on_page.denoiser(), pipeline.scheduler, x_T, 1, "ddim", 3)
     assert far(found, wanted) < 1e-3 * wanted.abs().max()
 
 

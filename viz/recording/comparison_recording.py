@@ -8,7 +8,8 @@ import rerun.blueprint as rrb
 from numpy.typing import NDArray
 
 from metrics.sampler_comparison import EXACT, NETWORK, Comparison, Trial
-from samplers import SAMPLERS, State
+from registry.sampler_rows import SAMPLERS
+from samplers.steps import State
 from viz.colours import DATA, GUESS, PALETTE
 from viz.recording.layout import log_panels
 from viz.recording.panel import clocks, cloud_view, curve_view, in_order, log_curve, points, time_panel

@@ -15,10 +15,12 @@ from torch import Tensor
 
 from pipeline import Pipeline
 from points.mixture import GaussianMixture
-from samplers import CHURN, SAMPLERS
-from samplers.covariance import NEARBY
-from samplers.multistep import NEAR_THE_END
-from samplers.spacing import LEAST_NOISE, MOST_NOISE, clock
+from registry.sampler_rows import SAMPLERS
+from samplers.covariance import DIFFERENCE
+from samplers.heun import CHURN
+from samplers.multistep import DRAW_RANGE
+from samplers.options import SamplingOptions
+from samplers.spacing import NOISE_MAX, NOISE_MIN, clock
 from viz.colours import CLASSES, NOISE_STOPS, TRACKED, hex_colour
 
 
@@ -34,20 +36,20 @@ def check_can_be_shared(pipeline: Pipeline) -> None:
 
 
 def contents(
-    pipeline: Pipeline, sampling: Mapping[str, Any], parts: list[GaussianMixture], weights: Mapping[str, Any]
+    pipeline: Pipeline, options: SamplingOptions, parts: list[GaussianMixture], weights: Mapping[str, Any]
 ) -> dict[str, Any]:
     """All that the page's script reads as DATA.
 
     Args:
-        sampling: how the page samples at first, as Pipeline.sampling gives it.
+        options: how the page samples at first, as Pipeline.resolve returns them.
         parts: the exact distribution of each label's data, or of all in one, in data units; none where it is unknown.
         weights: see packed_weights.
     """
     mean, std = pipeline.normaliser.mean, pipeline.normaliser.std
-    scheduler, options = pipeline.scheduler, dict(pipeline.config["model"])
+    scheduler, model = pipeline.scheduler, dict(pipeline.config["model"])
     return {
-        "target": options.pop("prediction"),
-        "net": {**options, "dims": pipeline.dims, "num_labels": len(pipeline.classes)},
+        "target": model.pop("prediction"),
+        "net": {**model, "dims": pipeline.dims, "num_labels": len(pipeline.classes)},
         "weights": dict(weights),
         "alpha": _base64(scheduler.alpha, "<f8"),
         "sigma": _base64(scheduler.sigma, "<f8"),
@@ -58,11 +60,16 @@ def contents(
         "classes": pipeline.classes,
         "samplers": {name: _sampler(name) for name in SAMPLERS},
         "churn": CHURN,
-        "nearby": NEARBY,
-        "near_the_end": NEAR_THE_END,
-        "least_noise": LEAST_NOISE,
-        "most_noise": MOST_NOISE,
-        "sampling": {name: sampling[name] for name in ("sampler", "sampling_steps", "guidance", "guidance_interval")},
+        "nearby": DIFFERENCE,
+        "near_the_end": DRAW_RANGE,
+        "least_noise": NOISE_MIN,
+        "most_noise": NOISE_MAX,
+        "sampling": {
+            "sampler": options.sampler,
+            "sampling_steps": options.sampling_steps,
+            "guidance": options.guidance,
+            "guidance_interval": options.guidance_interval,
+        },
         "colours": {
             "noise": NOISE_STOPS.tolist(),
             "tracked": hex_colour(TRACKED),
@@ -78,9 +85,9 @@ def _mixture(part: GaussianMixture) -> dict[str, Any]:
 
 
 def _sampler(name: str) -> dict[str, Any]:
-    """Which steps a sampler takes: see sampler.Sampler."""
+    """Which steps a sampler takes: see registry.sampler_rows.SamplerRow."""
     row = SAMPLERS[name]
-    return {"spacing": row.spacing, "a_step": row.a_step, "noisy": row.noisy}
+    return {"spacing": row.spacing, "a_step": row.evaluations_per_step, "noisy": row.noisy}
 
 
 # ---------------------------------------------------------------- weights

@@ -12,6 +12,7 @@ from dataset import make_dataset, source_of
 from pipeline import Pipeline
 from points.mixture import GaussianMixture
 from samplers import last
+from samplers.options import SamplingOptions
 from viz.pages.explorable.export import check_can_be_shared, contents, packed_weights, rounded
 from viz.pages.explorable.verdicts import verdict_table
 from viz.pages.html import page
@@ -27,22 +28,22 @@ TITLES = {"mnist": "handwritten digits", "digits": "handwritten digits", "moons"
 COMPARED = 16  # samples by the rounded weights and by the checkpoint's own
 
 
-def explorable(pipeline: Pipeline, sampling: Mapping[str, Any], figures: Mapping[str, Any]) -> tuple[str, str]:
+def explorable(pipeline: Pipeline, options: SamplingOptions, figures: Mapping[str, Any]) -> tuple[str, str]:
     """The page of a model, and in a sentence how exactly it computes.
 
     Args:
-        sampling: how it samples at first, as Pipeline.sampling gives it; a way that adds no noise.
+        options: how it samples at first, as Pipeline.resolve returns them; without fresh noise.
         figures: "figures" of metrics.json, {} where there are none.
 
     Raises:
         ValueError: the data are neither points of the plane nor images, or the network is too large for a page.
     """
     check_can_be_shared(pipeline)
-    parts, own = exact_parts_of(pipeline), _samples(pipeline, sampling)
+    parts, own = exact_parts_of(pipeline), _samples(pipeline, options)
     for bits in (16, 8):
         weights = packed_weights(pipeline, bits)
-        facts = _facts(pipeline, own, _samples(rounded(pipeline, weights), sampling), bits)
-        html = _page(pipeline, contents(pipeline, sampling, parts, weights), figures, facts)
+        facts = _facts(pipeline, own, _samples(rounded(pipeline, weights), options), bits)
+        html = _page(pipeline, contents(pipeline, options, parts, weights), figures, facts)
         if len(html.encode()) <= LARGEST:
             return html, facts
     raise ValueError(
@@ -95,6 +96,6 @@ def _facts(pipeline: Pipeline, own: Tensor, on_page: Tensor, bits: int) -> str:
     return f"Weights have {bits} bits here, which moves samples by {moved} (root mean square)."
 
 
-def _samples(pipeline: Pipeline, sampling: Mapping[str, Any]) -> Tensor:
+def _samples(pipeline: Pipeline, options: SamplingOptions) -> Tensor:
     """A few samples, always from the same noise: (COMPARED, *dims)."""
-    return last(pipeline.sample(COMPARED, 0, labels=pipeline.labels(None, COMPARED), **sampling))
+    return last(pipeline.states(COMPARED, options, seed=0))
