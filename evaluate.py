@@ -26,39 +26,45 @@ from viz.sweeps import save_sheet
 def main(o: Evaluate, run_folder: Path) -> float:
     """Evaluate a checkpoint or a file of samples; save table, metrics.json and pictures in `run_folder`.
 
-    Returns the first figure of the table, for sweepers: of points the classifier's accuracy, of images the FD.
+    Returns the first figure of the table, for sweepers: for points the classifier's accuracy, for images the FD.
     """
     style.use(o.style)
-    result = of_file(o, o.samples, run_folder) if o.samples else of_checkpoint(o, run_folder)
+    result = evaluate_samples(o, o.samples, run_folder) if o.samples else evaluate_checkpoint(o, run_folder)
     print(f"  pictures and metrics.json in {run_folder}")
-    return next(iter(result["figures"].values()))["value"]
+    first = next(iter(result["figures"].values()))
+    return first["value"]
 
 
-def of_file(o: Evaluate, samples: str, run_folder: Path) -> dict:
-    """The samples in a file, against the data set of that name."""
+def evaluate_samples(o: Evaluate, samples: str, run_folder: Path) -> dict:
+    """The samples in a file, against the data set that the options name."""
     devices.use_threads(o.threads, images=False)
     kind = "images" if o.dataset.name in IMAGE_DATASETS else "points"
-    most = o.num_samples or NUM_SAMPLES["evaluate"][kind]
-    evaluation, unseen = evaluate_file(samples, asdict(o.dataset), most, o.seed)
+    count = o.num_samples or NUM_SAMPLES["evaluate"][kind]
+    evaluation, unseen = evaluate_file(samples, asdict(o.dataset), count, o.seed)
     print(f"{len(evaluation.samples):,} samples of {samples}, compared with {o.dataset.name}")
-    save_pictures(run_folder, evaluation, real_rows(unseen, len(evaluation.samples), o.seed), formats=o.figures)
+    real = real_rows(unseen, len(evaluation.samples), o.seed)
+    save_pictures(run_folder, evaluation, real, formats=o.figures)
     return write_report(run_folder, evaluation, unseen, seed=o.seed, samples=samples)
 
 
-def of_checkpoint(o: Evaluate, run_folder: Path) -> dict:
-    """The samples that a checkpoint makes, against the data that it was trained for."""
+def evaluate_checkpoint(o: Evaluate, run_folder: Path) -> dict:
+    """The samples of a checkpoint, against the data that it was trained for."""
     path, state = checkpoint_file.asked_or_newest(o.checkpoint)
     pipeline = pipeline_from_checkpoint(state, path, devices.choose(o.device), o.precision)
     devices.use_threads(o.threads, pipeline.of_images)
-    config, most = pipeline.config, o.num_samples or NUM_SAMPLES["evaluate"][pipeline.kind]
+    config = pipeline.config
     train, unseen = make_sets(n_samples=config["num_samples"], seed=config["seed"], **config["dataset"])
+
+    count = o.num_samples or NUM_SAMPLES["evaluate"][pipeline.kind]
+    print(f"checkpoint {path}, {count:,} samples")
     options = SamplingOptions(**sampling_options(o))
-    print(f"checkpoint {path}, {most:,} samples")
-    evaluation = evaluate_model(pipeline, train, unseen, num_samples=most, seed=o.seed, options=options)
-    real, history = real_rows(unseen, most, o.seed), read_excess(checkpoint_file.folder_of(path))
+    evaluation = evaluate_model(pipeline, train, unseen, num_samples=count, seed=o.seed, options=options)
+
+    real = real_rows(unseen, count, o.seed)
+    history = read_excess(checkpoint_file.folder_of(path))
     fields = score_fields(pipeline, unseen)
     save_pictures(run_folder, evaluation, real, fields, history, o.figures, pipeline.classes)
-    facts = {"seed": o.seed, "checkpoint": str(path), "num_samples": most, **evaluation.sampling.as_facts()}
+    facts = {"seed": o.seed, "checkpoint": str(path), "num_samples": count, **evaluation.sampling.as_facts()}
     return write_report(run_folder, evaluation, unseen, **facts)
 
 

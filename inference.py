@@ -84,7 +84,7 @@ def save_reverse_process(
     if pipeline.dims not in ((2,), (3,)) and not pipeline.of_images:
         print(f"recording:  none, because it shows points of 2 or 3 coordinates, not of shape {pipeline.dims}")
         return
-    scene = replay.of_trained(
+    scene = replay.reverse_scene(
         pipeline,
         process,
         predictions,

@@ -8,7 +8,6 @@ import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,49 +18,54 @@ from dataset import IMAGE_DATASETS, DataSet, PointSet, make_dataset
 from diffusion import DiffusionModel
 from images.sets import make_images
 from metrics.forward import measured_statistics, theoretical_statistics
+from registry.process_rows import SCHEDULES
 from samplers.spacing import clock, evenly_on
-from schedule import SCHEDULES, NoiseScheduler, evenly, make_scheduler, t_of
+from schedule import NoiseScheduler, evenly, make_scheduler, t_of
 from viz import films, image_grids, replay, stills, style
 from viz.scene import checked_rows
 from viz.sweeps import save_sheet
 
-IMAGES, STRIPS = 64, 5  # images shown at most, and those of them in forward.png
+IMAGES_MAX = 64
+STRIP_IMAGES = 5  # in forward.png
+STATISTICS_STEPS = 41
 
 
 @command("main", after_sweep=partial(save_sheet, names=["forward.png"]))
 def main(o: Main, run_folder: Path) -> None:
-    """Points or images turn into noise, step by step: as a recording and as stills in `run_folder`.
+    """Show how points or images turn into noise, step by step: as a recording, and as stills in `run_folder`.
 
-    The stills of points come with save_plots; a strip of images always. Those of images go into a folder of their own.
+    The stills of points come with save_plots; a strip of images always. Pictures of images go into the folder images/.
     """
     of_images = o.dataset.name in IMAGE_DATASETS
-    films.check_options(o.animation or "none", of_images, o.track_samples, o.save_trajectory)
-    folder = run_folder / "images" if of_images else run_folder
+    film = o.animation or "none"
+    films.check_options(film, of_images, o.track_samples, o.save_trajectory)
     style.use(o.style)
+    folder = run_folder / "images" if of_images else run_folder
+
     scheduler = make_scheduler(o.schedule, o.num_timesteps, o.beta_start, o.beta_end, o.zero_snr)
-    count, make = o.num_samples, make_dataset
-    if of_images:
-        count, make = min(count or IMAGES, IMAGES), make_images
-    data = make(n_samples=count, seed=o.seed, **asdict(o.dataset))
+    data = _load(o, of_images)
     tracked = checked_rows(o.track_samples, len(data))
     print(f"{len(data)} {'images' if of_images else 'points'} of {o.dataset.name}, {o.num_timesteps} forward steps")
-    if warning := scheduler.signal_warning():
+    warning = scheduler.signal_warning()
+    if warning:
         print(f"warning: {warning}")
 
     clean = data[:][0].numpy()
     if o.save_plots or of_images:
-        print(stills.save(strip(scheduler, clean, o.seed), folder / "forward.png", o.figures))
+        print(stills.save(forward_strip(scheduler, clean, o.seed), folder / "forward.png", o.figures))
     if o.save_plots:
         save_schedule(folder, scheduler, data, o.seed, o.figures)
     if o.compare_schedules:
-        print(stills.save(comparison(clean, o.num_timesteps, o.seed), folder / "schedules.png", o.figures))
-    if not (o.rerun or o.save_trajectory or o.animation != "none"):
+        sheet = schedule_comparison(clean, o.num_timesteps, o.seed)
+        print(stills.save(sheet, folder / "schedules.png", o.figures))
+
+    if not (o.rerun or o.save_trajectory or film != "none"):
         return
     if not of_images and clean.shape[1] not in (2, 3):
         print(f"recording: none, because it shows points of 2 or 3 coordinates, not of {clean.shape[1]}")
         return
-    scene = replay.of_forward(scheduler, clean, o.viz_steps, o.seed)
-    films.save(scene, folder, o.animation or "none", o.save_trajectory)
+    scene = replay.forward_scene(scheduler, clean, o.viz_steps, o.seed)
+    films.save(scene, folder, film, o.save_trajectory)
     if o.rerun:
         from rerun_viz import log_scene  # rerun takes a second to import, and may not be wanted
         from viz.viewer import recording
@@ -70,46 +74,66 @@ def main(o: Main, run_folder: Path) -> None:
             log_scene(scene, tracked, rec=rec)
 
 
-def strip(scheduler: NoiseScheduler, clean: NDArray, seed: int) -> stills.Figure:
-    """The forward process at a few moments."""
-    of_images, alpha_bar = clean.ndim == 4, scheduler.alpha_bar
-    steps = evenly_on(clock(alpha_bar), 7 if of_images else 6)
-    states = replay.forward(scheduler, clean[:STRIPS] if of_images else clean, steps, seed).states
+def _load(o: Main, of_images: bool) -> DataSet:
     if of_images:
+        count = min(o.num_samples or IMAGES_MAX, IMAGES_MAX)
+        return make_images(n_samples=count, seed=o.seed, **asdict(o.dataset))
+    return make_dataset(n_samples=o.num_samples, seed=o.seed, **asdict(o.dataset))
+
+
+def forward_strip(scheduler: NoiseScheduler, clean: NDArray, seed: int) -> stills.Figure:
+    """The forward process of clean data (N, *dims) after a few numbers of steps, side by side."""
+    of_images = clean.ndim == 4
+    steps = evenly_on(clock(scheduler.alpha_bar), 7 if of_images else 6)
+    if of_images:
+        states = replay.forward(scheduler, clean[:STRIP_IMAGES], steps, seed).states
         return image_grids.forward_strip(states, steps)
-    return stills.forward_strip([*states], steps, np.sqrt(1 - alpha_bar[steps]))
+    states = replay.forward(scheduler, clean, steps, seed).states
+    noise = np.sqrt(1 - scheduler.alpha_bar[steps])
+    return stills.forward_strip([*states], steps, noise)
 
 
 def save_schedule(folder: Path, scheduler: NoiseScheduler, data: DataSet, seed: int, formats: list[str]) -> None:
-    """schedule.png and, of points, statistics.png: the schedule, and what it does, measured against theory."""
-    fresh = np.array([scheduler.stride(t - 1, t)[1] ** 2 for t in range(scheduler.num_timesteps)])
-    sheet = stills.schedule(scheduler.alpha.numpy(), scheduler.sigma.numpy(), fresh)
+    """schedule.png; for points also statistics.png, what the schedule does to them, measured and by theory."""
+    fresh = []
+    for t in range(scheduler.num_timesteps):
+        _, noise = scheduler.stride(t - 1, t)
+        fresh.append(noise**2)
+    sheet = stills.schedule(scheduler.alpha.numpy(), scheduler.sigma.numpy(), np.array(fresh))
     print(stills.save(sheet, folder / "schedule.png", formats))
+
     if isinstance(data, PointSet):
-        steps = evenly(0, scheduler.num_timesteps, 41)
+        steps = evenly(0, scheduler.num_timesteps, STATISTICS_STEPS)
+        noised = steps[1:]
         states = replay.forward(scheduler, data.points, steps, seed).states[1:]
-        theory = theoretical_statistics(data.points, data.mixture, scheduler, [t_of(k) for k in steps[1:]], seed)
-        sheet = stills.forward_statistics(np.array(steps[1:]), measured_statistics(data.points, states), theory)
+        measured = measured_statistics(data.points, states)
+        timesteps = [t_of(step) for step in noised]
+        theory = theoretical_statistics(data.points, data.mixture, scheduler, timesteps, seed)
+        sheet = stills.forward_statistics(np.array(noised), measured, theory)
         print(stills.save(sheet, folder / "statistics.png", formats))
 
 
-def comparison(clean: NDArray, num_timesteps: int, seed: int) -> stills.Figure:
-    """The same data with the same noise under every schedule, without any signal left, and under the textbook betas."""
-    options: dict[str, dict[str, Any]] = {name: {} for name in SCHEDULES}
-    options["linear, zero SNR"] = {"zero_snr": True}
-    options["linear, betas 1e-4 .. 0.02"] = {"beta_start": 1e-4, "beta_end": 0.02}
-    models = {
-        name: DiffusionModel(num_timesteps, schedule=name.split(",")[0], seed=seed, **own)
-        for name, own in options.items()
-    }
-    noise, of_images = models["linear"].forward_diffusion(clean, 0)[1], clean.ndim == 4
+def schedule_comparison(clean: NDArray, num_timesteps: int, seed: int) -> stills.Figure:
+    """The same data with the same noise under every schedule, with zero terminal SNR, and under the textbook betas."""
+    models = {}
+    for name in SCHEDULES:
+        models[name] = DiffusionModel(num_timesteps, schedule=name, seed=seed)
+    models["linear, zero SNR"] = DiffusionModel(num_timesteps, zero_snr=True, seed=seed)
+    models["linear, betas 1e-4 .. 0.02"] = DiffusionModel(num_timesteps, 1e-4, 0.02, seed=seed)
+
+    of_images = clean.ndim == 4
     steps = evenly(0, num_timesteps, 7 if of_images else 6)
-    states = {
-        n: [clean, *(m.forward_diffusion(clean, t_of(k), noise)[0] for k in steps[1:])] for n, m in models.items()
-    }
+    _, noise = models["linear"].forward_diffusion(clean, 0)
+    states = {}
+    for name, model in models.items():
+        noised = [model.forward_diffusion(clean, t_of(step), noise)[0] for step in steps[1:]]
+        states[name] = [clean, *noised]
+
     if of_images:
-        return image_grids.schedules({name: [x[0] for x in xs] for name, xs in states.items()}, steps)
-    return stills.schedules({n: m.scheduler.alpha_bar for n, m in models.items()}, states, steps)
+        first_images = {name: [x[0] for x in xs] for name, xs in states.items()}
+        return image_grids.schedules(first_images, steps)
+    signal = {name: model.scheduler.alpha_bar for name, model in models.items()}
+    return stills.schedules(signal, states, steps)
 
 
 if __name__ == "__main__":

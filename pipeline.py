@@ -108,7 +108,7 @@ class Pipeline:
     def states(
         self, num_samples: int, options: SamplingOptions | None = None, *, labels: Labels = None, seed: int = 0
     ) -> Iterator[State]:
-        """The reverse process from fresh noise, state by state, in normalised units; arguments and errors as `sample`."""
+        """The states of the reverse process from fresh noise, in normalised units. Arguments and errors as `sample`."""
         options = self.resolve(options)
         denoise = self.denoiser(options)
         if not isinstance(labels, Tensor):

@@ -13,6 +13,7 @@ PRODUCT = [path for path in TRACKED if path.endswith(".py") and not path.startsw
 # Each line imports only from the lines above it, and from its own room. A file that stands here by its own name belongs
 # to its own line, not to that of its folder.
 LAYERS = [
+    ("registry",),
     ("conf",),
     ("runtime",),
     ("schedule",),

@@ -13,19 +13,26 @@ from viz import image_grids
 from viz.colours import DATA, GENERATED, PALETTE, hex_colour
 from viz.style import ink, paper
 
-SHOWN, MARGIN = 2000, 0.2  # points in a cell; around the data, in widths of them
-ACROSS, ROWS, SIDE = 16, 2, 56  # images from left to right, and in a cell from top to bottom; pixels of each, about
-CAPTION, APART = 26, 12  # pixels: room for the words below a cell, and between cells
+POINTS_SHOWN = 2000  # in a cell
+MARGIN = 0.2  # around the data, in widths of the data
+IMAGES_ACROSS = 16  # from left to right, in all cells of a row
+ROWS_PER_CELL = 2
+IMAGE_SIDE = 56  # pixels, about
+CAPTION_HEIGHT = 26  # pixels below a cell
+CELL_GAP = 12  # pixels between cells
 
 
 def sheet(found: Comparison) -> Figure:
     """Rows: samplers. Columns: evaluations; for points once with the network and once with the exact denoiser."""
-    return _images(found) if found.real.ndim == 4 else _points(found)
+    return _image_sheet(found) if found.real.ndim == 4 else _point_sheet(found)
 
 
-def _points(found: Comparison) -> Figure:
-    columns = [(d, n) for d in found.denoisers for n in found.asked]
-    figure = Figure(figsize=(1.5 * len(columns) + 0.6, 1.45 * len(found.samplers) + 1.2), layout="constrained")
+# ---------------------------------------------------------------- points
+
+
+def _point_sheet(found: Comparison) -> Figure:
+    columns = len(found.denoisers) * len(found.asked)
+    figure = Figure(figsize=(1.5 * columns + 0.6, 1.45 * len(found.samplers) + 1.2), layout="constrained")
     figure.suptitle(
         "blue: samples, all from the same noise; grey: real data\nW1: distance between them;"
         f" of other real data {found.floors['sliced Wasserstein-1'].median:.3f}",
@@ -34,21 +41,22 @@ def _points(found: Comparison) -> Figure:
     blocks = figure.subfigures(1, len(found.denoisers), wspace=0.03, squeeze=False)
     for block, denoiser in zip(blocks[0], found.denoisers):
         block.suptitle(f"with the {denoiser}")
-        axes = _axes(block, len(found.samplers), len(found.asked), found.real)
+        axes = _data_axes(block, len(found.samplers), len(found.asked), found.real)
         for row, sampler in zip(axes, found.samplers):
             row[0].set_ylabel(sampler)
             for ax, n in zip(row, found.asked):
                 if sampler == found.samplers[0]:
                     ax.set_title(f"{n} evaluations", size="small")
-                _cell(ax, found.real, found.of(denoiser, sampler, n))
+                _draw_cell(ax, found.real, found.of(denoiser, sampler, n))
     return figure
 
 
-def _axes(block, rows: int, columns: int, data: NDArray) -> NDArray:
-    """Axes (rows, columns), all of the range of the data (N, d) with a margin."""
+def _data_axes(block, rows: int, columns: int, data: NDArray) -> NDArray:
+    """Axes (rows, columns), all with the range of the data (N, d) and a margin."""
     d = min(3, data.shape[1])
     axes = block.subplots(rows, columns, squeeze=False, subplot_kw={"projection": "3d"} if d == 3 else {})
-    low, high = data.min(0), data.max(0)
+    low = data.min(0)
+    high = data.max(0)
     margin = MARGIN * np.where(high > low, high - low, 1)
     for ax in axes.flat:
         for i, axis in enumerate("xyz"[:d]):
@@ -56,51 +64,90 @@ def _axes(block, rows: int, columns: int, data: NDArray) -> NDArray:
     return axes
 
 
-def _cell(ax, real: NDArray, trial: Trial) -> None:
-    """Samples over real data in grey; below them the first figure, and how many lie outside of the picture."""
+def _draw_cell(ax, real: NDArray, trial: Trial) -> None:
+    """Samples over real data in grey; below them the first figure, and the share that lies outside of the picture."""
     d = 3 if ax.name == "3d" else 2
     for points, colour in ((real, DATA), (trial.samples, GENERATED)):
-        ax.scatter(*points[:SHOWN, :d].T, s=0.7, color=hex_colour(colour), linewidths=0, rasterized=True)
+        shown = points[:POINTS_SHOWN, :d].T
+        ax.scatter(*shown, s=0.7, color=hex_colour(colour), linewidths=0, rasterized=True)
     low, high = np.array([ax.get_xlim(), ax.get_ylim()]).T
     x = trial.samples[:, :2]
-    outside = 1 - float(((x >= low) & (x <= high)).all(1).mean())
-    words = f"W1 {trial.figures['sliced Wasserstein-1']:.3f}" + (f", {outside:.0%} outside" if outside > 0.005 else "")
-    ax.set_xlabel(words, size="x-small", labelpad=2)
+    inside = ((x >= low) & (x <= high)).all(1)
+    outside = 1 - float(inside.mean())
+    text = f"W1 {trial.figures['sliced Wasserstein-1']:.3f}"
+    if outside > 0.005:
+        text += f", {outside:.0%} outside"
+    ax.set_xlabel(text, size="x-small", labelpad=2)
 
 
-def _images(found: Comparison) -> Figure:
-    """In each cell images of the same noise and, of a conditional model, of the same labels; at last real ones."""
-    trials = [found.of(found.denoisers[0], s, n) for s in found.samplers for n in found.asked]
-    columns, wide = max(2, ACROSS // len(found.asked)), len(found.asked)
-    places = np.arange(ROWS * columns * wide).reshape(wide, -1) % len(found.real)
-    blocks = np.array([_block(x, columns) for x in (*(t.samples for t in trials), *found.real[places])])
+# ---------------------------------------------------------------- images
+
+
+def _image_sheet(found: Comparison) -> Figure:
+    """Each cell: images from the same noise and, for a conditional model, of the same labels; last row: real images."""
     ground = [round(255 * part) for part in to_rgb(paper())]
-    room = np.broadcast_to(np.array(ground, np.uint8), (len(blocks), CAPTION, *blocks.shape[2:]))
-    blocks = np.concatenate([blocks, room], 1)
-    cells, floor = np.arange(len(blocks)).reshape(-1, wide), found.floors["Frechet distance"]
+    blocks = _captioned_blocks(found, ground)
+    width = len(found.asked)
+    cells = np.arange(len(blocks)).reshape(-1, width)
     title = (
         "images by every sampler, all from the same noise; below them real ones\n"
         f"FD: Frechet distance of {len(found.real):,} images from real ones, as a small classifier sees them (no unit):"
         "\nless is better, and the last row, of other real images, has what is left at best (median, 90 % band)"
     )
-    captions = [f"FD {t.figures['Frechet distance']:.2f}" for t in trials]
-    captions += [f"FD {floor.median:.2f} [{floor.low:.2f}, {floor.high:.2f}]"] + [""] * (wide - 1)
-    heads = [f"{n} evaluations" for n in found.asked]
-    sheet = image_grids.Sheet(
-        image_grids.tiled(blocks, cells, APART, ground), title, [*found.samplers, "real images"], heads
+    picture = image_grids.Sheet(
+        image_grids.tiled(blocks, cells, CELL_GAP, ground),
+        title,
+        [*found.samplers, "real images"],
+        [f"{n} evaluations" for n in found.asked],
     )
-    (ax,), (_, h, w, _) = sheet.figure.axes, blocks.shape
-    for (i, k), words in zip(np.ndindex(cells.shape), captions):
-        x, y = APART + k * (w + APART) + w / 2, (i + 1) * (h + APART) - CAPTION + 3
-        ax.text(x, y, words, ha="center", va="top", size=image_grids.NAME)
-    return sheet.figure
+
+    (ax,) = picture.figure.axes
+    _, block_height, block_width, _ = blocks.shape
+    for (i, k), caption in zip(np.ndindex(cells.shape), _captions(found)):
+        x = CELL_GAP + k * (block_width + CELL_GAP) + block_width / 2
+        y = (i + 1) * (block_height + CELL_GAP) - CAPTION_HEIGHT + 3
+        ax.text(x, y, caption, ha="center", va="top", size=image_grids.NAME)
+    return picture.figure
 
 
-def _block(images: NDArray, columns: int) -> NDArray[np.uint8]:
-    """The first images (N, C, H, W) in ROWS rows of so many columns."""
-    some = np.nan_to_num(images[: ROWS * columns], nan=-1.0)
-    cells = image_grids.Grid(np.arange(ROWS * columns).reshape(ROWS, columns), [])
-    return image_grids.grid_picture(some, cells, SIDE)
+def _captioned_blocks(found: Comparison, ground: list[int]) -> NDArray[np.uint8]:
+    """The pixels of all cells, row by row, each with room for its caption: (cells, H, W, 3)."""
+    width = len(found.asked)
+    columns = max(2, IMAGES_ACROSS // width)
+    blocks = []
+    for sampler in found.samplers:
+        for n in found.asked:
+            blocks.append(_image_block(found.of(found.denoisers[0], sampler, n).samples, columns))
+    places = np.arange(ROWS_PER_CELL * columns * width).reshape(width, -1) % len(found.real)
+    for real in found.real[places]:
+        blocks.append(_image_block(real, columns))
+
+    pixels = np.array(blocks)
+    room = np.broadcast_to(np.array(ground, np.uint8), (len(pixels), CAPTION_HEIGHT, *pixels.shape[2:]))
+    return np.concatenate([pixels, room], 1)
+
+
+def _image_block(images: NDArray, columns: int) -> NDArray[np.uint8]:
+    """The first images (N, C, H, W) in ROWS_PER_CELL rows of so many columns."""
+    count = ROWS_PER_CELL * columns
+    some = np.nan_to_num(images[:count], nan=-1.0)
+    cells = image_grids.Grid(np.arange(count).reshape(ROWS_PER_CELL, columns), [])
+    return image_grids.grid_picture(some, cells, IMAGE_SIDE)
+
+
+def _captions(found: Comparison) -> list[str]:
+    """The caption of each cell; in the row of real images only the first has one."""
+    floor = found.floors["Frechet distance"]
+    captions = []
+    for sampler in found.samplers:
+        for n in found.asked:
+            trial = found.of(found.denoisers[0], sampler, n)
+            captions.append(f"FD {trial.figures['Frechet distance']:.2f}")
+    captions.append(f"FD {floor.median:.2f} [{floor.low:.2f}, {floor.high:.2f}]")
+    return captions + [""] * (len(found.asked) - 1)
+
+
+# ---------------------------------------------------------------- the flow map
 
 
 def flow_map(flow: FlowMap) -> Figure:
@@ -108,19 +155,23 @@ def flow_map(flow: FlowMap) -> Figure:
     figure = Figure(figsize=(11, 5), layout="constrained")
     for ax, (denoiser, errors) in zip(figure.subplots(1, 2, sharey=True), flow.errors.items()):
         for i, (sampler, error) in enumerate(errors.items()):
-            label, slope = sampler, flow.slopes[sampler]
+            label = sampler
+            slope = flow.slopes[sampler]
             if denoiser == EXACT and not math.isnan(slope):
                 label += f": slope {-slope:.1f}"
             ax.plot(flow.evaluations[sampler], error, "o-", color=hex_colour(PALETTE[i]), label=label, markersize=3.5)
         own = "the sampler's error alone" if denoiser == EXACT else "its own error comes on top"
         ax.set(xscale="log", yscale="log", xlabel="evaluations", title=f"with the {denoiser}: {own}")
-        counts = max(flow.evaluations.values())  # those of two evaluations a step make none of an even number
+        counts = max(flow.evaluations.values())  # samplers of two evaluations a step make no even number of them
         ax.set_xticks(counts, [str(n) for n in counts], minor=False)
         ax.minorticks_off()
         ax.grid(alpha=0.3)
+
     first = figure.axes[0]
-    words = "the last step alone, onto the guess of x_0" + (" (adams takes another)" if "adams" in flow.slopes else "")
-    first.axhline(flow.last_step, color=ink(), linestyle=":", linewidth=1, label=words)
+    label = "the last step alone, onto the prediction of x_0"
+    if "adams" in flow.slopes:
+        label += " (adams takes another)"
+    first.axhline(flow.last_step, color=ink(), linestyle=":", linewidth=1, label=label)
     figure.legend(
         *first.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize="small"
     )

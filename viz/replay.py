@@ -1,4 +1,4 @@
-"""What is known around the processes of a recording: score fields, guesses, distances, losses. As arrays (scene.py)."""
+"""The scene of a recording, computed: processes, score fields, predictions, distances and losses, as plain arrays."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -26,13 +26,16 @@ from samplers.spacing import clock, evenly_on
 from schedule import NoiseScheduler, t_of
 from viz.scene import Distance, Field, Loss, Process, Scene
 
-REACH = 3.0  # the score field is drawn from -REACH to REACH
-PER_SIDE = {2: 13, 3: 5}  # arrows along one side of the field
+FIELD_RANGE = 3.0  # the score field is drawn from -FIELD_RANGE to FIELD_RANGE
+ARROWS_PER_SIDE = {2: 13, 3: 5}  # by dimension
 COMPARED = 1000  # points in a distance
 DIRECTIONS = 32  # of the sliced distance
 PAIRS = 20  # of real sets, whose distances are the floor
-LONGEST_LOSS = 30  # bars
-LABELS_DRAWN = 4  # whose score fields are drawn
+LOSS_BARS_MAX = 30
+FIELD_LABELS_MAX = 4  # labels whose score fields are drawn
+
+
+# ---------------------------------------------------------------- processes
 
 
 def forward(scheduler: NoiseScheduler, data: NDArray, steps: Sequence[int], seed: int) -> Process:
@@ -44,55 +47,37 @@ def forward(scheduler: NoiseScheduler, data: NDArray, steps: Sequence[int], seed
     return Process("forward", states, np.asarray(steps))
 
 
-def reverse(states: Iterable[State], kept: slice, guessed: slice | NDArray) -> tuple[Process, NDArray, NDArray]:
-    """The reverse process out of a sampler's states: rows `kept` of x_t, x_0 guesses of `guessed`, all samples.
+def reverse(states: Iterable[State], kept: slice, predicted: slice | NDArray) -> tuple[Process, NDArray, NDArray]:
+    """The reverse process out of a sampler's states: x_t of the rows `kept`, x_0 of the rows `predicted`, all samples.
 
-    Of shapes (S, k, *dims), (S, g, *dims) and (N, *dims), float32.
+    Their shapes are (S, k, *dims), (S, p, *dims) and (N, *dims), float32.
     """
-    steps, x_t, x_0, samples = [], [], [], np.empty(0)
+    steps = []
+    x_t = []
+    x_0 = []
+    samples = np.empty(0)
     for state in states:
         steps.append(state.step)
         samples = state.x_t.float().cpu().numpy()
         x_t.append(samples[kept])
-        x_0.append(state.x_0[guessed].float().cpu().numpy())
+        x_0.append(state.x_0[predicted].float().cpu().numpy())
     return Process("reverse", np.stack(x_t), np.array(steps)), np.stack(x_0), samples
 
 
-def real_sets(
-    dataset: dict[str, Any], count: int, seed: int, labels: NDArray | None = None
-) -> tuple[PointSet, NDArray]:
-    """Two independent sets of `count` real points (data units), of these labels only where some are given.
-
-    Of a file each gets at most a half, without overlap.
-    """
-    real = _drawn(dataset, count, seed + 1, labels)
-    if real.mixture is not None:
-        return real, _drawn(dataset, count, seed + 2, labels).points
-    points = _drawn(dataset, 2 * count, seed + 1, labels).points
-    half = len(points) // 2
-    return PointSet(points[:half]), points[half : 2 * half]
+# ---------------------------------------------------------------- scenes
 
 
-def _drawn(dataset: dict[str, Any], count: int, seed: int, labels: NDArray | None) -> PointSet:
-    data = make_dataset(n_samples=count, seed=seed, **dataset)
-    if labels is None or data.labels is None or not (among := np.isin(data.labels, labels)).any() or among.all():
-        return data
-    more = make_dataset(n_samples=-(-2 * count * len(data) // int(among.sum())), seed=seed, **dataset)
-    assert more.labels is not None
-    rows = np.flatnonzero(np.isin(more.labels, labels))[:count]
-    return replace(more, points=more.points[rows], labels=more.labels[rows])
-
-
-def of_forward(scheduler: NoiseScheduler, data: NDArray, viz_steps: int, seed: int) -> Scene:
+def forward_scene(scheduler: NoiseScheduler, data: NDArray, viz_steps: int, seed: int) -> Scene:
     """The forward process of data (N, *dims) alone, in its own units: at most viz_steps states."""
-    process = forward(scheduler, data, evenly_on(clock(scheduler.alpha_bar), viz_steps), seed)
+    steps = evenly_on(clock(scheduler.alpha_bar), viz_steps)
+    process = forward(scheduler, data, steps, seed)
     return Scene([process], data=data, alpha_bar=scheduler.alpha_bar)
 
 
-def of_trained(
+def reverse_scene(
     pipeline: Pipeline,
     process: Process,
-    guesses: NDArray,
+    predictions: NDArray,
     folder: Path,
     *,
     labels: NDArray | None,
@@ -103,31 +88,72 @@ def of_trained(
     """The reverse process of a trained network, with everything that can be known around it.
 
     Args:
-        process, guesses: what `reverse` returned; of points the guesses are those of the `tracked` rows.
+        process, predictions: what `reverse` returned; for points the predictions are those of the `tracked` rows.
         folder: the run folder; its loss.csv is shown where there is one.
         labels: the condition of each sample, if any.
         options: how it was sampled.
     """
     scheduler = pipeline.scheduler
     scene = Scene(
-        [process], alpha_bar=scheduler.alpha_bar, labels=labels, classes=pipeline.classes, steered=options.guidance_text
+        [process],
+        alpha_bar=scheduler.alpha_bar,
+        labels=labels,
+        classes=pipeline.classes,
+        steered=options.guidance_text,
     )
     if pipeline.of_images:
-        return scene._replace(guesses=(process.states, guesses), loss=loss(folder, None))
+        return scene._replace(guesses=(process.states, predictions), loss=loss(folder, None))
+
     asked = None if labels is None else np.unique(labels)
     real, _ = real_sets(pipeline.config["dataset"], process.states.shape[1], seed, asked)
     data = pipeline.normaliser.normalise(torch.as_tensor(real.points)).numpy()
-    processes = [forward(scheduler, data, process.steps[::-1].tolist(), seed), process]
+    rising = process.steps[::-1].tolist()
+    processes = [forward(scheduler, data, rising, seed), process]
     compared = min(COMPARED, len(data), process.states.shape[1])
+    floors = between_real(pipeline, compared, seed, asked)
     return scene._replace(
         processes=processes,
         data=data,
-        fields=fields(pipeline, real, process.steps[::-1].tolist(), asked, options),
-        guesses=(process.states[:, tracked], guesses),
-        distance=distance(processes, data[:compared], between_real(pipeline, compared, seed, asked)),
+        fields=fields(pipeline, real, rising, asked, options),
+        guesses=(process.states[:, tracked], predictions),
+        distance=distance(processes, data[:compared], floors),
         loss=loss(folder, loss_floor(pipeline, real)),
         normalised=True,
     )
+
+
+# ---------------------------------------------------------------- real points
+
+
+def real_sets(
+    dataset: dict[str, Any], count: int, seed: int, labels: NDArray | None = None
+) -> tuple[PointSet, NDArray]:
+    """Two independent sets of `count` real points (data units), of these labels only where some are given.
+
+    From a file each gets at most a half, without overlap.
+    """
+    real = _draw_real(dataset, count, seed + 1, labels)
+    if real.mixture is not None:
+        return real, _draw_real(dataset, count, seed + 2, labels).points
+    points = _draw_real(dataset, 2 * count, seed + 1, labels).points
+    half = len(points) // 2
+    return PointSet(points[:half]), points[half : 2 * half]
+
+
+def _draw_real(dataset: dict[str, Any], count: int, seed: int, labels: NDArray | None) -> PointSet:
+    data = make_dataset(n_samples=count, seed=seed, **dataset)
+    if labels is None or data.labels is None:
+        return data
+    wanted = np.isin(data.labels, labels)
+    if not wanted.any() or wanted.all():
+        return data
+
+    # Twice as many rows as have these labels on average, so that enough of them have.
+    enough = -(-2 * count * len(data) // int(wanted.sum()))
+    more = make_dataset(n_samples=enough, seed=seed, **dataset)
+    assert more.labels is not None
+    rows = np.flatnonzero(np.isin(more.labels, labels))[:count]
+    return replace(more, points=more.points[rows], labels=more.labels[rows])
 
 
 # ---------------------------------------------------------------- what stands beside the points
@@ -138,21 +164,24 @@ def fields(
 ) -> list[Field]:
     """The network's score as it was sampled and, where it is known, the exact one with the same guidance.
 
-    Of a conditional model for each of the labels asked for, the first few.
+    For a conditional model the first few of the labels asked for have fields of their own.
     """
-    distribution, scheduler = pipeline.normaliser.distribution, pipeline.scheduler
+    distribution = pipeline.normaliser.distribution
+    scheduler = pipeline.scheduler
     denoisers = {"network": pipeline.denoiser(options)}
-    if real.mixture:
+    if real.mixture and asked is None:
         denoisers["exact"] = exact_denoiser(distribution(real.mixture), scheduler)
-        if asked is not None:
-            parts = [distribution(part) for part in real.parts]
-            weight = options.guidance or 0.0
-            denoisers["exact"] = exact_guided_denoiser(parts, scheduler, weight, options.guidance_interval)
-    return [
-        field(name, denoise, steps, pipeline.dims[0], pipeline.device, label)
-        for label in ([None] if asked is None else asked[:LABELS_DRAWN].tolist())
-        for name, denoise in denoisers.items()
-    ]
+    elif real.mixture:
+        parts = [distribution(part) for part in real.parts]
+        weight = options.guidance or 0.0
+        denoisers["exact"] = exact_guided_denoiser(parts, scheduler, weight, options.guidance_interval)
+
+    labels = [None] if asked is None else asked[:FIELD_LABELS_MAX].tolist()
+    found = []
+    for label in labels:
+        for name, denoise in denoisers.items():
+            found.append(field(name, denoise, steps, pipeline.dims[0], pipeline.device, label))
+    return found
 
 
 def field(
@@ -163,55 +192,71 @@ def field(
     device: torch.device | str = "cpu",
     label: int | None = None,
 ) -> Field:
-    """Arrows on a grid that point along the score, -eps / sigma: towards where points are likelier at that noise.
+    """Arrows on a grid along the score, -eps / sigma: towards where points are likelier at that noise level.
 
     Scores span orders of magnitude, so the lengths saturate: half a cell at |eps| = 1, never more than a whole one.
     """
-    side = torch.linspace(-REACH, REACH, PER_SIDE[dim])
-    grid, cell = torch.cartesian_prod(*[side] * dim).to(device), float(side[1] - side[0])
+    side = torch.linspace(-FIELD_RANGE, FIELD_RANGE, ARROWS_PER_SIDE[dim])
+    cell = float(side[1] - side[0])
+    grid = torch.cartesian_prod(*[side] * dim).to(device)
     condition = None if label is None else torch.full((len(grid),), label, device=device)
-    shown = [n for n in steps if n > 0]  # clean data has no score that a network could know
+
+    noisy_steps = [step for step in steps if step > 0]  # a network knows no score of clean data
+    predictions = []
     with torch.no_grad():
-        eps = [denoise(grid, torch.tensor(t_of(n), device=device), condition).eps for n in shown]
-    eps = torch.stack(eps).cpu()
+        for step in noisy_steps:
+            t = torch.tensor(t_of(step), device=device)
+            predictions.append(denoise(grid, t, condition).eps)
+    eps = torch.stack(predictions).cpu()
     vectors = -eps * cell / (1 + eps.norm(dim=-1, keepdim=True))
-    return Field(name, grid.cpu().numpy(), vectors.float().numpy(), np.array(shown), label)
+    return Field(name, grid.cpu().numpy(), vectors.float().numpy(), np.array(noisy_steps), label)
 
 
 def distance(processes: Sequence[Process], real: NDArray, floors: NDArray) -> Distance:
-    """Sliced Wasserstein-1 of every state to `real` points (n, d) that no process began with, by n of its points."""
+    """Sliced Wasserstein-1 of every state, by n of its points, to `real` points (n, d) that no process began with."""
     n = len(real)
-    by_side = {p.side: np.array([sliced_wasserstein(s[:n], real, DIRECTIONS) for s in p.states]) for p in processes}
+    by_side = {}
+    for process in processes:
+        distances = [sliced_wasserstein(state[:n], real, DIRECTIONS) for state in process.states]
+        by_side[process.side] = np.array(distances)
     return Distance(by_side, floors)
 
 
 def between_real(pipeline: Pipeline, count: int, seed: int, labels: NDArray | None = None) -> NDArray:
     """The same distance between two sets of `count` real points, for each of some pairs (PAIRS,); normalised units."""
-    pool = _drawn(pipeline.config["dataset"], 2 * count * PAIRS, seed + 3, labels).points
-    pool, count = pipeline.normaliser.normalise(torch.as_tensor(pool)), min(count, len(pool) // 2)
-    found = []
+    points = _draw_real(pipeline.config["dataset"], 2 * count * PAIRS, seed + 3, labels).points
+    pool = pipeline.normaliser.normalise(torch.as_tensor(points))
+    count = min(count, len(pool) // 2)
+    distances = []
     for i in range(PAIRS):
         rows = torch.randperm(len(pool), generator=generator(seed, "pairs", i))
-        one, other = pool[rows[:count]].numpy(), pool[rows[count : 2 * count]].numpy()
-        found.append(sliced_wasserstein(one, other, DIRECTIONS))
-    return np.array(found)
+        one = pool[rows[:count]].numpy()
+        other = pool[rows[count : 2 * count]].numpy()
+        distances.append(sliced_wasserstein(one, other, DIRECTIONS))
+    return np.array(distances)
+
+
+# ---------------------------------------------------------------- the training loss
 
 
 def loss_floor(pipeline: Pipeline, real: PointSet) -> float | None:
     """The Bayes floor of the loss that was trained with; None where it is not known.
 
-    Of a conditional model that of its labels, and of the whole for as many rows as lost theirs.
+    For a conditional model it is the mean of the floors of its labels, and of the floor of the whole for as many rows
+    as lost their labels.
     """
     if not real.mixture or weight_of(pipeline.scheduler, pipeline.config.get("loss_weight")) != "eps":
         return None
-
-    def floor(mixture: GaussianMixture) -> float:
-        return bayes_floor(pipeline.normaliser.distribution(mixture), pipeline.scheduler)
-
+    whole = _normalised_floor(pipeline, real.mixture)
     if not pipeline.classes:
-        return floor(real.mixture)
+        return whole
+    of_labels = [_normalised_floor(pipeline, part) for part in real.parts]
     dropped = pipeline.config.get("label_dropout", 0.0)
-    return (1 - dropped) * float(np.mean([*map(floor, real.parts)])) + dropped * floor(real.mixture)
+    return (1 - dropped) * float(np.mean(of_labels)) + dropped * whole
+
+
+def _normalised_floor(pipeline: Pipeline, mixture: GaussianMixture) -> float:
+    return bayes_floor(pipeline.normaliser.distribution(mixture), pipeline.scheduler)
 
 
 def loss(folder: Path, floor: float | None) -> Loss | None:
@@ -219,6 +264,8 @@ def loss(folder: Path, floor: float | None) -> Loss | None:
     if not (folder / LOSS_FILE).exists():
         return None
     columns = read_losses(folder)
-    size = -(-len(columns["loss"]) // LONGEST_LOSS)
-    value = np.array([part.mean() for part in np.split(columns["loss"], range(size, len(columns["loss"]), size))])
-    return Loss(columns["step"][0] * size * np.arange(1, len(value) + 1), value, floor)
+    losses = columns["loss"]
+    size = -(-len(losses) // LOSS_BARS_MAX)
+    means = [part.mean() for part in np.split(losses, range(size, len(losses), size))]
+    step = columns["step"][0] * size * np.arange(1, len(means) + 1)
+    return Loss(step, np.array(means), floor)

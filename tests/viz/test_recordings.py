@@ -323,7 +323,7 @@ def test_labels_and_guidance_are_in_the_recording(tmp_path):
     pipeline, real = conditional({"name": "moons", "noise": 0.1})
     labels, rng = np.arange(40) % 2, np.random.default_rng(0)
     states = rng.normal(size=(3, 40, 2)).astype("f")
-    scene = replay.of_trained(
+    scene = replay.reverse_scene(
         pipeline, Process("reverse", states, np.array([50, 20, 0])), states[:, :4], tmp_path,
         labels=labels, tracked=np.arange(4), seed=0, guidance=Guidance(1.0, (0.2, 2.0)),
     )  # fmt: skip
