@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from points.point_files import check_sizes
-from runtime.arrays import floats, give_back, read_here_and_there
+from runtime.arrays import disable_read_ahead, floats, release_pages
 
 SIZE = 2**29  # bytes from which a file is too large for memory
 ATONCE = 1024  # rows
@@ -42,7 +42,7 @@ def mapped(path: str | None) -> np.memmap | None:
         )
     if rows.ndim != 2 or rows.shape[1] < 2 or len(rows) < 10:
         raise ValueError(f"{path} must hold points of shape (N, d) with d at least 2, not {rows.shape}")
-    read_here_and_there(rows)
+    disable_read_ahead(rows)
     return rows
 
 
@@ -63,5 +63,5 @@ def read(rows: np.memmap, chosen: Tensor, path: str) -> NDArray:
 def take(rows: np.memmap, chosen: Tensor) -> NDArray:
     """The chosen rows, in memory. The pages around them, 64 kB a row, are given back: they would soon be gigabytes."""
     found = np.array(rows[chosen.numpy()])
-    give_back(rows)
+    release_pages(rows)
     return found
