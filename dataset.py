@@ -18,7 +18,7 @@ from torch import Tensor
 from images.sets import IMAGE_DATASETS, ImageSet, held_out_images, make_images
 from points import curves, drawings
 from points.large import mapped, read, spread, take
-from points.mixture import FINEST_EXACT, GaussianMixture, mixed
+from points.mixture import MAX_EXACT_CENTRES, GaussianMixture, mixed
 from points.point_files import read_table
 from runtime.arrays import numbers
 from runtime.randomness import generator, integer_seed
@@ -156,7 +156,7 @@ def make_dataset(name: str, n_samples: int | None, seed: int, embed: int | None 
         labels = part_of_centre[centre]
     points = np.asarray(points, np.float32)
     known = np.asarray(labels, np.int64) if len(parts) > 1 else None
-    exact = max(len(part.centres) for part in parts) <= FINEST_EXACT and not 0 < float(mixture.variance[0]) < 1e-12
+    exact = max(len(part.centres) for part in parts) <= MAX_EXACT_CENTRES and not 0 < float(mixture.variance[0]) < 1e-12
     if not exact:
         return PointSet(points, known, inexact="their noise is too small for one")
     return PointSet(points, known, mixture, parts)
