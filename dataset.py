@@ -17,8 +17,8 @@ from torch import Tensor
 
 from images.sets import IMAGE_DATASETS, ImageSet, held_out_images, make_images
 from points import curves, drawings
-from points.large import mapped, read, spread, take
-from points.mixture import FINEST_EXACT, GaussianMixture, mixed
+from points.large import copy_rows, map_large_file, read_rows, spread
+from points.mixture import MAX_EXACT_CENTRES, GaussianMixture, mixed
 from points.point_files import read_table
 from runtime.arrays import numbers
 from runtime.randomness import generator, integer_seed
@@ -87,7 +87,7 @@ class LargeSet(PointSet):
 
     def __getitem__(self, i: int | slice | Tensor) -> tuple[Tensor, ...]:
         rows = torch.as_tensor(range(*i.indices(len(self))) if isinstance(i, slice) else i)
-        return (torch.from_numpy(take(self.file, rows + rows // 4)),)
+        return (torch.from_numpy(copy_rows(self.file, rows + rows // 4)),)
 
 
 DataSet = PointSet | ImageSet
@@ -122,7 +122,7 @@ def make_sets(name: str, n_samples: int | None, seed: int, **options: Any) -> tu
         ValueError, FileNotFoundError: no such set, or a file or folder that cannot be used.
     """
     if name not in IMAGE_DATASETS:
-        if name == "file" and n_samples is None and (file := mapped(options["path"])) is not None:
+        if name == "file" and n_samples is None and (file := map_large_file(options["path"])) is not None:
             return large_sets(file, seed, **options)
         data = make_dataset(name, n_samples, seed, **options)
         if name == "file":
@@ -156,7 +156,7 @@ def make_dataset(name: str, n_samples: int | None, seed: int, embed: int | None 
         labels = part_of_centre[centre]
     points = np.asarray(points, np.float32)
     known = np.asarray(labels, np.int64) if len(parts) > 1 else None
-    exact = max(len(part.centres) for part in parts) <= FINEST_EXACT and not 0 < float(mixture.variance[0]) < 1e-12
+    exact = max(len(part.centres) for part in parts) <= MAX_EXACT_CENTRES and not 0 < float(mixture.variance[0]) < 1e-12
     if not exact:
         return PointSet(points, known, inexact="their noise is too small for one")
     return PointSet(points, known, mixture, parts)
@@ -215,11 +215,11 @@ def held_out(data: PointSet) -> tuple[PointSet, PointSet]:
 
 def read_points(path: str | None, n_samples: int | None, seed: int, label: str | None = None) -> PointSet:
     """At most n_samples points of a file, chosen at random: see points.files.read_table, also for what it raises."""
-    if path and (file := mapped(path)) is not None:
+    if path and (file := map_large_file(path)) is not None:
         if label is not None or n_samples is None:
             raise ValueError(f"{path} is too large for memory: {'set num_samples' if label is None else NO_LABELS}")
         chosen = spread(len(file), min(n_samples, len(file)), generator(seed, "dataset"))
-        return PointSet(read(file, chosen, path))
+        return PointSet(read_rows(file, chosen, path))
     points, labels, names = read_table(path, label)
     order = torch.randperm(len(points), generator=generator(seed, "dataset"))[:n_samples].numpy()
     return PointSet(points[order], None if labels is None else labels[order], names=names)
@@ -236,7 +236,9 @@ def large_sets(file: np.memmap, seed: int, path: str, label: str | None = None) 
     g, fifth = generator(seed, "dataset"), len(file) // 5
     train = spread(len(file) - fifth, min(LOOKED_AT, len(file) - fifth), g)
     unseen = spread(fifth, min(LOOKED_AT, fifth), g)
-    return LargeSet(read(file, train + train // 4, path), file=file), PointSet(read(file, unseen * 5 + 4, path))
+    return LargeSet(read_rows(file, train + train // 4, path), file=file), PointSet(
+        read_rows(file, unseen * 5 + 4, path)
+    )
 
 
 @dataclass(frozen=True)

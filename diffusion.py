@@ -1,7 +1,7 @@
-"""The forward process on any array of points; what a network may predict; denoisers.
+"""The forward process on arrays; prediction targets; denoisers.
 
 To add a prediction target, write a `Target` here and its row in registry/process_rows.py.
-`python diffusion.py` prints how the signal drowns.
+`python diffusion.py` prints how much of the variance is signal at some steps.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,13 +21,21 @@ from schedule import CLEAN, NoiseScheduler, make_scheduler, t_of
 Array = TypeVar("Array", np.ndarray, Tensor)
 
 
+# ---------------------------------------------------------------- the forward process
+
+
 class DiffusionModel:
-    """The forward process: clean data of shape (B, *dims), noised step by step. NumPy in, NumPy out; tensors likewise.
+    """The forward process: adds noise to clean data of shape (B, *dims), step by step.
+
+    NumPy arrays give NumPy arrays, and tensors give tensors.
 
     Args:
         num_timesteps: T.
         beta_start, beta_end, schedule, zero_snr: see schedule.make_scheduler.
-        seed: the noise is a function of it and of how many calls came before.
+        seed: the noise is a function of the seed and of the number of earlier calls.
+
+    Raises:
+        ValueError: as schedule.make_scheduler.
     """
 
     def __init__(
@@ -42,81 +50,136 @@ class DiffusionModel:
         self.scheduler = make_scheduler(schedule, num_timesteps, beta_start, beta_end, zero_snr)
         self.generator = generator(seed, "forward")
 
-    def forward_diffusion(self, data: Array, t: int | Tensor, noise: Array | None = None) -> tuple[Array, Array]:
-        """x_t and the noise in it (Ho et al. 2020, eq. 4); `t` is one step or one for each row.
+    def forward_diffusion(
+        self,
+        data: Array,
+        t: int | Tensor,
+        noise: Array | None = None,
+    ) -> tuple[Array, Array]:
+        """Return x_t and the noise eps in it: x_t = alpha x_0 + sigma eps.
+
+        Source: Ho et al. 2020 (arXiv 2006.11239), eq. 4.
+
+        Args:
+            data: x_0 of shape (B, *dims).
+            t: one step for all rows, or one for each row: shape (B,).
+            noise: eps, of the shape of x_0; default: drawn from N(0, I).
+
+        Returns:
+            x_t and eps, both of the shape of x_0.
 
         Raises:
-            ValueError: t outside 0 .. T-1, data that is not (B, *dims) floats, or NaN in it.
+            ValueError: t outside 0 .. T-1, a wrong shape, or NaN or infinity in the data.
         """
-        x_0 = _tensor(data)
+        x_0 = _checked(data)
         t = self.scheduler.check_t(t).to(x_0.device)
         if t.ndim and t.shape != x_0.shape[:1]:
-            raise ValueError(f"t must be one step or one for each of {len(x_0)} rows, got shape {tuple(t.shape)}")
-        eps = self._noise_like(x_0) if noise is None else _tensor(noise)
+            rule = f"t must be one step or one for each of {len(x_0)} rows"
+            raise ValueError(f"{rule}, got shape {tuple(t.shape)}")
+
+        eps = self._noise_like(x_0) if noise is None else _checked(noise)
         if eps.shape != x_0.shape:
             raise ValueError(f"noise has shape {tuple(eps.shape)}, the data {tuple(x_0.shape)}")
-        return _like(data, self.scheduler.add_noise(x_0, t, eps)), _like(data, eps)
+        x_t = self.scheduler.add_noise(x_0, t, eps)
+        return _as_type_of(data, x_t), _as_type_of(data, eps)
 
     def add_noise_trajectory(self, data: Array) -> Array:
-        """The Markov chain (eq. 2): shape (T, B, *dims), where trajectory[t] is x_t. The data is its clean state.
+        """Run the Markov chain through all T steps (eq. 2).
 
-        Each step adds fresh noise to the step before; at every t the points are distributed as eq. 4 says.
+        Each step adds fresh noise to the state before it. At every t the states have the
+        distribution of eq. 4.
+
+        Args:
+            data: x_0 of shape (B, *dims).
+
+        Returns:
+            Shape (T, B, *dims), where trajectory[t] is x_t. The clean data is not part of it.
+
+        Raises:
+            ValueError: a wrong shape, or NaN or infinity in the data.
         """
-        x = _tensor(data)
-        trajectory = x.new_empty((self.scheduler.num_timesteps, *x.shape))
-        for t in range(self.scheduler.num_timesteps):
+        x = _checked(data)
+        num_timesteps = self.scheduler.num_timesteps
+        trajectory = x.new_empty((num_timesteps, *x.shape))
+        for t in range(num_timesteps):
             x = self.scheduler.add_noise_step(x, t, self._noise_like(x))
             trajectory[t] = x
-        return _like(data, trajectory)
+        return _as_type_of(data, trajectory)
 
     def _noise_like(self, x: Tensor) -> Tensor:
-        return torch.randn(x.shape, generator=self.generator, dtype=x.dtype).to(x.device)
+        eps = torch.randn(x.shape, generator=self.generator, dtype=x.dtype)
+        return eps.to(x.device)
 
 
-def _tensor(data: np.ndarray | Tensor) -> Tensor:
-    """Data as a floating-point tensor (see arrays.floats), checked."""
+def _checked(data: np.ndarray | Tensor) -> Tensor:
+    """Return data of shape (B, *dims) as a floating-point tensor; raises ValueError otherwise."""
     x = floats(data, "data")
     if x.ndim < 2:
-        raise ValueError(f"data must have shape (B, *dims), such as (500, 2); got {tuple(x.shape)}")
+        shape = tuple(x.shape)
+        raise ValueError(f"data must have shape (B, *dims), such as (500, 2); got {shape}")
     return x
 
 
-def _like(data: Array, x: Tensor) -> Array:
-    return cast(Array, x if isinstance(data, Tensor) else x.numpy())
+def _as_type_of(data: Array, x: Tensor) -> Array:
+    """Return x as a NumPy array if `data` is one, else as the tensor that it is."""
+    if isinstance(data, Tensor):
+        return cast(Array, x)
+    return cast(Array, x.numpy())
 
 
 @torch.no_grad()
 def forward_states(
-    scheduler: NoiseScheduler, x_0: Tensor, steps: Sequence[int], generator: torch.Generator
+    scheduler: NoiseScheduler,
+    x_0: Tensor,
+    steps: Sequence[int],
+    generator: torch.Generator,
 ) -> Iterator[Tensor]:
-    """The same chain after chosen numbers of forward steps only (rising, from 0), so that long ones fit into memory.
+    """Run the Markov chain, and yield its state after some numbers of forward steps only.
 
-    Several steps at once are exact: independent Gaussians add up to one (scheduler.stride).
+    Long chains then fit into memory. Several steps at once are exact, because a sum of independent
+    Gaussians is a Gaussian (see scheduler.stride).
+
+    Args:
+        scheduler: the process.
+        x_0: clean data (B, *dims).
+        steps: numbers of forward steps, rising, from 0 .. T.
+        generator: source of the noise.
+
+    Yields:
+        x_t of shape (B, *dims) for each of `steps`.
     """
-    x, s = x_0, CLEAN
-    for t in map(t_of, steps):
+    x = x_0
+    s = CLEAN
+    for step in steps:
+        t = t_of(step)
         if t != s:
             a, b = scheduler.stride(s, t)
-            x, s = a * x + b * torch.randn(x.shape, generator=generator, dtype=x.dtype), t
+            eps = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+            x = a * x + b * eps
+            s = t
         yield x
 
 
-# ---------------------------------------------------------------- what a network may predict
+# ---------------------------------------------------------------- prediction targets
 
 
 class Prediction(NamedTuple):
-    """What a denoiser believes of x_t = alpha x_0 + sigma eps; both of x_t's shape (B, *dims)."""
+    """What a denoiser predicts from x_t = alpha x_0 + sigma eps; both have the shape of x_t."""
 
     eps: Tensor
     x_0: Tensor
 
 
 class Target(NamedTuple):
-    """What a network's output stands for, in any process.
+    """A prediction target: what the output of a network stands for.
 
-    of: (x_0, eps, alpha, sigma) -> what it should be. prediction: (output, x_t, alpha, sigma) -> Prediction, both
-    parts straight from the output, never one from the other through a division by a tiny alpha or sigma.
-    error: (alpha, sigma) -> how wrong it is where eps is wrong by alpha and x_0 by -sigma: given x_t, only together.
+    Attributes:
+        of: the target itself, as a function of (x_0, eps, alpha, sigma).
+        prediction: the Prediction, as a function of (output, x_t, alpha, sigma). Both of its parts
+            come straight from the output. Computing one from the other could divide by a tiny
+            alpha or sigma.
+        error: the error of the output, as a function of (alpha, sigma), if the errors of eps and
+            x_0 are alpha and -sigma. Given x_t, either of these errors determines the other.
     """
 
     of: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -125,13 +188,15 @@ class Target(NamedTuple):
 
 
 def _from_v(v: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
-    a, s = alpha / (alpha**2 + sigma**2), sigma / (alpha**2 + sigma**2)  # the sum is 1 where the variance is preserved
-    return Prediction(s * x_t + a * v, a * x_t - s * v)
+    variance = alpha**2 + sigma**2  # 1 where the process preserves the variance
+    a = alpha / variance
+    s = sigma / variance
+    return Prediction(eps=s * x_t + a * v, x_0=a * x_t - s * v)
 
 
 def _from_velocity(u: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
-    total = alpha + sigma  # 1 in the flow
-    return Prediction((x_t + alpha * u) / total, (x_t - sigma * u) / total)
+    total = alpha + sigma  # 1 in a flow
+    return Prediction(eps=(x_t + alpha * u) / total, x_0=(x_t - sigma * u) / total)
 
 
 # Ho et al. 2020: eq. 14, and eq. 15 for x_0
@@ -170,11 +235,16 @@ def prediction_target(name: str) -> Target:
 
 
 def check_target(scheduler: NoiseScheduler, target: str) -> None:
-    """Raises ValueError where the process ends in pure noise, which says nothing of x_0 to a network that finds eps."""
+    """Check that a network can be trained to predict `target` in this process.
+
+    Raises:
+        ValueError: the target is eps, and x_T is pure noise. There eps determines no x_0.
+    """
     if target == "eps" and scheduler.alpha[-1] == 0:
         raise ValueError(
-            "model.prediction=eps cannot work where no signal is left at the last step (schedule=flow, zero_snr=true),"
-            " as x_0 cannot be had from eps there: take model.prediction=v, x0 or velocity"
+            "model.prediction=eps cannot work where no signal is left at the last step"
+            " (schedule=flow, zero_snr=true), as x_0 cannot be had from eps there:"
+            " take model.prediction=v, x0 or velocity"
         )
 
 
@@ -182,7 +252,13 @@ def check_target(scheduler: NoiseScheduler, target: str) -> None:
 
 
 class Denoiser(Protocol):
-    """x_t (B, *dims), t () or (B,), label (B,) or None -> Prediction: a network, guided or not, or the exact answer."""
+    """A network, a guided network or the exact distribution, as a function of a noisy state.
+
+    Args:
+        x_t: shape (B, *dims).
+        t: shape (B,), or () for one step for all rows.
+        label: shape (B,), or None for the unconditional prediction.
+    """
 
     def __call__(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction: ...
 
@@ -191,11 +267,22 @@ Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 def denoiser(net: Network, scheduler: NoiseScheduler, target: str) -> Denoiser:
-    """A network as a denoiser, whatever its output means: `target` is a key of TARGETS, else ValueError."""
+    """Return a network as a denoiser.
+
+    Args:
+        net: `net(x_t, t, label)`, with an output of the shape of x_t.
+        scheduler: the process for which the network was trained.
+        target: what its output stands for, a key of TARGETS.
+
+    Raises:
+        ValueError: an unknown target.
+    """
     prediction = prediction_target(target).prediction
 
     def denoise(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
-        return prediction(net(x_t, t, label), x_t, *scheduler.alpha_sigma(t, x_t))
+        output = net(x_t, t, label)
+        alpha, sigma = scheduler.alpha_sigma(t, x_t)
+        return prediction(output, x_t, alpha, sigma)
 
     return denoise
 
@@ -210,12 +297,16 @@ def exact_denoiser(mixture: GaussianMixture, scheduler: NoiseScheduler) -> Denoi
 
 
 def within_range(denoise: Denoiser, scheduler: NoiseScheduler) -> Denoiser:
-    """A denoiser of images, whose guess of x_0 is kept within [-1, 1], where all pixels are; eps moves along."""
+    """Return a denoiser of images whose prediction of x_0 is clamped to [-1, 1].
+
+    All pixels lie in that range. eps changes with x_0, so that x_t = alpha x_0 + sigma eps holds.
+    """
 
     def denoise_within(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
         eps, x_0 = denoise(x_t, t, label)
-        (alpha, sigma), inside = scheduler.alpha_sigma(t, x_t), x_0.clamp(-1, 1)
-        return Prediction(eps + alpha / sigma * (x_0 - inside), inside)
+        alpha, sigma = scheduler.alpha_sigma(t, x_t)
+        clamped = x_0.clamp(-1, 1)
+        return Prediction(eps + alpha / sigma * (x_0 - clamped), clamped)
 
     return denoise_within
 
@@ -241,4 +332,5 @@ if __name__ == "__main__":
     print(f"trajectory {trajectory.shape}: the share of variance that is signal")
     for t in (0, 25, 50, 75, 99):
         share = float(model.scheduler.signal[t])
-        print(f"t = {t:2d}  {share:6.1%}  {'#' * round(50 * share)}")
+        bar = "#" * round(50 * share)
+        print(f"t = {t:2d}  {share:6.1%}  {bar}")

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from images.image_files import PIECE, read_images, say_skipped
-from runtime.arrays import give_back, read_here_and_there
+from runtime.arrays import disable_read_ahead, release_pages
 from runtime.atomic_file import unfinished
 
 RECIPE = 1  # part of the checksum: raise it whenever files.read_image gives other pixels
@@ -67,7 +67,7 @@ def read_cached(
 def _usable(pixels: np.ndarray) -> Tensor | np.memmap:
     if not isinstance(pixels, np.memmap) or pixels.nbytes < LARGE:
         return torch.from_numpy(pixels)
-    read_here_and_there(pixels)
+    disable_read_ahead(pixels)
     return pixels
 
 
@@ -88,7 +88,7 @@ def _parts(kept: Kept) -> Iterator[memoryview]:
     for begin in range(0, len(kept.pixels), rows):
         yield np.ascontiguousarray(kept.pixels[begin : begin + rows]).data
         if isinstance(kept.pixels, np.memmap):
-            give_back(kept.pixels)
+            release_pages(kept.pixels)
     yield np.ascontiguousarray(kept.good).data
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from runtime.arrays import give_back
+from runtime.arrays import release_pages
 from runtime.progress import progress_bar
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
@@ -99,7 +99,7 @@ def read_images(
         pixels[len(good)] = image
         good.append(i)
         if isinstance(pixels, np.memmap) and i % max(1, PIECE // image.nbytes) == 0:
-            give_back(pixels)
+            release_pages(pixels)
     say_skipped(bad)
     return pixels[: len(good)], torch.tensor(good, dtype=torch.int64)
 

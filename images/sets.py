@@ -16,7 +16,7 @@ from images import MNIST_ROOT
 from images.cache import read_cached
 from images.emoji import draw_glyphs
 from images.image_files import PIECE, list_images
-from runtime.arrays import give_back, numbers
+from runtime.arrays import numbers, release_pages
 from runtime.randomness import generator
 
 
@@ -57,7 +57,7 @@ class ImageSet(Dataset):
     def _bytes(self, i: int | slice | Tensor) -> Tensor:
         found = self.held[i if self.rows is None else self.rows[i]]
         if self.file is not None:
-            give_back(self.file)
+            release_pages(self.file)
         return found
 
     @property

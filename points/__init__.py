@@ -1,1 +1,1 @@
-"""Point sets: the exact distribution (mixture.py), by name (curves.py, drawings.py), and files of points (files.py)."""
+"""Point sets with their exact distributions, and files of points."""

@@ -1,4 +1,7 @@
-"""What is drawn as a point set: a text's letters, a picture's dark pixels. Each pixel is a Gaussian of the mixture."""
+"""Point sets that are drawings: the letters of a text, or the dark pixels of a picture.
+
+Each dark pixel is one Gaussian of the mixture.
+"""
 
 import math
 from pathlib import Path
@@ -10,76 +13,124 @@ from PIL import Image, ImageDraw, ImageFont
 from images.image_files import read_image
 from points.mixture import GaussianMixture
 
-MOST = 4000  # pixels: a drawing with more is drawn or averaged more coarsely
-PAPER = 0.05  # darkness up to which a pixel counts as white, such as a JPEG's traces
-LARGEST, SMALLEST = 48, 10  # font sizes, in pixels
+MAX_PIXELS = 4000  # dark pixels; a drawing with more is drawn in a smaller font, or averaged
+WHITE_LEVEL = 0.05  # darkness up to which a pixel is white: JPEG leaves such traces
+MAX_FONT_SIZE = 48  # pixels
+MIN_FONT_SIZE = 10
+MISSING_LETTER = "\U0010ffff"  # no font has it, so it is drawn as the font's replacement glyph
 
 
 def text(noise: float, text: str) -> list[GaussianMixture]:
-    """The ink of a text's letters in Pillow's own font, as large as MOST pixels allow; a line is 1 high.
+    """Return a text's letters as one mixture, with one Gaussian for each dark pixel.
 
-    noise: standard deviation, in pixels.
+    The text is written in Pillow's own font, as large as MAX_PIXELS allow. A line of text has
+    height 1.
+
+    Args:
+        noise: standard deviation in pixels.
+        text: what is written; "\\n" begins a new line.
 
     Raises:
         ValueError: nothing to draw, a letter that the font does not have, or too much text.
     """
-    unknown = _written("\U0010ffff", LARGEST).tobytes()
-    if missing := [c for c in text if not c.isspace() and _written(c, LARGEST).tobytes() == unknown]:
-        raise ValueError(f"dataset.text cannot be drawn: the font has no {missing[0]!r}; use Latin letters")
-    if not text.strip():
-        raise ValueError("dataset.text holds no letter that can be drawn: set for example dataset.text=HELLO")
-    if len(text) <= MOST:
-        for size in range(LARGEST, SMALLEST - 1, -2):
+    _check_letters(text)
+    if len(text) <= MAX_PIXELS:
+        for size in range(MAX_FONT_SIZE, MIN_FONT_SIZE - 1, -2):
             ink = np.asarray(_written(text, size)) / 255
-            if not (ink > PAPER).any():
+            dark_pixels = (ink > WHITE_LEVEL).sum()
+            if dark_pixels == 0:
                 raise ValueError(f"dataset.text={text!r} holds no letter that can be drawn")
-            if (ink > PAPER).sum() <= MOST:
-                return [_pixels(ink, 1 / size, noise)]
-    raise ValueError(f"dataset.text is too long to be drawn with {MOST:,} pixels: shorten its {len(text):,} letters")
+            if dark_pixels <= MAX_PIXELS:
+                return [_pixel_mixture(ink, 1 / size, noise)]
+    advice = f"shorten its {len(text):,} letters"
+    raise ValueError(f"dataset.text is too long to be drawn with {MAX_PIXELS:,} pixels: {advice}")
+
+
+def _check_letters(text: str) -> None:
+    replacement = _written(MISSING_LETTER, MAX_FONT_SIZE).tobytes()
+    for letter in text:
+        if not letter.isspace() and _written(letter, MAX_FONT_SIZE).tobytes() == replacement:
+            reason = f"the font has no {letter!r}; use Latin letters"
+            raise ValueError(f"dataset.text cannot be drawn: {reason}")
+    if not text.strip():
+        advice = "set for example dataset.text=HELLO"
+        raise ValueError(f"dataset.text holds no letter that can be drawn: {advice}")
 
 
 def _written(text: str, size: int) -> Image.Image:
-    """Grey, white on black."""
+    """Return the text in shades of grey, white on black."""
     font = ImageFont.load_default(size)
     box = ImageDraw.Draw(Image.new("L", (1, 1))).multiline_textbbox((0, 0), text, font)
-    left, top, right, bottom = (math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3]))
-    page = Image.new("L", (max(1, right - left), max(1, bottom - top)))
+    left = math.floor(box[0])
+    top = math.floor(box[1])
+    width = max(1, math.ceil(box[2]) - left)
+    height = max(1, math.ceil(box[3]) - top)
+    page = Image.new("L", (width, height))
     ImageDraw.Draw(page).multiline_text((-left, -top), text, fill=255, font=font)
     return page
 
 
 def picture(noise: float, path: str | None) -> list[GaussianMixture]:
-    """A picture's dark pixels, each with its darkness as weight; its longer side spans -1 to 1.
+    """Return a picture's dark pixels as one mixture, weighted by their darkness.
 
-    Where more than MOST pixels are dark, squares of them are averaged. noise: standard deviation, in pixels then.
+    The longer side of the picture spans -1 to 1. If more than MAX_PIXELS are dark, the picture is
+    reduced by averaging squares of pixels.
+
+    Args:
+        noise: standard deviation, in pixels of the reduced picture.
+        path: an image file.
 
     Raises:
         ValueError: no path, a file that is not a picture, or a picture without dark pixels.
         FileNotFoundError: no such file.
     """
     if not path:
-        raise ValueError("dataset=picture needs dataset.path=FILE, a picture with something dark on white")
+        advice = "a picture with something dark on white"
+        raise ValueError(f"dataset=picture needs dataset.path=FILE, {advice}")
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no picture {path}")
     try:
         pixels = read_image(path)
-    except Exception as error:  # decoders raise all sorts of errors
+    except Exception as error:  # decoders raise many types of errors
         raise ValueError(f"{path} is not a picture that can be read: {error}") from error
-    whole = Image.fromarray(1 - pixels.mean(0, dtype=np.float32) / 255)
-    ink, width = np.asarray(whole), whole.width
-    while (count := int((ink > PAPER).sum())) > MOST:
-        width = max(1, min(width - 1, int(width * math.sqrt(MOST / count))))
-        height = max(1, round(whole.height * width / whole.width))
-        ink = np.asarray(whole.resize((width, height), Image.Resampling.BOX))
-    if not count:
+
+    darkness = 1 - pixels.mean(0, dtype=np.float32) / 255
+    ink = _reduced(darkness)
+    if not (ink > WHITE_LEVEL).any():
         raise ValueError(f"{path} holds no dark pixels: all of it is white")
-    return [_pixels(ink, 2 / max(ink.shape), noise)]
+    return [_pixel_mixture(ink, 2 / max(ink.shape), noise)]
 
 
-def _pixels(ink: np.ndarray, side: float, noise: float) -> GaussianMixture:
-    """Darkness (H, W) in 0..1 as a mixture around the pixels' middles, (0, 0) in the middle of all; y points up."""
-    row, column = (ink > PAPER).nonzero()
+def _reduced(darkness: np.ndarray) -> np.ndarray:
+    """Average squares of pixels (H, W) until at most MAX_PIXELS are dark."""
+    original = Image.fromarray(darkness)
+    width = original.width
+    ink = np.asarray(original)
+    while True:
+        dark_pixels = int((ink > WHITE_LEVEL).sum())
+        if dark_pixels <= MAX_PIXELS:
+            return ink
+        estimate = int(width * math.sqrt(MAX_PIXELS / dark_pixels))
+        width = max(1, min(width - 1, estimate))
+        height = max(1, round(original.height * width / original.width))
+        ink = np.asarray(original.resize((width, height), Image.Resampling.BOX))
+
+
+def _pixel_mixture(ink: np.ndarray, side: float, noise: float) -> GaussianMixture:
+    """Return a mixture with one Gaussian at the centre of each dark pixel.
+
+    Args:
+        ink: darkness in 0..1, shape (H, W). The centre of the array becomes the origin, and y
+            points up.
+        side: of a pixel, in data units.
+        noise: standard deviation, in pixels.
+    """
+    row, column = (ink > WHITE_LEVEL).nonzero()
     height, width = ink.shape
-    middles = np.stack([column - (width - 1) / 2, (height - 1) / 2 - row], 1) * side
-    weights = ink[row, column].astype(np.float64)
-    return GaussianMixture(torch.from_numpy(middles), (noise * side) ** 2, torch.from_numpy(weights / weights.sum()))
+    x = column - (width - 1) / 2
+    y = (height - 1) / 2 - row
+    centres = np.stack([x, y], 1) * side
+    darkness = ink[row, column].astype(np.float64)
+    weights = darkness / darkness.sum()
+    variance = (noise * side) ** 2
+    return GaussianMixture(torch.from_numpy(centres), variance, torch.from_numpy(weights))

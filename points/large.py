@@ -1,4 +1,7 @@
-"""Files of points that are too large for memory: an .npy file stays on the disk, and rows are read when asked for."""
+"""Files of points that are too large for memory.
+
+Such an .npy file is mapped: it stays on the disk, and rows are read when they are needed.
+"""
 
 import os
 
@@ -8,17 +11,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from points.point_files import check_sizes
-from runtime.arrays import floats, give_back, read_here_and_there
+from runtime.arrays import disable_read_ahead, floats, release_pages
 
-SIZE = 2**29  # bytes from which a file is too large for memory
-ATONCE = 1024  # rows
+SIZE = 2**29  # bytes; a file of at least this size is too large for memory
+ROWS_PER_READ = 1024
 
 
-def mapped(path: str | None) -> np.memmap | None:
-    """The rows (N, d) of an .npy file of at least SIZE bytes, unread; None for all others, which points.files reads.
+def map_large_file(path: str | None) -> np.memmap | None:
+    """Map the rows (N, d) of an .npy file of at least SIZE bytes, without reading them.
+
+    Returns:
+        The rows, or None for any other file, which points.point_files reads.
 
     Raises:
-        ValueError: it has been cut off, or its numbers are not such as can be used where they lie.
+        ValueError: the file has been cut off, or its numbers cannot be used without conversion.
     """
     if not path or not path.endswith(".npy") or not os.path.exists(path):
         return None
@@ -26,42 +32,63 @@ def mapped(path: str | None) -> np.memmap | None:
         rows = np.load(path, mmap_mode="r", allow_pickle=False)
     except ValueError as error:
         if "greater than file size" in str(error):
-            raise ValueError(
-                f"{path} is shorter than its header says, as if it had been cut off: copy it again"
-            ) from error
+            problem = "is shorter than its header says, as if it had been cut off"
+            raise ValueError(f"{path} {problem}: copy it again") from error
         return None
     except OSError:
         return None
     if rows.nbytes < SIZE:
         return None
-    if rows.dtype not in (np.float32, np.float64) or not rows.flags.c_contiguous:  # nor in the other order of bytes
-        kind = f"{rows.dtype}{'' if rows.flags.c_contiguous else ', column by column'}"
-        raise ValueError(
-            f"{path} is too large for memory and holds {kind}: save it as float32 or float64, row by row, to be read"
-            " where it lies"
-        )
-    if rows.ndim != 2 or rows.shape[1] < 2 or len(rows) < 10:
-        raise ValueError(f"{path} must hold points of shape (N, d) with d at least 2, not {rows.shape}")
-    read_here_and_there(rows)
+
+    _check_usable(rows, path)
+    disable_read_ahead(rows)
     return rows
 
 
+def _check_usable(rows: np.memmap, path: str) -> None:
+    # comparing dtypes also refuses the other byte order
+    by_rows = rows.flags.c_contiguous
+    if rows.dtype not in (np.float32, np.float64) or not by_rows:
+        kind = str(rows.dtype)
+        if not by_rows:
+            kind += ", column by column"
+        advice = "save it as float32 or float64, row by row, to be read where it lies"
+        raise ValueError(f"{path} is too large for memory and holds {kind}: {advice}")
+    if rows.ndim != 2 or rows.shape[1] < 2 or len(rows) < 10:
+        rule = "points of shape (N, d) with d at least 2"
+        raise ValueError(f"{path} must hold {rule}, not {rows.shape}")
+
+
 def spread(total: int, count: int, generator: torch.Generator) -> Tensor:
-    """`count` rows of `total` in random order: one of each of as many equal parts, so that none of these is missed."""
+    """Draw `count` distinct rows of `total`, one from each of `count` equal ranges of rows.
+
+    No part of a sorted file is missed then. The rows come in random order: (count,) int64.
+    """
     edges = torch.arange(count + 1, dtype=torch.int64) * total // count
-    chosen = edges[:-1] + (torch.rand(count, generator=generator, dtype=torch.float64) * edges.diff()).long()
-    return chosen[torch.randperm(count, generator=generator)]
+    u = torch.rand(count, generator=generator, dtype=torch.float64)
+    chosen = edges[:-1] + (u * edges.diff()).long()
+    order = torch.randperm(count, generator=generator)
+    return chosen[order]
 
 
-def read(rows: np.memmap, chosen: Tensor, path: str) -> NDArray:
-    """The chosen rows, in memory. Raises ValueError where they hold NaN, infinity or numbers beyond LARGEST."""
-    points = floats(np.concatenate([take(rows, some) for some in chosen.split(ATONCE)]), path).numpy()
+def read_rows(rows: np.memmap, chosen: Tensor, path: str) -> NDArray:
+    """Copy the chosen rows into memory and check them: (len(chosen), d).
+
+    Raises:
+        ValueError: NaN, infinity, or a number beyond point_files.MAX_COORDINATE.
+    """
+    pieces = [copy_rows(rows, piece) for piece in chosen.split(ROWS_PER_READ)]
+    points = floats(np.concatenate(pieces), path).numpy()
     check_sizes(points, path)
     return points
 
 
-def take(rows: np.memmap, chosen: Tensor) -> NDArray:
-    """The chosen rows, in memory. The pages around them, 64 kB a row, are given back: they would soon be gigabytes."""
-    found = np.array(rows[chosen.numpy()])
-    give_back(rows)
-    return found
+def copy_rows(rows: np.memmap, chosen: Tensor) -> NDArray:
+    """Copy the chosen rows into memory, unchecked: (len(chosen), d).
+
+    Reading a row maps 64 kB around it, and many rows would soon fill the memory. The mapped pages
+    are therefore released.
+    """
+    copied = np.array(rows[chosen.numpy()])
+    release_pages(rows)
+    return copied

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, whatever happens while they are written."""
+"""Files that are either complete or absent, whatever interrupts their writing."""
 
 import io
 import os
@@ -12,14 +12,20 @@ from numpy.typing import NDArray
 
 @contextmanager
 def atomic_file(path: str | Path) -> Iterator[io.BytesIO]:
-    """A file in memory which, once it is filled, becomes `path`: the old file or the new one, never neither.
+    """Yield a buffer in memory; when the block ends without an error, it is written to `path`.
 
-    Written beside the target, forced to the disk, then renamed: a crash at any moment leaves a readable file. A full
-    disk ends in an OSError that names `path`, where writing to the disk straight away ends in riddles of the formats'
-    own writers.
+    The content goes to a temporary file beside the target, is flushed to the disk, and is renamed.
+    A crash at any moment therefore leaves the old file or the new one. Writing into memory first
+    also gives a clear error when the disk is full: the writers of file formats report that in many
+    different ways.
+
+    Raises:
+        OSError: the file cannot be written; the error names `path`.
     """
-    path, content = Path(path), io.BytesIO()
+    path = Path(path)
+    content = io.BytesIO()
     yield content
+
     temporary = unfinished(path)
     try:
         with temporary.open("wb") as file:
@@ -42,15 +48,19 @@ def save_array(path: str | Path, array: NDArray) -> None:
 
 
 def unfinished(path: Path) -> Path:
-    """The name of a file of this process that is still being written."""
+    """Return the path under which this process writes `path` until it is complete."""
     return path.with_name(f".{path.name}.{os.getpid()}")
 
 
 def _sync_folder(folder: Path) -> None:
-    """The rename itself must reach the disk (POSIX only: elsewhere folders cannot be opened)."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    """Flush a folder to the disk, so that a rename in it survives a crash.
+
+    Only POSIX systems can open folders; elsewhere this does nothing.
+    """
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

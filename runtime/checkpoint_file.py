@@ -1,4 +1,4 @@
-"""Checkpoints: saved whole or not at all, checked where they are loaded, and the newest one found."""
+"""Checkpoint files: saving, verified loading, and finding the newest one."""
 
 import io
 import zipfile
@@ -7,91 +7,145 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from runtime.atomic_file import atomic_file
 
-NAME = "last.pt"
-ENDINGS = (".pt", ".pth")
+DEFAULT_NAME = "last.pt"
+EXTENSIONS = (".pt", ".pth")
 FORMAT = "moonwalk checkpoint 1"
-FOLDERS = ("outputs", "runs")  # where `newest` looks
-NONE_YET = f"checkpoint yet below {' or '.join(FOLDERS)}: run `python train.py` first, or name one"
+FOLDERS = ("outputs", "runs")  # searched for the newest checkpoint
+PLACES = " or ".join(FOLDERS)
+NONE_FOUND = f"checkpoint yet below {PLACES}: run `python train.py` first, or name one"
 
 
-def _named_like_one(path: Path) -> bool:
-    return path.suffix in ENDINGS and not path.name.startswith(".")
+# ---------------------------------------------------------------- names
+
+
+def _is_checkpoint_name(path: Path) -> bool:
+    return path.suffix in EXTENSIONS and not path.name.startswith(".")
 
 
 def check_name(name: str) -> None:
-    """Raises ValueError where `name` is no file name that the newest checkpoint is looked for under."""
-    if Path(name).name != name or not _named_like_one(Path(name)):
-        raise ValueError(f"ckpt_save_name must be a file name that ends in {' or '.join(ENDINGS)}, got {name!r}")
+    """Check that a checkpoint saved under this name would be found again.
+
+    Raises:
+        ValueError: `name` contains a folder, is hidden, or has another extension.
+    """
+    path = Path(name)
+    if path.name != name or not _is_checkpoint_name(path):
+        rule = f"must be a file name that ends in {' or '.join(EXTENSIONS)}"
+        raise ValueError(f"ckpt_save_name {rule}, got {name!r}")
+
+
+# ---------------------------------------------------------------- saving and loading
 
 
 def save(path: str | Path, state: dict[str, Any]) -> None:
-    """Write `state` (tensors, plain containers, numbers, text) to `path`, which holds the old state or the new one."""
+    """Write `state` to `path`; a crash leaves the old file or the new one.
+
+    Args:
+        path: the file; its folder exists.
+        state: tensors, plain containers, numbers and text.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     with atomic_file(path) as file:
         torch.save({"format": FORMAT, **state}, file)
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint that `save` wrote, or the one in a run folder. Everything arrives on the CPU.
+    """Read a checkpoint file, or the checkpoint in a run folder. All tensors arrive on the CPU.
 
     Raises:
-        FileNotFoundError: nothing there.
-        ValueError: it is damaged (checksums are verified), not finite, or no checkpoint of moonwalk.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, holds NaN or infinity, or is not a checkpoint of moonwalk.
     """
     path = Path(path)
     if path.is_dir():
         path = in_folder(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no checkpoint at {path}; `python train.py` makes one")
+
     try:
-        state = torch.load(_verified(path), map_location="cpu", weights_only=True)
-    except Exception as error:  # the disk has done its part: whatever goes wrong now, the bytes are its cause
-        raise ValueError(f"the checkpoint {path} is damaged or no checkpoint at all") from error
+        archive = _verified_archive(path.read_bytes())
+        state = torch.load(archive, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes raise many types of error in zipfile and torch
+        message = f"the checkpoint {path} is damaged or no checkpoint at all"
+        raise ValueError(message) from error
+
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(f"{path} is no checkpoint of this version of moonwalk ({FORMAT})")
-    if name := not_finite(state):
-        raise ValueError(f"the checkpoint {path} is of a training that had diverged: {name} is not finite")
+    name = not_finite(state)
+    if name is not None:
+        cause = f"of a training that had diverged: {name} is not finite"
+        raise ValueError(f"the checkpoint {path} is {cause}")
     return state
 
 
-def _verified(path: Path) -> io.BytesIO:
-    """The archive of a checkpoint, each part read against its checksum, and written anew for torch: its own reader
-    verifies none, and trusts a directory in which a bit may have flipped."""
-    whole = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(path.read_bytes())) as archive, zipfile.ZipFile(whole, "w") as copy:
-        parts = archive.namelist()
-        if len({*parts}) < len(parts):
-            raise zipfile.BadZipFile("two parts of one name")
-        for part in parts:
-            copy.writestr(part, archive.read(part))
-    whole.seek(0)
-    return whole
+def _verified_archive(content: bytes) -> io.BytesIO:
+    """Copy a zip archive while zipfile verifies the checksum of each member.
+
+    torch.load verifies no checksum, and trusts a directory in which a bit may have flipped. It
+    therefore reads this copy.
+
+    Raises:
+        zipfile.BadZipFile: a checksum is wrong, or two members share a name.
+    """
+    copy = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(copy, "w") as target:
+        names = source.namelist()
+        if len(set(names)) < len(names):
+            raise zipfile.BadZipFile("two members share a name")
+        for name in names:
+            target.writestr(name, source.read(name))
+    copy.seek(0)
+    return copy
 
 
 def not_finite(state: Mapping[Any, Any]) -> str | None:
-    """The dotted name of the first tensor that holds NaN or infinity, such as "net.out.weight"; None: all is well."""
-    return next((name for name, tensor in _tensors(state) if not tensor.isfinite().all()), None)
+    """Return the dotted name of the first tensor that holds NaN or infinity, or None.
+
+    Such a name is "net.out.weight", for state["net"]["out.weight"].
+    """
+    for name, tensor in _named_tensors(state):
+        if not tensor.isfinite().all():
+            return name
+    return None
 
 
-def _tensors(state: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+def _named_tensors(state: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     for key, value in state.items():
-        if isinstance(value, torch.Tensor):
+        if isinstance(value, Tensor):
             yield f"{prefix}{key}", value
         elif isinstance(value, Mapping):
-            yield from _tensors(value, f"{prefix}{key}.")
+            yield from _named_tensors(value, f"{prefix}{key}.")
+
+
+# ---------------------------------------------------------------- finding
 
 
 def asked_or_newest(asked: str | None) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint, or run folder, that is asked for and what it holds; None: the newest. Raises as load, newest."""
-    return (Path(asked), load(asked)) if asked else newest()
+    """Load the named checkpoint or run folder, or for None the newest checkpoint.
+
+    Returns:
+        The path and the state. The path is as given, so it may be a folder.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load` and `newest`.
+    """
+    if asked:
+        return Path(asked), load(asked)
+    return newest()
 
 
 def newest(root: str | Path = ".") -> tuple[Path, dict[str, Any]]:
-    """The newest readable checkpoint below outputs/ and runs/, and what it holds.
+    """Load the newest readable checkpoint below outputs/ and runs/ of the folder `root`.
 
-    Read once: a training that runs may replace it at any moment.
+    Returns:
+        Its path and its state. They belong together: the file is read once, because a running
+        training may replace it at any moment.
 
     Raises:
         FileNotFoundError: there is none.
@@ -101,32 +155,42 @@ def newest(root: str | Path = ".") -> tuple[Path, dict[str, Any]]:
             return path, load(path)
         except (ValueError, FileNotFoundError) as error:
             print(f"passed over: {error}")
-    raise FileNotFoundError(f"no readable {NONE_YET}")
+    raise FileNotFoundError(f"no readable {NONE_FOUND}")
 
 
 def all_of_them(root: str | Path = ".") -> list[Path]:
-    """Whatever is named like a checkpoint below outputs/ and runs/, the newest first, unread.
+    """List all files below outputs/ and runs/ that are named like checkpoints, newest first.
 
     Raises:
         FileNotFoundError: there is none.
     """
-    if not (found := [*filter(_named_like_one, newest_first("*.pt*", root))]):
-        raise FileNotFoundError(f"no {NONE_YET}")
+    found = [path for path in newest_first("*.pt*", root) if _is_checkpoint_name(path)]
+    if not found:
+        raise FileNotFoundError(f"no {NONE_FOUND}")
     return found
 
 
 def in_folder(folder: Path) -> Path:
-    """The checkpoint of a run folder, whatever its ckpt_save_name was: the newest file that ends like one."""
-    found = filter(_named_like_one, folder.iterdir())
-    return max(found, key=lambda path: path.stat().st_mtime, default=folder / NAME)
+    """Return the newest file in a run folder that is named like a checkpoint.
+
+    Its name depends on ckpt_save_name. Without such a file this is the path of last.pt.
+    """
+    found = [path for path in folder.iterdir() if _is_checkpoint_name(path)]
+    return max(found, key=_modification_time, default=folder / DEFAULT_NAME)
 
 
 def folder_of(path: Path) -> Path:
-    """The run folder of a checkpoint, which may be named by it or by its folder."""
+    """Return the run folder of a checkpoint, given the path of either."""
     return path if path.is_dir() else path.parent
 
 
 def newest_first(pattern: str, root: str | Path = ".") -> list[Path]:
-    """All files of such a name below outputs/ and runs/, the one written last first."""
-    found = [path for folder in FOLDERS for path in (Path(root) / folder).rglob(pattern)]
-    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    """List all files below outputs/ and runs/ whose names match `pattern`, newest first."""
+    found: list[Path] = []
+    for folder in FOLDERS:
+        found += (Path(root) / folder).rglob(pattern)
+    return sorted(found, key=_modification_time, reverse=True)
+
+
+def _modification_time(path: Path) -> float:
+    return path.stat().st_mtime

@@ -1,4 +1,7 @@
-"""Randomness as a function of (seed, purpose, index): nothing to save, nothing that depends on what ran before."""
+"""Random numbers as a function of (seed, purpose, index).
+
+No random state needs to be saved to resume a training, and no draw depends on what ran before.
+"""
 
 import zlib
 
@@ -7,11 +10,24 @@ import torch
 
 
 def integer_seed(seed: int, purpose: str, index: int = 0) -> int:
-    """A 63-bit seed of its own for each (seed, purpose, index), through numpy.random.SeedSequence."""
-    sequence = np.random.SeedSequence([seed, zlib.crc32(purpose.encode()), index])
-    return int(sequence.generate_state(1, np.uint64)[0] >> 1)
+    """Return a 63-bit seed for one (seed, purpose, index), by numpy.random.SeedSequence.
+
+    Args:
+        seed: the seed of the run, at least 0.
+        purpose: what the random numbers are for, such as "order" or "noise".
+        index: the step, epoch or dimension within that purpose, at least 0.
+    """
+    purpose_number = zlib.crc32(purpose.encode())
+    sequence = np.random.SeedSequence([seed, purpose_number, index])
+    bits = sequence.generate_state(1, np.uint64)[0]
+    return int(bits >> 1)
 
 
-def generator(seed: int, purpose: str, index: int = 0, device: str | torch.device = "cpu") -> torch.Generator:
-    """A torch.Generator for one purpose ("order", "noise", "sampling" ...) and one step of it."""
+def generator(
+    seed: int,
+    purpose: str,
+    index: int = 0,
+    device: str | torch.device = "cpu",
+) -> torch.Generator:
+    """Return a torch.Generator seeded by `integer_seed(seed, purpose, index)`."""
     return torch.Generator(device).manual_seed(integer_seed(seed, purpose, index))

@@ -57,7 +57,7 @@ def answered(f, *given, **options):
 
 # ---------------------------------------------------------------- arrays
 
-KINDS = ["f2", "<f4", ">f4", "<f8", ">f8", "g", "i1", "u1", "<i2", ">i2", "<u2", ">u4", "<i8", ">i8", "<u8", "?"]
+KINDS = ["f2", "<f4", ">f4", "<f8", ">f8", "i1", "u1", "<i2", ">i2", "<u2", ">u4", "<i8", ">i8", "<u8", "?"]
 JUNK = [None, "text", b"bytes", 3, 3.5, [], [[]], [[1, 2], [3]], {}, object(), np.array(["a", "b"]), 1j,
         np.array([[1 + 1j, 2]]), np.array([["2026-01-01", "2026-01-02"]], "M8[D]"), np.zeros((2, 2), [("a", "f8")]),
         np.array([[None, 1]]), np.ma.masked_less(np.eye(2), 1), torch.zeros(2, 2, dtype=torch.complex64)]  # fmt: skip

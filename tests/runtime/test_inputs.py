@@ -41,7 +41,6 @@ SAME = {
     "negative transitions": X[::-1][::-1],
     "every second": np.repeat(X, 2, 0)[::2],
     "Fortran order": np.asfortranarray(X),
-    "long double": X.astype(np.longdouble),
     "read-only": np.frombuffer(X.tobytes()).reshape(X.shape),
     "list": X.tolist(),
 }
@@ -53,12 +52,12 @@ REFUSED = {
     "durations": np.array([[1, 2]], "m8[s]"),
     "objects": X.astype(object),
     "records": np.zeros((3, 2), [("a", "f8")]),
-    "masked": np.ma.masked_less(X, 0),
     "ragged": [[1.0, 2.0], [3.0]],
     "complex tensor": torch.zeros(3, 2, dtype=torch.complex64),
-    "sparse tensor": torch.zeros(3, 2).to_sparse(),
     "nothing": None,
 }
+if np.dtype(np.longdouble).itemsize > 8:  # elsewhere it is another name of float64
+    REFUSED["long double"] = X.astype(np.longdouble)
 
 
 @pytest.mark.parametrize("name", SAME)
@@ -121,7 +120,7 @@ def test_a_constant_column_is_normalised_to_zero_and_comes_back_as_it_was(value)
     assert torch.equal(normaliser.denormalise(z)[:, 1], x[:, 1])
 
 
-@pytest.mark.parametrize("table", [*[v for k, v in REFUSED.items() if isinstance(v, np.ndarray) and k != "masked"],
+@pytest.mark.parametrize("table", [*[v for v in REFUSED.values() if isinstance(v, np.ndarray)],
                                    np.zeros((0, 2)), np.zeros((5, 0)), np.zeros(5), X * 1e300, X * np.nan])  # fmt: skip
 def test_files_of_anything_else_are_refused_by_name(table, tmp_path):
     with pytest.raises(ValueError, match=r"x\.npy"):
