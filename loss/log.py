@@ -1,10 +1,9 @@
-"""loss.csv and excess.csv: written as a training goes on, read back for pictures."""
+"""The tables loss.csv and excess.csv: a training appends rows, and pictures read them back."""
 
 import csv
 import os
 import sys
 from collections.abc import Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import TextIO
 
@@ -13,64 +12,106 @@ from numpy.typing import NDArray
 
 from loss.moments import Moment
 
-NAME, EXCESS_NAME = "loss.csv", "excess.csv"
-COLUMNS = ("step", "loss", "lr", "seconds", "stable_loss")
+NAME = "loss.csv"
+EXCESS_NAME = "excess.csv"
+COLUMNS = ("step", "loss", "lr", "seconds", "stable_loss")  # of loss.csv
+EXCESS_COLUMNS = ("step", "excess", "floor")  # of excess.csv, before those of the probed steps
+
+
+# ---------------------------------------------------------------- tables in general
 
 
 def opened(path: Path, header: Sequence[str], start: int) -> TextIO:
-    """A table to write rows into. One that is there goes on behind step `start`: later rows will be written again.
+    """Open a table for appending rows, and create it with its header if it does not exist.
+
+    An existing table is cut off after step `start`, because a resumed training writes later rows
+    again. Start 0 empties the table.
 
     Raises:
-        ValueError: a row of it lacks its step.
+        ValueError: a row does not begin with a step.
     """
     if path.exists():
-        first, *lines = path.read_bytes().splitlines(keepends=True) or [b""]
-        whole = takewhile(lambda line: line.endswith(b"\n"), lines)
-        try:
-            kept = [*takewhile(lambda line: int(line.split(b",")[0]) <= start, whole)]
-        except ValueError as error:
-            raise ValueError(
-                f"{path} is not a {path.name} of moonwalk: a row of it does not begin with a step"
-            ) from error
-        os.truncate(path, sum(map(len, [first, *kept])) if start else 0)
+        kept_bytes = _bytes_up_to(path, start)
+        os.truncate(path, kept_bytes if start else 0)
     file = path.open("a", newline="", encoding="utf-8")
-    if not file.tell():
+    is_empty = file.tell() == 0
+    if is_empty:
         csv.writer(file).writerow(header)
         file.flush()
     return file
 
 
-def secure(folder: Path) -> None:
-    """Force the rows of both tables to the disk."""
-    for path in filter(Path.exists, (folder / NAME, folder / EXCESS_NAME)):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-
-
-def read_whole(path: Path, columns: Sequence[str]) -> dict[str, NDArray]:
-    """The columns of a table by name. A last row that a crash has torn is left out, which a line on stderr says.
+def _bytes_up_to(path: Path, start: int) -> int:
+    """Return the size of the header and of the complete rows up to step `start`, in bytes.
 
     Raises:
-        ValueError: one of `columns` is missing, or something is no number.
+        ValueError: one of these rows does not begin with a step.
     """
+    lines = path.read_bytes().splitlines(keepends=True)
+    if not lines:
+        return 0
+    size = len(lines[0])
+    for row in lines[1:]:
+        is_torn = not row.endswith(b"\n")
+        if is_torn:
+            break
+        try:
+            step = int(row.split(b",")[0])
+        except ValueError as error:
+            reason = "a row of it does not begin with a step"
+            raise ValueError(f"{path} is not a {path.name} of moonwalk: {reason}") from error
+        if step > start:
+            break
+        size += len(row)
+    return size
+
+
+def read_table(path: Path, columns: Sequence[str]) -> dict[str, NDArray]:
+    """Return the columns of a table by name, each of shape (rows,).
+
+    A crash may have torn the last row. Such a row is left out, and a line on stderr says so.
+
+    Raises:
+        ValueError: one of `columns` is missing, or an entry is not a number.
+    """
+    refusal = f"{path} is not a {path.name} of moonwalk"
     try:
-        *lines, torn = path.read_text(encoding="utf-8").split("\n")
-        names, *rows = [line.split(",") for line in lines or [",".join(columns)]]
-        table = dict(zip(names, np.array(rows, dtype=float).reshape(-1, len(names)).T))
+        *lines, torn_row = path.read_text(encoding="utf-8").split("\n")
+        header = lines[0].split(",") if lines else list(columns)
+        rows = [line.split(",") for line in lines[1:]]
+        values = np.array(rows, dtype=float).reshape(-1, len(header))
     except ValueError as error:
-        raise ValueError(f"{path} is not a {path.name} of moonwalk") from error
+        raise ValueError(refusal) from error
+
+    table = dict(zip(header, values.T))
     if not table.keys() >= set(columns):
-        raise ValueError(f"{path} is not a {path.name} of moonwalk")
-    if torn:
+        raise ValueError(refusal)
+    if torn_row:
         print(f"{path}: the last row is torn and left out", file=sys.stderr)
     return table
 
 
-class LossLog:
-    """Writes each mean loss as a row: step (the last of those it is the mean of), loss, lr, seconds, and the loss that
-    is learnt from (diffusion.Loss).
+def secure(folder: Path) -> None:
+    """Force the rows of both tables in `folder` to the disk."""
+    for name in (NAME, EXCESS_NAME):
+        path = folder / name
+        if path.exists():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
 
-    start: the steps done before; rows up to there are kept.
+
+# ---------------------------------------------------------------- loss.csv
+
+
+class LossLog:
+    """A callback that writes each mean loss as a row of loss.csv.
+
+    A row holds the last optimizer step of the mean, the loss, the learning rate, the seconds of the
+    training so far, and the stable loss that the network learns from (see `objective.Loss`).
+
+    Args:
+        folder: the run folder.
+        start: the number of optimizer steps done before. Rows up to it are kept.
     """
 
     def __init__(self, folder: Path, start: int) -> None:
@@ -78,43 +119,78 @@ class LossLog:
         self.rows = csv.writer(self.file)
 
     def after(self, moment: Moment) -> None:
-        if moment.loss is not None:
-            loss, stable = f"{moment.loss:.6g}", f"{moment.stable_loss:.6g}"
-            self.rows.writerow([moment.done, loss, f"{moment.lr:.4g}", f"{moment.seconds:.3f}", stable])
-            self.file.flush()
+        if moment.loss is None:
+            return
+        row = [
+            moment.done,
+            f"{moment.loss:.6g}",
+            f"{moment.lr:.4g}",
+            f"{moment.seconds:.3f}",
+            f"{moment.stable_loss:.6g}",
+        ]
+        self.rows.writerow(row)
+        self.file.flush()
 
     def close(self) -> None:
         self.file.close()
 
 
 def read_losses(folder: str | Path) -> dict[str, NDArray]:
-    """The columns of a run's loss.csv. Raises FileNotFoundError or ValueError, each with a sentence."""
+    """Return the columns of loss.csv by name, each of shape (rows,).
+
+    Args:
+        folder: a run folder, or the path of its loss.csv.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: it is not a loss.csv, or it has no row yet.
+    """
     path = Path(folder)
-    path = path / NAME if path.is_dir() else path
+    if path.is_dir():
+        path = path / NAME
     if not path.exists():
         raise FileNotFoundError(f"there is no loss to plot at {path}")
-    table = read_whole(path, COLUMNS)
+    table = read_table(path, COLUMNS)
     if not len(table["step"]):
         raise ValueError(f"{path} holds no row yet")
     return {name: table[name] for name in COLUMNS}
 
 
 def last_mean(folder: Path) -> float:
-    """The mean loss over the last 5 % of a run's steps. Raises as read_losses."""
+    """Return the mean loss over the last 5 % of the rows of loss.csv. Raises as `read_losses`."""
     losses = read_losses(folder)["loss"]
-    return float(losses[-max(1, len(losses) // 20) :].mean())
+    count = max(1, len(losses) // 20)
+    return float(losses[-count:].mean())
+
+
+# ---------------------------------------------------------------- excess.csv
 
 
 class ExcessLog:
-    """Writes the excess over the Bayes floor: step, mean excess, floor, and the excess at each of the probes' steps."""
+    """Writes the excess over the Bayes floor as rows of excess.csv.
+
+    A row holds the optimizer step, the mean excess, the Bayes floor, and the excess at each probed
+    step t.
+
+    Args:
+        folder: the run folder.
+        timesteps: the probed steps t.
+        floor: the Bayes floor of the training loss.
+        start: the number of optimizer steps done before. Rows up to it are kept.
+    """
 
     def __init__(self, folder: Path, timesteps: Sequence[int], floor: float, start: int) -> None:
-        header = ["step", "excess", "floor", *(f"t{t}" for t in timesteps)]
+        header = [*EXCESS_COLUMNS, *(f"t{t}" for t in timesteps)]
         self.file = opened(folder / EXCESS_NAME, header, start)
-        self.rows, self.floor = csv.writer(self.file), floor
+        self.rows = csv.writer(self.file)
+        self.floor = floor
 
     def add(self, step: int, by_t: Sequence[float]) -> None:
-        self.rows.writerow([step, f"{sum(by_t) / len(by_t):.6g}", f"{self.floor:.6g}", *(f"{e:.4g}" for e in by_t)])
+        """Append the row of one optimizer step. by_t: the excess at each probed step t."""
+        mean_excess = sum(by_t) / len(by_t)
+        row = [step, f"{mean_excess:.6g}", f"{self.floor:.6g}"]
+        row += [f"{excess:.4g}" for excess in by_t]
+        self.rows.writerow(row)
         self.file.flush()
 
     def close(self) -> None:
@@ -122,16 +198,23 @@ class ExcessLog:
 
 
 def read_excess(folder: str | Path) -> dict[str, NDArray] | None:
-    """ "step", "excess", "floor" (S,), "timesteps" (K,), "by_t" (S, K) of a run; None where it has no excess.csv."""
+    """Return the columns of excess.csv, or None where a run has no such file or no row in it.
+
+    The result holds "step", "excess" and "floor" of shape (S,) for S rows, the probed steps
+    "timesteps" of shape (K,), and the excess "by_t" of shape (S, K).
+
+    Raises:
+        ValueError: the file is not an excess.csv.
+    """
     path = Path(folder) / EXCESS_NAME
     if not path.exists():
         return None
-    table = read_whole(path, columns := ("step", "excess", "floor"))
+    table = read_table(path, EXCESS_COLUMNS)
     if not len(table["step"]):
         return None
-    by_t = [name for name in table if name[0] == "t" and name[1:].isdigit()]
-    return {
-        **{name: table[name] for name in columns},
-        "timesteps": np.array([int(name[1:]) for name in by_t]),
-        "by_t": np.stack([table[name] for name in by_t], 1),
-    }
+
+    result = {name: table[name] for name in EXCESS_COLUMNS}
+    step_columns = [name for name in table if name[0] == "t" and name[1:].isdigit()]
+    result["timesteps"] = np.array([int(name[1:]) for name in step_columns])
+    result["by_t"] = np.stack([table[name] for name in step_columns], 1)
+    return result

@@ -1,7 +1,12 @@
-"""What a network learns to make small: the training loss, the stable target, which steps are drawn, how each counts."""
+"""The training objective: loss, stable target, distribution of the steps, weight of each step.
+
+For one row, the loss is the weighted squared error of the network's output (Ho et al. 2020, arXiv
+2006.11239, eq. 14, generalised to other prediction targets and weights):
+
+    loss = weights[t] * mean over dims of (net(x_t, t) - target)^2,    x_t = alpha x_0 + sigma eps
+"""
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -9,16 +14,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from diffusion import Network, Prediction, prediction_target
+from registry import implementation
+from registry.process_rows import LOSS_WEIGHTS
 from schedule import NoiseScheduler
 
-REFERENCES = 512  # where nobody says how many
+DEFAULT_REFERENCES = 512  # rows of a reference batch
+FEWEST_REFERENCE_BATCHES = 20  # in a data set for which the stable target is the default
+MIN_SNR_CAP = 5  # gamma of Hang et al. 2023
+FASTEST_ATTENTION_WIDTH = 16  # scaled_dot_product_attention on CPUs is fastest for its multiples
 
 
 class Loss(NamedTuple):
-    """Squared errors of the network's output, averaged over dims and weighted: (B,) each.
+    """Two weighted squared errors of the network's output, each a mean over dims of shape (B,).
 
-    ordinary: against the noise that was drawn, comparable with the Bayes floor. stable: against what the network
-    learns from, its expectation over a reference batch (the same where there is none).
+    ordinary: the error against the noise that was drawn. It is comparable with the Bayes floor.
+    stable: the error against the stable target, which the network learns from. Without reference
+        batches the network learns from the drawn noise, and both errors are the same tensor.
     """
 
     ordinary: Tensor
@@ -26,11 +37,18 @@ class Loss(NamedTuple):
 
 
 class References(NamedTuple):
-    """The reference batch of the next `rows` rows: x_0 (R, *dims) and, where they have some, labels (R,)."""
+    """The reference batch that serves the next `rows` rows of a batch.
+
+    x_0: clean data of shape (R, *dims).
+    label: labels of shape (R,), or None for unconditional data.
+    """
 
     rows: int
     x_0: Tensor
     label: Tensor | None = None
+
+
+# ---------------------------------------------------------------- the loss
 
 
 def training_loss(
@@ -46,20 +64,43 @@ def training_loss(
     weights: Tensor | None = None,
     null_label: int = -1,
 ) -> Loss:
-    """The loss of each row, times weights[t] (see loss_weights). With target and weight "eps" it is L_simple (eq. 14).
+    """Return the loss of each row.
 
-    references: of these rows, in their order (see stable_target); empty: none.
-    null_label: what stands in `label` for none.
+    With target and weight "eps" its mean is L_simple (Ho et al. 2020, eq. 14).
+
+    Args:
+        net: maps (x_t, t, label) to an output of x_t's shape.
+        scheduler: gives alpha and sigma of each step.
+        x_0, eps: clean data and noise, both of shape (B, *dims).
+        t: the step of each row, of shape (B,).
+        label: the label of each row, of shape (B,), or None.
+        references: the reference batches of these rows, in the order of the rows (see
+            `stable_target`). An empty sequence switches the stable target off.
+        target: what the network predicts, a key of registry.process_rows.TARGETS.
+        weights: the weight of each step, of shape (T,) (see `loss_weights`). None: 1 at every step.
+        null_label: the entry of `label` that means "no label".
     """
-    x_t, alpha_sigma = scheduler.add_noise(x_0, t, eps), scheduler.alpha_sigma(t, x_0)
-    output, of = net(x_t, t, label), prediction_target(target).of
+    alpha, sigma = scheduler.alpha_sigma(t, x_0)
+    x_t = scheduler.add_noise(x_0, t, eps)
+    output = net(x_t, t, label)
+    target_from = prediction_target(target).of
     weight = 1 if weights is None else weights.to(x_0)[t]
-    ordinary = (output - of(x_0, eps, *alpha_sigma)).square().flatten(1).mean(1) * weight
+
+    ordinary = _squared_error(output, target_from(x_0, eps, alpha, sigma)) * weight
     if not references:
         return Loss(ordinary, ordinary)
-    expected = stable_target(x_t, *alpha_sigma, label, references, null_label)
-    stable = (output - of(expected.x_0, expected.eps, *alpha_sigma)).square().flatten(1).mean(1) * weight
+
+    expected = stable_target(x_t, alpha, sigma, label, references, null_label)
+    stable = _squared_error(output, target_from(expected.x_0, expected.eps, alpha, sigma)) * weight
     return Loss(ordinary.detach(), stable)
+
+
+def _squared_error(output: Tensor, target: Tensor) -> Tensor:
+    """Return the squared error of each row, averaged over its dims: (B,)."""
+    return (output - target).square().flatten(1).mean(1)
+
+
+# ---------------------------------------------------------------- the stable target
 
 
 @torch.no_grad()
@@ -71,97 +112,227 @@ def stable_target(
     references: Sequence[References],
     null_label: int = -1,
 ) -> Prediction:
-    """E[eps | x_t] and E[x_0 | x_t] if data were the references of each row only (Xu, Tong and Jaakkola 2023, arXiv
-    2302.00670, eq. 7). The row's own x_0 is one of them.
+    """Return E[eps | x_t] and E[x_0 | x_t] as if the data were the reference batch of each row.
 
-    Given which rows these are and x_t, but not which of them x_t came from, this is the expectation of what was drawn:
-    on average over batches the target stays the same, with a fraction of its variance. Rows with a label refer to those
-    of the same label, others to all. It is attention: of noisy points to clean ones.
+    Each reference x_0^i has the posterior weight w_i (Xu, Tong and Jaakkola 2023, arXiv 2302.00670,
+    eq. 7):
+
+        E[x_0 | x_t] = sum_i w_i x_0^i,    w_i = softmax_i(log N(x_t; alpha x_0^i, sigma^2 I))
+        E[eps | x_t] = (x_t - alpha E[x_0 | x_t]) / sigma
+
+    The reference batch contains the row's own x_0. So this is the expectation of the drawn x_0,
+    given x_t and the reference batch, but not the reference that x_t came from. On average over
+    batches the target is unchanged, and its variance is a fraction of that of the drawn noise.
+
+    Args:
+        x_t: noisy data of shape (B, *dims).
+        alpha, sigma: of shape (B, 1, ..., 1), as `NoiseScheduler.alpha_sigma` returns them.
+        label: labels of shape (B,), or None. A row with a label uses the references of that label
+            only. A row with the null label uses all references.
+        references: reference batches whose `rows` add up to B.
+        null_label: the entry of `label` that means "no label".
     """
-    x, a, s = (v.flatten(1) for v in (x_t, alpha, sigma))
-    queries, means = torch.cat([a / s.square() * x, (a / s).square() / 2], 1), []  # (B, D + 1)
-    counts = [each.rows for each in references]
-    labels = [None] * len(counts) if label is None else label.split(counts)
-    for (_, x_0, theirs), query, own in zip(references, queries.split(counts), labels):
-        data = x_0.flatten(1)
-        keys = torch.cat([data, -data.square().sum(1, keepdim=True)], 1)  # query @ key: log N(x_t; a x_0, s^2) + const
-        allowed = None if own is None else (own[:, None] == theirs) | (own[:, None] == null_label)
-        means.append(attention(query, keys, allowed)[:, :-1])
-    mean = torch.cat(means).view_as(x_t)
-    return Prediction((x_t - alpha * mean) / sigma, mean)
+    row_counts = [each.rows for each in references]
+    queries = _posterior_queries(x_t, alpha, sigma).split(row_counts)
+    labels = _split_labels(label, row_counts)
+
+    means = []
+    for reference, query, row_labels in zip(references, queries, labels):
+        keys = _posterior_keys(reference.x_0)
+        allowed = _allowed_pairs(row_labels, reference.label, null_label)
+        key_means = attention(query, keys, allowed)
+        means.append(key_means[:, :-1])  # drop the last column, the mean of -|x_0|^2
+
+    x_0 = torch.cat(means).view_as(x_t)
+    return Prediction((x_t - alpha * x_0) / sigma, x_0)
+
+
+# The logarithm of the posterior weight is a scalar product of a query and a key:
+#     log N(x_t; alpha x_0, sigma^2 I)
+#         = <alpha / sigma^2 x_t, x_0> + alpha^2 / (2 sigma^2) (-|x_0|^2) + constant.
+# The constant does not depend on x_0 and cancels in the softmax. So the stable target is attention
+# of noisy data to clean data.
+
+
+def _posterior_queries(x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """Return the queries (alpha / sigma^2 x_t, alpha^2 / (2 sigma^2)) of shape (B, D + 1)."""
+    x = x_t.flatten(1)
+    a = alpha.flatten(1)
+    s = sigma.flatten(1)
+    return torch.cat([a / s.square() * x, (a / s).square() / 2], 1)
+
+
+def _posterior_keys(x_0: Tensor) -> Tensor:
+    """Return the keys (x_0, -|x_0|^2) of a reference batch, of shape (R, D + 1)."""
+    x = x_0.flatten(1)
+    return torch.cat([x, -x.square().sum(1, keepdim=True)], 1)
+
+
+def _allowed_pairs(
+    row_labels: Tensor | None,
+    reference_labels: Tensor | None,
+    null_label: int,
+) -> Tensor | None:
+    """Return which references each row may use, of shape (B, R). None: all of them."""
+    if row_labels is None:
+        return None
+    same_label = row_labels[:, None] == reference_labels
+    without_label = row_labels[:, None] == null_label
+    return same_label | without_label
 
 
 def attention(queries: Tensor, keys: Tensor, allowed: Tensor | None = None) -> Tensor:
-    """softmax(queries @ keys.T) @ keys over the `allowed` pairs (B, R): (B, K) and (R, K) give (B, K).
+    """Return softmax(queries @ keys.T) @ keys, restricted to the `allowed` pairs (B, R).
 
-    In this call of torch no matrix (B, R) passes through memory; on CPUs it is fastest for multiples of 16 columns.
+    Shapes (B, K) and (R, K) give (B, K). This call of torch writes no matrix (B, R) to memory.
     """
     width = keys.shape[1]
-    queries, keys = (F.pad(x, (0, -width % 16))[None, None] for x in (queries, keys))
-    return F.scaled_dot_product_attention(queries, keys, keys, allowed, scale=1)[0, 0, :, :width]
+    padding = (0, -width % FASTEST_ATTENTION_WIDTH)
+    padded_queries = F.pad(queries, padding)[None, None]
+    padded_keys = F.pad(keys, padding)[None, None]
+    values = padded_keys
+    means = F.scaled_dot_product_attention(padded_queries, padded_keys, values, allowed, scale=1)
+    return means[0, 0, :, :width]
+
+
+# ---------------------------------------------------------------- reference batches
 
 
 def reference_batches(x_0: Tensor, label: Tensor | None, size: int) -> list[References]:
-    """Of a whole batch, `size` rows at a time serve each other; 0: none do."""
+    """Cut a batch into groups of `size` rows; each group is its own reference batch.
+
+    A size of 0 means no references.
+    """
     if not size:
         return []
-    labels = [None] * -(-len(x_0) // size) if label is None else label.split(size)
-    return [References(len(rows), rows, of) for rows, of in zip(x_0.split(size), labels)]
+    groups = x_0.split(size)
+    labels = _split_labels(label, [len(group) for group in groups])
+    return [References(len(rows), rows, row_labels) for rows, row_labels in zip(groups, labels)]
 
 
 def overlapping(references: Sequence[References], begin: int, end: int) -> list[References]:
-    """The references of the rows begin .. end - 1 of a batch, out of those of all its rows."""
-    ends = accumulate(each.rows for each in references)
-    counts = [min(end, last) - max(begin, last - each.rows) for each, last in zip(references, ends)]
-    return [each._replace(rows=count) for each, count in zip(references, counts) if count > 0]
+    """Return the references of the rows begin .. end - 1, given those of a whole batch."""
+    kept = []
+    first = 0
+    for each in references:
+        last = first + each.rows
+        count = min(end, last) - max(begin, first)
+        if count > 0:
+            kept.append(each._replace(rows=count))
+        first = last
+    return kept
 
 
 def references_for(rows: int, asked: int | None) -> int:
-    """How many references a training on so many rows has; by default none for few rows, of which they would be a large
-    part: their expectation then knows each x_0 by heart (500 points: docs/tried.md)."""
-    return (REFERENCES if rows >= 20 * REFERENCES else 0) if asked is None else asked
+    """Return the size of the reference batches for a data set of `rows` rows.
+
+    A given size, `asked`, takes precedence. By default small data sets have no reference batches.
+    There a batch is a large part of the data, and the stable target lets the network memorise each
+    x_0 (measured on 500 points: docs/tried.md).
+    """
+    if asked is not None:
+        return asked
+    if rows < FEWEST_REFERENCE_BATCHES * DEFAULT_REFERENCES:
+        return 0
+    return DEFAULT_REFERENCES
+
+
+def _split_labels(label: Tensor | None, row_counts: list[int]) -> Sequence[Tensor | None]:
+    """Cut labels (B,) into groups of the given sizes. Without labels each group has None."""
+    if label is None:
+        return [None] * len(row_counts)
+    return label.split(row_counts)
+
+
+# ---------------------------------------------------------------- the distribution of the steps
 
 
 def draw_steps(num_timesteps: int, rows: int, power: float, generator: torch.Generator) -> Tensor:
-    """A step t for each row, t = T u^power (rows,), where each of as many equal bins of 0..1 gives one u (Kingma et al.
-    2021, arXiv 2107.00630, appendix I.1). power 1: every step as often as any other; more: small t more often."""
+    """Draw one step t = floor(T u^power) for each row, of shape (rows,), by stratified sampling.
+
+    The interval [0, 1] is cut into as many equal bins as there are rows. Each bin gives one u
+    (Kingma et al. 2021, arXiv 2107.00630, appendix I.1). With power 1 all steps are equally likely.
+    A larger power draws small t more often.
+    """
     return steps_at(torch.rand(rows, generator=generator), num_timesteps, power)
 
 
 def steps_at(within: Tensor, num_timesteps: int, power: float) -> Tensor:
-    """The same, given where in its bin each u lies: (rows,) in 0..1."""
+    """Return the steps of `draw_steps` from the position of each u within its bin.
+
+    `within` has shape (rows,) and values in [0, 1).
+    """
     rows = len(within)
     u = (torch.arange(rows, device=within.device) + within) / rows
     return (u**power * num_timesteps).long().clamp(max=num_timesteps - 1)
 
 
 def step_weights(num_timesteps: int, power: float) -> Tensor:
-    """How much rarer `draw_steps` gives each step than even draws do, (T,): with these weights the loss is theirs."""
-    ends = torch.linspace(0, 1, num_timesteps + 1, dtype=torch.float64) ** (1 / power)
-    return 1 / (num_timesteps * ends.diff())
+    """Return the importance weight 1 / (T P(t)) of each step, of shape (T,) in float64.
+
+    P(t) is the probability of t in `draw_steps`. With these weights the expected loss is that of
+    uniform steps.
+    """
+    edges = torch.linspace(0, 1, num_timesteps + 1, dtype=torch.float64) ** (1 / power)
+    return 1 / (num_timesteps * edges.diff())
+
+
+# ---------------------------------------------------------------- the weight of each step
 
 
 def weight_of(scheduler: NoiseScheduler, weight: str | None) -> str:
-    """The weight by name; None: "eps", or "target" where a step of nothing but noise would count nothing in that."""
-    return weight or ("target" if scheduler.alpha[-1] == 0 else "eps")
+    """Return the name of the weight. None is "eps" where possible, and otherwise "target".
+
+    Where the last step is pure noise, "eps" would give that step the weight 0.
+    """
+    if weight:
+        return weight
+    return "target" if scheduler.alpha[-1] == 0 else "eps"
 
 
 def loss_weights(scheduler: NoiseScheduler, target: str, weight: str | None) -> Tensor:
-    """What the squared error of the network's output counts at each step, (T,) float64; weight: see `weight_of`.
+    """Return the weight of the network's squared error at each step, of shape (T,) in float64.
 
-    "target": 1, so that the error of what the network predicts counts evenly. Else the error of another quantity is
-    made of it: "eps" that of eps (Ho et al. 2020, eq. 14), "v" that of v (Salimans and Ho 2022, appendix D), "min_snr"
-    that of x_0 times min(SNR, 5) (Hang et al. 2023, arXiv 2303.09556, section 3.4), "logit_normal" that of the velocity
-    times how often t is drawn where its logit is N(0, 1) (Esser et al. 2024, arXiv 2403.03206, eq. 19; a weight of mean
-    1 with t drawn evenly, rather than rarer draws).
+    Given x_t, an error of one quantity implies errors of the others, in the ratio that
+    `Target.error` gives. So a weight can turn the squared error of the predicted `target` into
+    that of another quantity.
+
+    Args:
+        target: what the network predicts, a key of registry.process_rows.TARGETS.
+        weight: a key of registry.process_rows.LOSS_WEIGHTS, or None (see `weight_of`). "eps" is
+            the weight of Ho et al. 2020, eq. 14; "v" that of Salimans and Ho 2022, arXiv
+            2202.00512, appendix D.
     """
-    alpha, sigma, weight = scheduler.alpha, scheduler.sigma, weight_of(scheduler, weight)
-    if weight == "target":
-        return torch.ones_like(alpha)
-    of, factor = weight, torch.ones_like(alpha)
-    if weight == "min_snr":
-        of, factor = "x0", (alpha / sigma).square().clamp(max=5)
-    if weight == "logit_normal":
-        edges = torch.linspace(0, 1, len(alpha) + 1, dtype=torch.float64)
-        of, factor = "velocity", len(alpha) * torch.special.ndtr(edges.logit()).diff()
-    return factor * (prediction_target(of).error(alpha, sigma) / prediction_target(target).error(alpha, sigma)).square()
+    alpha = scheduler.alpha
+    sigma = scheduler.sigma
+    row = LOSS_WEIGHTS[weight_of(scheduler, weight)]
+    factor = implementation(row)(scheduler)
+    if row.quantity is None:
+        return factor
+    quantity_error = prediction_target(row.quantity).error(alpha, sigma)
+    target_error = prediction_target(target).error(alpha, sigma)
+    return factor * (quantity_error / target_error).square()
+
+
+def uniform_factor(scheduler: NoiseScheduler) -> Tensor:
+    """Return 1 at each step: (T,)."""
+    return torch.ones_like(scheduler.alpha)
+
+
+def min_snr_factor(scheduler: NoiseScheduler) -> Tensor:
+    """Return min(SNR, 5) at each step, (T,), for the error of x_0.
+
+    Hang et al. 2023 (arXiv 2303.09556, section 3.4).
+    """
+    return (scheduler.alpha / scheduler.sigma).square().clamp(max=MIN_SNR_CAP)
+
+
+def logit_normal_factor(scheduler: NoiseScheduler) -> Tensor:
+    """Return the mean density of a logit-normal t in each of T equal bins of [0, 1], (T,).
+
+    Esser et al. 2024 (arXiv 2403.03206, eq. 19) draw t from this density, for the error of the
+    velocity. Here t stays uniform and the loss has this weight, of mean 1.
+    """
+    T = len(scheduler.alpha)
+    edges = torch.linspace(0, 1, T + 1, dtype=torch.float64)
+    return T * torch.special.ndtr(edges.logit()).diff()

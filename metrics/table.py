@@ -1,18 +1,29 @@
-"""What every metric comes to: a value beside its floor, a p-value where there is one; and the table of them all."""
+"""The result of a metric, and the table of all results.
+
+Every value stands beside its *floor*: what perfect samples give at the same number of samples n.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import SupportsFloat
 
 LEVEL = 0.01  # at most this share of perfect sets of samples fails the tests, all of them together
+SMALLEST_SHOWN_P = 1e-12
 
 
 @dataclass(frozen=True)
 class MetricResult:
-    """A value and what real points give: median (floor) and 90 % band (low, high) at the same n.
+    """One line of the table.
 
-    p: how often a perfect sample would be as far off; None for a distance, which informs and does not vote, and for
-    whatever has a tolerance instead. passed: False where the samples count as distinguishable by it.
+    value: the metric of the samples.
+    floor, low, high: median and central 90 % band of the metric for perfect samples at the same n.
+    n: the number of samples that the metric used.
+    passed: False where the metric distinguishes the samples from real data.
+    verdict: the same in words.
+    unit: the unit of the value; empty for a pure number.
+    p: the p-value of a test: the probability that perfect samples give so extreme a value. None for
+        a metric with a tolerance, and for a distance, which is reported but not used in the
+        verdict.
     """
 
     name: str
@@ -29,7 +40,16 @@ class MetricResult:
 
 @dataclass(frozen=True)
 class Statistic:
-    """A value, its median and 90 % band among perfect samples, its p-value, and what it says if that is too small."""
+    """The outcome of a test.
+
+    The null distribution of a test is the distribution of its value for perfect samples.
+
+    value: the statistic of the samples.
+    floor, low, high: median and central 90 % band of the null distribution.
+    p: the p-value.
+    fault: what the table says if the test fails.
+    n: the number of samples that the test used.
+    """
 
     value: SupportsFloat  # NumPy's and SciPy's numbers have many types
     floor: SupportsFloat
@@ -41,29 +61,51 @@ class Statistic:
 
 
 def tested(name: str, s: Statistic, level: float) -> MetricResult:
-    """A test's result: it fails where perfect samples would be as far off at most as often as `level`."""
-    value, floor, low, high, p = (float(x) for x in (s.value, s.floor, s.low, s.high, s.p))
-    words = f"indistinguishable at n = {s.n:,}" if p > level else s.fault
-    chance = "p < 1e-12" if p < 1e-12 else f"p = {p:.2g}"
-    return MetricResult(name, value, floor, low, high, s.n, p > level, f"{words} ({chance})", p=p)
+    """Return the line of a test. It fails if its p-value is at most `level`."""
+    p = float(s.p)
+    passed = p > level
+    outcome = f"indistinguishable at n = {s.n:,}" if passed else s.fault
+    shown_p = "p < 1e-12" if p < SMALLEST_SHOWN_P else f"p = {p:.2g}"
+    return MetricResult(
+        name,
+        value=float(s.value),
+        floor=float(s.floor),
+        low=float(s.low),
+        high=float(s.high),
+        n=s.n,
+        passed=passed,
+        verdict=f"{outcome} ({shown_p})",
+        p=p,
+    )
 
 
 def table(rows: Sequence[MetricResult], bound: str = "at most") -> str:
-    """One line for each metric (value, floor with its 90 % band, verdict) and an overall verdict with its level.
+    """Return the table as text: one line for each metric, then the overall verdict and its level.
 
-    bound: "at most" where every test has an exact p-value, "about" where the level was only measured.
+    bound: "at most" where every test has an exact p-value, "about" where the level was measured.
     """
     lines = [f"  {'metric':<24}{'value':>9}   {'floor [90 % band]':<26} verdict"]
-    for r in rows:
-        floor = f"{r.floor:.4f} [{r.low:.4f}, {r.high:.4f}]"
-        lines.append(f"  {r.name:<24}{r.value:>9.4f}   {floor:<26} {r.verdict}")
-    failed = ", ".join(r.name for r in rows if not r.passed)
-    lines.append("  verdict: " + (f"distinguishable by {failed}" if failed else "indistinguishable by every metric"))
-    if any(r.p is not None for r in rows):
+    for row in rows:
+        floor = f"{row.floor:.4f} [{row.low:.4f}, {row.high:.4f}]"
+        lines.append(f"  {row.name:<24}{row.value:>9.4f}   {floor:<26} {row.verdict}")
+
+    failed = [row.name for row in rows if not row.passed]
+    if failed:
+        lines.append(f"  verdict: distinguishable by {', '.join(failed)}")
+    else:
+        lines.append("  verdict: indistinguishable by every metric")
+
+    has_tests = any(row.p is not None for row in rows)
+    if has_tests:
         lines.append(f"  ({bound} {LEVEL:.0%} of perfect sets of samples would fail this table)")
     return "\n".join(lines)
 
 
 def as_json(rows: Sequence[MetricResult]) -> dict[str, dict]:
-    """The same results for metrics.json, by name."""
-    return {r.name: {k: v for k, v in asdict(r).items() if k != "name"} for r in rows}
+    """Return the results for metrics.json: the fields of each metric, by its name."""
+    results = {}
+    for row in rows:
+        fields = asdict(row)
+        name = fields.pop("name")
+        results[name] = fields
+    return results
