@@ -17,7 +17,7 @@ DATA = (150, 150, 150)  # grey: real, clean data
 GENERATED = (56, 128, 214)  # blue: samples of the network; far from every colour of noise
 ERROR = (140, 60, 160)  # purple: a difference from the exact answer
 
-# Labels: Okabe and Ito 2008, "Color Universal Design", without the vermilion, which resembles noise.
+# Labels: Okabe and Ito 2008, "Color Universal Design", without vermilion, which resembles noise.
 CLASSES = (
     "#0072b2",
     "#e69f00",
@@ -32,8 +32,8 @@ CLASSES = (
 # Between the images of a grid: no shade of grey, because noise is grey; neither black nor white.
 GROUND = (58, 82, 130)
 
-# Recordings have a dark ground, and their viewer darkens instead of blending where alpha is below 1.
-# These colours are therefore opaque and dark.
+# Recordings have a dark ground, and their viewer darkens instead of blending where alpha is below
+# 1. These colours are therefore opaque and dark.
 RING = (62, 70, 84)
 SCORE = (72, 96, 140)  # blue: the network's score
 SCORE_EXACT = (190, 120, 60)

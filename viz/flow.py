@@ -199,7 +199,13 @@ def _coarser(lines: FlowLines, count: int) -> FlowLines:
     )
 
 
-def _with_heads(light: Light, heads: NDArray, colours: NDArray, noise: float, unit: float) -> NDArray[np.uint8]:
+def _with_heads(
+    light: Light,
+    heads: NDArray,
+    colours: NDArray,
+    noise: float,
+    unit: float,
+) -> NDArray[np.uint8]:
     """Add dots at the heads (N, 2) of the lines and the bar; return the pixels (H, W, 3)."""
     _draw_end_dots(light, heads, colours, unit)
     _draw_noise_bar(light, noise)
@@ -214,7 +220,11 @@ def placed(lines: FlowLines, size: tuple[int, int]) -> NDArray:
     return camera(lines, size, [TURN])(TURN)
 
 
-def camera(lines: FlowLines, size: tuple[int, int], turns: Sequence[float] | NDArray) -> Callable[[float], NDArray]:
+def camera(
+    lines: FlowLines,
+    size: tuple[int, int],
+    turns: Sequence[float] | NDArray,
+) -> Callable[[float], NDArray]:
     """Choose scale and drift such that the lines fill the picture and stay inside it.
 
     In a wide picture the lines drift while they form. They drift to the right, or downwards where
@@ -257,7 +267,12 @@ def _view(paths: NDArray, way: NDArray, turn: float, drift: NDArray) -> NDArray:
     return seen(paths, turn) * [1, -1] + drift * way[:, None, None]
 
 
-def _bounds(paths: NDArray, way: NDArray, turns: Sequence[float] | NDArray, drift: NDArray) -> tuple[NDArray, NDArray]:
+def _bounds(
+    paths: NDArray,
+    way: NDArray,
+    turns: Sequence[float] | NDArray,
+    drift: NDArray,
+) -> tuple[NDArray, NDArray]:
     """Return the lowest and highest coordinates of the paths over all turns, both (2,)."""
     views = [_view(paths, way, turn, drift) for turn in turns]
     lowest = np.min([view.min((0, 1)) for view in views], 0)
@@ -265,7 +280,11 @@ def _bounds(paths: NDArray, way: NDArray, turns: Sequence[float] | NDArray, drif
     return lowest, highest
 
 
-def _drifts(paths: NDArray, size: tuple[int, int], turns: Sequence[float] | NDArray) -> list[NDArray]:
+def _drifts(
+    paths: NDArray,
+    size: tuple[int, int],
+    turns: Sequence[float] | NDArray,
+) -> list[NDArray]:
     """Return the drifts, each (2,), among which `camera` chooses: none in a square picture."""
     width, height = size
     if width <= height:
@@ -286,7 +305,7 @@ def _distance_apart(ends: NDArray) -> float:
 
 
 def _fitting(extent: NDArray, room: NDArray) -> float:
-    """Return the largest scale, in pixels per unit, at which `extent` fits into `room`, both (2,)."""
+    """Return the largest scale, in pixels per unit, at which an extent (2,) fits into a room (2,)."""
     return float(np.min(room / np.maximum(extent, 1e-12)))
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-# The angle above the horizon from which the points are seen. From a lower angle the turns of a helix
-# would look like lines.
+# The angle above the horizon from which the points are seen. From a lower angle the turns of a
+# helix would look like lines.
 ELEVATION_DEGREES = 35
 
 
