@@ -1,7 +1,7 @@
-"""Flow lines as light on a dark ground: one picture of all of them, and the film in which they grow.
+"""Flow lines as light on a dark ground: a picture of all lines, and the film in which they grow.
 
-In a wide picture the lines drift while they form, from the noise at one side to the data at the other; in a square one
-they stay where they are. In three dimensions films turn them once.
+In a wide picture the lines drift while they form, from noise at one side to data at the other. In a
+square picture they do not drift. Films turn lines in three dimensions once around.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,60 +14,94 @@ from PIL import Image, ImageDraw, ImageFont
 
 from runtime.progress import progress_bar
 from samplers.spacing import evenly_on
-from viz.colours import ALONG, LIGHTS, noise_colours
+from viz.colours import LIGHT_RAMP, LIGHTS, noise_colours
 from viz.films.film_files import Frame, write
 from viz.films.film_moments import between
 from viz.flow_lines import FlowLines
-from viz.light import STEP, Light, developed, dots, exposed, stroke
+from viz.light import DROP_SPACING, Light, developed, dots, exposed, stroke
 from viz.scene import HELD_S, LASTS_S
 from viz.stills import SCREEN_DPI
 from viz.turning import seen
 
-SIZES = {"flow": (1920, 1080), "flow_square": (1080, 1080)}  # width, height, by the name of the file
-RATES = {".mp4": 30, ".gif": 10}  # pictures per second
-SMALL = 3  # a GIF is so many times smaller
-TURN = 0.6  # radians: from where lines in three dimensions are seen
-TURNS = TURN + np.linspace(0, 2 * np.pi, 12, endpoint=False)  # in films: all around, and these must fit in
-PIECES, COARSE = 50, 1.0  # straight pieces of a path that turns, and pixels between drops: each picture draws all anew
+# ---------------------------------------------------------------- sizes and rates
 
-MARGIN, BELOW = 0.045, 0.075  # of the height: around the lines, and below them, where the words are
-OVERLAP = 1.12  # so much more than the picture is wide noise and data would take side by side
-LINE, FAINTEST = 0.28, 0.3  # light per pixel of a line where it ends, and of that where it begins
-START, END = np.array([0.12, 0.13, 0.16]), 0.1  # of a dot where a line begins, which has no colour yet; where it ends
-INK, TITLE_AT, BELOW_AT = 0.55, 0.942, 0.972  # light of words, and how far down they stand
-BAR, BAR_LIGHT = "noise", 0.06  # what the bar of a film says, and its light where there is none
-LEVELS = 4  # steps in which a still's colours are rounded: nobody sees them, and the file is half as large
+SIZES = {"flow": (1920, 1080), "flow_square": (1080, 1080)}  # (width, height) by the file's name
+RATES = {".mp4": 30, ".gif": 10}  # frames per second
+GIF_SHRINKING = 3  # each side of a GIF is so many times shorter
+GIF_COLOURS = 128
+
+TURN = 0.6  # radians: the view of lines in three dimensions in a still
+TURNS = TURN + np.linspace(0, 2 * np.pi, 12, endpoint=False)  # in a film: all of them must fit in
+
+# A film of lines that turn draws every line anew in each frame, so it draws them coarsely.
+TURNING_PIECES = 50  # straight pieces of a path
+TURNING_SPACING = 1.0  # pixels between two drops of light
+
+# ---------------------------------------------------------------- layout, as shares of the height
+
+MARGIN = 0.045  # around the lines
+BELOW = 0.075  # below the lines, where the text is
+TITLE_AT = 0.942  # how far down the title stands
+CAPTION_AT = 0.972  # how far down the caption stands
+LETTERS = 0.022  # size of the text
+BAR_LENGTH = 5  # the bar of a film is 1 / 5 of the height long
+BAR_THICKNESS = 180  # and 1 / 180 of it thick
+OVERLAP = 1.12  # noise and data side by side may take so many times the width of the picture
+
+# ---------------------------------------------------------------- amounts of light
+
+LINE = 0.28  # per pixel of a line, at its end
+FAINTEST = 0.3  # the share of LINE that a line has at its beginning
+START_DOT = np.array([0.12, 0.13, 0.16])  # the dot where a line begins, which has no colour yet
+END_DOT = 0.1  # added to 0.6 of the colour of a line, in the dot at its end
+END_DOT_RADIUS = 1.3  # line widths
+GAMMA = 1.5  # an exponent that makes the colours of lines more saturated
+TEXT = 0.55
+BAR_TEXT = "noise"
+BAR_LIGHT = 0.06  # of the bar where there is no noise
+LEVELS = 4  # colours of a still are rounded to multiples of it, which halves the size of the file
+
+# ---------------------------------------------------------------- stills
 
 
 def still(lines: FlowLines, size: tuple[int, int]) -> Figure:
-    """All lines from end to end, and below them words that say what they are; a png has `size` pixels."""
-    return _figure(_whole(lines, size, placed(lines, size)))
+    """Draw all lines from end to end, with text below them.
+
+    Args:
+        lines: paths of two or three dimensions.
+        size: (width, height) of the png, in pixels.
+    """
+    return _figure(_pixels(lines, size, placed(lines, size)))
 
 
 def beside(left: FlowLines, right: FlowLines, size: tuple[int, int]) -> Figure:
-    """Two sets of lines from the same noise, each in its half of a picture and under its own words, on one scale."""
-    half = size[0] // 2, size[1]
+    """Draw two sets of lines from the same noise beside each other, on one scale.
+
+    Each set has its own text below it.
+    """
+    width, height = size
+    half = (width // 2, height)
     both = left._replace(paths=np.concatenate([left.paths, right.paths], 1))
-    at = np.split(placed(both, half), [left.paths.shape[1]], 1)
-    return _figure(np.concatenate([_whole(lines, half, there) for lines, there in zip((left, right), at)], 1))
+    count = left.paths.shape[1]
+    at = placed(both, half)
+    left_pixels = _pixels(left, half, at[:, :count])
+    right_pixels = _pixels(right, half, at[:, count:])
+    return _figure(np.concatenate([left_pixels, right_pixels], 1))
 
 
-def _whole(lines: FlowLines, size: tuple[int, int], at: NDArray) -> NDArray[np.uint8]:
-    """The pixels (H, W, 3) of lines that go through `at` (S, N, 2), and of their words."""
-    light, colours, one = words(lines, size), colours_of(lines), _unit(size[1])
-    _draw(light, at, lines.way, colours, one)
-    dots(light, at[0], np.tile(START, (len(colours), 1)), one)
-    dots(light, at[-1], 0.6 * colours + END, 1.3 * one)
+def _pixels(lines: FlowLines, size: tuple[int, int], at: NDArray) -> NDArray[np.uint8]:
+    """Return the pixels (H, W, 3) of lines through `at` (S, N, 2), and of their text."""
+    light = words(lines, size)
+    colours = colours_of(lines)
+    unit = _line_width(size[1])
+    _draw_lines(light, at, lines.way, colours, unit)
+    _draw_start_dots(light, at[0], unit)
+    _draw_end_dots(light, at[-1], colours, unit)
     return developed(light) // LEVELS * LEVELS
 
 
-def _draw(light: Light, at: NDArray, way: NDArray, colours: NDArray, one: float, step: float = STEP) -> None:
-    """Add lines through `at` (S, N, 2), the brighter the further on their way (S,)."""
-    for i in range(len(at) - 1):
-        stroke(light, at[i], at[i + 1], colours * _line(way[i], one), step)
-
-
 def _figure(pixels: NDArray[np.uint8]) -> Figure:
+    """Return a figure that shows these pixels (H, W, 3) and nothing else."""
     height, width, _ = pixels.shape
     figure = Figure(figsize=(width / SCREEN_DPI, height / SCREEN_DPI), dpi=SCREEN_DPI)
     ax = figure.add_axes((0, 0, 1, 1))
@@ -76,130 +110,284 @@ def _figure(pixels: NDArray[np.uint8]) -> Figure:
     return figure
 
 
+# ---------------------------------------------------------------- films
+
+
 def save_film(lines: FlowLines, size: tuple[int, int], path: Path) -> Path:
-    """FILE.mp4 of that size; FILE.gif smaller, and with fewer pictures."""
-    gif = path.suffix == ".gif"
-    width, height = (side // SMALL for side in size) if gif else size
+    """Write FILE.mp4 of that size, or a smaller FILE.gif with fewer frames; return the path."""
+    width, height = size
+    if path.suffix == ".gif":
+        width //= GIF_SHRINKING
+        height //= GIF_SHRINKING
     rate = RATES[path.suffix]
-    whole = LASTS_S + HELD_S if lines.paths.shape[-1] == 3 else LASTS_S
-    film = progress_bar(frames(lines, (width, height), rate), f"{path.name}", round(whole * rate) + 1)
-    return write(film, path, rate, 128, exposed(BAR_LIGHT + noise_colours(np.linspace(0, 1, 12)) / 255))
+    seconds = LASTS_S + HELD_S if _is_3d(lines) else LASTS_S
+    film = progress_bar(
+        frames(lines, (width, height), rate),
+        path.name,
+        round(seconds * rate) + 1,
+    )
+    bar_colours = exposed(BAR_LIGHT + noise_colours(np.linspace(0, 1, 12)) / 255)
+    return write(film, path, rate, GIF_COLOURS, bar_colours)
 
 
 def frames(lines: FlowLines, size: tuple[int, int], frames_per_s: int) -> Iterator[Frame]:
-    """The same lines as they grow, with a dot at the head of each and a bar that says how much noise is left."""
-    return (_turning if lines.paths.shape[-1] == 3 else _growing)(lines, size, frames_per_s)
+    """Yield the frames of a film in which the lines grow.
+
+    Each line has a dot at its head, and a bar shows how much noise is left.
+    """
+    if _is_3d(lines):
+        yield from _turning(lines, size, frames_per_s)
+    else:
+        yield from _growing(lines, size, frames_per_s)
+
+
+def _is_3d(lines: FlowLines) -> bool:
+    return lines.paths.shape[-1] == 3
 
 
 def _growing(lines: FlowLines, size: tuple[int, int], frames_per_s: int) -> Iterator[Frame]:
-    """Each picture is the one before with a little more of each line; the last one is held."""
-    at, light, colours, one = placed(lines, size), words(lines, size, BAR), colours_of(lines), _unit(size[1])
-    dots(light, at[0], np.tile(START, (len(colours), 1)), one)
+    """Add to each frame a little more of every line; hold the last frame."""
+    at = placed(lines, size)
+    colours = colours_of(lines)
+    unit = _line_width(size[1])
+    light = words(lines, size, BAR_TEXT)
+    _draw_start_dots(light, at[0], unit)
+
+    last = LASTS_S * frames_per_s
     before = at[0]
-    for frame in range(round(LASTS_S * frames_per_s) + 1):
-        now, way, noise = (between(lines.seconds, of, frame / frames_per_s) for of in (at, lines.way, lines.noise))
-        stroke(light, before, now, colours * _line(float(way), one))
-        before, stays = now, 1 if frame < LASTS_S * frames_per_s else round(HELD_S * frames_per_s)
-        yield _with_heads(light.copy(), now, colours, noise, one), stays
+    for frame in range(round(last) + 1):
+        second = frame / frames_per_s
+        heads = between(lines.seconds, at, second)
+        way = between(lines.seconds, lines.way, second)
+        noise = between(lines.seconds, lines.noise, second)
+        stroke(light, before, heads, colours * _brightness(float(way), unit))
+        before = heads
+        shown_for = 1 if frame < last else round(HELD_S * frames_per_s)
+        yield _with_heads(light.copy(), heads, colours, float(noise), unit), shown_for
 
 
 def _turning(lines: FlowLines, size: tuple[int, int], frames_per_s: int) -> Iterator[Frame]:
-    """Lines in three dimensions: they turn once, and go on turning where others are held."""
-    kept, count = evenly_on(-lines.way, PIECES + 1), round((LASTS_S + HELD_S) * frames_per_s)
-    paths, seconds, way, noise = (of[kept] for of in (lines.paths, lines.seconds, lines.way, lines.noise))
-    place, one = camera(lines._replace(paths=paths, way=way), size, TURNS), _unit(size[1])
-    page, colours = words(lines, size, BAR), colours_of(lines)
+    """Turn lines in three dimensions once around while they grow, and while others are held."""
+    lines = _coarser(lines, TURNING_PIECES + 1)
+    place = camera(lines, size, TURNS)
+    colours = colours_of(lines)
+    unit = _line_width(size[1])
+    page = words(lines, size, BAR_TEXT)
+
+    count = round((LASTS_S + HELD_S) * frames_per_s)
     for frame in range(count):
-        second, at, light = frame / frames_per_s, place(TURN + 2 * np.pi * frame / count), page.copy()
-        now, so_far = between(seconds, at, second), seconds < second
-        dots(light, at[0], np.tile(START, (len(colours), 1)), one)
-        _draw(light, np.concatenate([at[so_far], now[None]]), way, colours, one, COARSE)
-        yield _with_heads(light, now, colours, between(seconds, noise, second), one), 1
+        second = frame / frames_per_s
+        at = place(TURN + 2 * np.pi * frame / count)
+        heads = between(lines.seconds, at, second)
+        noise = between(lines.seconds, lines.noise, second)
+        drawn = np.concatenate([at[lines.seconds < second], heads[None]])
+
+        light = page.copy()
+        _draw_start_dots(light, at[0], unit)
+        _draw_lines(light, drawn, lines.way, colours, unit, TURNING_SPACING)
+        yield _with_heads(light, heads, colours, float(noise), unit), 1
 
 
-def _with_heads(light: Light, now: NDArray, colours: NDArray, noise: NDArray, one: float) -> NDArray[np.uint8]:
-    """A picture of the film: with dots where the lines are `now` (N, 2), and the bar."""
-    dots(light, now, 0.6 * colours + END, 1.3 * one)
-    _noise_bar(light, float(noise))
+def _coarser(lines: FlowLines, count: int) -> FlowLines:
+    """Return the same lines at `count` of their states, evenly spaced on the way."""
+    kept = evenly_on(-lines.way, count)
+    return lines._replace(
+        paths=lines.paths[kept],
+        seconds=lines.seconds[kept],
+        way=lines.way[kept],
+        noise=lines.noise[kept],
+    )
+
+
+def _with_heads(
+    light: Light,
+    heads: NDArray,
+    colours: NDArray,
+    noise: float,
+    unit: float,
+) -> NDArray[np.uint8]:
+    """Add dots at the heads (N, 2) of the lines and the bar; return the pixels (H, W, 3)."""
+    _draw_end_dots(light, heads, colours, unit)
+    _draw_noise_bar(light, noise)
     return developed(light)
 
 
+# ---------------------------------------------------------------- where the lines are
+
+
 def placed(lines: FlowLines, size: tuple[int, int]) -> NDArray:
-    """The paths of a still in pixels, (S, N, 2)."""
+    """Return the paths of a still in pixels, (S, N, 2)."""
     return camera(lines, size, [TURN])(TURN)
 
 
-def camera(lines: FlowLines, size: tuple[int, int], turns: Sequence[float] | NDArray) -> Callable[[float], NDArray]:
-    """After a turn in radians the paths in pixels, (S, N, 2); whole at each of `turns`, and as large as fits then.
+def camera(
+    lines: FlowLines,
+    size: tuple[int, int],
+    turns: Sequence[float] | NDArray,
+) -> Callable[[float], NDArray]:
+    """Choose scale and drift such that the lines fill the picture and stay inside it.
 
-    In a wide picture of that size (width, height) they drift while they form: to the right or, where that makes them
-    larger, downwards.
+    In a wide picture the lines drift while they form. They drift to the right, or downwards where
+    that makes them larger.
+
+    Args:
+        lines: paths of two or three dimensions.
+        size: (width, height) in pixels.
+        turns: views, in radians, in all of which the whole lines must fit.
+
+    Returns:
+        A function of a turn in radians that gives the paths in pixels, (S, N, 2).
     """
-    (width, height), paths = size, (lines.paths - lines.paths[-1].mean(0)).astype(np.float64)
+    width, height = size
     room = np.array([width - 2 * MARGIN * height, height * (1 - MARGIN - BELOW)])
+    middle = [width / 2, height * MARGIN + room[1] / 2]
+    paths = (lines.paths - lines.paths[-1].mean(0)).astype(np.float64)
+    if not _is_3d(lines):
+        turns = turns[:1]  # every turn shows the same
 
-    def view(turn: float, drift: NDArray) -> NDArray:
-        return seen(paths, turn) * [1, -1] + drift * lines.way[:, None, None]
+    drift = low = high = np.zeros(2)
+    scale = 0.0
+    for candidate in _drifts(paths, size, turns):
+        lowest, highest = _bounds(paths, lines.way, turns, candidate)
+        largest = _fitting(highest - lowest, room)
+        if largest > scale:
+            drift = candidate
+            low = lowest
+            high = highest
+            scale = largest
 
-    def ends(drift: NDArray) -> tuple[NDArray, NDArray]:
-        views = [view(turn, drift) for turn in (turns if paths.shape[-1] == 3 else [TURN])]
-        return np.min([at.min((0, 1)) for at in views], 0), np.max([at.max((0, 1)) for at in views], 0)
+    def place(turn: float) -> NDArray:
+        return (_view(paths, lines.way, turn, drift) - (low + high) / 2) * scale + middle
 
-    still = [view(turn, np.zeros(2))[[0, -1]] for turn in turns]
-    drifts = [np.zeros(2)] if width <= height else [np.max([_drift(at, axis) for at in still], 0) for axis in (0, 1)]
-    low, high, drift = max(((*ends(drift), drift) for drift in drifts), key=lambda box: _fitting(box[1] - box[0], room))
-    scale, middle = _fitting(high - low, room), [width / 2, height * MARGIN + room[1] / 2]
-    return lambda turn: (view(turn, drift) - (low + high) / 2) * scale + middle
+    return place
 
 
-def _drift(ends: NDArray, axis: int) -> NDArray:
-    """How far paths whose `ends` are (2, N, 2) must drift for noise and data to stand nearly side by side: (2,)."""
-    begin, end = ends[..., axis]
-    return np.eye(2)[axis] * ((np.ptp(begin) + np.ptp(end)) / OVERLAP - end.max() + begin.min())
+def _view(paths: NDArray, way: NDArray, turn: float, drift: NDArray) -> NDArray:
+    """Return paths (S, N, d) as seen after a turn, with y downwards and the drift: (S, N, 2)."""
+    return seen(paths, turn) * [1, -1] + drift * way[:, None, None]
+
+
+def _bounds(
+    paths: NDArray,
+    way: NDArray,
+    turns: Sequence[float] | NDArray,
+    drift: NDArray,
+) -> tuple[NDArray, NDArray]:
+    """Return the lowest and highest coordinates of the paths over all turns, both (2,)."""
+    views = [_view(paths, way, turn, drift) for turn in turns]
+    lowest = np.min([view.min((0, 1)) for view in views], 0)
+    highest = np.max([view.max((0, 1)) for view in views], 0)
+    return lowest, highest
+
+
+def _drifts(
+    paths: NDArray,
+    size: tuple[int, int],
+    turns: Sequence[float] | NDArray,
+) -> list[NDArray]:
+    """Return the drifts, each (2,), among which `camera` chooses: none in a square picture."""
+    width, height = size
+    if width <= height:
+        return [np.zeros(2)]
+    ends = [seen(paths[[0, -1]], turn) * [1, -1] for turn in turns]
+    drifts = []
+    for axis in (0, 1):
+        drift = np.zeros(2)
+        drift[axis] = max(_distance_apart(view[..., axis]) for view in ends)
+        drifts.append(drift)
+    return drifts
+
+
+def _distance_apart(ends: NDArray) -> float:
+    """Return how far the ends (2, N) must drift for noise and data to stand nearly side by side."""
+    begin, end = ends
+    return (np.ptp(begin) + np.ptp(end)) / OVERLAP - end.max() + begin.min()
 
 
 def _fitting(extent: NDArray, room: NDArray) -> float:
-    """Pixels per unit with which what is so wide and high just fits into so much room, both (2,)."""
+    """Return the largest scale, in pixels per unit, at which an extent (2,) fits into a room (2,)."""
     return float(np.min(room / np.maximum(extent, 1e-12)))
 
 
+# ---------------------------------------------------------------- colours, lines, dots, text
+
+
 def colours_of(lines: FlowLines) -> NDArray:
-    """Light (N, 3) by where each path ends."""
+    """Return the light (N, 3) of each path, which depends on where the path ends."""
     if lines.parts > 1:
-        return LIGHTS[lines.reached % len(LIGHTS)] ** 1.5
-    stops = np.linspace(0, 1, len(ALONG))
-    return np.stack([np.interp(lines.reached, stops, ALONG[:, c]) for c in range(3)], 1) ** 1.5
+        return LIGHTS[lines.reached % len(LIGHTS)] ** GAMMA
+    positions = np.linspace(0, 1, len(LIGHT_RAMP))
+    channels = [np.interp(lines.reached, positions, stops) for stops in LIGHT_RAMP.T]
+    return np.stack(channels, 1) ** GAMMA
 
 
-def words(lines: FlowLines, size: tuple[int, int], bar: str = "") -> Light:
-    """What the picture is, at the lower left, below that what its colours mean, and beside a film's bar what it is."""
-    (width, height), edge = size, MARGIN * size[1]
+def words(lines: FlowLines, size: tuple[int, int], bar_text: str = "") -> Light:
+    """Return the text of a picture as light (H, W, 3).
+
+    At the lower left stand the title and below it the meaning of the colours; at the lower right
+    the text of a film's bar.
+    """
+    width, height = size
+    edge = MARGIN * height
+    caption = f"{len(lines.reached):,} paths of the probability flow from noise to data, coloured by {lines.what}"
     page = Image.new("L", (width, height))
     draw = ImageDraw.Draw(page)
-    below = f"{len(lines.reached):,} paths of the probability flow from noise to data, coloured by {lines.what}"
-    letters = 0.022 * height
-    widest = max(draw.textlength(text, ImageFont.load_default(letters)) for text in (lines.title, below))
+
+    letters = LETTERS * height
+    font = ImageFont.load_default(letters)
+    widest = max(draw.textlength(text, font) for text in (lines.title, caption))
     letters *= min(1, (width - 2 * edge) / widest)
-    for text, y in ((lines.title, TITLE_AT), (below, BELOW_AT)):
-        draw.text((edge, y * height), text, fill=255, font=ImageFont.load_default(letters), anchor="lm")
-    at = width - edge - 1.1 * height // 5, TITLE_AT * height
-    draw.text(at, bar, fill=255, font=ImageFont.load_default(letters), anchor="rm")
-    return np.asarray(page, np.float32)[..., None].repeat(3, 2) * np.float32(INK / 255)
+    font = ImageFont.load_default(letters)
+
+    draw.text((edge, TITLE_AT * height), lines.title, fill=255, font=font, anchor="lm")
+    draw.text((edge, CAPTION_AT * height), caption, fill=255, font=font, anchor="lm")
+    before_bar = width - edge - 1.1 * height // BAR_LENGTH
+    draw.text((before_bar, TITLE_AT * height), bar_text, fill=255, font=font, anchor="rm")
+
+    grey = np.asarray(page, np.float32)[..., None]
+    return grey.repeat(3, 2) * np.float32(TEXT / 255)
 
 
-def _unit(height: int) -> float:
-    """The width of a line in a picture of that height, in pixels of one that is 1080 high."""
+def _line_width(height: int) -> float:
+    """Return the width of a line, which is one pixel in a picture that is 1080 pixels high."""
     return height / SIZES["flow"][1]
 
 
-def _line(way: float, one: float) -> float:
-    return LINE * one * (FAINTEST + (1 - FAINTEST) * way)
+def _brightness(way: float, unit: float) -> float:
+    """Return the light of a line per pixel, which rises with its way from noise 0 to data 1."""
+    return LINE * unit * (FAINTEST + (1 - FAINTEST) * way)
 
 
-def _noise_bar(light: Light, noise: float) -> None:
-    """A bar at the right of the title, as long as there is noise, in its colour."""
+def _draw_lines(
+    light: Light,
+    at: NDArray,
+    way: NDArray,
+    colours: NDArray,
+    unit: float,
+    spacing: float = DROP_SPACING,
+) -> None:
+    """Add lines through `at` (S, N, 2), brighter the further they are on their way (S,)."""
+    for i in range(len(at) - 1):
+        stroke(light, at[i], at[i + 1], colours * _brightness(way[i], unit), spacing)
+
+
+def _draw_start_dots(light: Light, at: NDArray, unit: float) -> None:
+    """Add a grey dot at each of the places `at` (N, 2) where lines begin."""
+    dots(light, at, np.tile(START_DOT, (len(at), 1)), unit)
+
+
+def _draw_end_dots(light: Light, at: NDArray, colours: NDArray, unit: float) -> None:
+    """Add a coloured dot at each of the places `at` (N, 2) where lines end."""
+    dots(light, at, 0.6 * colours + END_DOT, END_DOT_RADIUS * unit)
+
+
+def _draw_noise_bar(light: Light, noise: float) -> None:
+    """Add a bar at the right of the title. Its length and colour show the noise, 0 .. 1."""
     height, width, _ = light.shape
-    top, right, long, thick = round(TITLE_AT * height), round(width - MARGIN * height), height // 5, height // 180
-    bar = light[top - thick // 2 : top - thick // 2 + thick, right - long : right]
+    length = height // BAR_LENGTH
+    thickness = height // BAR_THICKNESS
+    top = round(TITLE_AT * height) - thickness // 2
+    right = round(width - MARGIN * height)
+    bar = light[top : top + thickness, right - length : right]
     bar += BAR_LIGHT
-    bar[:, : round(noise * long)] += noise_colours(noise) / 255
+    bar[:, : round(noise * length)] += noise_colours(noise) / 255

@@ -1,31 +1,37 @@
-"""The ground that figures and films are drawn on, light or dark, and the colours that follow from it."""
+"""The background of figures and films, light or dark, and the colours that follow from it."""
 
 from matplotlib import rcdefaults, rcParams, style
 
 STYLES = {"light": "default", "dark": "dark_background"}
-NIGHT = "#0d1016"  # softer than black, and the ground of recordings
+NIGHT = "#0d1016"  # a soft black, which is also the background of recordings
 
 
 def use(name: str) -> None:
-    """Draw everything from now on in the style of that name, a key of STYLES."""
+    """Draw every later figure in one style.
+
+    Args:
+        name: a key of STYLES.
+    """
     rcdefaults()
     style.use(STYLES[name])
     if name == "dark":
-        rcParams["figure.facecolor"] = rcParams["axes.facecolor"] = rcParams["savefig.facecolor"] = NIGHT
-    rcParams["svg.fonttype"] = "none"  # letters stay letters, which can be searched and edited
-    rcParams["pdf.fonttype"] = 42  # likewise
+        rcParams["figure.facecolor"] = NIGHT
+        rcParams["axes.facecolor"] = NIGHT
+        rcParams["savefig.facecolor"] = NIGHT
+    rcParams["svg.fonttype"] = "none"  # text remains text, which can be searched and edited
+    rcParams["pdf.fonttype"] = 42  # the same for PDF
 
 
 def ink() -> str:
-    """The colour of text and axes: black on a light ground, white on a dark one."""
+    """Return the colour of text and axes: black on a light background, white on a dark one."""
     return str(rcParams["text.color"])
 
 
 def paper() -> str:
-    """The colour of the ground."""
+    """Return the colour of the background."""
     return str(rcParams["figure.facecolor"])
 
 
 def greys() -> str:
-    """A colour map from that of the ground to its opposite."""
+    """Return the name of a colour map from the colour of the background to its opposite."""
     return "Greys" if ink() == "black" else "Greys_r"

@@ -3,14 +3,26 @@
 import numpy as np
 from numpy.typing import NDArray
 
-FEW_DEGREES = 35  # above the horizon: from where they are seen; from lower the turns of a helix are lines
+# The angle above the horizon from which the points are seen. From a lower angle the turns of a
+# helix would look like lines.
+ELEVATION_DEGREES = 35
 
 
 def seen(points: NDArray, turn: float) -> NDArray:
-    """Points (..., 2) as they are, (..., 3) from the side and a little above, after a turn in radians: (..., 2)."""
+    """Return the place of points on a picture, after a turn about the vertical axis.
+
+    Args:
+        points: (..., 2), returned as they are, or (..., 3), projected in parallel.
+        turn: in radians.
+
+    Returns:
+        Places (..., 2): to the right and up.
+    """
     if points.shape[-1] == 2:
         return points
     x, y, z = np.moveaxis(points, -1, 0)
-    right, away = x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)
-    above = np.radians(FEW_DEGREES)
-    return np.stack([right, z * np.cos(above) + away * np.sin(above)], -1)
+    right = x * np.cos(turn) - y * np.sin(turn)
+    away = x * np.sin(turn) + y * np.cos(turn)
+    elevation = np.radians(ELEVATION_DEGREES)
+    up = z * np.cos(elevation) + away * np.sin(elevation)
+    return np.stack([right, up], -1)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from metrics.sampler_comparison import EXACT, NETWORK, Comparison, Trial
 from registry.sampler_rows import SAMPLERS
 from samplers.steps import State
-from viz.colours import DATA, GUESS, PALETTE
+from viz.colours import DATA, PALETTE, PREDICTION
 from viz.recording.layout import log_panels
 from viz.recording.panel import clocks, cloud_view, curve_view, in_order, log_curve, points, time_panel
 from viz.recording.text_panel import MARKDOWN
@@ -57,7 +57,7 @@ def log_comparison(rec: rr.RecordingStream, found: Comparison) -> None:
         data = points(d)(found.normalised, colors=DATA, radii=rr.Radius.ui_points(0.8), **in_order(d, -10.0))
         rec.log(f"{place}/data", data, static=True)
         if found.exact_path:
-            _log_path(rec, f"{place}/exact_flow", found.exact_path, scene, GUESS)
+            _log_path(rec, f"{place}/exact_flow", found.exact_path, scene, PREDICTION)
         for i, sampler in enumerate(found.samplers):
             trial, colour = found.of(denoiser, sampler, asked), PALETTE[i % len(PALETTE)]
             _log_path(rec, f"{place}/{sampler}", trial.path, scene, colour, i)

@@ -6,7 +6,7 @@ import rerun.blueprint as rrb
 from numpy.typing import NDArray
 
 from schedule import evenly
-from viz.colours import DATA, GUESS, LABEL, noise_colours
+from viz.colours import DATA, LABEL, PREDICTION, noise_colours
 from viz.recording.panel import NIGHT, Panel, Words, clocks, eye
 from viz.scene import LASTS_S, Process, Scene
 
@@ -41,7 +41,7 @@ def _log_paths(rec: rr.RecordingStream, scene: Scene, process: Process, aside: N
     ways = rr.LineStrips3D(strips.reshape(-1, 2, 3), colors=colours, radii=rr.Radius.ui_points(0.6))
     rec.log(f"{entity}/ways", ways, static=True)
 
-    style = rr.Points3D.from_fields(colors=[GUESS], radii=rr.Radius.ui_points(3.0))
+    style = rr.Points3D.from_fields(colors=[PREDICTION], radii=rr.Radius.ui_points(3.0))
     rec.log(f"{entity}/now", style, static=True)
     positions = rr.Points3D.columns(positions=at.reshape(-1, 3)).partition([at.shape[1]] * len(at))
     rec.send_columns(f"{entity}/now", indexes=clocks(scene, process), columns=positions)

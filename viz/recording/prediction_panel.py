@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import rerun as rr
 
-from viz.colours import GUESS
+from viz.colours import PREDICTION
 from viz.recording.panel import Panel, Words, arrow_radius, arrows, clocks, given, in_order
 from viz.scene import Scene
 
@@ -18,7 +18,7 @@ def log(rec: rr.RecordingStream, scene: Scene) -> None:
     where, guess = given(scene.guesses)
     s, k, d = where.shape
     known = np.ones(s, bool) if scene.alpha_bar is None else scene.alpha_bar[reverse.steps] >= LEAST_SIGNAL
-    style = {"radii": arrow_radius(d, 1.6), "colors": [GUESS], **in_order(d, 25.0)}
+    style = {"radii": arrow_radius(d, 1.6), "colors": [PREDICTION], **in_order(d, 25.0)}
     rec.log("reverse/guess", arrows(d).from_fields(**style), static=True)
     ends: dict[str, Any] = {"origins": where[known].reshape(-1, d), "vectors": (guess - where)[known].reshape(-1, d)}
     columns = arrows(d).columns(**ends).partition(np.where(known, k, 0))
