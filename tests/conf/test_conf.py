@@ -21,10 +21,10 @@ import samplers as sampler
 import schedule
 from conf import choices
 from conf.config import COMMANDS, Evaluate, Inference, Train
-from conf.first import spin_briefly
 from conf.groups import GROUPS, PRESETS
 from conf.help import help_text, sections
 from conf.option import check, fixed_options
+from conf.startup import spin_briefly
 from loss import objective
 from runtime import checkpoint_file
 from samplers import spacing
