@@ -1,6 +1,8 @@
-"""Command-line entry point: parses flags, runs Hydra, validates options, reports errors in one line.
+"""Command-line entry point: parses flags, runs Hydra, validates options, reports errors in one
+line.
 
-Every command imports this module before anything else, because importing it answers `--help` (see startup.py).
+Every command imports this module before anything else, because importing it answers `--help` (see
+startup.py).
 """
 
 from conf.startup import answer_help  # first: importing it answers --help and sets the environment
@@ -32,17 +34,20 @@ from conf.sweep import AfterSweep, broken_off, end_sweep, note_failure
 
 # Hydra must neither reserve nor write a run folder where the run goes on in an existing one.
 NO_NEW_FOLDER = ("hydra.run.dir=.", "hydra.output_subdir=null")
-SECONDS_FOR_FIRST = 10  # in which the first process of several reports an error that all of them meet
+SECONDS_FOR_FIRST = 10  # in which the first process reports an error that all processes meet
 
 Main = Callable[[Any, Path], object]
 MAINS: dict[str, Main] = {}  # main functions of the commands that this process has imported
 
 
-def command(name: str, after_sweep: AfterSweep | None = None) -> Callable[[Main], Callable[[], None]]:
+def command(
+    name: str,
+    after_sweep: AfterSweep | None = None,
+) -> Callable[[Main], Callable[[], None]]:
     """Make `main(options, run_folder)` the command `name` of conf/config.py.
 
-    `main` receives the checked options as the dataclass of its command. With HYDRA_FULL_ERROR=1 in the environment
-    errors keep their traceback.
+    `main` receives the checked options as the dataclass of its command. With HYDRA_FULL_ERROR=1 in
+    the environment errors keep their traceback.
 
     after_sweep: called once with the folder of a sweep, after the last of its runs.
     """
@@ -96,7 +101,8 @@ def run_by_hydra(name: str, full_error: bool) -> None:
         arguments += NO_NEW_FOLDER
 
     sys.argv[1:] = arguments
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises its own errors, and they end in one sentence
+    # Hydra then raises its own errors, and they end in one sentence.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
     hydra.main(version_base="1.3", config_path=None, config_name=name)(Job(name, full_error))()
 
 
@@ -145,14 +151,15 @@ def run_of_sweep(name: str, full_error: bool, cfg: DictConfig) -> object:
 
 
 def main_of(name: str) -> Main:
-    """The main function of a command, whose module is imported where this process has not done so yet."""
+    """The main function of a command, whose module is imported if it has not been yet."""
     if name not in MAINS:
         importlib.import_module(name)
     return MAINS[name]
 
 
 def checked(cfg: DictConfig) -> Any:
-    """The composed configuration as the dataclass of its command; dataset and model are dataclasses in it.
+    """The composed configuration as the dataclass of its command; dataset and model are dataclasses
+    in it.
 
     Raises:
         ValueError: an option is out of its range or not among its choices.
@@ -171,11 +178,15 @@ def typed_options() -> set[str]:
 
 
 def exit_with_sentence(name: str, error: Exception, full_error: bool) -> NoReturn:
-    """End the program with exit code 1 and one sentence on stderr; with `full_error`, raise the error instead."""
+    """End the program with exit code 1 and one sentence on stderr.
+
+    With `full_error`, raise the error instead.
+    """
     if full_error:
         raise error
     if not is_first_process():
-        # This process fails for the same reason as the first. Once that one has ended, torchrun ends the others.
+        # This process fails for the same reason as the first. Once that one has ended, torchrun
+        # ends the others.
         time.sleep(SECONDS_FOR_FIRST)
     sys.exit(sentence(name, error))
 

@@ -15,7 +15,7 @@ HYDRA_FOLDER = ".hydra"  # where Hydra writes the options of a run
 
 
 def register_folders() -> None:
-    """Make the resolvers `run_folder` and `sweep_folder` known to OmegaConf, for a new run or sweep."""
+    """Register the resolvers `run_folder` and `sweep_folder` for a new run or sweep."""
     OmegaConf.register_new_resolver("run_folder", _new_run_folder, replace=True)
     OmegaConf.register_new_resolver("sweep_folder", _new_sweep_folder, replace=True)
 
@@ -59,8 +59,8 @@ def _folder(name: str, task_name: str | None, stamp: str) -> str:
 def _new_run_folder(name: str, task_name: str | None, stamp: str) -> str:
     """The folder of a single run: `task_name`, or a new one named after the time.
 
-    Hydra asks for it before it writes the first file there. If several runs want one folder at once, only one of them
-    can make .hydra.
+    Hydra asks for it before it writes the first file there. If several runs want one folder at
+    once, only one of them can make .hydra.
 
     Raises:
         ValueError: the folder already holds something.
@@ -79,8 +79,8 @@ def _new_run_folder(name: str, task_name: str | None, stamp: str) -> str:
 def _new_sweep_folder(name: str, task_name: str | None, stamp: str) -> str:
     """The folder of a sweep: `task_name`, or a new one named after the time.
 
-    The check happens once, because the launcher soon writes into the folder, and this resolver goes with the runs into
-    other processes.
+    The check happens once, because the launcher soon writes into the folder, and this resolver goes
+    with the runs into other processes.
 
     Raises:
         ValueError: the folder already holds something.
@@ -92,4 +92,5 @@ def _new_sweep_folder(name: str, task_name: str | None, stamp: str) -> str:
     return folder
 
 
-OmegaConf.register_new_resolver("sweep_folder", _folder, replace=True)  # for runs in other processes
+# The runs of a sweep in other processes use the same folder.
+OmegaConf.register_new_resolver("sweep_folder", _folder, replace=True)

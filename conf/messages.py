@@ -20,8 +20,8 @@ EXPECTED = (ValueError, OSError, HydraException, OmegaConfBaseException)
 
 LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")  # which requirements/sweep.txt installs
 
-# Words that users of other repositories type, and the options that they may mean. The first one that the command has
-# is suggested.
+# Words that users of other repositories type, and the options that they may mean. The first one
+# that the command has is suggested.
 OPTIONS_MEANT = {
     "learning_rate": ("lr",),
     "epochs": ("num_epochs",),
@@ -41,7 +41,8 @@ def sentence(name: str, error: BaseException) -> str:
     cause = error.__cause__
     help = f"`python {name}.py --help all` lists what is allowed"
 
-    if isinstance(error, InterpolationResolutionError):  # raised by a resolver; OmegaConf keeps only the text
+    if isinstance(error, InterpolationResolutionError):
+        # A resolver has raised it, and OmegaConf keeps only the text.
         return _first_line(error).split("resolving interpolation: ")[-1]
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
         option = str(cause.full_key)
@@ -87,7 +88,7 @@ def _advice(name: str, unknown: str) -> str:
 
     An option may belong to a data set, a network or another command.
     """
-    own = [f.name for f in fields(COMMANDS[name])]
+    own = _options_of_commands()[name]
     of_choices = _options_of_choices(name)
 
     choices = [choice for choice, options in of_choices.items() if unknown in options]
@@ -96,7 +97,7 @@ def _advice(name: str, unknown: str) -> str:
     for option in OPTIONS_MEANT.get(unknown, ()):
         if option in own:
             return f" (did you mean {option}?)"
-    others = [f"{other}.py" for other, command in COMMANDS.items() if unknown in {f.name for f in fields(command)}]
+    others = [f"{other}.py" for other, names in _options_of_commands().items() if unknown in names]
     if others:
         return f": it belongs to {_listed(others)}"
 
@@ -105,8 +106,12 @@ def _advice(name: str, unknown: str) -> str:
     return f" (did you mean {similar[0]}?)" if similar else ""
 
 
+def _options_of_commands() -> dict[str, list[str]]:
+    return {name: [f.name for f in fields(command)] for name, command in COMMANDS.items()}
+
+
 def _options_of_choices(name: str) -> dict[str, list[str]]:
-    """The options of every data set and network that a command can choose, such as "dataset=moons": [...]."""
+    """The options of all data sets and networks of a command, such as "dataset=moons": [...]."""
     found = {}
     for group in groups_of(COMMANDS[name]):
         for choice, member in GROUPS[group].items():

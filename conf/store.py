@@ -23,7 +23,8 @@ def register(running: str) -> None:
         for choice, member in members.items():
             preset = PRESETS.get(choice, {}) if running == "train" else {}
             # The global package lets a choice set options of the training beside its own.
-            store.store(group=group, name=choice, node={group: member, **preset}, package="_global_")
+            node = {group: member, **preset}
+            store.store(group=group, name=choice, node=node, package="_global_")
 
     for name, command in COMMANDS.items():
         store.store(name=f"{name}_schema", node=command)
@@ -34,14 +35,14 @@ def register(running: str) -> None:
 
 
 def _hydra_options(name: str) -> dict[str, Any]:
-    """Hydra's own options for a command: the folders of its runs (see folders.py) and the callback of a sweep."""
+    """Hydra's own options: the folders of the runs (see folders.py) and the callback of a sweep."""
     job = {"name": name}
     callbacks = {"sweep": {"_target_": "conf.sweep.Sweep"}}
     sweep_folder = f"${{sweep_folder:{name},{TASK_NAME},{STAMP}}}"
 
     if name == "main":
-        # The pictures of a demonstration are easy to find, and those of the next run replace them. Without a file of
-        # options, the name of a sweep's folder says which options each run had.
+        # The pictures of a demonstration are easy to find, and those of the next run replace them.
+        # Without a file of options, the name of a sweep's folder says which options each run had.
         return {
             "run": {"dir": "outputs"},
             "sweep": {"dir": sweep_folder, "subdir": "${hydra.job.override_dirname}"},

@@ -1,7 +1,7 @@
 """A sweep, `-m`: its folder, the report of failed runs, and the one action at its end.
 
-The runs may be other processes (hydra/launcher=joblib) or run on other machines (submitit_slurm). A run that fails
-leaves a file for the process that began the sweep, so that the other runs go on.
+The runs may be other processes (hydra/launcher=joblib) or run on other machines (submitit_slurm). A
+run that fails leaves a file for the process that began the sweep, so that the other runs go on.
 """
 
 import os
@@ -26,12 +26,16 @@ AfterSweep = Callable[[Path], None]
 
 
 class Sweep(Callback):
-    """Remembers the folder of the sweep, which Hydra passes to a callback where the sweep begins (see store.py)."""
+    """Remembers the folder of the sweep.
+
+    Hydra passes it to this callback (see store.py) where the sweep begins.
+    """
 
     folder: ClassVar[Path | None] = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with suppress(OmegaConfBaseException):  # the folder is refused: Hydra ends the sweep with that sentence
+        # If the folder is refused, Hydra itself ends the sweep with that sentence.
+        with suppress(OmegaConfBaseException):
             Sweep.folder = relative_to_here(config.hydra.sweep.dir)
         # submitit starts a new Python, which must find the modules of moonwalk.
         known = os.environ.get("PYTHONPATH")
@@ -39,7 +43,7 @@ class Sweep(Callback):
 
 
 def note_failure(run_folder: Path, message: str, in_file: bool) -> None:
-    """Print why a run of a sweep failed and, with `in_file`, keep the sentence in the run folder."""
+    """Print why a run of a sweep failed; with `in_file`, keep that in the run folder too."""
     print(f"{run_folder} failed: {message}", file=sys.stderr, flush=True)
     if in_file:
         (run_folder / ERROR).write_text(f"{message}\n", encoding="utf-8")
@@ -65,7 +69,10 @@ def end_sweep(after: AfterSweep | None) -> None:
 
 
 def broken_off(error: Exception) -> str:
-    """Why the launcher gave up the sweep, for example because a process was killed; "" where no sweep has begun."""
+    """Why the launcher gave up the sweep, for example because a process was killed.
+
+    "" where no sweep has begun.
+    """
     if Sweep.folder is None:
         return ""
     text = str(error)
