@@ -1,10 +1,11 @@
-"""Every option of every command, once: its default, what it means and what it may be.
+"""Every option of every command, once: its default, its meaning and the values that it may have.
 
-The dataclasses are registered in Hydra's ConfigStore (store.py), so `python train.py lr=1e-3` checks names and types;
-ranges and choices stand in the fields' metadata and are checked by option.check. `--help` (help.py) is made from the
-same fields: the docstring of a class is the heading of its options there, that of a command what it is for.
-The choices of dataset= and model= have their own options in groups.py, recordings in recording.py,
-the machine in machine.py.
+Hydra's ConfigStore holds the dataclasses (store.py), so Hydra checks names and types, for example
+in `python train.py lr=1e-3`. Ranges and choices are metadata of the fields, and option.check checks
+them. `--help` (help.py) shows the same fields: the docstring of a class is the heading of its
+options, and the docstring of a command says what the command does. The options of each data set and
+network are in groups.py, those of recordings in recording.py, and those of the machine in
+machine.py.
 """
 
 from dataclasses import dataclass, fields
@@ -13,7 +14,7 @@ from typing import Any
 from conf.choices import NUM_SAMPLES, by_kind, default_length, default_sampling, default_steps, meanings
 from conf.inference_modes import FlowLines, GuidanceSheet, Observed
 from conf.machine import Machine, Seeded, TrainingMachine
-from conf.option import free, option
+from conf.option import option
 from conf.pictures import Pictures
 from conf.recording import Recording, Viewing, Watching
 from registry.process_rows import LOSS_WEIGHTS, OPTIMIZERS, SCHEDULE_ALIASES, SCHEDULES
@@ -104,15 +105,19 @@ class Labels:
 class Data:
     """data"""
 
-    dataset: Any = option("moons", "what to learn")
-    num_samples: int | None = option(200_000, "points or images to learn from, at most; null: all there are", low=2)
+    dataset: Any = option("moons", "data set to learn")
+    num_samples: int | None = option(
+        200_000,
+        "points or images to learn from, at most; null: all there are",
+        low=2,
+    )
 
 
 @dataclass
 class Network:
     """network"""
 
-    model: Any = option("mlp", "the network")
+    model: Any = option("mlp", "network that learns")
 
 
 @dataclass
@@ -120,60 +125,84 @@ class Training:
     """training"""
 
     num_epochs: int | None = option(None, f"passes over the data; {default_length()}", low=1)
-    max_steps: int | None = option(None, "stop after this many optimizer steps instead of num_epochs", low=1)
+    max_steps: int | None = option(
+        None,
+        "optimizer steps, which replace num_epochs; default: by num_epochs",
+        low=1,
+    )
     batch_size: int = option(2048, "points or images per optimizer step", low=1)
     shards: int | None = option(
         None,
-        "equal parts of a batch, whose gradients are computed one at a time and added in one order: less memory, and"
-        " the same bits in any number of processes that divides it; default: the number of processes that torchrun"
-        " starts",
+        "equal parts of a batch; their gradients are computed one after the other and added in a"
+        " fixed order, which needs less memory and gives the same bits in any number of processes"
+        " that divides the number of parts; default: the number of processes that torchrun starts",
         low=1,
     )
-    lr: float = option(0.012, "peak learning rate, after a linear warm-up and before a cosine decay to 0", above=0)
+    lr: float = option(
+        0.012,
+        "peak learning rate; a linear warm-up precedes it, a cosine decay to 0 follows",
+        above=0,
+    )
     warmup_steps: int = option(30, "optimizer steps of warm-up", low=0)
-    optimizer: str = option("muon", f"update of the weights; {meanings(OPTIMIZERS)}", choices=OPTIMIZERS)
+    optimizer: str = option(
+        "muon",
+        f"optimizer of the weights; {meanings(OPTIMIZERS)}",
+        choices=OPTIMIZERS,
+    )
     weight_decay: float = option(0.01, "weight decay of AdamW", low=0)
     ema_decay: float | None = option(
         None,
-        "decay of the moving average of weights used for sampling; default: over the last tenth of the training",
+        "decay of the moving average of the weights, which is used for sampling; default: an"
+        " average over the last tenth of the training",
         low=0,
         below=1,
     )
     early_ema: float | None = option(
         None,
-        "keep a copy of the averaged weights after this fraction of the training, for autoguidance, such as 0.1;"
-        " default: none",
+        "fraction of the training after which a copy of the averaged weights is kept for"
+        " autoguidance, such as 0.1; default: no copy",
         above=0,
         below=1,
     )
     loss_weight: str | None = option(
         None,
-        f"weight of each step in the loss; {meanings(LOSS_WEIGHTS)}; default: eps, and for a process that ends in pure"
-        " noise (schedule=flow, zero_snr=true), which has no error of eps, and for images target",
+        f"weight of each step t in the loss; {meanings(LOSS_WEIGHTS)}; default: target for images"
+        " and for a process that ends in pure noise (schedule=flow, zero_snr=true), where the"
+        " error of eps is undefined, otherwise eps",
         choices=LOSS_WEIGHTS,
     )
     references: int | None = option(
         None,
-        "rows of a batch that serve as references: each learns from its noise expected over them, with less variance"
-        " than the noise drawn (stable target); 0: from the noise drawn; default: 512, and 0 for images and for fewer"
-        " than 10,240 points, which would be learnt by heart",
+        "rows of a batch that serve as references for the stable target; the network then learns"
+        " the expected noise, given x_t, over these rows, which has less variance than the noise"
+        " drawn; 0: it learns the noise drawn; default: 512, but 0 for images and for fewer than"
+        " 10,240 points, which it would learn by heart",
         low=0,
     )
     t_power: float = option(
         1.6,
-        "steps are drawn as t = T u^t_power, u even in 0..1: above 1 small t more often, weighted back",
+        "exponent of the random steps t = T u^t_power, with u ~ Uniform(0, 1); above 1, small t"
+        " are drawn more often, and weights in the loss compensate for it",
         low=0.1,
         high=10,
     )
-    conditional: bool = option(False, "also learn the labels, so that samples can be requested by label")
-    label_dropout: float = option(0.1, "fraction of labels dropped, which guidance needs", low=0, below=1)
+    conditional: bool = option(
+        False,
+        "learn the labels too, so that samples can be requested by label",
+    )
+    label_dropout: float = option(
+        0.1,
+        "fraction of the labels that is dropped, as guidance requires",
+        low=0,
+        below=1,
+    )
 
 
 @dataclass
 class Evaluation:
     """evaluation"""
 
-    eval_samples: int = free(
+    eval_samples: int = option(
         NUM_SAMPLES["evaluate"]["points"],
         "samples to evaluate at the end of the training; 0: no evaluation",
         low=0,
@@ -184,11 +213,19 @@ class Evaluation:
 class Run:
     """run folder"""
 
-    task_name: str | None = free(None, "run folder, such as runs/first; default: a new one, named after the time")
-    ckpt_save_name: str = free("last.pt", "name of the checkpoint in the run folder, ending in .pt or .pth")
-    checkpoint_every: int = free(1000, "optimizer steps between checkpoints", low=1)
-    resume: str | None = free(
-        None, "go on with a run folder, a checkpoint or latest, there and with its own options; its length may grow"
+    task_name: str | None = option(
+        None,
+        "run folder, such as runs/first; default: a new one, named after the time",
+    )
+    ckpt_save_name: str = option(
+        "last.pt",
+        "name of the checkpoint in the run folder, ending in .pt or .pth",
+    )
+    checkpoint_every: int = option(1000, "optimizer steps between two checkpoints", low=1)
+    resume: str | None = option(
+        None,
+        "run folder or checkpoint of a training to resume, or latest; the training keeps its"
+        " options, and only its length may grow",
     )
 
 
@@ -217,25 +254,41 @@ class Inference(Machine, Pictures, Recording, FlowLines, GuidanceSheet, Observed
 class Main(Seeded, Pictures, Recording, Process, Data):
     """Show the forward process: how clean points or images turn into noise.
 
-    --train-ddpm-model, as in older guides, trains instead: see `python train.py --help`.
+    The flag --train-ddpm-model of older guides trains a network instead: see `python train.py
+    --help`.
     """
 
-    dataset: Any = option("moons", "what to add noise to")
-    num_samples: int | None = option(500, "points or images to show; of images, at most 64", low=1)
+    dataset: Any = option("moons", "data set to which noise is added")
+    num_samples: int | None = option(
+        500,
+        "points or images to show; at most 64 images are shown",
+        low=1,
+    )
     num_timesteps: int = option(100, "T, the number of forward steps", low=2, high=100_000)
-    save_plots: bool = option(False, "also save pictures of the process, its schedule, its statistics against theory")
+    save_plots: bool = option(
+        False,
+        "also save pictures of the process, of its schedule, and of its statistics beside theory",
+    )
     compare_schedules: bool = option(False, "also save one picture that compares the schedules")
 
 
 @dataclass
 class Evaluate(Machine, Pictures, Sampling):
-    """Measure how good a checkpoint or a file of samples is: every metric beside its floor."""
+    """Evaluate the samples of a checkpoint or of a file: every metric stands beside its floor."""
 
     samples: str | None = option(
-        None, "evaluate the points or images of this file instead (.npy or a table of numbers, in data units)"
+        None,
+        "file of samples to evaluate instead of a checkpoint; a .npy file or a table of numbers, in data units",
     )
-    dataset: Any = option("moons", "what samples=FILE is compared with; a checkpoint knows its own")
-    num_samples: int | None = option(None, f"samples to evaluate; {by_kind(NUM_SAMPLES['evaluate'])}", low=100)
+    dataset: Any = option(
+        "moons",
+        "data set with which samples=FILE is compared; a checkpoint knows its own",
+    )
+    num_samples: int | None = option(
+        None,
+        f"samples to evaluate; {by_kind(NUM_SAMPLES['evaluate'])}",
+        low=100,
+    )
     sampler: str | None = sampler_option()
     sampling_steps: int | None = steps_option()
 

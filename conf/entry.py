@@ -1,71 +1,55 @@
-"""The door that every command enters by: flags, Hydra, checked options, and one sentence when something is wrong.
+"""Command-line entry point: parses flags, runs Hydra, validates options, reports errors in one
+line.
 
-Each command imports it before anything else, because importing it answers `--help` (first.py).
+Every command imports this module before anything else, because importing it answers `--help` (see
+startup.py).
 """
 
-from conf.first import answer_help  # answers --help, and sets the environment, before what follows is imported
+from conf.startup import answer_help  # first: importing it answers --help and sets the environment
 
 # isort: split
-import difflib
 import functools
 import importlib
 import os
 import re
-import shutil
 import sys
 import time
+import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException, HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import (
-    ConfigAttributeError,
-    ConfigKeyError,
-    InterpolationResolutionError,
-    OmegaConfBaseException,
-)
 
-from conf.config import COMMANDS
 from conf.flags import to_overrides
-from conf.groups import GROUPS
-from conf.help import groups_of
+from conf.folders import current_run_folder, is_unused, register_folders, removed_if_unused
+from conf.messages import EXPECTED, sentence
 from conf.option import check
 from conf.store import register
-from conf.sweep import LAUNCHERS, AfterSweep, broken_off, end_sweep, note_failure, short
+from conf.sweep import AfterSweep, broken_off, end_sweep, note_failure
 
-# What a person can cause. Anything else is a fault of ours and keeps its traceback.
-EXPECTED = (ValueError, OSError, HydraException, OmegaConfBaseException)
-NO_FOLDER = "hydra.run.dir=.", "hydra.output_subdir=null"
-# Words that users of other repositories type, and the options that they may mean: the first that the command has.
-MEANT = {
-    "learning_rate": ("lr",),
-    "epochs": ("num_epochs",),
-    "batch": ("batch_size",),
-    "steps": ("max_steps", "sampling_steps", "num_timesteps"),
-    "timesteps": ("num_timesteps", "sampling_steps"),
-    "samples": ("num_samples",),
-    "eval_samples": ("num_samples",),
-    "cfg_scale": ("guidance",),
-    "arch": ("model",),
-    "data": ("dataset",),
-}
-
+# Hydra must neither reserve nor write a run folder where the run goes on in an existing one.
+NO_NEW_FOLDER = ("hydra.run.dir=.", "hydra.output_subdir=null")
+SECONDS_FOR_FIRST = 10  # in which the first process reports an error that all processes meet
 
 Main = Callable[[Any, Path], object]
-MAINS: dict[str, Main] = {}  # of the commands that this process has imported
+MAINS: dict[str, Main] = {}  # main functions of the commands that this process has imported
 
 
-def command(name: str, after_sweep: AfterSweep | None = None) -> Callable[[Main], Callable[[], None]]:
-    """Make `main(options, run_folder)` the command `name` of conf/config.py; options: that dataclass, checked.
+def command(
+    name: str,
+    after_sweep: AfterSweep | None = None,
+) -> Callable[[Main], Callable[[], None]]:
+    """Make `main(options, run_folder)` the command `name` of conf/config.py.
 
-    after_sweep: called once with the folder of a sweep, when its runs have ended. With HYDRA_FULL_ERROR=1 in the
-    environment errors keep their traceback.
+    `main` receives the checked options as the dataclass of its command. With HYDRA_FULL_ERROR=1 in
+    the environment errors keep their traceback.
+
+    after_sweep: called once with the folder of a sweep, after the last of its runs.
     """
 
     def decorate(main: Main) -> Callable[[], None]:
@@ -74,86 +58,108 @@ def command(name: str, after_sweep: AfterSweep | None = None) -> Callable[[Main]
         @functools.wraps(main)
         def launch() -> None:
             answer_help(name, sys.argv[1:])
-            job = Job(name, full_error=os.environ.get("HYDRA_FULL_ERROR") == "1")
+            full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
             try:
-                _run(job)
+                run_by_hydra(name, full_error)
                 end_sweep(after_sweep)
             except KeyboardInterrupt:
                 sys.exit(130)
-            except BrokenPipeError:  # `| head` has seen enough
+            except BrokenPipeError:  # the reader, such as `| head`, has closed the pipe
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 sys.exit(1)
             except EXPECTED as error:
-                job.stop(error)
+                exit_with_sentence(name, error, full_error)
             except Exception as error:
-                if job.full_error or not (said := broken_off(error)):
+                reason = broken_off(error)
+                if full_error or not reason:
                     raise
-                sys.exit(said)
+                sys.exit(reason)
 
         return launch
 
     return decorate
 
 
+def run_by_hydra(name: str, full_error: bool) -> None:
+    """Let Hydra compose the options of the command line and start the run, or every run of a sweep.
+
+    Raises:
+        ValueError: the command line asks for something that cannot be combined.
+    """
+    register(name)
+    register_folders()
+    arguments = to_overrides(sys.argv[1:])
+    sweep = not {"-m", "--multirun"}.isdisjoint(arguments)
+    resumes = any(re.match("resume=(?!null$)", word) for word in arguments)
+
+    if os.environ.get("WORLD_SIZE", "1") != "1" and (name != "train" or sweep):
+        raise ValueError("torchrun is for one training, with train.py and without -m: start everything else by python")
+    if resumes and sweep:
+        raise ValueError("resume= goes on with one training: leave out -m")
+    restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"  # see runtime.distributed
+    if resumes or restarted or not is_first_process():
+        arguments += NO_NEW_FOLDER
+
+    sys.argv[1:] = arguments
+    # Hydra then raises its own errors, and they end in one sentence.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    hydra.main(version_base="1.3", config_path=None, config_name=name)(Job(name, full_error))()
+
+
+# ---------------------------------------------------------------- one run
+
+
 @dataclass(frozen=True)
 class Job:
-    """What Hydra calls for every run of a command: in this process or, of a sweep, in one that it is pickled for."""
+    """What Hydra calls for every run of a command.
+
+    The runs of a sweep may take place in other processes, for which this object is pickled.
+    """
 
     name: str
     full_error: bool
 
     def __call__(self, cfg: DictConfig) -> object:
-        if self.name not in MAINS:
-            importlib.import_module(self.name)
-        run_folder, sweep = short(HydraConfig.get().runtime.output_dir), HydraConfig.get().mode is RunMode.MULTIRUN
-        fresh = run_folder.is_dir() and set(os.listdir(run_folder)) <= {".hydra"}
+        run = run_of_sweep if HydraConfig.get().mode is RunMode.MULTIRUN else single_run
+        return run(self.name, self.full_error, cfg)
+
+
+def single_run(name: str, full_error: bool, cfg: DictConfig) -> object:
+    """The only run of command `name`. A mistake of the user ends the program with one sentence."""
+    run_folder = current_run_folder()
+    with removed_if_unused(run_folder):
         try:
-            return MAINS[self.name](checked(cfg), run_folder)
-        except (SystemExit, Exception) as error:
-            said = isinstance(error, SystemExit)  # all that is to be said
-            expected = said or isinstance(error, EXPECTED)
-            if sweep and not said and not self.full_error:  # the other runs go on
-                return note_failure(run_folder, sentence(self.name, error), expected, fresh)
-            if expected and run_folder != Path() and os.listdir(run_folder) == [".hydra"]:  # it never began
-                shutil.rmtree(run_folder)
-            if said or sweep or not expected:
+            return main_of(name)(checked(cfg), run_folder)
+        except EXPECTED as error:
+            exit_with_sentence(name, error, full_error)
+
+
+def run_of_sweep(name: str, full_error: bool, cfg: DictConfig) -> object:
+    """One run of a sweep, in this process or in another. If it fails, the other runs go on."""
+    run_folder = current_run_folder()
+    unused = is_unused(run_folder)
+    with removed_if_unused(run_folder):
+        try:
+            return main_of(name)(checked(cfg), run_folder)
+        except Exception as error:
+            if full_error:
                 raise
-            return self.stop(error)
-
-    def stop(self, error: Exception) -> NoReturn:
-        if self.full_error:
-            raise error
-        if not _is_first():  # it fails for the same reason; when the first has said it, torchrun ends the others
-            time.sleep(10)
-        sys.exit(sentence(self.name, error))
+            if not isinstance(error, EXPECTED):
+                traceback.print_exc()
+            note_failure(run_folder, sentence(name, error), in_file=unused)
+            return None
 
 
-def _run(job: Job) -> None:
-    """`job` with the options of the command line, as Hydra composes them."""
-    register(job.name)
-    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
-    OmegaConf.register_new_resolver("sweep_folder", _new_sweep_folder, replace=True)
-    sys.argv[1:] = to_overrides(sys.argv[1:])
-    sweep = not {"-m", "--multirun"}.isdisjoint(sys.argv)
-    if os.environ.get("WORLD_SIZE", "1") != "1" and (job.name != "train" or sweep):
-        raise ValueError("torchrun is for one training, with train.py and without -m: start everything else by python")
-    if any(re.match("resume=(?!null$)", word) for word in sys.argv):  # it goes on in a folder that there is
-        if sweep:
-            raise ValueError("resume= goes on with one training: leave out -m")
-        sys.argv += NO_FOLDER
-    elif not _is_first() or os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":  # see runtime.distributed
-        sys.argv += NO_FOLDER
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra hands its own errors on, and we make one sentence of them
-    hydra.main(version_base="1.3", config_path=None, config_name=job.name)(job)()
-
-
-def _is_first() -> bool:
-    """Whether this is the only process, or of those that torchrun has started the first."""
-    return os.environ.get("RANK", "0") == "0"
+def main_of(name: str) -> Main:
+    """The main function of a command, whose module is imported if it has not been yet."""
+    if name not in MAINS:
+        importlib.import_module(name)
+    return MAINS[name]
 
 
 def checked(cfg: DictConfig) -> Any:
-    """The composed configuration as the dataclass of its command; dataset and model are dataclasses in it.
+    """The composed configuration as the dataclass of its command; dataset and model are dataclasses
+    in it.
 
     Raises:
         ValueError: an option is out of its range or not among its choices.
@@ -168,97 +174,23 @@ def typed_options() -> set[str]:
     return {word.split("=")[0] for word in HydraConfig.get().overrides.task}
 
 
-@functools.cache
-def _run_folder(name: str, task_name: str | None, stamp: str) -> str:
-    """Where Hydra puts a run: `task_name`, or a new stamped folder. Refuses a folder that already holds something.
+# ---------------------------------------------------------------- the end of a program
 
-    Called before Hydra writes its first file there: of several runs that want a folder at once, one can make .hydra.
+
+def exit_with_sentence(name: str, error: Exception, full_error: bool) -> NoReturn:
+    """End the program with exit code 1 and one sentence on stderr.
+
+    With `full_error`, raise the error instead.
     """
-    folder = Path(_sweep_folder(name, task_name, stamp))
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        if any(folder.iterdir()):
-            raise FileExistsError
-        (folder / ".hydra").mkdir()
-    except FileExistsError:
-        raise ValueError(f"task_name={task_name}: that folder already holds a run; choose another name") from None
-    return str(folder)
+    if full_error:
+        raise error
+    if not is_first_process():
+        # This process fails for the same reason as the first. Once that one has ended, torchrun
+        # ends the others.
+        time.sleep(SECONDS_FOR_FIRST)
+    sys.exit(sentence(name, error))
 
 
-def _new_sweep_folder(name: str, task_name: str | None, stamp: str) -> str:
-    """Where Hydra puts a sweep. Refuses a folder that already holds something: once, as the launcher soon writes there,
-    and this resolver goes with the runs into other processes."""
-    folder = _sweep_folder(name, task_name, stamp)
-    if task_name and Path(folder).exists() and any(Path(folder).iterdir()):
-        raise ValueError(f"task_name={task_name}: that folder already holds something; choose another name")
-    OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, replace=True)
-    return folder
-
-
-def _sweep_folder(name: str, task_name: str | None, stamp: str) -> str:
-    return task_name or f"outputs/{name}/{stamp}"
-
-
-OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, replace=True)  # for runs in other processes
-
-
-# ---------------------------------------------------------------- one sentence
-
-
-def sentence(name: str, error: BaseException) -> str:
-    """What is wrong and what is allowed, in one line: for the user of command `name`."""
-    cause = error.__cause__
-    if isinstance(error, InterpolationResolutionError):  # raised by _run_folder; OmegaConf keeps only the text
-        return _first_line(error).split("resolving interpolation: ")[-1]
-    help = f"`python {name}.py --help` lists what is allowed"
-    if isinstance(cause, ConfigKeyError | ConfigAttributeError):
-        return f"unknown option {cause.full_key}{_advice(name, str(cause.full_key))}; {help}"
-    if isinstance(cause, OmegaConfBaseException):
-        return f"{cause.full_key}{_wrong_value(cause)}; {help}"
-    if isinstance(error, OSError) and error.strerror:
-        return f"cannot use {error.filename or 'a file'}: {error.strerror}"
-    if isinstance(error, MissingConfigException) and error.options:
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        if group == "hydra/launcher" and choice in LAUNCHERS:
-            return f"hydra/launcher={choice} needs more packages: `pip install -r requirements/sweep.txt`"
-        return f"{group}={choice} is unknown; choose one of {', '.join(error.options)}"
-    if isinstance(error, HydraException) and type(error) is not CompactHydraException:
-        return f"{_first_line(error)}; {help}"
-    return " ".join(str(error).split())
-
-
-def _wrong_value(error: OmegaConfBaseException) -> str:
-    """What is wrong with the value of an option, in words that follow its name."""
-    said = _first_line(error)
-    if "is not a ListConfig" in said:
-        return f" takes a list: write its values in brackets, as in {error.full_key}=[A,B]"
-    return " needs a value, and null is none" if "is not Optional" in said else f": {said}"
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")
-
-
-def _advice(name: str, key: str) -> str:
-    """' (did you mean lr?)', or which data set, network or command has such an option; '' where none is similar."""
-    command = COMMANDS[name]
-    own = [f.name for f in fields(command)]
-    parts = {  # the options of every data set and network, by "dataset=moons" and so on
-        f"{group}={choice}": [f"{group}.{f.name}" for f in fields(member)]
-        for group in groups_of(command)
-        for choice, member in GROUPS[group].items()
-    }
-    if having := [choice for choice, options in parts.items() if key in options]:
-        return f": it belongs to {_listed(having)}"
-    for meant in MEANT.get(key, ()):
-        if meant in own:
-            return f" (did you mean {meant}?)"
-    if having := [f"{other}.py" for other in COMMANDS if key in {f.name for f in fields(COMMANDS[other])}]:
-        return f": it belongs to {_listed(having)}"
-    close = difflib.get_close_matches(key, own + [option for options in parts.values() for option in options], n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
-
-
-def _listed(names: list[str]) -> str:
-    """'a, b and c'"""
-    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+def is_first_process() -> bool:
+    """Whether this is the only process, or the first of those that torchrun has started."""
+    return os.environ.get("RANK", "0") == "0"

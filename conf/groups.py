@@ -1,6 +1,9 @@
-"""What can be chosen by name, dataset=... and model=..., with the options of each choice."""
+"""The data sets and networks that dataset=...
 
-from dataclasses import dataclass
+and model=... choose by name, with the options of each.
+"""
+
+from dataclasses import dataclass, fields
 from typing import Any
 
 from conf.choices import NUM_SAMPLES, meanings
@@ -8,19 +11,19 @@ from conf.option import option
 from registry.process_rows import TARGETS
 
 
-def noise(default: float, around: str = "the curve") -> Any:
+def noise_option(default: float, around: str = "the curve") -> Any:
     return option(default, f"standard deviation of the Gaussian noise around {around}", low=0)
 
 
 @dataclass
 class Embedded:
-    """What every synthetic point set has; its name comes first, as in all groups."""
+    """The options of every synthetic point set. The name comes first, as in all groups."""
 
-    name: str = option("", "which set")
+    name: str = option("", "name of the set")
     embed: int | None = option(
         None,
-        "dimensions to place the set in, by a random orthogonal map that is the same for every seed; the noise then"
-        " fills all of them",
+        "number of dimensions in which to embed the set by a random orthogonal map, the same for"
+        " every seed; the noise then fills all dimensions",
         low=2,
         high=4096,
     )
@@ -29,134 +32,195 @@ class Embedded:
 @dataclass
 class Moons(Embedded):
     name: str = option("moons", "two interleaved half circles", choices=("moons",))
-    noise: float = noise(0.05)
+    noise: float = noise_option(0.05)
 
 
 @dataclass
 class Circles(Embedded):
     name: str = option("circles", "one circle inside another", choices=("circles",))
-    noise: float = noise(0.05)
+    noise: float = noise_option(0.05)
     factor: float = option(0.5, "radius of the inner circle; the outer one has 1", above=0, below=1)
 
 
 @dataclass
 class Gaussians(Embedded):
-    name: str = option("gaussians", "Gaussians of equal weight on a circle of radius 1", choices=("gaussians",))
+    name: str = option(
+        "gaussians",
+        "Gaussians of equal weight on a circle of radius 1",
+        choices=("gaussians",),
+    )
     noise: float = option(0.1, "standard deviation of each Gaussian", low=0)
     modes: int = option(8, "number of Gaussians", low=1)
 
 
 @dataclass
 class Grid(Embedded):
-    name: str = option("grid", "Gaussians of equal weight on a square grid from -1 to 1", choices=("grid",))
+    name: str = option(
+        "grid",
+        "Gaussians of equal weight on a square grid from -1 to 1",
+        choices=("grid",),
+    )
     noise: float = option(0.05, "standard deviation of each Gaussian", low=0)
     side: int = option(5, "Gaussians along each side", low=1, high=60)
 
 
 @dataclass
 class Checkerboard(Embedded):
-    name: str = option("checkerboard", "the black squares of a board of 4 x 4", choices=("checkerboard",))
-    noise: float = noise(0.03, "the squares")
+    name: str = option(
+        "checkerboard",
+        "the black squares of a board of 4 x 4 squares",
+        choices=("checkerboard",),
+    )
+    noise: float = noise_option(0.03, "the squares")
 
 
 @dataclass
 class SwissRoll(Embedded):
     name: str = option("swiss_roll", "a rolled-up line", choices=("swiss_roll",))
-    noise: float = noise(0.03)
+    noise: float = noise_option(0.03)
 
 
 @dataclass
 class SwissRoll3D(Embedded):
-    name: str = option("swiss_roll_3d", "a rolled-up sheet in three dimensions", choices=("swiss_roll_3d",))
-    noise: float = noise(0.1, "the sheet; much less, and the exact density takes too long")
+    name: str = option(
+        "swiss_roll_3d",
+        "a rolled-up sheet in three dimensions",
+        choices=("swiss_roll_3d",),
+    )
+    noise: float = noise_option(
+        0.1,
+        "the sheet; with much less noise the exact density takes too long",
+    )
 
 
 @dataclass
 class SCurve(Embedded):
-    name: str = option("s_curve", "a sheet in the shape of an S, in three dimensions", choices=("s_curve",))
-    noise: float = noise(0.1, "the sheet; much less, and the exact density takes too long")
+    name: str = option(
+        "s_curve",
+        "a sheet in the shape of an S, in three dimensions",
+        choices=("s_curve",),
+    )
+    noise: float = noise_option(
+        0.1,
+        "the sheet; with much less noise the exact density takes too long",
+    )
 
 
 @dataclass
 class Spirals(Embedded):
     name: str = option("spirals", "arms that wind outwards", choices=("spirals",))
-    noise: float = noise(0.03)
+    noise: float = noise_option(0.03)
     arms: int = option(2, "number of arms", low=1)
 
 
 @dataclass
 class Pinwheel(Embedded):
     name: str = option("pinwheel", "bent blades around a centre", choices=("pinwheel",))
-    noise: float = noise(0.05)
+    noise: float = noise_option(0.05)
     arms: int = option(5, "number of blades", low=1)
 
 
 @dataclass
 class Helix(Embedded):
     name: str = option("helix", "a helix in three dimensions", choices=("helix",))
-    noise: float = noise(0.05)
+    noise: float = noise_option(0.05)
 
 
 @dataclass
 class Text(Embedded):
     name: str = option("text", "the letters of a text", choices=("text",))
-    text: str = option("HELLO", "the text, in Latin letters; the shorter, the finer it is drawn")
-    noise: float = option(1.0, "standard deviation of the Gaussian noise, in pixels of the letters", low=0)
+    text: str = option("HELLO", "the text, in Latin letters; a shorter text is drawn more finely")
+    noise: float = option(
+        1.0,
+        "standard deviation of the Gaussian noise, in pixels of the letters",
+        low=0,
+    )
 
 
 @dataclass
 class Picture(Embedded):
-    name: str = option("picture", "the dark pixels of a picture, with their darkness as weight", choices=("picture",))
-    path: str | None = option(None, "the picture; reduced to at most 4,000 dark pixels (also --data-path)")
-    noise: float = option(1.0, "standard deviation of the Gaussian noise, in pixels of the reduced picture", low=0)
+    name: str = option(
+        "picture",
+        "the dark pixels of a picture, weighted by their darkness",
+        choices=("picture",),
+    )
+    path: str | None = option(
+        None,
+        "file of the picture, which is reduced to at most 4,000 dark pixels (also --data-path)",
+    )
+    noise: float = option(
+        1.0,
+        "standard deviation of the Gaussian noise, in pixels of the reduced picture",
+        low=0,
+    )
 
 
 @dataclass
 class File:
-    name: str = option("file", "your own points, whose exact distribution is unknown", choices=("file",))
+    name: str = option(
+        "file",
+        "your own points, whose exact distribution is unknown",
+        choices=("file",),
+    )
     path: str | None = option(
         None,
-        "a .csv, .npy or .npz file or a table of numbers, one point per row (also --data-path); a large .npy file stays"
-        " on the disk, and num_samples=null learns from all of its rows",
+        "a .csv, .npy or .npz file or a table of numbers, one point per row (also --data-path); a"
+        " large .npy file stays on the disk, and with num_samples=null all of its rows are used",
     )
-    label: str | None = option(None, "name or index, from 0, of the column that holds the labels; default: no labels")
+    label: str | None = option(
+        None, "column that holds the labels, by its name or its index from 0; default: no labels"
+    )
 
 
 @dataclass
 class Digits:
-    name: str = option("digits", "the 1,797 digits of scikit-learn, 8x8 pixels, no download", choices=("digits",))
+    name: str = option(
+        "digits",
+        "the 1,797 digits of scikit-learn, 8x8 pixels, no download",
+        choices=("digits",),
+    )
 
 
 @dataclass
 class Emoji:
     name: str = option(
         "emoji",
-        "the glyphs of an installed emoji font (Debian: fonts-noto-color-emoji), in colour, 32x32",
+        "the glyphs of an installed emoji font (Debian: fonts-noto-color-emoji), in colour, 32x32 pixels",
         choices=("emoji",),
     )
 
 
 @dataclass
 class Images:
-    name: str = option("images", "your own images, all of one size, one folder per class", choices=("images",))
+    name: str = option(
+        "images",
+        "your own images, all of one size, in one folder per class",
+        choices=("images",),
+    )
     root: str | None = option(None, "folder of the images (also --data-path)")
     test_root: str | None = option(
-        None, "held-out images for the evaluation; default: the folder <root>_test if there is one, else a fifth of all"
+        None,
+        "folder of held-out images for the evaluation; default: <root>_test if there is one,"
+        " otherwise a fifth of all images is held out",
     )
     on_bad_image: str = option(
-        "skip", "what to do with a damaged image: skip it with a warning, or stop", choices=("skip", "error")
+        "skip",
+        "what to do with a damaged image; skip: skip it with a warning, error: stop",
+        choices=("skip", "error"),
     )
 
 
 @dataclass
 class MNIST(Images):
     name: str = option(
-        "mnist", "handwritten digits, 28x28, as scripts/prepare_mnist.py lays them out", choices=("mnist",)
+        "mnist",
+        "handwritten digits, 28x28 pixels, in the folders that scripts/prepare_mnist.py makes",
+        choices=("mnist",),
     )
     root: str | None = option("data/MNIST/mnist_images", "folder of the images (also --data-path)")
 
 
-def prediction() -> Any:
+def prediction_option() -> Any:
     return option("v", f"what the network predicts; {meanings(TARGETS)}", choices=TARGETS)
 
 
@@ -165,51 +229,103 @@ class MLP:
     name: str = option("mlp", "residual multilayer perceptron, for points", choices=("mlp",))
     hidden: int = option(96, "width of the layers", low=1)
     layers: int = option(4, "number of residual layers", low=1)
-    frequencies: int = option(3, "how many of sin and cos of x times 1, 2, 4 ... are added to the input", low=0)
-    prediction: str = prediction()
+    frequencies: int = option(
+        3,
+        "Fourier features of the input, sin and cos of x times 1, 2, 4, ...; the number of these factors",
+        low=0,
+    )
+    prediction: str = prediction_option()
 
 
 @dataclass
 class Linear:
-    name: str = option("linear", "one affine map per step, for points: the best linear denoiser", choices=("linear",))
-    prediction: str = prediction()
+    name: str = option(
+        "linear",
+        "one affine map per step t, for points: the best linear denoiser",
+        choices=("linear",),
+    )
+    prediction: str = prediction_option()
 
 
 @dataclass
 class UNet:
-    name: str = option("unet", "UNet with attention, for images of 28x28 and more", choices=("unet",))
-    channels: list[int] = option([48, 96], "channels at each resolution, which halves from one to the next")
+    name: str = option("unet", "UNet with attention, for images of 28x28 pixels and more", choices=("unet",))
+    channels: list[int] = option(
+        [48, 96],
+        "channels at each resolution; each resolution is half the one before",
+    )
     blocks: int = option(2, "residual blocks at each resolution", low=1)
-    patch: int = option(2, "side in pixels of the squares that enter as one; a larger one is faster", low=1)
+    patch: int = option(
+        2,
+        "side, in pixels, of the patches that the network treats as one pixel; larger patches are faster",
+        low=1,
+    )
     heads: int = option(4, "attention heads", low=1)
-    attention_size: int = option(8, "largest side in pixels of the maps with attention", low=0)
+    attention_size: int = option(
+        8,
+        "largest side, in pixels, of the feature maps with attention",
+        low=0,
+    )
     conditioning: str = option(
         "embedding",
-        "labels are added to the time embedding, or are tokens that the pixels attend to",
+        "how labels enter; embedding: added to the time embedding, cross_attention: as tokens to"
+        " which the pixels attend",
         choices=("embedding", "cross_attention"),
     )
-    prediction: str = prediction()
+    prediction: str = prediction_option()
 
 
 @dataclass
 class UNetSmall(UNet):
-    name: str = option("unet_small", "a small UNet, for images of 8x8: trains in a minute", choices=("unet_small",))
-    channels: list[int] = option([32, 64], "channels at each resolution, which halves from one to the next")
+    name: str = option(
+        "unet_small",
+        "a small UNet, for images of 8x8 pixels; it trains in a minute",
+        choices=("unet_small",),
+    )
+    channels: list[int] = option(
+        [32, 64],
+        "channels at each resolution; each resolution is half the one before",
+    )
     blocks: int = option(1, "residual blocks at each resolution", low=1)
-    patch: int = option(1, "side in pixels of the squares that enter as one; a larger one is faster", low=1)
+    patch: int = option(
+        1,
+        "side, in pixels, of the patches that the network treats as one pixel; larger patches are faster",
+        low=1,
+    )
 
 
 DATASETS = (
-    *(Moons, Circles, Gaussians, Grid, Checkerboard, SwissRoll, SwissRoll3D, SCurve, Spirals, Pinwheel, Helix),
-    *(Text, Picture, File, Digits, MNIST, Emoji, Images),
+    Moons,
+    Circles,
+    Gaussians,
+    Grid,
+    Checkerboard,
+    SwissRoll,
+    SwissRoll3D,
+    SCurve,
+    Spirals,
+    Pinwheel,
+    Helix,
+    Text,
+    Picture,
+    File,
+    Digits,
+    MNIST,
+    Emoji,
+    Images,
 )
 MODELS = (MLP, Linear, UNet, UNetSmall)
-GROUPS: dict[str, dict[str, type]] = {
-    group: {str(m.name): m for m in members} for group, members in {"dataset": DATASETS, "model": MODELS}.items()
-}
 
-# What a network or a data set changes in the training's defaults; the data set wins over the network, and
-# an option that the user gives over both.
+
+def by_name(members: tuple[type, ...]) -> dict[str, type]:
+    """The dataclasses of a group by the default of their option `name`."""
+    return {str(fields(member)[0].default): member for member in members}
+
+
+GROUPS: dict[str, dict[str, type]] = {"dataset": by_name(DATASETS), "model": by_name(MODELS)}
+
+# Changes of the training's defaults by a network or a data set. The data set takes precedence over
+# the network, and an option that the user gives takes precedence over both.
 FOR_IMAGES = {
     "schedule": "cosine",
     "conditional": True,
@@ -223,7 +339,7 @@ FOR_IMAGES = {
     "eval_samples": NUM_SAMPLES["evaluate"]["images"],
 }
 PRESETS: dict[str, dict[str, Any]] = {
-    "emoji": {"num_epochs": 75},  # a thousand pictures, hardly two alike
+    "emoji": {"num_epochs": 75},  # for a thousand images, hardly two of which are alike
     "unet": {**FOR_IMAGES, "num_epochs": 6},
     "unet_small": {**FOR_IMAGES, "num_epochs": 25, "eval_samples": 500},
 }

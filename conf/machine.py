@@ -1,28 +1,31 @@
-"""Options of what computes, and from which seed."""
+"""Options of the machine that computes, and of the seed."""
 
 from dataclasses import dataclass
 
-from conf.option import free, option
+from conf.option import option
+from conf.option import option as free
 
 
 @dataclass
 class Seeded:
     """machine"""
 
-    seed: int = option(0, "the same seed on the same machine gives the same result to the last bit", low=0)
+    seed: int = option(
+        0, "seed of all random numbers; the same seed on the same machine gives the same result to the last bit", low=0
+    )
 
 
 @dataclass
 class Machine(Seeded):
     """machine"""
 
-    device: str = free("auto", "auto: a GPU if there is one; or cpu, cuda, cuda:1, mps ...")
-    threads: int | None = free(
-        None, "CPU threads; default: 1 for points, where more rarely help, all cores for images", low=1
+    device: str = option("auto", "device of the network, such as cpu, cuda, cuda:1, mps; auto: a GPU if there is one")
+    threads: int | None = option(
+        None, "CPU threads; default: 1 for points, where more threads rarely help, and all cores for images", low=1
     )
-    precision: str = free(
+    precision: str = option(
         "auto",
-        "number format inside the network; auto: bf16 for images on a GPU or a CPU that has units for it, else fp32",
+        "number format inside the network; auto: bf16 for images on a GPU, or on a CPU with units for it, else fp32",
         choices=("auto", "fp32", "bf16"),
     )
 

@@ -1,4 +1,4 @@
-"""The options of pictures: in which formats, and on which ground."""
+"""Options of pictures: their file formats and their background."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,7 @@ class Pictures:
 
     figures: list[str] = option(
         ["png"],
-        "formats of every figure, such as png,pdf; clouds of points in pdf and svg are pixels of 300 dpi",
+        "file formats of every figure, such as png,pdf; in pdf and svg, point clouds are pixels of 300 dpi",
         choices=FIGURES,
-        may_change=True,
     )
-    style: str = option("light", "ground of figures and films", choices=STYLES, may_change=True)
+    style: str = option("light", "background of figures and films", choices=STYLES)

@@ -1,4 +1,4 @@
-"""The options of a training that goes on: those that it was begun with, and what may differ from them."""
+"""The options of a resumed training: those that it began with, and the few that may differ."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
@@ -8,67 +8,110 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.config import Train
+from conf.config import Evaluation, Run, Train
 from conf.groups import GROUPS
-from conf.option import check, fixed_options, typed_as
+from conf.machine import Machine
+from conf.option import as_typed, check, owner
+from conf.pictures import Pictures
+from conf.recording import Watching
 
-LENGTH = {"max_steps", "num_epochs"}  # may grow, which training.learner checks
+# The options of these classes do not change what is learned, so a resumed training may have other
+# values of them.
+MAY_CHANGE = (Run, Evaluation, Watching, Pictures, Machine)
+LENGTH = {"max_steps", "num_epochs"}  # may grow; training.learner checks that
+REMOVED = {"cuda_graph"}  # options of older versions, which never changed what is learned
+ADDED = {"shards": 1}  # options that older versions lack, with values that have their effect
 
 
 def resumed_options(asked: Train, typed: set[str], begun: object, run: Path) -> Train:
-    """`begun`, the options in the checkpoint of `run`, with those that the user has `typed` and that may change.
+    """The options with which a training goes on.
+
+    asked: the options of the command line.
+    typed: the names of those that the user gave a value.
+    begun: the options in the checkpoint of the run folder `run`. They hold, except for typed
+    options that may change.
 
     Raises:
-        ValueError: one may not, or `begun` are no options; the sentence says which.
+        ValueError: a typed option may not change, or `begun` holds no options; the sentence says
+        which.
     """
-    if "task_name" in typed and asked.task_name and Path(asked.task_name).absolute() != run.absolute():
+    elsewhere = asked.task_name and Path(asked.task_name).absolute() != run.absolute()
+    if "task_name" in typed and elsewhere:
         raise ValueError(f"resume={run} goes on in that folder, not in task_name={asked.task_name}")
-    old, fixed = _begun_with(begun, run), fixed_options(Train) - LENGTH
+    old = _begun_options(begun, run)
+    fixed = fixed_options() - LENGTH
+
+    changed = {}
     for name in sorted(typed):
-        group = name.split(".")[0]
-        if group in fixed and (difference := _difference(asdict(old), asdict(asked), name)):
-            raise ValueError(f"resume={run} was trained with {difference}, and keeps that: leave out {name}=")
-    new = {name: getattr(asked, name) for name in typed - GROUPS.keys() - fixed if "." not in name}
+        option = name.split(".")[0]
+        if option in fixed:
+            difference = _difference(asdict(old), asdict(asked), name)
+            if difference:
+                raise ValueError(f"resume={run} was trained with {difference}, and keeps that: leave out {name}=")
+        else:
+            changed[option] = getattr(asked, option)
+
     if "num_epochs" in typed and "max_steps" not in typed and asked.num_epochs != old.num_epochs:
-        new["max_steps"] = None  # the user counts in epochs now
-    return replace(old, **{**new, "resume": None})
+        changed["max_steps"] = None  # the user now gives the length in epochs
+    changed["resume"] = None
+    return replace(old, **changed)
 
 
-def _begun_with(begun: object, run: Path) -> Train:
+def fixed_options() -> set[str]:
+    """The options of a training that a resumed one must keep. Two of them are its LENGTH."""
+    return {f.name for f in fields(Train) if not issubclass(owner(Train, f.name), MAY_CHANGE)}
+
+
+def _begun_options(begun: object, run: Path) -> Train:
     """The options in a checkpoint, held against types and limits as those of a command line are."""
-    cannot = f"the checkpoint of {run} cannot be resumed: it"
+    refusal = f"the checkpoint of {run} cannot be resumed: it"
     if not isinstance(begun, Mapping) or not begun:
-        raise ValueError(f"{cannot} lacks its options")
-    begun = {"shards": 1, **begun}  # older ones have none: they computed each batch in one part
-    if missing := sorted(fixed_options(Train) - begun.keys()):
-        raise ValueError(f"{cannot} lacks {', '.join(missing)}, as if from another version of moonwalk")
+        raise ValueError(f"{refusal} lacks its options")
+    values = {**ADDED, **begun}
+    for name in REMOVED:
+        values.pop(name, None)
+    missing = sorted(fixed_options() - values.keys())
+    if missing:
+        names = ", ".join(missing)
+        raise ValueError(f"{refusal} lacks {names}, as if from another version of moonwalk")
+
     try:
-        groups = {group: _member(members, begun[group]) for group, members in GROUPS.items()}
-        old: Any = OmegaConf.to_object(OmegaConf.structured(Train(**{**begun, **groups})))
+        for group, members in GROUPS.items():
+            values[group] = _chosen_member(members, values[group])
+        old: Any = OmegaConf.to_object(OmegaConf.structured(Train(**values)))
         check(old)
     except (TypeError, ValueError, OmegaConfBaseException) as error:
-        what = str(error).partition("\n")[0]
-        raise ValueError(f"{cannot} holds options that are not those of this version of moonwalk: {what}") from error
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{refusal} holds options that are not those of this version of moonwalk: {reason}") from error
     return old
 
 
-def _member(members: Mapping[str, type], options: object) -> Any:
-    """The choice of a group, such as Moons, with all of its options."""
+def _chosen_member(members: Mapping[str, type], options: object) -> Any:
+    """The dataclass of a data set or a network, such as Moons, made from all of its options."""
     if not isinstance(options, Mapping) or options.get("name") not in members:
         raise ValueError(f"none of {', '.join(members)} is chosen")
     member = members[options["name"]]
-    if missing := sorted({f.name for f in fields(member)} - options.keys()):
+    missing = sorted({f.name for f in fields(member)} - options.keys())
+    if missing:
         raise ValueError(f"{options['name']} without {', '.join(missing)}")
     return member(**options)
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any], name: str) -> str | None:
-    """'lr=0.008, not lr=0.001': where an option, a dotted one too, differs; of a group, the name of what was chosen."""
+    """'lr=0.008, not lr=0.001' where the option differs; None where it is the same.
+
+    name: an option such as lr, or model.hidden of a network. If another network was chosen, which
+    may lack the option, the difference is that of the networks' names.
+    """
     group, _, part = name.partition(".")
     if group not in GROUPS:
-        was, now = old[group], new[group]
+        before = old[group]
+        after = new[group]
     elif part in old[group]:
-        was, now = old[group][part], new[group][part]
+        before = old[group][part]
+        after = new[group][part]
     else:
-        name, was, now = group, old[group]["name"], new[group]["name"]
-    return None if was == now else f"{name}={typed_as(was)}, not {name}={typed_as(now)}"
+        name = group
+        before = old[group]["name"]
+        after = new[group]["name"]
+    return None if before == after else f"{name}={as_typed(before)}, not {name}={as_typed(after)}"

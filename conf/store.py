@@ -1,4 +1,4 @@
-"""The options of conf/config.py in Hydra's ConfigStore."""
+"""Registration of all options of conf/config.py in Hydra's ConfigStore."""
 
 from dataclasses import fields
 from typing import Any
@@ -8,28 +8,51 @@ from hydra.core.config_store import ConfigStore
 from conf.config import COMMANDS
 from conf.groups import GROUPS, PRESETS
 
+# The time names a run folder. It has microseconds because two runs may start in one second.
+STAMP = "${now:%Y-%m-%d_%H-%M-%S-%f}"
+TASK_NAME = "${oc.select:task_name,null}"
+
 
 def register(running: str) -> None:
-    """Put every command and group into Hydra's ConfigStore. running: the command, since presets are for train only."""
+    """Put every command and every group into Hydra's ConfigStore.
+
+    running: the command that runs. Only a training takes the presets of a data set or a network.
+    """
     store = ConfigStore.instance()
     for group, members in GROUPS.items():
         for choice, member in members.items():
-            # in the global package, so that a choice can set the training's own options beside its own
-            node = {group: member, **(PRESETS.get(choice, {}) if running == "train" else {})}
+            preset = PRESETS.get(choice, {}) if running == "train" else {}
+            # The global package lets a choice set options of the training beside its own.
+            node = {group: member, **preset}
             store.store(group=group, name=choice, node=node, package="_global_")
+
     for name, command in COMMANDS.items():
-        groups = [{f.name: f.default} for f in reversed(fields(command)) if f.name in GROUPS]  # the data set wins
         store.store(name=f"{name}_schema", node=command)
-        stamp = "${now:%Y-%m-%d_%H-%M-%S-%f}"  # with microseconds: two runs may start in one second
-        task_name = "${oc.select:task_name,null}"
-        hydra: dict[str, Any] = {
-            "run": {"dir": f"${{run_folder:{name},{task_name},{stamp}}}"},
-            "sweep": {"dir": f"${{sweep_folder:{name},{task_name},{stamp}}}", "subdir": "${hydra.job.num}"},
-            "job": {"name": name},
-            "callbacks": {"sweep": {"_target_": "conf.sweep.Sweep"}},
-        }
-        if name == "main":  # a demonstration: its pictures are easy to find and replace each other
-            hydra |= {"run": {"dir": "outputs"}, "output_subdir": None}
-            hydra["sweep"] |= {"subdir": "${hydra.job.override_dirname}"}  # as no file says which options a run had
+        # The last default wins: the data set over the network.
+        groups = [{f.name: f.default} for f in reversed(fields(command)) if f.name in GROUPS]
         defaults = [f"{name}_schema", *groups, "_self_", {"override hydra/job_logging": "disabled"}]
-        store.store(name=name, node={"defaults": defaults, "hydra": hydra})
+        store.store(name=name, node={"defaults": defaults, "hydra": _hydra_options(name)})
+
+
+def _hydra_options(name: str) -> dict[str, Any]:
+    """Hydra's own options: the folders of the runs (see folders.py) and the callback of a sweep."""
+    job = {"name": name}
+    callbacks = {"sweep": {"_target_": "conf.sweep.Sweep"}}
+    sweep_folder = f"${{sweep_folder:{name},{TASK_NAME},{STAMP}}}"
+
+    if name == "main":
+        # The pictures of a demonstration are easy to find, and those of the next run replace them.
+        # Without a file of options, the name of a sweep's folder says which options each run had.
+        return {
+            "run": {"dir": "outputs"},
+            "sweep": {"dir": sweep_folder, "subdir": "${hydra.job.override_dirname}"},
+            "output_subdir": None,
+            "job": job,
+            "callbacks": callbacks,
+        }
+    return {
+        "run": {"dir": f"${{run_folder:{name},{TASK_NAME},{STAMP}}}"},
+        "sweep": {"dir": sweep_folder, "subdir": "${hydra.job.num}"},
+        "job": job,
+        "callbacks": callbacks,
+    }

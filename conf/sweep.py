@@ -1,13 +1,12 @@
-"""A sweep, `-m`: its folder, what becomes of runs that fail, what is done once at its end.
+"""A sweep, `-m`: its folder, the report of failed runs, and the one action at its end.
 
-Its runs may be processes of their own (hydra/launcher=joblib) or of other machines (submitit_slurm). What they leave
-for the process that began the sweep are files, so that a run that fails costs no other.
+The runs may be other processes (hydra/launcher=joblib) or run on other machines (submitit_slurm). A
+run that fails leaves a file for the process that began the sweep, so that the other runs go on.
 """
 
 import os
 import re
 import sys
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,59 +16,69 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from conf.folders import relative_to_here
+
 ROOT = Path(__file__).resolve().parent.parent
-ERROR = "error.txt"  # the sentence of a run that failed, in its folder
-NAMED = 5  # failed runs
-LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")  # that requirements/sweep.txt brings
+ERROR = "error.txt"  # holds the sentence of a failed run, in its folder; loss/runs.py reads it
+MAX_NAMED = 5  # failed runs that the last line of a sweep names
+MAX_REASON_LENGTH = 200  # characters
 AfterSweep = Callable[[Path], None]
 
 
 class Sweep(Callback):
-    """Hydra calls it where a sweep begins (see store.py): nobody else learns the sweep's folder in time."""
+    """Remembers the folder of the sweep.
+
+    Hydra passes it to this callback (see store.py) where the sweep begins.
+    """
 
     folder: ClassVar[Path | None] = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        with suppress(OmegaConfBaseException):  # a folder that is refused: the sweep ends with its sentence
-            Sweep.folder = short(config.hydra.sweep.dir)
-        known = os.environ.get("PYTHONPATH")  # submitit starts Python anew, which must find our modules
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), known]))
+        # If the folder is refused, Hydra itself ends the sweep with that sentence.
+        with suppress(OmegaConfBaseException):
+            Sweep.folder = relative_to_here(config.hydra.sweep.dir)
+        # submitit starts a new Python, which must find the modules of moonwalk.
+        known = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = f"{ROOT}{os.pathsep}{known}" if known else str(ROOT)
 
 
-def short(folder: str) -> Path:
-    """Relative to where the person stands, if it is below."""
-    path = Path(folder)
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def note_failure(run_folder: Path, sentence: str, expected: bool, fresh: bool) -> None:
-    """Print why a run of a sweep failed, with a traceback if nobody expected it; keep it in a folder that was fresh."""
-    if not expected:
-        traceback.print_exc()
-    print(f"{run_folder} failed: {sentence}", file=sys.stderr, flush=True)
-    if fresh:
-        (run_folder / ERROR).write_text(f"{sentence}\n", encoding="utf-8")
+def note_failure(run_folder: Path, message: str, in_file: bool) -> None:
+    """Print why a run of a sweep failed; with `in_file`, keep that in the run folder too."""
+    print(f"{run_folder} failed: {message}", file=sys.stderr, flush=True)
+    if in_file:
+        (run_folder / ERROR).write_text(f"{message}\n", encoding="utf-8")
 
 
 def end_sweep(after: AfterSweep | None) -> None:
-    """What is done once, when all runs of a sweep have ended. Ends the program where one of them failed.
+    """Call `after` with the folder of the sweep, once all its runs have ended.
 
-    after: is given the folder of the sweep.
+    The program ends with exit code 1 if a run has failed. Without a sweep nothing happens.
     """
     if Sweep.folder is None:
         return
     if after:
         after(Sweep.folder)
-    failed = [f"{path.parent} ({path.read_text(encoding='utf-8').strip()})" for path in Sweep.folder.rglob(ERROR)]
+
+    failed = []
+    for path in sorted(Sweep.folder.rglob(ERROR)):
+        failed.append(f"{path.parent} ({path.read_text(encoding='utf-8').strip()})")
     if failed:
-        some = ", ".join(sorted(failed)[:NAMED]) + ", ..." * (len(failed) > NAMED)
-        sys.exit(f"{len(failed)} of the sweep's runs failed: {some}")
+        named = ", ".join(failed[:MAX_NAMED])
+        more = ", ..." if len(failed) > MAX_NAMED else ""
+        sys.exit(f"{len(failed)} of the sweep's runs failed: {named}{more}")
 
 
 def broken_off(error: Exception) -> str:
-    """Why the launcher of a sweep gave up, of which a process was killed, say; "" where no sweep had begun."""
+    """Why the launcher gave up the sweep, for example because a process was killed.
+
+    "" where no sweep has begun.
+    """
     if Sweep.folder is None:
         return ""
-    causes = re.findall(r"^[\w.]+(?:Error|Exception): .*", str(error), re.MULTILINE)  # in a traceback from submitit
-    why = f"{type(error).__name__}, {' '.join((causes or [str(error)])[-1].split())}"[:200]
-    return f"the sweep was broken off: {why}; `python loss/report.py {Sweep.folder}` says how each of its runs ended"
+    text = str(error)
+    # submitit's error holds the traceback of the other process, whose last error is the reason.
+    causes = re.findall(r"^[\w.]+(?:Error|Exception): .*", text, re.MULTILINE)
+    cause = causes[-1] if causes else text
+    reason = f"{type(error).__name__}, {' '.join(cause.split())}"[:MAX_REASON_LENGTH]
+    advice = f"`python loss/report.py {Sweep.folder}` says how each of its runs ended"
+    return f"the sweep was broken off: {reason}; {advice}"

@@ -23,8 +23,9 @@ from omegaconf import DictConfig, OmegaConf
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
 # isort: split
-from conf.entry import EXPECTED, checked, sentence
+from conf.entry import checked
 from conf.flags import to_overrides
+from conf.messages import EXPECTED, sentence
 from conf.store import register
 from conf.sweep import note_failure
 from dataset import make_sets
@@ -142,7 +143,7 @@ def run_trial(study: optuna.Study, space: Space, parent: Path, fixed: list[str],
         study.tell(trial, state=TrialState.FAIL)
         if not isinstance(error, EXPECTED):
             raise
-        note_failure(folder, sentence("train", error), expected=True, fresh=True)
+        note_failure(folder, sentence("train", error), in_file=True)
         return
     trial.set_user_attr("cpu_seconds", found["cpu_seconds"])
     if most < math.inf:

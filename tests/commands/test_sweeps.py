@@ -6,7 +6,7 @@ import pytest
 from conftest import NO_EVALUATION, SMALL, not_blank, started
 from hydra.errors import MissingConfigException
 
-from conf.entry import sentence
+from conf.messages import sentence
 from loss.runs import runs
 
 LAUNCHERS = [

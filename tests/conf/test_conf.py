@@ -21,10 +21,11 @@ import samplers as sampler
 import schedule
 from conf import choices
 from conf.config import COMMANDS, Evaluate, Inference, Train
-from conf.first import spin_briefly
 from conf.groups import GROUPS, PRESETS
-from conf.help import help_text, sections
-from conf.option import check, fixed_options
+from conf.help import COMMON_OPTIONS, full_help, help_text, sections, short_help
+from conf.option import check
+from conf.resumed import fixed_options
+from conf.startup import spin_briefly
 from loss import objective
 from runtime import checkpoint_file
 from samplers import spacing
@@ -96,7 +97,7 @@ def test_an_alias_becomes_the_sampler_that_it_stands_for():
 
 
 def test_a_resumed_training_may_change_what_does_not_change_the_training():
-    assert names(Train) - fixed_options(Train) == {
+    assert names(Train) - fixed_options() == {
         "resume", "task_name", "device", "threads", "precision", "checkpoint_every", "eval_samples", "ckpt_save_name",
         "record", "viewer", "logger", "viz_save", "viz_live", "viz_interval", "viz_num", "viz_t", "figures", "style",
         "cuda_graph",
@@ -107,8 +108,8 @@ def test_a_resumed_training_may_change_what_does_not_change_the_training():
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_lists_every_option_once_with_its_meaning(name):
-    text, groups = help_text(name), GROUPS.keys() & names(COMMANDS[name])
+def test_help_all_lists_every_option_once_with_its_meaning(name):
+    text, groups = full_help(name), GROUPS.keys() & names(COMMANDS[name])
     listed = re.findall(r"^  ([a-z_]+)=", text, re.MULTILINE)
     assert sorted(listed) == sorted(names(COMMANDS[name]))
     words = " ".join(text.split())
@@ -133,29 +134,85 @@ def test_help_is_in_sections():
 def test_help_says_the_defaults_of_the_table():
     points, images = choices.SAMPLING.values()
     for name, counts in choices.NUM_SAMPLES.items():
-        words = " ".join(help_text(name).split())
+        words = " ".join(full_help(name).split())
         assert f"{counts['points']} for points, {counts['images']} for images" in words
         if name == "compare":
             continue
         assert f"{points.guidance} for points, {images.guidance} for images" in words
         assert points.sampler == images.sampler and f"default: {points.sampler} " in words
         assert f"for images {images.sampling_steps}" in words and "50 for dpmpp_2m_sde," in words
-    words = " ".join(help_text("train").split())
+    words = " ".join(full_help("train").split())
     lengths = "6.4 million points are learnt from in all, 2 million of moons, 2 million of file; but at most 100 [at"
     assert lengths in words
 
 
-@pytest.mark.parametrize("flag", ["--help", "-h"])
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["--help", "all"]])
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_needs_neither_hydra_nor_torch(name, flag, tmp_path):
+def test_help_needs_neither_hydra_nor_torch(name, words, tmp_path):
     code = (
-        f"import runpy, sys; sys.argv = ['{name}.py', 'seed=1', {flag!r}]\n"
+        f"import runpy, sys; sys.argv = ['{name}.py', 'seed=1', *{words!r}]\n"
         f"try: runpy.run_path({str(ROOT / f'{name}.py')!r}, run_name='__main__')\n"
         "finally: assert not {'torch', 'hydra', 'omegaconf', 'numpy'} & {*sys.modules}"
     )
     done = started(["-c", code], tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == help_text(name) + "\n"
+    assert done.stdout == (full_help(name) if "all" in words else short_help(name)) + "\n"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_fits_on_a_screen(name):
+    lines = short_help(name).splitlines()
+    assert len(lines) <= 45
+    assert max(map(len, lines)) <= 120
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_names_the_common_options_first_and_every_option_by_group(name):
+    options, groups = re.split(r"\n\nAll options by group.*\n\n", short_help(name))
+    assert re.findall(r"^  (\w+)=", options, re.MULTILINE) == [*COMMON_OPTIONS[name]]
+    assert names(COMMANDS[name]) >= {*COMMON_OPTIONS[name]}
+    assert len(COMMON_OPTIONS[name]) == 12
+    titles = re.findall(r"^  (\S+(?: \S+)*)  ", groups, re.MULTILINE)
+    assert titles == [*sections(COMMANDS[name])]
+    listed = re.findall(r"\w+", groups.partition("\n\n")[0])
+    assert {*listed} - set(" ".join(titles).split()) <= names(COMMANDS[name]) <= {*listed}
+
+
+def test_help_of_a_training_begins_with_the_five_basics():
+    listed = re.findall(r"^  (\w+)=", short_help("train"), re.MULTILINE)
+    assert listed[:5] == ["dataset", "model", "num_epochs", "seed", "task_name"]
+
+
+@pytest.mark.parametrize(
+    ("line", "blocks"),
+    [
+        ("dataset=spirals --help", ["dataset=spirals"]),
+        ("--help --dataset spirals --seed 3", ["dataset=spirals"]),
+        ("model=unet dataset=mnist -h", ["model=unet", "dataset=mnist"]),
+        ("seed=3 --help", []),
+    ],
+)
+def test_help_adds_the_options_of_the_data_set_and_network_in_the_line(line, blocks):
+    text = help_text("train", line.split())
+    assert text.startswith(short_help("train"))
+    shown = {block.splitlines()[0].split(":")[0]: block for block in text[len(short_help("train")) :].split("\n\n")[1:]}
+    assert [*shown] == blocks
+    for block in shown.values():
+        assert block in full_help("train")
+
+
+def test_help_of_a_group_is_that_part_of_help_all():
+    assert help_text("train", ["--help", "run", "folder"]) in full_help("train")
+    assert help_text("train", ["--help", "run", "folder"]).splitlines()[0] == "run folder"
+    with pytest.raises(ValueError, match=r"^--help fun: choose all or one of data, network, "):
+        help_text("train", ["--help", "fun"])
+
+
+def test_help_of_an_unknown_data_set_names_those_there_are(tmp_path):
+    done = started("train.py dataset=spiral --help", tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("dataset=spiral is unknown; choose one of moons, circles, ")
+    assert done.stderr.count("\n") == 1
 
 
 def test_help_is_quick(tmp_path):
@@ -229,4 +286,4 @@ def test_main_trains_as_the_older_guide_says(tmp_path):
     one, two = (checkpoint_file.load(tmp_path / "runs" / name / "test_001.pth") for name in ("mnist_ddpm", "other"))
     assert one["step"] == 2 and {**one["config"], "task_name": "runs/other"} == two["config"]
     assert all((one["ema"][k] == two["ema"][k]).all() for k in one["ema"])
-    assert "--train-ddpm-model" in help_text("main")
+    assert "--train-ddpm-model" in help_text("main") and "--train-ddpm-model" in full_help("main")

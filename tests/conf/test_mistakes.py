@@ -125,7 +125,7 @@ def prepare(folder):
 
 CODE = """
 import json, os, shutil, sys
-from scripts import fuzz
+from tests.campaigns import fuzz
 from loss import plot
 sys.modules["torch"].set_num_threads(1)
 answers = []

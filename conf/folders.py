@@ -1,0 +1,96 @@
+"""Where Hydra puts a run or a sweep: the resolvers of run folders that store.py refers to."""
+
+import functools
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from conf.messages import EXPECTED
+
+HYDRA_FOLDER = ".hydra"  # where Hydra writes the options of a run
+
+
+def register_folders() -> None:
+    """Register the resolvers `run_folder` and `sweep_folder` for a new run or sweep."""
+    OmegaConf.register_new_resolver("run_folder", _new_run_folder, replace=True)
+    OmegaConf.register_new_resolver("sweep_folder", _new_sweep_folder, replace=True)
+
+
+def relative_to_here(folder: str) -> Path:
+    """The folder relative to the working directory, if it lies below it."""
+    path = Path(folder)
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def current_run_folder() -> Path:
+    """The folder of the run that Hydra has just started."""
+    return relative_to_here(HydraConfig.get().runtime.output_dir)
+
+
+def is_unused(run_folder: Path) -> bool:
+    """Whether the folder exists and holds nothing but what Hydra has written."""
+    return run_folder.is_dir() and {path.name for path in run_folder.iterdir()} <= {HYDRA_FOLDER}
+
+
+@contextmanager
+def removed_if_unused(run_folder: Path) -> Iterator[None]:
+    """Remove the run folder if the run ends with an error before it has written anything there."""
+    try:
+        yield
+    except (SystemExit, *EXPECTED):
+        # A training that goes on has the working directory here, which stays.
+        if run_folder != Path() and is_unused(run_folder) and (run_folder / HYDRA_FOLDER).exists():
+            shutil.rmtree(run_folder)
+        raise
+
+
+# ---------------------------------------------------------------- resolvers
+
+
+def _folder(name: str, task_name: str | None, stamp: str) -> str:
+    return task_name or f"outputs/{name}/{stamp}"
+
+
+@functools.cache
+def _new_run_folder(name: str, task_name: str | None, stamp: str) -> str:
+    """The folder of a single run: `task_name`, or a new one named after the time.
+
+    Hydra asks for it before it writes the first file there. If several runs want one folder at
+    once, only one of them can make .hydra.
+
+    Raises:
+        ValueError: the folder already holds something.
+    """
+    folder = Path(_folder(name, task_name, stamp))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if any(folder.iterdir()):
+            raise FileExistsError
+        (folder / HYDRA_FOLDER).mkdir()
+    except FileExistsError:
+        raise ValueError(f"task_name={task_name}: that folder already holds a run; choose another name") from None
+    return str(folder)
+
+
+def _new_sweep_folder(name: str, task_name: str | None, stamp: str) -> str:
+    """The folder of a sweep: `task_name`, or a new one named after the time.
+
+    The check happens once, because the launcher soon writes into the folder, and this resolver goes
+    with the runs into other processes.
+
+    Raises:
+        ValueError: the folder already holds something.
+    """
+    folder = _folder(name, task_name, stamp)
+    if task_name and Path(folder).exists() and any(Path(folder).iterdir()):
+        raise ValueError(f"task_name={task_name}: that folder already holds something; choose another name")
+    OmegaConf.register_new_resolver("sweep_folder", _folder, replace=True)
+    return folder
+
+
+# The runs of a sweep in other processes use the same folder.
+OmegaConf.register_new_resolver("sweep_folder", _folder, replace=True)

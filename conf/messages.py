@@ -1,0 +1,125 @@
+"""One sentence for each mistake that a user can make: what is wrong, and what is allowed."""
+
+import difflib
+from dataclasses import fields
+
+from hydra.errors import CompactHydraException, HydraException, MissingConfigException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+)
+
+from conf.config import COMMANDS
+from conf.groups import GROUPS
+from conf.help import groups_of
+
+# Errors that a user can cause. Any other error is a fault of moonwalk and keeps its traceback.
+EXPECTED = (ValueError, OSError, HydraException, OmegaConfBaseException)
+
+LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")  # which requirements/sweep.txt installs
+
+# Words that users of other repositories type, and the options that they may mean. The first one
+# that the command has is suggested.
+OPTIONS_MEANT = {
+    "learning_rate": ("lr",),
+    "epochs": ("num_epochs",),
+    "batch": ("batch_size",),
+    "steps": ("max_steps", "sampling_steps", "num_timesteps"),
+    "timesteps": ("num_timesteps", "sampling_steps"),
+    "samples": ("num_samples",),
+    "eval_samples": ("num_samples",),
+    "cfg_scale": ("guidance",),
+    "arch": ("model",),
+    "data": ("dataset",),
+}
+
+
+def sentence(name: str, error: BaseException) -> str:
+    """What is wrong and what is allowed, in one line, for the user of command `name`."""
+    cause = error.__cause__
+    help = f"`python {name}.py --help all` lists what is allowed"
+
+    if isinstance(error, InterpolationResolutionError):
+        # A resolver has raised it, and OmegaConf keeps only the text.
+        return _first_line(error).split("resolving interpolation: ")[-1]
+    if isinstance(cause, ConfigKeyError | ConfigAttributeError):
+        option = str(cause.full_key)
+        return f"unknown option {option}{_advice(name, option)}; {help}"
+    if isinstance(cause, OmegaConfBaseException):
+        return f"{cause.full_key}{_wrong_value(cause)}; {help}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot use {error.filename or 'a file'}: {error.strerror}"
+    if isinstance(error, MissingConfigException) and error.options:
+        return _unknown_choice(error)
+    if isinstance(error, HydraException) and type(error) is not CompactHydraException:
+        return f"{_first_line(error)}; {help}"
+    return " ".join(str(error).split())
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".")
+
+
+def _wrong_value(error: OmegaConfBaseException) -> str:
+    """What is wrong with the value of an option, in words that follow its name."""
+    message = _first_line(error)
+    if "is not a ListConfig" in message:
+        return f" takes a list: write its values in brackets, as in {error.full_key}=[A,B]"
+    if "is not Optional" in message:
+        return " needs a value, and null is none"
+    return f": {message}"
+
+
+def _unknown_choice(error: MissingConfigException) -> str:
+    """The choices that there are, for a group such as dataset; or how to install a launcher."""
+    group, _, choice = str(error.missing_cfg_file).rpartition("/")
+    if group == "hydra/launcher" and choice in LAUNCHERS:
+        return f"hydra/launcher={choice} needs more packages: `pip install -r requirements/sweep.txt`"
+    return f"{group}={choice} is unknown; choose one of {', '.join(error.options or ())}"
+
+
+# ---------------------------------------------------------------- advice on unknown options
+
+
+def _advice(name: str, unknown: str) -> str:
+    """' (did you mean lr?)', or where the option belongs; '' where no option is similar.
+
+    An option may belong to a data set, a network or another command.
+    """
+    own = _options_of_commands()[name]
+    of_choices = _options_of_choices(name)
+
+    choices = [choice for choice, options in of_choices.items() if unknown in options]
+    if choices:
+        return f": it belongs to {_listed(choices)}"
+    for option in OPTIONS_MEANT.get(unknown, ()):
+        if option in own:
+            return f" (did you mean {option}?)"
+    others = [f"{other}.py" for other, names in _options_of_commands().items() if unknown in names]
+    if others:
+        return f": it belongs to {_listed(others)}"
+
+    known = own + [option for options in of_choices.values() for option in options]
+    similar = difflib.get_close_matches(unknown, known, n=1)
+    return f" (did you mean {similar[0]}?)" if similar else ""
+
+
+def _options_of_commands() -> dict[str, list[str]]:
+    return {name: [f.name for f in fields(command)] for name, command in COMMANDS.items()}
+
+
+def _options_of_choices(name: str) -> dict[str, list[str]]:
+    """The options of all data sets and networks of a command, such as "dataset=moons": [...]."""
+    found = {}
+    for group in groups_of(COMMANDS[name]):
+        for choice, member in GROUPS[group].items():
+            found[f"{group}={choice}"] = [f"{group}.{f.name}" for f in fields(member)]
+    return found
+
+
+def _listed(names: list[str]) -> str:
+    """'a, b and c'"""
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
