@@ -82,6 +82,11 @@ def test_an_unconditional_model_refuses_guidance(unconditional):
         unconditional.sample(5, 0, guidance=0.5)
 
 
+def test_autoguidance_without_an_early_snapshot_is_refused(unconditional):
+    with pytest.raises(ValueError, match="needs an early snapshot"):
+        unconditional.sample(5, 0, autoguidance=1.0)
+
+
 def test_the_denoiser_of_an_unconditional_model_refuses_labels(unconditional):
     with pytest.raises(ValueError, match="without"):
         unconditional.denoise()(torch.zeros(3, 2), torch.tensor(0), torch.tensor([0, 1, 0]))
