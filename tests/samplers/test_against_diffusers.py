@@ -1,11 +1,16 @@
-"""The forward process and the samplers against Hugging Face's diffusers: same x_T, network and noise, same states.
+"""The forward process and the samplers give the states of Hugging Face's diffusers, from the same x_T and noise.
 
-diffusers keeps betas and alpha-bar in float32, where 1 - alpha-bar has lost four digits at t = 0: its own float32 is
-off by up to 5e-4. So the reference is diffusers' formulas in float64, with alpha-bar in float64 too. From it, at every
-state and guess, our float64 may differ by 1e-9 (5e-10 seen, as they clamp a variance of 0 to 1e-20) and our float32 by
-1e-5 (2e-6 seen); the two float32 runs by 1e-5 from each other, or by 1.5 times the error of theirs where that is more.
+diffusers keeps betas and alpha_bar in float32, where 1 - alpha_bar has lost four digits at t = 0. Its float32 results
+are therefore off by up to 5e-4. The reference here is diffusers' formulas in float64, with alpha_bar in float64 too.
+
+Tolerances, at every state and every prediction of x_0:
+
+* Our float64 may differ from the reference by 1e-9. We saw 5e-10, because diffusers clamps a variance of 0 to 1e-20.
+* Our float32 may differ from the reference by 1e-5. We saw 2e-6.
+* Our float32 may differ from diffusers' float32 by 1e-5, or by 1.5 times the error of theirs if that is larger.
 """
 
+from itertools import product
 from typing import NamedTuple
 
 import pytest
@@ -34,14 +39,39 @@ NAMES = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
 SHAPES = {"points": (6, 2), "images": (3, 1, 8, 8)}
 SINGLE, DOUBLE = torch.float32, torch.float64
 
-every_schedule = pytest.mark.parametrize("schedule", OURS)
-every_target = pytest.mark.parametrize("target", NAMES)  # what they know; of velocity see test_flow.py
-every_shape = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+# The four of the twelve combinations that `python -m pytest` runs: each schedule, target and shape occurs.
+QUICK = {
+    ("linear", "eps", "points"),
+    ("cosine", "eps", "images"),
+    ("cosine", "v", "images"),
+    ("linear", "x0", "images"),
+}
+
+
+def every_combination(*shapes):
+    """Parametrise a test by schedule, prediction target and shape. Those that are not in QUICK are slow.
+
+    diffusers does not know the target `velocity`; test_flow.py covers it.
+    """
+    cases = []
+    for combination in product(OURS, NAMES, shapes):
+        schedule, target, shape = combination
+        marks = () if combination in QUICK else pytest.mark.slow
+        cases.append(pytest.param(schedule, target, SHAPES[shape], id="-".join(combination), marks=marks))
+    return pytest.mark.parametrize(("schedule", "target", "shape"), cases)
+
+
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
+# diffusers converts tensors by an interface that NumPy 2 deprecates.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 
 @pytest.fixture(autouse=True)
-def noise_of_float32(monkeypatch):
-    """torch.randn draws in float32, for us and for them, so that float64 runs see the noise of the float32 runs."""
+def float32_noise(monkeypatch):
+    """Let torch.randn draw in float32 for both libraries, so that float64 runs see the noise of the float32 runs."""
     draw = torch.randn
 
     def widened(*shape, dtype=SINGLE, **options):
@@ -51,17 +81,18 @@ def noise_of_float32(monkeypatch):
 
 
 class Run(NamedTuple):
-    """x_t before the first step, and after each; the x_0 guess at each."""
+    """x_t before the first step and after each step, and the prediction of x_0 at each step."""
 
     x_t: list[Tensor]
     x_0: list[Tensor]
 
 
 def network(shape, dtype):
-    """A smooth nonlinear network, the same whenever asked for: x_t (B, *dims), t () -> (B, *dims)."""
-    g, d = torch.Generator().manual_seed(0), torch.Size(shape[1:]).numel()
-    inner, outer = torch.randn(d + 1, 32, generator=g) / d**0.5, torch.randn(32, d, generator=g) / 32**0.5
-    inner, outer = inner.to(dtype), outer.to(dtype)
+    """A smooth nonlinear network, always the same: x_t (B, *dims), t () -> (B, *dims)."""
+    g = torch.Generator().manual_seed(0)
+    d = torch.Size(shape[1:]).numel()
+    inner = (torch.randn(d + 1, 32, generator=g) / d**0.5).to(dtype)
+    outer = (torch.randn(32, d, generator=g) / 32**0.5).to(dtype)
 
     def predict(x_t, t, label=None):
         assert x_t.dtype == dtype
@@ -92,52 +123,60 @@ def scheduler_of_theirs(kind, schedule, target, dtype, **options):
 
 
 def run_theirs(theirs, shape, dtype, **options):
-    """The loop of their pipelines. DDPM and DDIM compute in the dtype of x and alpha-bar."""
-    predict, states, guesses = network(shape, dtype), [x_T(shape, dtype)], []
+    """The loop of diffusers' pipelines. Its DDPM and DDIM compute in the dtype of x and alpha_bar."""
+    predict = network(shape, dtype)
+    states = [x_T(shape, dtype)]
+    predictions = []
     options["generator"] = generator(1, "noise")
     for t in theirs.timesteps:
         x, x_0 = theirs.step(predict(states[-1], t), int(t), states[-1], return_dict=False, **options)
         states.append(x)
-        guesses.append(x_0)
-    return Run(states, guesses)
+        predictions.append(x_0)
+    return Run(states, predictions)
 
 
 def noise_levels(schedule, timesteps, dtype, repeat=1):
-    """Their `sigmas`, sigma / alpha at these steps and 0 at clean data; the inner ones `repeat` times, as for Heun."""
+    """diffusers' `sigmas`: sigma / alpha at these steps, then 0 for clean data.
+
+    `repeat` is how often each level after the first occurs; diffusers' Heun needs 2.
+    """
     alpha_bar = OURS[schedule].alphas_cumprod.to(dtype)[timesteps]
     first, *others = ((1 - alpha_bar) / alpha_bar).sqrt().split(1)
     return torch.cat([first, *[s for s in others for _ in range(repeat)], torch.zeros(1, dtype=dtype)])
 
 
 def run_their_solver(theirs, shape, dtype, order=2):
-    """The same of DPM-Solver++. Its `step` computes in float32: float64 asks for the updates inside it."""
-    predict, states, guesses, g = network(shape, dtype), [x_T(shape, dtype)], [], generator(1, "noise")
+    """The loop for DPM-Solver++. Its `step` computes in float32, so in float64 we call the updates inside it."""
+    predict = network(shape, dtype)
+    states = [x_T(shape, dtype)]
+    predictions = []
+    g = generator(1, "noise")
     for i, t in enumerate(theirs.timesteps):
         x = states[-1]
         noise = torch.randn(shape, generator=g, dtype=dtype) if "sde" in theirs.config.algorithm_type else None
         if dtype == SINGLE:
             states.append(theirs.step(predict(x, t), t, x, variance_noise=noise).prev_sample)
-            guesses.append(theirs.model_outputs[-1])
+            predictions.append(theirs.model_outputs[-1])
             continue
         theirs._step_index = i
-        guesses.append(theirs.convert_model_output(predict(x, t), sample=x))
+        predictions.append(theirs.convert_model_output(predict(x, t), sample=x))
         if i in (0, len(theirs.timesteps) - 1):
-            states.append(theirs.dpm_solver_first_order_update(guesses[-1], sample=x, noise=noise))
+            states.append(theirs.dpm_solver_first_order_update(predictions[-1], sample=x, noise=noise))
         elif i == 1 or order == 2:
-            states.append(theirs.multistep_dpm_solver_second_order_update(guesses, sample=x, noise=noise))
+            states.append(theirs.multistep_dpm_solver_second_order_update(predictions, sample=x, noise=noise))
         else:
-            states.append(theirs.multistep_dpm_solver_third_order_update(guesses, sample=x, noise=noise))
-    return Run(states, guesses)
+            states.append(theirs.multistep_dpm_solver_third_order_update(predictions, sample=x, noise=noise))
+    return Run(states, predictions)
 
 
 def far(a, b):
-    """The largest relative difference of two runs, over their states and guesses."""
+    """The largest relative difference between two runs, over all states and predictions."""
     pairs = [*zip(a.x_t, b.x_t, strict=True), *zip(a.x_0, b.x_0, strict=True)]
     return max(float((x.double() - y).norm() / y.double().norm()) for x, y in pairs)
 
 
 def check(ours, theirs):
-    """Both are functions of the dtype; what is asked, and why, stands at the top of this file."""
+    """Compare two functions that make a run from a dtype. The top of this file explains the tolerances."""
     truth, single, their_single = theirs(DOUBLE), ours(SINGLE), theirs(SINGLE)
     assert all(x.dtype == SINGLE for x in single.x_t + single.x_0)
     assert far(ours(DOUBLE), truth) < 1e-9
@@ -148,11 +187,9 @@ def check(ours, theirs):
 # ---------------------------------------------------------------- the tests
 
 
-@every_schedule
-@every_target
-@every_shape
-@pytest.mark.parametrize(("variance", "count"), [("fixed_small", 25), ("fixed_small", T), ("fixed_large", 25)])
-def test_ddpm(schedule, target, shape, variance, count):
+@every_combination(*SHAPES)
+@pytest.mark.parametrize(("variance", "count"), [("fixed_small", 25), slow("fixed_small", T), ("fixed_large", 25)])
+def test_ddpm_gives_the_states_of_diffusers(schedule, target, shape, variance, count):
     timesteps = spaced_timesteps(OURS[schedule], count, "even")
 
     def theirs(dtype):
@@ -164,12 +201,10 @@ def test_ddpm(schedule, target, shape, variance, count):
     check(lambda dtype: run_ours(ddpm, schedule, target, shape, dtype, timesteps, variance=variance), theirs)
 
 
-@every_schedule
-@every_target
-@every_shape
+@every_combination(*SHAPES)
 @pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
-def test_ddim(schedule, target, shape, eta):
-    timesteps = list(range(T - 1, 0, -20))  # those of their "trailing" spacing
+def test_ddim_gives_the_states_of_diffusers(schedule, target, shape, eta):
+    timesteps = list(range(T - 1, 0, -20))  # diffusers' spacing "trailing"
 
     def theirs(dtype):
         options = {"clip_sample": False, "timestep_spacing": "trailing"}
@@ -181,22 +216,18 @@ def test_ddim(schedule, target, shape, eta):
     check(lambda dtype: run_ours(ddim, schedule, target, shape, dtype, timesteps, eta=eta), theirs)
 
 
-@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of theirs, from NumPy 2
-@every_schedule
-@every_target
-@every_shape
+@every_combination(*SHAPES)
 @pytest.mark.parametrize(
-    ("kind", "count"), [("2m", 3), ("2m", 10), ("2m", 20), ("3m", 4), ("3m", 20), ("2m sde", 3), ("2m sde", 20)]
+    ("kind", "count"),
+    [("2m", 3), ("2m", 10), slow("2m", 20), ("3m", 4), ("3m", 20), ("2m sde", 3), ("2m sde", 20)],
 )
-def test_dpmpp(schedule, target, shape, kind, count):
+def test_dpm_solver_gives_the_states_of_diffusers(schedule, target, shape, kind, count):
     timesteps, order, sde = spaced_timesteps(OURS[schedule], count), int(kind[0]), "sde" in kind
 
     def theirs(dtype):
         options = {"algorithm_type": "sde-dpmsolver++" if sde else "dpmsolver++", "solver_order": order}
-        options |= {
-            "solver_type": "midpoint",
-            "lower_order_final": False,
-        }  # ours lowers it at the very last stride only
+        # Our sampler lowers the order at the very last step only.
+        options |= {"solver_type": "midpoint", "lower_order_final": False}
         scheduler = scheduler_of_theirs(DPMSolverMultistepScheduler, schedule, target, dtype, **options)
         scheduler.set_timesteps(timesteps=timesteps)
         if dtype == DOUBLE:
@@ -207,63 +238,61 @@ def test_dpmpp(schedule, target, shape, kind, count):
     check(lambda dtype: run_ours(dpmpp, schedule, target, shape, dtype, timesteps, **options), theirs)
 
 
-@every_schedule
-@every_target
-@every_shape
+@every_combination(*SHAPES)
 @pytest.mark.parametrize(("order", "count"), [(3, 3), (3, 12), (2, 12)])
-def test_unipc(schedule, target, shape, order, count):
+def test_unipc_gives_the_states_of_diffusers(schedule, target, shape, order, count):
     timesteps = spaced_timesteps(OURS[schedule], count)
 
     def theirs(dtype):
         options = {"solver_order": order, "solver_type": "bh2", "lower_order_final": True}
         scheduler = scheduler_of_theirs(UniPCMultistepScheduler, schedule, target, dtype, **options)
         scheduler.set_timesteps(count)
-        scheduler.timesteps, scheduler.sigmas = torch.tensor(timesteps), noise_levels(schedule, timesteps, dtype)
-        predict, states, guesses = network(shape, dtype), [x_T(shape, dtype)], []
+        scheduler.timesteps = torch.tensor(timesteps)
+        scheduler.sigmas = noise_levels(schedule, timesteps, dtype)
+        predict = network(shape, dtype)
+        states = [x_T(shape, dtype)]
+        predictions = []
         for t in timesteps:
             x = states[-1]
             states.append(scheduler.step(predict(x, torch.tensor(t)), t, x).prev_sample)
-            guesses.append(scheduler.model_outputs[-1])
-        return Run(states, guesses)
+            predictions.append(scheduler.model_outputs[-1])
+        return Run(states, predictions)
 
     check(lambda dtype: run_ours(unipc, schedule, target, shape, dtype, timesteps, order=order), theirs)
 
 
-@every_schedule
-@every_target
-@every_shape
+@every_combination(*SHAPES)
 @pytest.mark.parametrize("count", [4, 20])
-def test_heun(schedule, target, shape, count):
-    timesteps = spaced_timesteps(OURS[schedule], count + 1, "karras")[
-        1:
-    ]  # from T-1 ours is Euler's, see heun.corrected
+def test_heun_gives_the_states_of_diffusers(schedule, target, shape, count):
+    # From T-1 our Heun takes an Euler step (see heun.corrected), so the comparison begins after it.
+    timesteps = spaced_timesteps(OURS[schedule], count + 1, "karras")[1:]
 
     def theirs(dtype):
-        """They move x / alpha, and count Euler's step and its correction as two."""
+        """diffusers moves x / alpha, and counts Euler's step and its correction as two."""
         scheduler = scheduler_of_theirs(HeunDiscreteScheduler, schedule, target, dtype)
         scheduler.set_timesteps(timesteps=timesteps)
         scheduler.sigmas = noise_levels(schedule, timesteps, dtype, repeat=2)
         alpha = 1 / (scheduler.sigmas**2 + 1).sqrt()
-        predict, states, guesses = network(shape, dtype), [x_T(shape, dtype)], []
+        predict = network(shape, dtype)
+        states = [x_T(shape, dtype)]
+        predictions = []
         y = states[0] / alpha[0]
         for i, t in enumerate(scheduler.timesteps):
             y, x_0 = scheduler.step(predict(alpha[i] * y, t.to(dtype)), t, y, return_dict=False)
             if i % 2 == 0:
-                guesses.append(x_0)
+                predictions.append(x_0)
             if i % 2 or i == len(scheduler.timesteps) - 1:
                 states.append(alpha[i + 1] * y)
-        return Run(states, guesses)
+        return Run(states, predictions)
 
     check(lambda dtype: run_ours(heun, schedule, target, shape, dtype, timesteps), theirs)
 
 
-@every_schedule
-@every_target
-@pytest.mark.parametrize("kind", ["ddpm", "ddim", "ddim with noise"])
-def test_guesses_of_images_are_clipped_as_theirs_are(schedule, target, kind):
-    timesteps, shape, options = list(range(T - 1, 0, -20)), SHAPES["images"], {}
-    if kind != "ddpm":
-        options = {"eta": 0.0 if kind == "ddim" else 1.0}
+def clipping_runs(schedule, target, kind):
+    """Our run and diffusers' run, as functions of the dtype, of images whose predictions are clipped to -1 .. 1."""
+    timesteps = list(range(T - 1, 0, -20))
+    shape = SHAPES["images"]
+    options = {"ddpm": {}, "ddim": {"eta": 0.0}, "ddim with noise": {"eta": 1.0}}[kind]
 
     def theirs(dtype):
         if kind == "ddpm":
@@ -275,32 +304,66 @@ def test_guesses_of_images_are_clipped_as_theirs_are(schedule, target, kind):
         scheduler.set_timesteps(50)
         return run_theirs(scheduler, shape, dtype, use_clipped_model_output=True, **options)
 
-    sampler = ddpm if kind == "ddpm" else ddim
+    def ours(dtype):
+        sampler = ddpm if kind == "ddpm" else ddim
+        return run_ours(sampler, schedule, target, shape, dtype, timesteps, inside=True, **options)
+
+    return ours, theirs
+
+
+@every_combination("images")
+@pytest.mark.parametrize("kind", ["ddpm", "ddim", "ddim with noise"])
+def test_predictions_of_images_are_clipped_as_in_diffusers(schedule, target, shape, kind):
+    ours, theirs = clipping_runs(schedule, target, kind)
     clipped = sum(bool((x_0.abs() == 1).any()) for x_0 in theirs(SINGLE).x_0)
-    assert clipped > 5  # states: else nothing is tested here
-    check(lambda dtype: run_ours(sampler, schedule, target, shape, dtype, timesteps, inside=True, **options), theirs)
+    assert clipped > 5  # states: with fewer, this comparison would test nothing
+    check(ours, theirs)
 
 
-@every_schedule
-def test_betas_are_theirs(schedule):
+@pytest.mark.parametrize("schedule", OURS)
+def test_betas_are_those_of_diffusers(schedule):
     theirs = DDPMScheduler(T, beta_schedule={"linear": "linear", "cosine": "squaredcos_cap_v2"}[schedule])
     torch.testing.assert_close(OURS[schedule].betas.float(), theirs.betas, rtol=1e-6, atol=1e-8)
 
 
-@every_schedule
-@every_shape
-@pytest.mark.parametrize(("dtype", "near"), [(SINGLE, 1e-5), (DOUBLE, 1e-12)])
-def test_noised_data_and_velocity(schedule, shape, dtype, near):
-    # alpha-bar in float64 for both: theirs is rounded to x's dtype before 1 - alpha-bar, ours after it
-    g, scheduler = generator(0, "test"), OURS[schedule]
+def every_forward_process(test):
+    """Parametrise a test by schedule, shape, and dtype with its tolerance."""
+    for parameters in [
+        pytest.mark.parametrize("schedule", OURS),
+        pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES),
+        pytest.mark.parametrize(("dtype", "tolerance"), [(SINGLE, 1e-5), (DOUBLE, 1e-12)]),
+    ]:
+        test = parameters(test)
+    return test
+
+
+def noising_cases(schedule, shape, dtype):
+    """Yield the schedulers of both libraries, x_0, eps and t (B,), for five steps t.
+
+    alpha_bar is float64 in both schedulers. diffusers rounds it to x's dtype before it computes 1 - alpha_bar; we
+    round after that.
+    """
+    g = generator(0, "test")
     theirs = scheduler_of_theirs(DDPMScheduler, schedule, "v", DOUBLE)
     for t in (0, 1, 20, 500, T - 1):
-        x_0, eps = (torch.randn(shape, generator=g, dtype=dtype) for _ in range(2))
-        each = torch.full(shape[:1], t)
-        v = TARGETS["v"].of(x_0, eps, *scheduler.alpha_sigma(each, x_0))
-        for a, b in [
-            (scheduler.add_noise(x_0, each, eps), theirs.add_noise(x_0, eps, each)),
-            (v, theirs.get_velocity(x_0, eps, each)),
-        ]:
-            assert a.dtype == dtype
-            assert float((a - b).norm() / b.norm()) < near, t
+        x_0 = torch.randn(shape, generator=g, dtype=dtype)
+        eps = torch.randn(shape, generator=g, dtype=dtype)
+        yield OURS[schedule], theirs, x_0, eps, torch.full(shape[:1], t)
+
+
+def assert_close(ours, theirs, dtype, tolerance):
+    assert ours.dtype == dtype
+    assert float((ours - theirs).norm() / theirs.norm()) < tolerance
+
+
+@every_forward_process
+def test_noised_data_are_those_of_diffusers(schedule, shape, dtype, tolerance):
+    for scheduler, theirs, x_0, eps, t in noising_cases(schedule, shape, dtype):
+        assert_close(scheduler.add_noise(x_0, t, eps), theirs.add_noise(x_0, eps, t), dtype, tolerance)
+
+
+@every_forward_process
+def test_v_is_the_velocity_of_diffusers(schedule, shape, dtype, tolerance):
+    for scheduler, theirs, x_0, eps, t in noising_cases(schedule, shape, dtype):
+        v = TARGETS["v"].of(x_0, eps, *scheduler.alpha_sigma(t, x_0))
+        assert_close(v, theirs.get_velocity(x_0, eps, t), dtype, tolerance)

@@ -1,4 +1,4 @@
-"""Labels and guidance on points, where what is right is known: each moon lies where it lies."""
+"""Labels and guidance on points, where we know the right answer: the moon that each sample should lie on."""
 
 import numpy as np
 import pytest
@@ -14,11 +14,10 @@ from samplers.options import SamplingOptions
 
 @pytest.fixture(scope="module")
 def conditional(tmp_path_factory):
-    """A small model of moons that has learnt which moon is which."""
+    """The pipeline of a small conditional training on moons, long enough to tell one moon from the other."""
     folder = tmp_path_factory.mktemp("conditional") / "run"
-    done = command(
-        f"train.py {SMALL} {NO_EVALUATION} conditional=true max_steps=1000 task_name={folder}", folder.parent
-    )
+    line = f"train.py {SMALL} {NO_EVALUATION} conditional=true max_steps=1000 task_name={folder}"
+    done = command(line, folder.parent)
     assert done.returncode == 0, done.stderr
     return Pipeline.load(folder, "cpu")
 
@@ -37,44 +36,72 @@ def share_on_own_moon(points, label):
 
 
 @pytest.mark.parametrize("label", [0, 1])
-def test_samples_lie_on_the_moon_asked_for(conditional, label):
-    plain, steered = (share_on_own_moon(samples(conditional, label, w), label) for w in (0.0, 1.0))
-    assert plain > 0.95 and steered > 0.98
+@pytest.mark.parametrize(("guidance", "least"), [(0.0, 0.95), (1.0, 0.98)])
+def test_samples_lie_on_the_moon_asked_for(conditional, label, guidance, least):
+    assert share_on_own_moon(samples(conditional, label, guidance), label) > least
 
 
-def test_without_labels_both_moons_come(conditional):
-    x = conditional.data_units(
-        last(conditional.states(1000, SamplingOptions(sampler="ddpm", guidance=0.0), seed=0))
-    ).numpy()
+def test_samples_without_labels_lie_on_both_moons(conditional):
+    x = conditional.data_units(last(conditional.sample(1000, 0))).numpy()
     assert 0.4 < share_on_own_moon(x, 0) < 0.6
 
 
-def test_labels_are_asked_for_by_name(conditional):
-    assert conditional.labels([1, "0"], 5).tolist() == [1, 0, 1, 0, 1]
-    assert conditional.labels("all", 4).tolist() == conditional.labels(None, 4).tolist() == [0, 1, 0, 1]
-    assert conditional.labels(1, 2).tolist() == [1, 1]
-    for wrong in ([2], [], "none", [0, 7], -1):
-        with pytest.raises(ValueError, match="labels must be all, or some of 0, 1"):
-            conditional.labels(wrong, 3)
+@pytest.mark.parametrize(
+    ("asked", "count", "labels"),
+    [
+        ([1, "0"], 5, [1, 0, 1, 0, 1]),
+        ("all", 4, [0, 1, 0, 1]),
+        (None, 4, [0, 1, 0, 1]),
+        (1, 2, [1, 1]),
+    ],
+)
+def test_the_labels_asked_for_take_turns(conditional, asked, count, labels):
+    assert conditional.labels(asked, count).tolist() == labels
 
 
-def test_an_unconditional_model_has_no_labels(run):
-    model = Pipeline.load(run, "cpu")
-    assert model.labels(None, 5) is None
+@pytest.mark.parametrize("wrong", [[2], [], "none", [0, 7], -1])
+def test_labels_that_the_model_does_not_know_are_refused(conditional, wrong):
+    with pytest.raises(ValueError, match="labels must be all, or some of 0, 1"):
+        conditional.labels(wrong, 3)
+
+
+@pytest.fixture(scope="module")
+def unconditional(run):
+    """The pipeline of a training without labels."""
+    return load(run, torch.device("cpu"))
+
+
+def test_an_unconditional_model_has_no_labels(unconditional):
+    assert unconditional.labels(None, 5) is None
+
+
+def test_an_unconditional_model_refuses_labels(unconditional):
     with pytest.raises(ValueError, match="unconditional"):
-        model.labels([0], 5)
+        unconditional.labels([0], 5)
+
+
+def test_an_unconditional_model_refuses_guidance(unconditional):
     with pytest.raises(ValueError, match="guidance needs labels"):
-        model.states(5, SamplingOptions(sampler="ddpm", guidance=0.5), seed=0)
+        unconditional.sample(5, 0, guidance=0.5)
+
+
+def test_autoguidance_without_an_early_snapshot_is_refused(unconditional):
+    with pytest.raises(ValueError, match="needs an early snapshot"):
+        unconditional.sample(5, 0, autoguidance=1.0)
+
+
+def test_the_denoiser_of_an_unconditional_model_refuses_labels(unconditional):
     with pytest.raises(ValueError, match="without"):
-        model.denoiser()(torch.zeros(3, 2), torch.tensor(0), torch.tensor([0, 1, 0]))
+        unconditional.denoise()(torch.zeros(3, 2), torch.tensor(0), torch.tensor([0, 1, 0]))
 
 
-def test_resuming_another_model_names_the_mismatch(run, workplace):
+def test_resuming_a_training_with_another_data_set_names_the_mismatch(run, workplace):
     done = command(f"train.py dataset=digits model=unet_small {NO_EVALUATION} resume={run}", workplace)
-    assert done.returncode == 1 and "was trained with dataset=moons, not dataset=digits" in done.stderr
+    assert done.returncode == 1
+    assert "was trained with dataset=moons, not dataset=digits" in done.stderr
 
 
-def test_weights_of_another_network_are_named(run, tmp_path):
+def test_weights_of_another_network_are_refused_with_the_name_of_the_first(run, tmp_path):
     state = checkpoint_file.load(run)
     state["config"]["model"]["hidden"] = 16
     checkpoint_file.save(tmp_path / "last.pt", state)
