@@ -1,4 +1,7 @@
-"""What several tests share: commands as a person types them, and one small trained run."""
+"""Helpers and fixtures of all tests.
+
+Functions are imported (`from conftest import command`); fixtures are asked for by their name as an argument.
+"""
 
 import atexit
 import functools
@@ -7,29 +10,46 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
 
+from conf.config import Train
+from dataset import IMAGE_DATASETS, Normaliser, make_sets
+from pipeline import Pipeline, build
+from points.mixture import GaussianMixture
+
 ROOT = Path(__file__).resolve().parent.parent
-os.environ["OMP_NUM_THREADS"] = "1"  # two test processes with two threads each would only wait for each other
+
+# Two test processes with two threads each would only wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
-for name in (
-    "SIGINT",
-    "SIGHUP",
-):  # ignored below nohup and behind &, which programs that are started here would inherit
+
+# Below nohup and behind &, a shell has these signals ignored, and every program that a test starts would inherit that.
+for name in ("SIGINT", "SIGHUP"):
     if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_IGN:
         signal.signal(getattr(signal, name), signal.SIG_DFL)
-# no display: a recording becomes a file
+
+# Without a display, a recording becomes a file.
 QUIET = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "HYDRA_FULL_ERROR")}
+
+SMALL = "num_samples=2000 batch_size=256 model.hidden=32 num_timesteps=50"
+NO_EVALUATION = "eval_samples=0"
+
+
+# ---------------------------------------------------------------- commands
 
 
 def started(line: str | list[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    """Run `python LINE` in the folder `cwd`, the script taken from the repository, as a person starts it: the
-    interpreter has imported nothing yet."""
+    """Run `python LINE` in the folder `cwd` in a new interpreter, as a person starts it.
+
+    The script is taken from the repository. The interpreter has imported nothing yet.
+    """
     return subprocess.run(
         [sys.executable, *_words(line)],
         cwd=cwd,
@@ -42,15 +62,23 @@ def started(line: str | list[str], cwd: Path, **environment: str) -> subprocess.
 
 
 def command(line: str | list[str], cwd: Path, **environment: str) -> subprocess.CompletedProcess:
-    """The same for seconds less: a process of its own, but forked from one that has imported torch (warm.py)."""
+    """Run `python LINE` as `started` does, in a process that is forked from one that has imported torch (warm.py).
+
+    This saves 4 seconds of CPU for each command.
+    """
     if not hasattr(os, "fork"):
         return started(line, cwd, **environment)
     with TemporaryDirectory() as folder:
         outputs = [Path(folder, name) for name in ("stdout", "stderr")]
         for path in outputs:
             path.touch()
-        words, environment = _words(line), {**QUIET, "PYTHONPATH": str(ROOT), **environment}
-        request = {"words": words, "folder": str(cwd), "environment": environment, "outputs": [*map(str, outputs)]}
+        words = _words(line)
+        request = {
+            "words": words,
+            "folder": str(cwd),
+            "environment": {**QUIET, "PYTHONPATH": str(ROOT), **environment},
+            "outputs": [str(path) for path in outputs],
+        }
         print(json.dumps(request), file=_warm().stdin, flush=True)
         code = int(_warm().stdout.readline())
         return subprocess.CompletedProcess(words, code, *(path.read_text() for path in outputs))
@@ -68,20 +96,81 @@ def _words(line: str | list[str]) -> list[str]:
 
 @functools.cache
 def _warm() -> subprocess.Popen:
-    """One for each process of tests, until that ends."""
+    """The process that `command` forks from: one for each process of tests, until that ends."""
     line = [sys.executable, str(ROOT / "tests" / "warm.py")]
     process = subprocess.Popen(line, env=QUIET, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    atexit.register(process.wait)  # after the next line: its CPU seconds count as those of the tests
+    # Functions run in reverse order: kill, then wait, so that its CPU seconds count as those of the tests.
+    atexit.register(process.wait)
     atexit.register(process.kill)
     return process
 
 
+# ---------------------------------------------------------------- what commands leave
+
+
 def not_blank(picture: Path) -> bool:
+    """Whether the pixels of a picture differ from each other."""
     return imread(picture)[..., :3].std() > 0.02
 
 
-SMALL = "num_samples=2000 batch_size=256 model.hidden=32 num_timesteps=50"
-NO_EVALUATION = "eval_samples=0"
+def column(path: Path, entity: str, component: str, clock: str = "step") -> tuple[np.ndarray, list[np.ndarray]]:
+    """Read one component of one entity from a recording (.rrd).
+
+    Returns:
+        The times, in order (N,), and the values logged at each of them, N arrays. Times on a clock in seconds are
+        nanoseconds.
+    """
+    from rerun.chunk import RrdReader  # takes long to import, and most tests read no recording
+
+    times, values = [], []
+    for chunk in RrdReader(path).stream().filter(content=entity, is_static=False, components=component):
+        batch = chunk.to_record_batch()
+        if clock not in batch.schema.names:
+            continue
+        times += batch.column(clock).to_numpy().tolist()
+        values += batch.column(component).to_pylist()
+    order = np.argsort(times)
+    return np.array(times)[order], [np.array(values[i]) for i in order]
+
+
+# ---------------------------------------------------------------- distributions and models
+
+
+def gaussian(mean: torch.Tensor | list[float], variance: torch.Tensor | float) -> GaussianMixture:
+    """One Gaussian with this mean (d,) and this variance, a number or (d,)."""
+    return GaussianMixture(torch.as_tensor(mean)[None], variance)
+
+
+def untrained(dataset: object, model: object, **options: object) -> Pipeline:
+    """A pipeline whose network has learnt nothing.
+
+    Args:
+        dataset, model: their options, as in `untrained(Moons(), MLP(hidden=8, layers=1))`.
+        options: those of train.py; by default 50 steps of the forward process and 2,000 rows of data.
+    """
+    config = asdict(Train(dataset=dataset, model=model, **{"num_timesteps": 50, "num_samples": 2000, **options}))
+    data, _ = make_sets(n_samples=config["num_samples"], seed=0, **config["dataset"])
+    labelled = config["conditional"] or config["dataset"]["name"] in IMAGE_DATASETS
+    classes = list(data.classes) if labelled else []
+    normaliser = Normaliser.of(data)
+    torch.manual_seed(0)
+    net, scheduler = build(config, tuple(normaliser.mean.shape), len(classes))
+    return Pipeline(net, scheduler, normaliser, config, classes).ready(torch.device("cpu"))
+
+
+# ---------------------------------------------------------------- fixtures
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Begin every test with the same state of torch's global generator, in whatever order tests run."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def standard_normal():
+    """The standard normal distribution in two dimensions, as a mixture of one Gaussian."""
+    return gaussian([0.0, 0.0], 1.0)
 
 
 @pytest.fixture(scope="session")
