@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -82,6 +83,13 @@ def command(line: str | list[str], cwd: Path, **environment: str) -> subprocess.
         print(json.dumps(request), file=_warm().stdin, flush=True)
         code = int(_warm().stdout.readline())
         return subprocess.CompletedProcess(words, code, *(path.read_text() for path in outputs))
+
+
+def succeeded(line: str | list[str], cwd: Path, run: Callable = command) -> str:
+    """Run a line that must end with exit code 0, by `command` or by `started`, and return what it printed."""
+    done = run(line, cwd)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def python(code: str, cwd: Path) -> subprocess.CompletedProcess:

@@ -1,4 +1,4 @@
-"""The commands as a person types them: real subprocesses, real files, and nothing but what a person would do."""
+"""The commands as a person types them: real processes and real files."""
 
 import json
 import os
@@ -8,129 +8,118 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import NO_EVALUATION, ROOT, SMALL, command, not_blank, python, started
+from conftest import NO_EVALUATION, ROOT, SMALL, command, not_blank, python, started, succeeded
 from PIL import Image
 
-from conf.config import COMMANDS
 from loss.runs import runs_of_sweep
 from runtime import checkpoint_file
 
+PICTURES = {"loss.png", "samples.png", "timesteps.png", "field.png"}
 
-def test_training_leaves_a_whole_run(workplace, run):
+
+def same_weights(one, two):
+    """Whether two run folders hold the same averaged weights, to the bit."""
+    one = checkpoint_file.load(one)["ema"]
+    two = checkpoint_file.load(two)["ema"]
+    return all(torch.equal(one[name], two[name]) for name in one)
+
+
+# ---------------------------------------------------------------- train.py
+
+
+def test_a_training_leaves_all_files_of_a_run(run):
     names = {path.name for path in run.iterdir()}
-    pictures = {"loss.png", "samples.png", "timesteps.png", "field.png"}
-    assert pictures | {"last.pt", "loss.csv", "excess.csv", "metrics.json", ".hydra"} <= names
+    assert PICTURES | {"last.pt", "loss.csv", "excess.csv", "metrics.json", ".hydra"} <= names
+
+
+def test_a_training_leaves_a_checkpoint_of_its_last_step(run):
     assert checkpoint_file.load(run)["step"] == 300
+
+
+def test_a_training_leaves_pictures_that_show_something(run):
+    assert all(not_blank(run / picture) for picture in PICTURES)
+
+
+def test_a_training_writes_its_loss_every_ten_steps(run):
     losses = np.genfromtxt(run / "loss.csv", delimiter=",", names=True)
     assert losses["step"].tolist() == list(range(10, 301, 10))
+
+
+def test_the_loss_falls_during_a_training(run):
+    losses = np.genfromtxt(run / "loss.csv", delimiter=",", names=True)
     assert losses["loss"][-5:].mean() < 0.92 * losses["loss"][0]
-    assert all(not_blank(run / picture) for picture in pictures)
-    said = (workplace / "train.txt").read_text()
-    assert "training summary" in said and str(run.relative_to(workplace)) in said
-    assert "start-up check" in said and "verdict" in said
+
+
+def test_the_excess_is_measured_up_to_the_last_step_and_halves_at_least(run):
+    excess = np.genfromtxt(run / "excess.csv", delimiter=",", names=True)
+    assert excess["step"][-1] == 300
+    assert excess["excess"][-1] < 0.5 * excess["excess"][0]
+
+
+def test_the_metrics_of_a_training_count_its_steps(run):
+    assert json.loads((run / "metrics.json").read_text())["steps"] == 300
+
+
+def test_the_metrics_of_a_training_hold_an_accuracy_between_guessing_and_certainty(run):
     metrics = json.loads((run / "metrics.json").read_text())
-    assert metrics["steps"] == 300 and 0.4 < metrics["figures"]["classifier accuracy"]["value"] < 1
-    over = np.genfromtxt(run / "excess.csv", delimiter=",", names=True)
-    assert over["step"][-1] == 300 and over["excess"][-1] < 0.5 * over["excess"][0]
+    assert 0.4 < metrics["figures"]["classifier accuracy"]["value"] < 1
 
 
-def test_the_same_seed_gives_the_same_weights_and_samples(workplace, run, tmp_path):
-    again = started(f"train.py {SMALL} {NO_EVALUATION} max_steps=300 --task-name runs/again", tmp_path)
-    assert again.returncode == 0, again.stderr
-    one, two = checkpoint_file.load(run)["ema"], checkpoint_file.load(tmp_path / "runs/again")["ema"]
-    assert all(torch.equal(one[k], two[k]) for k in one)
+@pytest.mark.parametrize("words", ["start-up check", "training summary", "verdict"])
+def test_a_training_prints_its_check_its_summary_and_its_verdict(words, workplace):
+    assert words in (workplace / "train.txt").read_text()
+
+
+def test_a_training_prints_its_run_folder(workplace, run):
+    assert str(run.relative_to(workplace)) in (workplace / "train.txt").read_text()
+
+
+@pytest.fixture(scope="module")
+def again(tmp_path_factory):
+    """The run folder of the same training once more, in an interpreter that has imported nothing before."""
+    folder = tmp_path_factory.mktemp("again")
+    succeeded(f"train.py {SMALL} {NO_EVALUATION} max_steps=300 --task-name runs/again", folder, started)
+    return folder / "runs/again"
+
+
+def test_the_same_seed_gives_the_same_weights(run, again):
+    assert same_weights(run, again)
+
+
+def test_the_same_seed_gives_the_same_samples(run, again, tmp_path):
     samples = []
-    for i, place in enumerate((run, tmp_path / "runs/again")):
-        done = started(f"inference.py checkpoint={place} num_samples=100 --no-rerun hydra.run.dir=out{i}", tmp_path)
-        assert done.returncode == 0, done.stderr
-        samples.append(np.load(tmp_path / f"out{i}" / "samples.npy"))
+    for name, checkpoint, how in (("first", run, command), ("second", again, started)):
+        line = f"inference.py checkpoint={checkpoint} num_samples=100 --no-rerun hydra.run.dir={name}"
+        succeeded(line, tmp_path, how)
+        samples.append(np.load(tmp_path / name / "samples.npy"))
     assert np.array_equal(*samples)
 
 
-def test_a_resumed_training_ends_as_an_uninterrupted_one(run, tmp_path):
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory):
+    """A folder with the run `half`: the same training, ended right after its checkpoint of step 150, and resumed."""
+    folder = tmp_path_factory.mktemp("resumed")
     line = f"train.py {SMALL} {NO_EVALUATION} max_steps=300 checkpoint_every=150"
-    code = (  # a training that ends right after its checkpoint at step 150
+    code = (
         "from runtime import checkpoint_file; import runpy, sys; save = checkpoint_file.save\n"
         "def stop(path, state):\n    save(path, state); sys.exit(7)\n"
         f"checkpoint_file.save = stop; sys.argv = {[*line.split(), 'task_name=half']}\n"
         f"runpy.run_path({str(ROOT / 'train.py')!r}, run_name='__main__')"
     )
-    assert python(code, tmp_path).returncode == 7
-    assert checkpoint_file.load(tmp_path / "half")["step"] == 150
-    done = command("train.py resume=half", tmp_path)
-    assert done.returncode == 0, done.stderr
-    one, two = checkpoint_file.load(run)["ema"], checkpoint_file.load(tmp_path / "half")["ema"]
-    assert all(torch.equal(one[k], two[k]) for k in one)
-    other = command("train.py resume=half lr=1e-3", tmp_path)
-    assert other.returncode == 1 and "was trained with lr=0.012, not lr=0.001" in other.stderr
+    assert python(code, folder).returncode == 7
+    assert checkpoint_file.load(folder / "half")["step"] == 150
+    succeeded("train.py resume=half", folder)
+    return folder
 
 
-def test_inference_takes_the_newest_run(workplace):
-    done = command("inference.py --num-samples 200 viz_steps=20", workplace)
-    assert done.returncode == 0, done.stderr
-    (folder,) = (workplace / "outputs" / "inference").iterdir()
-    samples = np.load(folder / "samples.npy")
-    assert samples.shape == (200, 2) and samples.dtype == np.float32
-    assert np.abs(samples.mean(0) - [0.5, 0.25]).max() < 0.3  # data units, not normalised ones
-    assert not_blank(folder / "samples.png")
-    assert f"rerun {(folder / 'reverse.rrd').relative_to(workplace)}" in done.stdout
+def test_a_resumed_training_ends_as_an_uninterrupted_one(run, resumed):
+    assert same_weights(run, resumed / "half")
 
 
-def test_evaluate_judges_a_checkpoint(workplace, run):
-    done = started(f"evaluate.py checkpoint={run} num_samples=500 hydra.run.dir=judged", workplace)
-    assert done.returncode == 0, done.stderr
-    result = json.loads((workplace / "judged" / "metrics.json").read_text())
-    assert result["sampler"] == "dpmpp_2m_sde"  # what points are judged with by default
-    figures = result["figures"]
-    assert set(figures) == {
-        "classifier accuracy", "energy distance", "neighbours", "memorised", "masses", "cells", "negative log-density",
-        "strays", "sliced Wasserstein-1", "Wasserstein-2", "error of epsilon", "KL(exact || model)",
-    }  # fmt: skip
-    for name in figures:
-        assert name in done.stdout
-    assert {p.name for p in (workplace / "judged").glob("*.png")} == {"samples.png", "timesteps.png", "field.png"}
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        "num_samples=60 save_plots=true rerun=false num_timesteps=20",
-        "--num-samples 60 --save-plots --no-rerun --num-timesteps=20",
-    ],
-)
-def test_main_in_both_spellings(line, tmp_path):
-    done = command(f"main.py {line}", tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "60 points" in done.stdout
-    pictures = sorted((tmp_path / "outputs").iterdir())
-    assert [p.name for p in pictures] == ["forward.png", "schedule.png", "statistics.png"]
-    assert all(not_blank(picture) for picture in pictures)
-
-
-def test_main_compares_schedules(tmp_path):
-    done = started("main.py --compare-schedules --no-rerun num_samples=50", tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert not_blank(tmp_path / "outputs/schedules.png")
-
-
-def test_main_says_when_x_T_is_not_noise(tmp_path):
-    done = command("main.py --beta-start 0.0001 --beta-end 0.02 --no-rerun", tmp_path)
-    assert done.returncode == 0 and "60%" in done.stdout
-
-
-def test_loss_plot_of_several_runs(workplace, run, tmp_path):
-    done = command(f"loss/plot.py {run} {run} --out {tmp_path / 'two.png'}", workplace)
-    assert done.returncode == 0, done.stderr
-    assert not_blank(tmp_path / "two.png")
-    assert command("loss/plot.py", workplace).stdout.strip().endswith("loss.png")
-
-
-@pytest.mark.parametrize(("script", "picture"), [("dataset.py", "outputs/dataset.png"), ("diffusion.py", None),
-                                                 ("rerun_viz.py", "outputs/rerun_viz.rrd")])  # fmt: skip
-def test_modules_show_themselves(script, picture, tmp_path):
-    done = command(script, tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout and (picture is None or (tmp_path / picture).stat().st_size > 1000)
+def test_a_training_is_not_resumed_with_another_learning_rate(resumed):
+    other = command("train.py resume=half lr=1e-3", resumed)
+    assert other.returncode == 1
+    assert "was trained with lr=0.012, not lr=0.001" in other.stderr
 
 
 def test_a_sweep_runs_every_job_although_one_fails(tmp_path):
@@ -147,26 +136,186 @@ def test_a_sweep_runs_every_job_although_one_fails(tmp_path):
     ]
 
 
-def test_a_damaged_checkpoint_is_refused(run, tmp_path):
+# ---------------------------------------------------------------- inference.py
+
+
+@pytest.fixture(scope="module")
+def inferred(workplace):
+    """The folder that `inference.py` left after it had looked for a checkpoint itself, and what it printed."""
+    printed = succeeded("inference.py --num-samples 200 viz_steps=20", workplace)
+    (folder,) = (workplace / "outputs" / "inference").iterdir()
+    return folder, printed
+
+
+def test_inference_takes_the_newest_run_and_leaves_its_samples(inferred):
+    samples = np.load(inferred[0] / "samples.npy")
+    assert samples.shape == (200, 2) and samples.dtype == np.float32
+
+
+def test_samples_are_in_the_units_of_the_data(inferred):
+    samples = np.load(inferred[0] / "samples.npy")
+    assert np.abs(samples.mean(0) - [0.5, 0.25]).max() < 0.3
+
+
+def test_inference_leaves_a_picture_of_the_samples(inferred):
+    assert not_blank(inferred[0] / "samples.png")
+
+
+def test_inference_prints_how_to_open_its_recording(inferred, workplace):
+    folder, printed = inferred
+    assert f"rerun {(folder / 'reverse.rrd').relative_to(workplace)}" in printed
+
+
+@pytest.mark.parametrize("name", ["short.pt", "empty.pt"])
+def test_a_damaged_checkpoint_is_refused_in_one_line(name, run, tmp_path):
     content = (run / "last.pt").read_bytes()
-    (tmp_path / "short.pt").write_bytes(content[: len(content) // 2])
-    (tmp_path / "empty.pt").touch()
-    for name in ("short.pt", "empty.pt"):
-        done = command(f"inference.py checkpoint={name}", tmp_path)
-        assert done.returncode == 1 and f"{name} is damaged" in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1
+    length = len(content) // 2 if name == "short.pt" else 0
+    (tmp_path / name).write_bytes(content[:length])
+    done = command(f"inference.py checkpoint={name}", tmp_path)
+    assert done.returncode == 1 and f"{name} is damaged" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-def test_help_answers_without_torch(name, tmp_path):
-    code = (
-        f"import runpy, sys; sys.argv = ['{name}.py', '--help']\n"
-        f"try: runpy.run_path({str(ROOT / f'{name}.py')!r}, run_name='__main__')\n"
-        "finally: assert 'torch' not in sys.modules"
-    )
-    done = started(["-c", code], tmp_path)
+@pytest.mark.parametrize(
+    ("line", "refusal"),
+    [
+        ("inference.py observe=mask:left", "is for images"),
+        ("evaluate.py sampler=ddim variance=exact", "belongs to sampler=ddpm"),
+    ],
+)
+def test_the_newest_checkpoint_is_read_once(line, refusal, workplace):
+    """A training may replace the file between two reads. These lines are refused after the first."""
+    name, *words = line.split()
+    code = f"""
+import runpy, sys
+read = []
+sys.addaudithook(lambda event, what: read.append(what[0]) if event == "open" and str(what[0]).endswith(".pt") else None)
+sys.argv = {[str(ROOT / name), *words]}
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+except (SystemExit, ValueError) as end:
+    assert {refusal!r} in str(end), end
+assert len(read) == 1, read
+"""
+    done = python(code, workplace)
     assert done.returncode == 0, done.stderr
-    assert "--option value" in done.stdout and "seed=0" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def flow_sweep(workplace):
+    """The folder of a sweep of flow lines with 5 and with 10 steps."""
+    words = "flow=true animation=none num_samples=30 sampling_steps=5,10 hydra.sweep.dir=flow"
+    succeeded(f"inference.py -m {words}", workplace)
+    return workplace / "flow"
+
+
+def test_a_sweep_of_flow_lines_names_its_runs_by_their_steps(flow_sweep):
+    assert list(runs_of_sweep(flow_sweep, "flow.png")) == ["sampling_steps=5", "sampling_steps=10"]
+
+
+@pytest.mark.parametrize(("name", "size"), [("flow.png", (1920, 1080)), ("flow_square.png", (1080, 1080))])
+def test_flow_lines_are_drawn_wide_and_square(name, size, flow_sweep):
+    picture = runs_of_sweep(flow_sweep, "flow.png")["sampling_steps=5"].folder / name
+    assert not_blank(picture)
+    with Image.open(picture) as image:
+        assert image.size == size
+
+
+def test_a_sweep_of_flow_lines_puts_all_on_one_sheet(flow_sweep):
+    with Image.open(flow_sweep / "sweep.png") as sheet:
+        assert sheet.size == (1200, 2 * (36 + 675))
+
+
+# ---------------------------------------------------------------- evaluate.py
+
+FIGURES = [
+    "classifier accuracy", "energy distance", "neighbours", "memorised", "masses", "cells", "negative log-density",
+    "strays", "sliced Wasserstein-1", "Wasserstein-2", "error of epsilon", "KL(exact || model)",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def judged(workplace, run):
+    """The folder of an evaluation, and what it printed."""
+    printed = succeeded(f"evaluate.py checkpoint={run} num_samples=500 hydra.run.dir=judged", workplace, started)
+    return workplace / "judged", printed
+
+
+def test_evaluate_measures_every_figure(judged):
+    figures = json.loads((judged[0] / "metrics.json").read_text())["figures"]
+    assert set(figures) == set(FIGURES)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_evaluate_prints_every_figure(name, judged):
+    assert name in judged[1]
+
+
+def test_evaluate_draws_points_with_the_default_sampler_of_points(judged):
+    assert json.loads((judged[0] / "metrics.json").read_text())["sampler"] == "dpmpp_2m_sde"
+
+
+def test_evaluate_leaves_its_pictures(judged):
+    assert {p.name for p in judged[0].glob("*.png")} == {"samples.png", "timesteps.png", "field.png"}
+
+
+# ---------------------------------------------------------------- main.py
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "num_samples=60 save_plots=true rerun=false num_timesteps=20",
+        "--num-samples 60 --save-plots --no-rerun --num-timesteps=20",
+    ],
+)
+def test_main_draws_its_pictures_in_both_spellings(line, tmp_path):
+    printed = succeeded(f"main.py {line}", tmp_path)
+    assert "60 points" in printed
+    pictures = sorted((tmp_path / "outputs").iterdir())
+    assert [p.name for p in pictures] == ["forward.png", "schedule.png", "statistics.png"]
+    assert all(not_blank(picture) for picture in pictures)
+
+
+def test_main_compares_schedules(tmp_path):
+    succeeded("main.py --compare-schedules --no-rerun num_samples=50", tmp_path, started)
+    assert not_blank(tmp_path / "outputs/schedules.png")
+
+
+def test_main_says_when_x_T_is_not_noise(tmp_path):
+    assert "60%" in succeeded("main.py --beta-start 0.0001 --beta-end 0.02 --no-rerun", tmp_path)
+
+
+def test_a_sweep_of_the_forward_process_names_its_runs_by_their_options(tmp_path):
+    line = "main.py -m schedule=linear,cosine num_samples=50 save_plots=true rerun=false hydra.sweep.dir=sweep"
+    succeeded(line, tmp_path)
+    runs = runs_of_sweep(tmp_path / "sweep", "forward.png")
+    assert len(runs) == 2 and "schedule=cosine" in min(runs) and "schedule=linear" in max(runs)
+    assert not_blank(tmp_path / "sweep" / "sweep.png")
+
+
+# ---------------------------------------------------------------- other scripts
+
+
+def test_the_losses_of_several_runs_are_plotted_to_a_named_file(workplace, run, tmp_path):
+    succeeded(f"loss/plot.py {run} {run} --out {tmp_path / 'two.png'}", workplace)
+    assert not_blank(tmp_path / "two.png")
+
+
+def test_the_loss_of_the_newest_run_is_plotted_where_none_is_named(workplace):
+    assert succeeded("loss/plot.py", workplace).strip().endswith("loss.png")
+
+
+@pytest.mark.parametrize(
+    ("script", "picture"),
+    [("dataset.py", "outputs/dataset.png"), ("diffusion.py", None), ("rerun_viz.py", "outputs/rerun_viz.rrd")],
+)
+def test_a_module_that_is_run_shows_itself(script, picture, tmp_path):
+    assert succeeded(script, tmp_path)
+    assert picture is None or (tmp_path / picture).stat().st_size > 1000
+
+
+# ---------------------------------------------------------------- help
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a pipe of POSIX")
@@ -177,47 +326,3 @@ def test_help_that_nobody_reads_to_its_end_is_no_error():
     done = subprocess.run([sys.executable, "train.py", "--help"], cwd=ROOT, stdout=write, stderr=subprocess.PIPE)
     os.close(write)
     assert done.stderr == b""
-
-
-def test_the_newest_checkpoint_is_read_once(workplace):
-    """A training may replace it in between: what is sampled and what is said of it would be of two moments."""
-    code = f"""
-import runpy, sys
-read = []
-sys.addaudithook(lambda event, what: read.append(what[0]) if event == "open" and str(what[0]).endswith(".pt") else None)
-for line in ("inference observe=mask:left", "evaluate sampler=ddim variance=exact"):  # refused after it has been read
-    name, *words = line.split()
-    sys.argv = [f"{ROOT}/{{name}}.py", *words]
-    try:
-        runpy.run_path(sys.argv[0], run_name="__main__")
-    except (SystemExit, ValueError) as end:
-        assert "is for images" in str(end) or "belongs to sampler=ddpm" in str(end), end
-    assert len(read) == 1, read
-    read.clear()
-"""
-    done = python(code, workplace)
-    assert done.returncode == 0, done.stderr
-
-
-def test_a_sweep_of_flow_lines_leaves_them_wide_and_square_and_all_on_one_picture(workplace):
-    done = command(
-        "inference.py -m flow=true animation=none num_samples=30 sampling_steps=5,10 hydra.sweep.dir=flow", workplace
-    )
-    assert done.returncode == 0, done.stderr
-    runs = runs_of_sweep(workplace / "flow", "flow.png")
-    assert list(runs) == ["sampling_steps=5", "sampling_steps=10"]
-    for name, size in {"flow.png": (1920, 1080), "flow_square.png": (1080, 1080)}.items():
-        with Image.open(runs["sampling_steps=5"].folder / name) as picture:
-            assert picture.size == size
-        assert not_blank(runs["sampling_steps=5"].folder / name)
-    with Image.open(workplace / "flow" / "sweep.png") as sheet:
-        assert sheet.size == (1200, 2 * (36 + 675))
-
-
-def test_a_sweep_of_the_forward_process_names_its_runs_by_their_options(tmp_path):
-    line = "main.py -m schedule=linear,cosine num_samples=50 save_plots=true rerun=false hydra.sweep.dir=sweep"
-    done = command(line, tmp_path)
-    assert done.returncode == 0, done.stderr
-    runs = runs_of_sweep(tmp_path / "sweep", "forward.png")
-    assert len(runs) == 2 and "schedule=cosine" in min(runs) and "schedule=linear" in max(runs)
-    assert not_blank(tmp_path / "sweep" / "sweep.png")

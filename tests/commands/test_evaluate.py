@@ -1,35 +1,60 @@
 """Evaluations from the command line: files of samples, points of one's own, three dimensions."""
 
 import numpy as np
-from conftest import command, not_blank
+import pytest
+from conftest import not_blank, succeeded
 
 from dataset import create_moon_dataset
 from runtime import checkpoint_file
 
+SHORT = "max_steps=50 num_timesteps=50 eval_samples=200 task_name=run"
 
-def test_evaluate_tests_a_file_of_samples(tmp_path):
+
+# ---------------------------------------------------------------- files of samples
+
+
+def test_real_points_are_indistinguishable_from_the_data(tmp_path):
     np.save(tmp_path / "real.npy", create_moon_dataset(1000, seed=5))
+    assert "indistinguishable by every metric" in succeeded("evaluate.py samples=real.npy dataset=moons", tmp_path)
+
+
+def test_points_with_twice_the_noise_are_distinguishable_from_the_data(tmp_path):
     np.save(tmp_path / "wide.npy", create_moon_dataset(1000, noise=0.1, seed=5))
-    done = command("evaluate.py samples=real.npy dataset=moons", tmp_path)
-    assert done.returncode == 0 and "indistinguishable by every metric" in done.stdout, done.stdout
-    done = command("evaluate.py --samples wide.npy", tmp_path)
-    assert done.returncode == 0 and "verdict: distinguishable by" in done.stdout, done.stdout
+    assert "verdict: distinguishable by" in succeeded("evaluate.py --samples wide.npy", tmp_path)
 
 
-def test_points_of_ones_own_are_compared_with_held_out_ones(tmp_path):
-    np.savetxt(tmp_path / "mine.csv", create_moon_dataset(2000), delimiter=",")
-    line = "train.py dataset=file dataset.path=mine.csv max_steps=50 num_timesteps=50 eval_samples=200 task_name=run"
-    done = command(line, tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "come from other real points" in done.stdout
-    assert {p.name for p in (tmp_path / "run").glob("*.png")} == {"samples.png", "loss.png"}
-    assert len(checkpoint_file.load(tmp_path / "run")["normaliser"]["mean"]) == 2
+# ---------------------------------------------------------------- points of one's own
 
 
-def test_three_dimensions(tmp_path):
-    line = "train.py dataset=helix dataset.noise=0.2 max_steps=50 num_timesteps=50 eval_samples=200 task_name=run"
-    done = command(line, tmp_path)
-    assert done.returncode == 0, done.stderr
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """The run folder of a training on a table of one's own, and what it printed."""
+    folder = tmp_path_factory.mktemp("own")
+    np.savetxt(folder / "mine.csv", create_moon_dataset(2000), delimiter=",")
+    printed = succeeded(f"train.py dataset=file dataset.path=mine.csv {SHORT}", folder)
+    return folder / "run", printed
+
+
+def test_points_of_ones_own_are_compared_with_held_out_ones(own):
+    assert "come from other real points" in own[1]
+
+
+def test_points_of_ones_own_have_no_picture_that_needs_the_exact_distribution(own):
+    assert {p.name for p in own[0].glob("*.png")} == {"samples.png", "loss.png"}
+
+
+def test_a_checkpoint_holds_the_normaliser_of_points_of_ones_own(own):
+    assert len(checkpoint_file.load(own[0])["normaliser"]["mean"]) == 2
+
+
+# ---------------------------------------------------------------- three dimensions
+
+
+def test_points_in_three_dimensions_are_learnt_and_drawn(tmp_path):
+    succeeded(f"train.py dataset=helix dataset.noise=0.2 {SHORT}", tmp_path)
     assert not_blank(tmp_path / "run" / "samples.png")
-    done = command("main.py dataset=helix num_samples=50 --save-plots viewer=file", tmp_path)
-    assert done.returncode == 0, done.stderr
+
+
+def test_main_shows_points_in_three_dimensions(tmp_path):
+    succeeded("main.py dataset=helix num_samples=50 --save-plots viewer=file", tmp_path)
+    assert not_blank(tmp_path / "outputs" / "forward.png")

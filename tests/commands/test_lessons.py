@@ -1,9 +1,12 @@
 """The lessons run as scripts and notebooks and agree with their exact answers; their checks know right from wrong."""
 
 import ast
+import functools
 import math
 import re
 from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -13,19 +16,23 @@ FOLDER = ROOT / "lessons"
 LESSONS = sorted(path.name for path in FOLDER.glob("[0-9]_*.py"))
 
 
-def test_there_are_six_of_a_readable_length():
+def test_there_are_six_lessons():
     assert [name[0] for name in LESSONS] == list("123456")
-    for name in LESSONS:
-        _, text = (FOLDER / name).read_text().split("\n# ---\n", 1)
-        assert 80 <= len([line for line in text.splitlines() if line]) <= 150, name
 
 
-def test_no_result_stands_in_the_text():
-    # a figure that is written down is wrong as soon as a default changes; those of the lessons are computed
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_lesson_is_of_a_readable_length(name):
+    _, text = (FOLDER / name).read_text().split("\n# ---\n", 1)
+    assert 80 <= len([line for line in text.splitlines() if line]) <= 150
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_no_result_stands_in_the_text_of_a_lesson(name):
+    """A figure that is written down is wrong as soon as a default changes: a lesson computes its figures."""
     sources = re.compile(r"\d{4}\.\d{5}|section \d\.\d|# # \d\.")
-    for name in LESSONS:
-        text = [line for line in (FOLDER / name).read_text().splitlines()[13:] if line.startswith("# ")]
-        assert not (found := [line for line in text if re.search(r"\d\.\d|\d ?%", sources.sub("", line))]), found
+    text = [line for line in (FOLDER / name).read_text().splitlines()[13:] if line.startswith("# ")]
+    found = [line for line in text if re.search(r"\d\.\d|\d ?%", sources.sub("", line))]
+    assert not found
 
 
 # ---------------------------------------------------------------- as scripts
@@ -35,34 +42,64 @@ def near(low, value, high):
     return low <= float(value) <= high
 
 
-def agrees(name, said, text):
-    """What a lesson measured, held against the exact answer that it printed beside it."""
-    if name[0] in "125":
-        assert float(said["measured"]) == pytest.approx(float(said["exact"]), rel=0.1)
-    if name[0] == "5":
-        assert float(said["claimed"]) > 3 * float(said["measured"])
-    if name[0] == "3":  # after a few steps only: no network gets below the floor
-        assert near(0.95 * float(said["exact floor"]), said["measured"], 1.2)
-    if name[0] == "4":
-        slopes = re.findall(r"order (\d), measured slope (\S+)", text)
+class Script(NamedTuple):
+    """A lesson that has been run as a script."""
+
+    name: str
+    folder: Path
+    code: int
+    printed: str
+    errors: str
+
+    @property
+    def figures(self):
+        """What the lesson printed as `  name   value`."""
+        return dict(re.findall(r"^  (\S.*?) {2,}(\S.*)$", self.printed, re.MULTILINE))
+
+
+@pytest.fixture(scope="module", params=LESSONS)
+def script(request, tmp_path_factory):
+    """Each of the lessons, run as a script that has to find moonwalk by itself."""
+    folder = tmp_path_factory.mktemp("lesson")
+    done = command([str(FOLDER / request.param)], folder, LESSON_QUICK="1", PYTHONPATH="")
+    return Script(request.param, folder, done.returncode, done.stdout, done.stderr)
+
+
+def test_a_lesson_runs_as_a_script(script):
+    assert (script.code, script.errors) == (0, "")
+
+
+def test_a_lesson_waits_for_a_prediction(script):
+    assert script.figures["your prediction"] == "none yet"
+
+
+def test_what_a_lesson_measures_agrees_with_the_exact_answer_beside_it(script):
+    figures, number = script.figures, script.name[0]
+    if number in "125":
+        assert float(figures["measured"]) == pytest.approx(float(figures["exact"]), rel=0.1)
+    if number == "5":
+        assert float(figures["claimed"]) > 3 * float(figures["measured"])
+    if number == "3":  # after a few steps only: no network gets below the floor
+        assert near(0.95 * float(figures["exact floor"]), figures["measured"], 1.2)
+    if number == "4":
+        slopes = re.findall(r"order (\d), measured slope (\S+)", script.printed)
         assert [order for order, _ in slopes] == ["1", "2", "3"]
         assert all(near(int(order) - 0.3, slope, int(order) + 0.3) for order, slope in slopes)
-        ddim, adams = re.search(r"its error is (\S+), and that of Adams' method was (\S+)", text).groups()
+        ddim, adams = re.search(r"its error is (\S+), and that of Adams' method was (\S+)", script.printed).groups()
         assert float(ddim) == pytest.approx(float(adams), rel=0.2)
-    if name[0] == "6":
-        assert said["best denoiser"] == said["exact, of the best denoiser"] == "1" and said["network"] == "0"
+    if number == "6":
+        assert figures["best denoiser"] == figures["exact, of the best denoiser"] == "1"
+        assert figures["network"] == "0"
 
 
-@pytest.mark.parametrize("name", LESSONS)
-def test_a_lesson_runs_as_a_script(name, tmp_path):
-    done = command([str(FOLDER / name)], tmp_path, LESSON_QUICK="1", PYTHONPATH="")  # finds moonwalk by itself
-    assert (done.returncode, done.stderr) == (0, "")
-    said = dict(re.findall(r"^  (\S.*?) {2,}(\S.*)$", done.stdout, re.MULTILINE))
-    assert said["your prediction"] == "none yet"
-    agrees(name, said, done.stdout)
-    for number, exercise in enumerate(solutions(name), 1):
-        assert f"exercise {number}: not solved yet: nothing is written in {exercise} so far" in done.stdout
-    pictures = [tmp_path / path for path in re.findall(r"^picture: (.*)$", done.stdout, re.MULTILINE)]
+def test_a_lesson_names_the_exercises_that_are_not_solved_yet(script):
+    for number, exercise in enumerate(solutions(script.name), 1):
+        said = f"exercise {number}: not solved yet: nothing is written in {exercise} so far"
+        assert said in script.printed
+
+
+def test_a_lesson_draws_pictures(script):
+    pictures = [script.folder / path for path in re.findall(r"^picture: (.*)$", script.printed, re.MULTILINE)]
     assert pictures and all(map(not_blank, pictures))
 
 
@@ -73,6 +110,7 @@ def solutions(name):
     return [node.name for node in ast.parse((FOLDER / "solutions" / name).read_text()).body if hasattr(node, "args")]
 
 
+@functools.cache
 def definitions(path):
     """The functions of a file, without the rest of it having run."""
     tree = ast.parse(path.read_text())
@@ -122,29 +160,60 @@ WRONG = {
 }
 
 
+EXERCISES = [(name, exercise) for name in LESSONS for exercise in solutions(name)]
+EACH_EXERCISE = pytest.mark.parametrize(("name", "exercise"), EXERCISES)
+
+
+@pytest.fixture
+def importable(monkeypatch):
+    """Lets a lesson import its neighbours, as it does where it is run as a script."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
 @pytest.mark.parametrize("name", LESSONS)
-def test_a_check_fails_for_nothing_and_for_a_mistake_and_passes_for_the_solution(name, monkeypatch):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    lesson, solved = definitions(FOLDER / name), definitions(FOLDER / "solutions" / name)
+def test_a_lesson_has_two_exercises(name):
     assert len(solutions(name)) == 2
-    for exercise in solutions(name):
-        check = lesson[f"check_{exercise}"]
-        with pytest.raises(NotImplementedError):
-            check(lesson[exercise])
-        with pytest.raises(AssertionError, match=r"\d"):  # and says by how much
-            check(WRONG[exercise])
-        check(solved[exercise])
 
 
-def test_an_exercise_says_how_it_went_and_the_lesson_goes_on(monkeypatch, capsys):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    lesson, solved = definitions(FOLDER / LESSONS[0]), definitions(FOLDER / "solutions" / LESSONS[0])
-    for answer in (solved["jump"], WRONG["jump"], lambda a, b: a):
-        lesson["attempt"](1, lesson["check_jump"], answer)
-    right, wrong, broken = capsys.readouterr().out.splitlines()
-    assert right == "exercise 1: solved"
-    assert wrong.startswith("exercise 1: not solved yet: x_1 needs")
-    assert broken.startswith("exercise 1: not solved yet: <lambda> ends in TypeError: ")
+@EACH_EXERCISE
+def test_an_exercise_that_is_not_written_yet_does_not_pass_its_check(name, exercise, importable):
+    lesson = definitions(FOLDER / name)
+    with pytest.raises(NotImplementedError):
+        lesson[f"check_{exercise}"](lesson[exercise])
+
+
+@EACH_EXERCISE
+def test_a_likely_mistake_does_not_pass_the_check_which_says_by_how_much_it_is_off(name, exercise, importable):
+    lesson = definitions(FOLDER / name)
+    with pytest.raises(AssertionError, match=r"\d"):
+        lesson[f"check_{exercise}"](WRONG[exercise])
+
+
+@EACH_EXERCISE
+def test_the_solution_of_an_exercise_passes_its_check(name, exercise, importable):
+    solved = definitions(FOLDER / "solutions" / name)
+    definitions(FOLDER / name)[f"check_{exercise}"](solved[exercise])
+
+
+@pytest.mark.parametrize(
+    ("answer", "beginning"),
+    [
+        ("right", "exercise 1: solved"),
+        ("wrong", "exercise 1: not solved yet: x_1 needs"),
+        ("broken", "exercise 1: not solved yet: <lambda> ends in TypeError: "),
+    ],
+)
+def test_an_exercise_says_how_it_went_and_the_lesson_goes_on(answer, beginning, importable, capsys):
+    lesson = definitions(FOLDER / LESSONS[0])
+    answers = {
+        "right": definitions(FOLDER / "solutions" / LESSONS[0])["jump"],
+        "wrong": WRONG["jump"],
+        "broken": lambda a, b: a,
+    }
+    lesson["attempt"](1, lesson["check_jump"], answers[answer])
+    printed = capsys.readouterr().out
+    assert printed.startswith(beginning) and printed.count("\n") == 1
+    assert answer != "right" or printed == "exercise 1: solved\n"
 
 
 # ---------------------------------------------------------------- as notebooks
@@ -171,19 +240,35 @@ def test_a_lesson_is_a_notebook(name):
     assert version.sub("", jupytext.writes(notebook, fmt="py:percent")) == version.sub("", text)
 
 
-@pytest.mark.parametrize("name", ["1_noise.py", "4_samplers.py"])
-def test_a_notebook_shows_its_pictures_and_can_be_solved(name, tmp_path, monkeypatch):
+@pytest.fixture(scope="module", params=["1_noise.py", pytest.param("4_samplers.py", marks=pytest.mark.slow)])
+def outputs(request, tmp_path_factory):
+    """The outputs of all cells of a lesson with its solutions, run as a notebook."""
     jupytext, nbclient = pytest.importorskip("jupytext"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
-    monkeypatch.setenv("LESSON_QUICK", "1")
-    for variable in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR"):
-        monkeypatch.setenv(variable, str(tmp_path))
-    notebook = jupytext.reads(with_solutions(name), fmt="py:percent")
+    folder = str(tmp_path_factory.mktemp("jupyter"))
+    notebook = jupytext.reads(with_solutions(request.param), fmt="py:percent")
     resources = {"metadata": {"path": str(FOLDER)}}
-    nbclient.NotebookClient(notebook, timeout=None, kernel_name="python3", resources=resources).execute()
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    said = "".join(output.text for output in outputs if output.output_type == "stream")
-    assert "exercise 1: solved" in said and "exercise 2: solved" in said
-    assert re.search(r"your prediction +0\.123\n", said)
+    client = nbclient.NotebookClient(notebook, timeout=None, kernel_name="python3", resources=resources)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LESSON_QUICK", "1")
+        for variable in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR"):
+            patch.setenv(variable, folder)
+        client.execute()
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def said(outputs):
+    return "".join(output.text for output in outputs if output.output_type == "stream")
+
+
+def test_the_exercises_can_be_solved_in_a_notebook(outputs):
+    assert "exercise 1: solved" in said(outputs) and "exercise 2: solved" in said(outputs)
+
+
+def test_a_notebook_shows_the_prediction_of_its_reader(outputs):
+    assert re.search(r"your prediction +0\.123\n", said(outputs))
+
+
+def test_a_notebook_shows_its_pictures_and_leaves_no_files(outputs):
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert not (FOLDER / "outputs").exists()

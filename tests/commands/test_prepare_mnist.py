@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import socket
 import struct
 import sys
 from functools import partial
@@ -71,21 +72,35 @@ def holds(folder, images, labels):
 # ---------------------------------------------------------------- the whole way
 
 
-def test_idx_files_become_two_trees_and_are_not_written_twice(source, tmp_path, capsys):
+def test_idx_files_become_a_tree_to_learn_from_and_one_that_is_held_out(source, tmp_path):
     out = tmp_path / "new" / "mnist"
     prepare(str(source), f"{out}/")
     assert holds(out, *TRAIN)
     assert holds(tmp_path / "new" / "mnist_test", *TEST)
-    assert "30 images\n" in capsys.readouterr().out
+
+
+def test_the_held_out_tree_is_found_beside_the_other(source, tmp_path):
+    out = tmp_path / "mnist"
+    prepare(str(source), out)
     data, unseen = held_out_images(MNISTDataset(out), "mnist", root=out)
     assert (len(data), len(unseen)) == (30, 20)
-    prepare("a source that is not even looked at", out)
+
+
+def test_the_script_says_how_many_images_it_has_written(source, tmp_path, capsys):
+    prepare(str(source), tmp_path / "mnist")
+    assert "30 images\n" in capsys.readouterr().out
+
+
+def test_trees_that_are_complete_are_not_written_again(source, tmp_path, capsys):
+    prepare(str(source), tmp_path / "mnist")
+    capsys.readouterr()
+    prepare("a source that is not even looked at", tmp_path / "mnist")
     assert capsys.readouterr().out.count("already complete") == 2
 
 
 @pytest.mark.parametrize("spelling", ["{}", "{}.gz", "dotted", "dotted.gz"])
 @pytest.mark.parametrize("as_url", [False, True])
-def test_spellings_packings_and_urls(tmp_path, spelling, as_url):
+def test_a_file_is_found_in_every_spelling_packed_or_not_in_a_folder_or_at_a_url(tmp_path, spelling, as_url):
     content, name = idx(TRAIN[1]), "train-labels-idx1-ubyte"
     file = tmp_path / spelling.replace("dotted", "train-labels.idx1-ubyte").format(name)
     file.write_bytes(gzip.compress(content) if file.suffix == ".gz" else content)
@@ -98,24 +113,39 @@ class Quiet(SimpleHTTPRequestHandler):
         pass
 
 
-def test_a_web_server_is_a_source(source, tmp_path):
+@pytest.fixture
+def server(tmp_path):
+    """A web server of the folder tmp_path, with its address in `url`."""
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=tmp_path)) as server:
+        server.url = f"http://127.0.0.1:{server.server_port}"
         Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_port}"
-        prepare(f"{url}/source/", tmp_path / "out")
-        with pytest.raises(FileNotFoundError, match=r"holds neither train-images-idx3-ubyte nor train-images\.idx3"):
-            prepare(url, tmp_path / "other")
+        yield server
         server.shutdown()
+
+
+def test_a_web_server_is_a_source(source, server, tmp_path):
+    prepare(f"{server.url}/source/", tmp_path / "out")
     assert holds(tmp_path / "out", *TRAIN)
+
+
+def test_a_web_server_that_lacks_the_files_is_named(server, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds neither train-images-idx3-ubyte nor train-images\.idx3"):
+        prepare(server.url, tmp_path / "out")
+
+
+def test_a_web_server_that_does_not_answer_is_named(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
     with pytest.raises(OSError, match=r"could not be read from http.*refused"):
-        prepare(url, tmp_path / "other")
+        prepare(f"http://127.0.0.1:{port}", tmp_path / "out")
 
 
 # ---------------------------------------------------------------- interruptions
 
 
-def test_an_interrupted_run_goes_on_and_keeps_what_is_there(tmp_path, monkeypatch):
-    write, written = prepare_mnist._write, []
+def test_an_interrupted_run_goes_on_and_keeps_the_images_that_are_there(tmp_path, monkeypatch):
+    write = prepare_mnist._write
+    written = []
 
     def interrupted(image, path):
         if len(written) == 11:
@@ -167,7 +197,7 @@ def test_other_images_in_out_are_not_mixed_with(source, tmp_path):
         prepare(str(source), tmp_path / "out")
 
 
-def test_a_source_that_lacks_a_file(source, tmp_path):
+def test_a_source_that_lacks_a_file_is_named_and_leaves_nothing(source, tmp_path):
     (source / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(FileNotFoundError, match=r"source holds neither t10k-labels-idx1-ubyte nor t10k-labels\.idx1"):
         prepare(str(source), tmp_path / "out")
@@ -175,7 +205,7 @@ def test_a_source_that_lacks_a_file(source, tmp_path):
 
 
 @pytest.mark.parametrize("how", ["cut", "turned"])
-def test_a_damaged_gzip(source, tmp_path, how):
+def test_a_damaged_gzip_is_named_and_leaves_nothing(source, tmp_path, how):
     path = source / "train-images-idx3-ubyte.gz"
     whole = path.read_bytes()
     path.write_bytes(whole[:-500] if how == "cut" else whole[:300] + bytes(300) + whole[600:])
@@ -200,19 +230,22 @@ def test_the_command_refuses_a_source_that_is_not_there(tmp_path, source):
     assert words.startswith(f"{source} holds neither train-images-idx3-ubyte nor ")
 
 
-def test_an_unknown_kind_of_url(tmp_path):
+def test_an_unknown_kind_of_url_is_refused(tmp_path):
     with pytest.raises(OSError, match="could not be read from gopher://x: unknown url type"):
         prepare("gopher://x", tmp_path)
 
 
-def test_a_folder_that_cannot_be_written(source, tmp_path):
+def test_a_folder_that_cannot_be_written_is_named(source, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match=r"file/out cannot be written: Not a directory$"):
         prepare(str(source), tmp_path / "file" / "out")
 
 
-def test_help_answers_and_its_default_is_where_mnist_is_looked_for(tmp_path):
+def test_help_names_a_default_that_is_where_mnist_is_looked_for(tmp_path):
     code, words = script("--help", tmp_path)
     assert code == 0
     assert f"default: {MNIST_ROOT}" in " ".join(words.split())
+
+
+def test_the_option_of_mnist_has_the_same_default():
     assert MNIST().root == MNIST_ROOT  # conf imports nothing of ours, so it repeats the folder

@@ -4,12 +4,11 @@ import re
 
 import pytest
 import torch
-from conftest import NO_EVALUATION, SMALL, command
+from conftest import NO_EVALUATION, SMALL, command, gaussian, succeeded
 
 from diffusion import exact_denoiser
 from metrics.straightness import straightness
-from pipeline import Pipeline
-from points.mixture import GaussianMixture
+from pipeline import load
 from runtime.randomness import generator
 from samplers import last
 from samplers.options import SamplingOptions
@@ -20,57 +19,66 @@ X_T = torch.randn(4000, 2, generator=generator(0, "x_T"), dtype=torch.float64)
 
 
 def test_paths_to_a_single_point_are_straight():
-    point = GaussianMixture(torch.tensor([[0.3, -2.0]], dtype=torch.float64), 0.0)
+    point = gaussian(torch.tensor([0.3, -2.0], dtype=torch.float64), 0.0)
     assert straightness(exact_denoiser(point, FLOW), FLOW, X_T) < 1e-20
 
 
 def test_paths_to_a_gaussian_bend_as_much_as_in_closed_form():
     # x_s = r(s) x_T with r^2 = (1 - s)^2 w^2 + s^2: S = mean over s of (1 - w - dr/ds)^2, times E x_T^2
-    w, s = 0.3, (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
+    w = 0.3
+    s = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
     slope = (s - (1 - s) * w**2) / ((1 - s) ** 2 * w**2 + s**2).sqrt()
     expected = float((1 - w - slope).square().mean() * X_T.square().mean())
-    gaussian = GaussianMixture(torch.zeros(1, 2, dtype=torch.float64), w**2)
-    assert straightness(exact_denoiser(gaussian, FLOW), FLOW, X_T, 1000) == pytest.approx(expected, rel=0.01)
+    denoise = exact_denoiser(gaussian([0.0, 0.0], w**2), FLOW)
+    assert straightness(denoise, FLOW, X_T, 1000) == pytest.approx(expected, rel=0.01)
 
 
 @pytest.fixture(scope="module")
 def reflowed(tmp_path_factory):
-    """A short training of a flow, straightened, and what the second of these printed."""
+    """A folder with a short training of a flow and its straightened flow, and what `reflow.py` printed."""
     folder = tmp_path_factory.mktemp("reflow")
-    done = command(f"train.py schedule=flow max_steps=400 task_name=flow {SMALL} {NO_EVALUATION}", folder)
-    assert done.returncode == 0, done.stderr
-    done = command("scripts/reflow.py flow --pairs 2000 --steps 400", folder)
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
+    succeeded(f"train.py schedule=flow max_steps=400 task_name=flow {SMALL} {NO_EVALUATION}", folder)
+    return folder, succeeded("scripts/reflow.py flow --pairs 2000 --steps 400", folder)
+
+
+def printed_straightness(printed):
+    """The number that `reflow.py` printed for each flow."""
+    rows = re.findall(r"^(first flow|reflow|exact flow) +([0-9.]+)", printed, re.M)
+    return {name: float(number) for name, number in rows}
 
 
 def test_reflow_straightens_the_paths(reflowed):
-    folder, printed = reflowed
-    found = {name: float(s) for name, s in re.findall(r"^(first flow|reflow|exact flow) +([0-9.]+)", printed, re.M)}
+    found = printed_straightness(reflowed[1])
     assert found["reflow"] < found["first flow"] / 5  # 0.45 and 0.005 seen
-    assert found["exact flow"] == pytest.approx(0.457, abs=0.05)
-    # one evaluation of the second goes where fifty of the first went: the same noise, the same sample
-    first, second = (Pipeline.load(folder / name, "cpu") for name in ("flow/last.pt", "flow/reflow/last.pt"))
-    fifty = last(first.states(500, SamplingOptions(sampler="ddim", sampling_steps=50, guidance=0.0), seed=1))
-    off = [
-        (last(m.states(500, SamplingOptions(sampler="ddim", sampling_steps=1, guidance=0.0), seed=1)) - fifty)
-        .square()
-        .mean()
-        for m in (first, second)
-    ]
+
+
+def test_reflow_prints_the_straightness_of_the_exact_flow(reflowed):
+    assert printed_straightness(reflowed[1])["exact flow"] == pytest.approx(0.457, abs=0.05)
+
+
+def test_one_step_of_a_straightened_flow_goes_where_fifty_of_the_first_went(reflowed):
+    first, second = (load(reflowed[0] / name, torch.device("cpu")) for name in ("flow/last.pt", "flow/reflow/last.pt"))
+    fifty = last(first.sample(500, 1, sampler="ddim", sampling_steps=50))
+    off = [(last(m.sample(500, 1, sampler="ddim", sampling_steps=1)) - fifty).square().mean() for m in (first, second)]
     assert float(off[1]) < float(off[0]) / 5
 
 
-def test_what_was_reflowed_is_a_checkpoint_as_any_other(reflowed):
-    folder, _ = reflowed
-    second = Pipeline.load(folder / "flow/reflow/last.pt", "cpu")
+def test_a_straightened_flow_is_sampled_with_ddim_by_default(reflowed):
+    second = load(reflowed[0] / "flow/reflow/last.pt", torch.device("cpu"))
     assert second.sampling({"sampler": "dpmpp_2m_sde", "sampling_steps": None, "guidance": 0.0})["sampler"] == "ddim"
-    done = command("train.py resume=flow/reflow", folder)
-    assert done.returncode == 1 and "cannot be resumed" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_only_a_flow_can_be_straightened(run, tmp_path):
-    for given, answer in ((run, "schedule=linear; give one of schedule=flow"), ("nowhere", "no checkpoint at nowhere")):
-        done = command(f"scripts/reflow.py {given}", tmp_path)
-        assert done.returncode == 1 and answer in done.stderr
-        assert len(done.stderr.strip().splitlines()) == 1
+def test_a_straightened_flow_cannot_be_resumed(reflowed):
+    done = command("train.py resume=flow/reflow", reflowed[0])
+    assert done.returncode == 1
+    assert "cannot be resumed" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flow", "answer"),
+    [("{run}", "schedule=linear; give one of schedule=flow"), ("nowhere", "no checkpoint at nowhere")],
+)
+def test_only_a_flow_can_be_straightened(flow, answer, run, tmp_path):
+    done = command(f"scripts/reflow.py {flow.format(run=run)}", tmp_path)
+    assert done.returncode == 1 and answer in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1

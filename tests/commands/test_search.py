@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from conftest import NO_EVALUATION, QUIET, ROOT, SMALL
@@ -19,10 +21,9 @@ pytestmark = pytest.mark.skipif(not importlib.util.find_spec("optuna"), reason="
 TINY = f"{SMALL} {NO_EVALUATION} max_steps=2".split()
 
 
-def test_a_space_that_cannot_be_searched_is_refused():
-    from scripts.search import check, read_space
-
-    for words, sentence in [
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
         (["learning_rate=1e-3..1e-2"], "unknown option learning_rate .did you mean lr.."),
         (["lr=-1..1"], "lr must be above 0; got -1.0"),
         (["lr=1e-2..1e-3"], "lr=1e-2..1e-3 is no range"),
@@ -32,9 +33,13 @@ def test_a_space_that_cannot_be_searched_is_refused():
         (["lr=1e-3"], "nothing is searched"),
         (["lr=1e-3..1e-2", NO_EVALUATION], "--figure 'KL' is not measured .* one of loss, seconds, cpu_seconds$"),
         (["lr=1e-3..1e-2"], "--figure 'KL' is not measured .* error of epsilon, KL.exact"),
-    ]:
-        with pytest.raises(ValueError, match=sentence):
-            check(*read_space(words), "KL")
+    ],
+)
+def test_a_space_that_cannot_be_searched_is_refused(words, sentence):
+    from scripts.search import check, read_space
+
+    with pytest.raises(ValueError, match=sentence):
+        check(*read_space(words), "KL")
 
 
 def test_the_figures_that_a_training_will_write_are_known_before(run):
@@ -42,40 +47,94 @@ def test_the_figures_that_a_training_will_write_are_known_before(run):
     assert set(figures_of(*make_sets(n_samples=2000, seed=0, **asdict(Moons())), labelled=False)) == set(written)
 
 
-def test_the_scale_of_a_range():
+SPACE = ["lr=1e-3..1e-2", "batch_size=8..64", "t_power=1..1.5", "model=mlp,linear", "seed=3"]
+
+
+def test_a_range_over_a_factor_of_ten_has_a_logarithmic_scale():
     from scripts.search import read_space
 
-    space, fixed = read_space(["lr=1e-3..1e-2", "batch_size=8..64", "t_power=1..1.5", "model=mlp,linear", "seed=3"])
-    assert [getattr(d, "log", None) for d in space.values()] == [True, False, False, None] and fixed == ["seed=3"]
-    assert space["batch_size"].high == 64 and space["model"].choices == ("mlp", "linear")
+    space, _ = read_space(SPACE)
+    assert [getattr(d, "log", None) for d in space.values()] == [True, False, False, None]
 
 
-def test_two_processes_share_a_search_and_a_failure_ends_nothing(tmp_path):
-    """One trains; in the other a training fails: so many forward steps cannot have such betas."""
+def test_an_option_with_one_value_is_not_searched():
+    from scripts.search import read_space
+
+    assert read_space(SPACE)[1] == ["seed=3"]
+
+
+def test_a_range_has_its_ends_and_a_list_its_choices():
+    from scripts.search import read_space
+
+    space, _ = read_space(SPACE)
+    assert space["batch_size"].high == 64
+    assert space["model"].choices == ("mlp", "linear")
+
+
+# ---------------------------------------------------------------- several processes
+
+
+class Search(NamedTuple):
+    """A search in which one process trained once, and a training of another process failed."""
+
+    folder: Path
+    options: list[str]
+    code: int  # of the process that trained
+    printed: str
+    rows: list[dict[str, str]]  # of search.csv
+
+
+@pytest.fixture(scope="module")
+def search(tmp_path_factory):
     from scripts.search import check, opened, read_space, report, run_trial
 
-    folder, options = tmp_path / "s", ["lr=1e-3..1e-2", *TINY]
+    cwd = tmp_path_factory.mktemp("search")
+    folder, options = cwd / "s", ["lr=1e-3..1e-2", *TINY]
     limits = ["--figure", "loss", "--cpu-seconds", "100", "--trials", "1"]
     other = subprocess.Popen(
         [sys.executable, str(ROOT / "scripts" / "search.py"), str(folder), *options, *limits],
-        cwd=tmp_path, env=QUIET, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        cwd=cwd, env=QUIET, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     space, fixed = read_space(options)
     check(space, fixed)
     study = opened(folder, False, [*options, "loss", 100.0])
+    # So many forward steps cannot have such betas.
     run_trial(study, space, folder, [*fixed, "beta_end=1e-9"], "loss", 100)
-    said = other.communicate(timeout=1800)
-    assert other.returncode == 0 and "best of 1 trials: loss" in said[0], said
+    printed, errors = other.communicate(timeout=1800)
     report(study, folder, "loss")
     with open(folder / "search.csv") as file:
         rows = list(csv.DictReader(file))
-    assert [row["state"] for row in rows] == ["complete", "fail"] and {row["trial"] for row in rows} == {"0", "1"}
-    by_name = {run.name: run for run in runs(folder)}
-    good, bad = (by_name[row["trial"]] for row in rows)
-    assert bad.fault.startswith("failed: betas must satisfy") and not good.fault
-    assert float(rows[0]["loss"]) == good.results["loss"] and float(rows[0]["lr"]) == float(good.value("lr"))
+    return Search(folder, options, other.returncode, printed + errors, rows)
+
+
+def test_a_failure_in_one_process_does_not_end_the_search_of_another(search):
+    assert search.code == 0 and "best of 1 trials: loss" in search.printed, search.printed
+
+
+def test_the_table_of_a_search_holds_the_trials_of_all_processes(search):
+    assert [row["state"] for row in search.rows] == ["complete", "fail"]
+    assert {row["trial"] for row in search.rows} == {"0", "1"}
+
+
+def test_the_run_of_a_failed_trial_says_why_it_failed(search):
+    by_name = {run.name: run for run in runs(search.folder)}
+    good, bad = (by_name[row["trial"]] for row in search.rows)
+    assert bad.fault.startswith("failed: betas must satisfy")
+    assert not good.fault
+
+
+def test_the_table_of_a_search_holds_the_numbers_of_the_runs(search):
+    row = search.rows[0]
+    run = {run.name: run for run in runs(search.folder)}[row["trial"]]
+    assert float(row["loss"]) == run.results["loss"]
+    assert float(row["lr"]) == float(run.value("lr"))
+
+
+def test_a_folder_is_not_searched_with_other_options(search):
+    from scripts.search import opened
+
     with pytest.raises(ValueError, match="holds another search"):
-        opened(folder, False, [*options, "seed=1", "loss", 100.0])
+        opened(search.folder, False, [*search.options, "seed=1", "loss", 100.0])
 
 
 def test_a_trial_over_the_limit_is_not_the_best(tmp_path):
@@ -88,8 +147,5 @@ def test_a_trial_over_the_limit_is_not_the_best(tmp_path):
         study.tell(trial, value)
     report(study, tmp_path, "loss")
     with open(tmp_path / "search.csv") as file:
-        assert [(row["trial"], row["state"]) for row in csv.DictReader(file)] == [
-            ("2", "complete"),
-            ("0", "complete"),
-            ("1", "over the limit"),
-        ]
+        states = [(row["trial"], row["state"]) for row in csv.DictReader(file)]
+    assert states == [("2", "complete"), ("0", "complete"), ("1", "over the limit")]

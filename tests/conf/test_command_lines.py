@@ -1,25 +1,63 @@
 """Random command lines, the short form of `python tests/campaigns/fuzz.py 2000`: about six in ten are right."""
 
+import json
 import re
 
+import pytest
 from conftest import command, python
 
 
-def test_random_command_lines_work_or_are_answered_in_one_line(tmp_path):
-    done = command("tests/campaigns/fuzz.py 24 --seed 3", tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+@pytest.fixture(scope="module", params=[12, pytest.param(60, marks=pytest.mark.slow)])
+def campaign(request, tmp_path_factory):
+    """How many lines a campaign is to try; its exit code; what it said; and its counts."""
+    done = command(f"tests/campaigns/fuzz.py {request.param} --seed 3", tmp_path_factory.mktemp("campaign"))
     counts = dict(re.findall(r"'([\w ]+)': (\d+)", done.stdout.splitlines()[-1]))
-    assert int(counts["lines"]) == 24
-    assert int(counts["right"]) >= 6  # each with probability 0.6: fewer in one of 10,000 seeds
-    assert int(counts["ended with 0"]) + int(counts["ended with 1"]) == 24
+    return request.param, done.returncode, done.stdout + done.stderr, {name: int(n) for name, n in counts.items()}
 
 
-def test_the_campaign_notices_a_traceback_and_a_second_line(tmp_path):
-    code = """
+def test_random_command_lines_work_or_are_answered_in_one_line(campaign):
+    _, code, said, _ = campaign
+    assert code == 0, said
+
+
+def test_a_campaign_tries_as_many_lines_as_it_was_asked_for(campaign):
+    asked, _, _, counts = campaign
+    assert counts["lines"] == asked
+    assert counts["ended with 0"] + counts["ended with 1"] == asked
+
+
+def test_a_quarter_of_the_random_lines_are_right_at_least(campaign):
+    asked, _, _, counts = campaign
+    assert counts["right"] >= asked // 4  # each with probability 0.6: fewer in one of 100 seeds at 12, and never at 60
+
+
+# What a line is, how it ended (exit code, stderr, files that it left), and whether that is a fault.
+ENDS = {
+    "a success": ("right", (0, "", []), False),
+    "an answer": ("wrong", (1, "no", []), False),
+    "a right line that fails": ("right", (1, "no", []), True),
+    "a second line": ("wrong", (1, "Traceback\nno", []), True),
+    "a crash": ("wrong", (-11, "", []), True),
+    "a file that is left": ("wrong", (1, "no", [".last.pt.1"]), True),
+}
+
+
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory):
+    """Which of ENDS the campaign takes for a fault; asked in a process of its own, which imports every command."""
+    code = f"""
+import json
 from tests.campaigns.fuzz import Line, Result, fault
-right, wrong = Line(["train"], True), Line(["train"], False)
-assert fault(right, Result(0, "", [], 1.0)) is None and fault(wrong, Result(1, "no", [], 1.0)) is None
-assert fault(right, Result(1, "no", [], 1.0)) and fault(wrong, Result(1, "Traceback\\nno", [], 1.0))
-assert fault(wrong, Result(-11, "", [], 1.0)) and fault(wrong, Result(1, "no", [".last.pt.1"], 1.0))
+found = {{}}
+for name, (line, end, _) in {ENDS}.items():
+    found[name] = fault(Line(["train"], line == "right"), Result(*end, 1.0)) is not None
+print(json.dumps(found))
 """
-    assert python(code, tmp_path).returncode == 0
+    done = python(code, tmp_path_factory.mktemp("faults"))
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_a_campaign_knows_a_fault(end, faults):
+    assert faults[end] == ENDS[end][-1]

@@ -158,15 +158,24 @@ def answers(tmp_path_factory):
     return [(*answer, left, before) for answer, left in zip(json.loads(done.stdout), files)]
 
 
-@pytest.mark.parametrize("i", range(len(MISTAKES)), ids=[line for line, _ in MISTAKES])
-def test_a_mistake_is_answered_in_one_line(i, answers):
-    code, stderr, left, before = answers[i]
+EACH_MISTAKE = pytest.mark.parametrize("i", range(len(MISTAKES)), ids=[line for line, _ in MISTAKES])
+
+
+@EACH_MISTAKE
+def test_a_mistake_is_answered_in_one_line_and_with_exit_code_1(i, answers):
+    code, stderr, *_ = answers[i]
     assert code == 1
     assert MISTAKES[i][1].lower() in stderr.lower()
     assert len(stderr.strip().splitlines()) == 1, stderr
+
+
+@EACH_MISTAKE
+def test_a_mistake_leaves_no_file(i, answers):
+    *_, left, before = answers[i]
     assert [path for path in left if path.suffix] == [path for path in before if path.suffix]
 
 
 def test_a_real_process_answers_in_the_same_way(tmp_path):
     done = started("train.py epochs=3", tmp_path)
-    assert done.returncode == 1 and done.stderr.startswith("unknown option epochs") and done.stderr.count("\n") == 1
+    assert done.returncode == 1
+    assert done.stderr.startswith("unknown option epochs") and done.stderr.count("\n") == 1
