@@ -1,11 +1,11 @@
 """Samples of x_0 given an observation y = A x_0 + noise, by a denoiser that was not trained for it.
 
 By Bayes' rule the score of x_t given y is the score of x_t plus that of p(y | x_t). The second one is not known,
-because p(x_0 | x_t) is not Gaussian. DPS, PiGDM and MMPS approximate it by a Gaussian around the prediction
-of x_0. They differ in one line, the covariance that they assume. RePaint needs no score: it overwrites what is known, again and
-again. TDS weights its samples, which corrects the error of its approximation. SIR makes no Gaussian assumption: it draws
-many samples of the model without y and resamples them by how well they fit. For points, which are cheap, it is the most
-accurate of them.
+because p(x_0 | x_t) is not Gaussian. DPS, PiGDM and MMPS approximate it by a Gaussian around the prediction of x_0.
+They differ in one line, the covariance that they assume. RePaint needs no score: it overwrites what is known, again and
+again. TDS weights its samples, which corrects the error of its approximation. SIR makes no Gaussian assumption. It
+draws many samples of the model without y and resamples them by how well they fit. For points, which are cheap, it is
+accurate.
 """
 
 import math

@@ -12,6 +12,7 @@ from dataset import make_sets
 from pipeline import Pipeline
 from runtime import checkpoint_file
 from samplers import last
+from samplers.options import SamplingOptions
 from viz.image_grids import arranged, pixels
 
 DIGITS = "dataset=digits model=unet_small model.channels=[16,32] model.blocks=1 num_samples=400 threads=1"
@@ -161,9 +162,12 @@ def test_labels_are_those_that_were_asked_for(asked):
 
 
 def test_sampler_and_guidance_are_those_that_were_asked_for(asked, digits):
-    pipeline = load(digits / "runs/a", torch.device("cpu"))
+    pipeline = Pipeline.load(digits / "runs/a", "cpu")
     options = {"labels": torch.tensor([7, 3] * 3), "sampler": "ddpm"}
-    guided, unguided = (last(pipeline.sample(6, 0, guidance=w, **options)).clamp(-1, 1).numpy() for w in (2, 0))
+    guided, unguided = (
+        last(pipeline.states(6, SamplingOptions(sampler="ddpm", guidance=w, **options), seed=0)).clamp(-1, 1).numpy()
+        for w in (2, 0)
+    )
     samples = np.load(asked / "samples.npy")
     assert np.array_equal(samples, guided)
     assert not np.array_equal(samples, unguided)

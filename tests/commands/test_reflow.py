@@ -8,7 +8,7 @@ from conftest import NO_EVALUATION, SMALL, command, gaussian, succeeded
 
 from diffusion import exact_denoiser
 from metrics.straightness import straightness
-from pipeline import load
+from pipeline import Pipeline
 from runtime.randomness import generator
 from samplers import last
 from samplers.options import SamplingOptions
@@ -57,14 +57,19 @@ def test_reflow_prints_the_straightness_of_the_exact_flow(reflowed):
 
 
 def test_one_step_of_a_straightened_flow_goes_where_fifty_of_the_first_went(reflowed):
-    first, second = (load(reflowed[0] / name, torch.device("cpu")) for name in ("flow/last.pt", "flow/reflow/last.pt"))
-    fifty = last(first.sample(500, 1, sampler="ddim", sampling_steps=50))
-    off = [(last(m.sample(500, 1, sampler="ddim", sampling_steps=1)) - fifty).square().mean() for m in (first, second)]
+    first, second = (Pipeline.load(reflowed[0] / name, "cpu") for name in ("flow/last.pt", "flow/reflow/last.pt"))
+    fifty = last(first.states(500, SamplingOptions(sampler="ddim", sampling_steps=50, guidance=0.0), seed=1))
+    off = [
+        (last(m.states(500, SamplingOptions(sampler="ddim", sampling_steps=1, guidance=0.0), seed=1)) - fifty)
+        .square()
+        .mean()
+        for m in (first, second)
+    ]
     assert float(off[1]) < float(off[0]) / 5
 
 
 def test_a_straightened_flow_is_sampled_with_ddim_by_default(reflowed):
-    second = load(reflowed[0] / "flow/reflow/last.pt", torch.device("cpu"))
+    second = Pipeline.load(reflowed[0] / "flow/reflow/last.pt", "cpu")
     assert second.sampling({"sampler": "dpmpp_2m_sde", "sampling_steps": None, "guidance": 0.0})["sampler"] == "ddim"
 
 

@@ -7,8 +7,9 @@ from conftest import NO_EVALUATION, SMALL, command, not_blank
 from conf.config import Inference
 from diffusion import denoiser
 from inference import check_steering
-from pipeline import load
+from pipeline import Pipeline
 from runtime import checkpoint_file
+from samplers.options import SamplingOptions
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def train_with_snapshot(folder, name):
 @pytest.fixture(scope="module")
 def pipeline(folder):
     """A pipeline of conditional moons with an early snapshot."""
-    return load(folder / "whole", torch.device("cpu"))
+    return Pipeline.load(folder / "whole", "cpu")
 
 
 def test_the_snapshot_averages_the_steps_up_to_its_own(folder):
@@ -48,7 +49,7 @@ def test_a_pipeline_loads_the_snapshot(pipeline):
 def test_autoguidance_0_is_the_network_and_minus_1_the_snapshot(pipeline, w, network):
     x_t, t, label = torch.randn(9, 2), torch.tensor(20), torch.arange(9) % 2
     expected = denoiser(getattr(pipeline, network), pipeline.scheduler, "v")(x_t, t, label)
-    assert torch.equal(pipeline.denoise(autoguidance=w)(x_t, t, label).eps, expected.eps)
+    assert torch.equal(pipeline.denoiser(SamplingOptions(autoguidance=w))(x_t, t, label).eps, expected.eps)
 
 
 @pytest.fixture(scope="module")
@@ -73,12 +74,12 @@ def test_a_resumed_training_keeps_the_snapshot(resumed):
 
 def test_an_interval_without_guidance_is_refused(pipeline):
     with pytest.raises(ValueError, match="give guidance or autoguidance as well"):
-        pipeline.sample(5, 0, guidance_interval=[1, 2])
+        pipeline.states(5, SamplingOptions(sampler="ddpm", guidance=0.0, guidance_interval=[1, 2]), seed=0)
 
 
 def test_guidance_together_with_autoguidance_is_refused(pipeline):
     with pytest.raises(ValueError, match="are alternatives"):
-        pipeline.sample(5, 0, guidance=1.0, autoguidance=1.0)
+        pipeline.states(5, SamplingOptions(sampler="ddpm", guidance=1.0, autoguidance=1.0), seed=0)
 
 
 # ---------------------------------------------------------------- the commands

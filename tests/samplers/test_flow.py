@@ -194,8 +194,7 @@ def test_every_sampler_reaches_a_gaussian(scheduler, name):
     width, n = 0.3, 20_000
     denoise = exact_denoiser(gaussian(m, width**2), scheduler)
     count = COUNTS.get(name)
-    x = last(sample(denoise, scheduler, normal((n, 2), "x_T"), sampler=name, sampling_steps=count,
-                    generator=generator(1, "noise")))  # fmt: skip
+    x = last(sample(denoise, scheduler, normal((n, 2), "x_T"), SamplingOptions(sampler=name, sampling_steps=count), generator=generator(1, "noise")))  # fmt: skip
     assert float((x.mean(0) - m).abs().max()) < 0.03
     assert float((x.std(0) - width).abs().max()) < 0.03
 
@@ -203,7 +202,7 @@ def test_every_sampler_reaches_a_gaussian(scheduler, name):
 @ENDING_IN_NOISE
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_begins_at_the_last_step(scheduler, name):
-    assert timesteps_of(scheduler, name, COUNTS.get(name))[0] == T - 1
+    assert sampler_timesteps(scheduler, SamplingOptions(sampler=name, sampling_steps=COUNTS.get(name)))[0] == T - 1
 
 
 @pytest.fixture
@@ -224,7 +223,7 @@ def test_the_default_sampler_keeps_the_variance_of_sharp_data_on_the_flow(flow_p
 
 def test_the_default_sampler_takes_as_many_steps_without_a_pipeline(flow_pipeline):
     asked = flow_pipeline.sampling(SAMPLING["points"]._asdict())
-    assert len(timesteps_of(FLOW, asked["sampler"])) == asked["sampling_steps"]
+    assert len(sampler_timesteps(FLOW, SamplingOptions(sampler=asked["sampler"]))) == asked["sampling_steps"]
 
 
 def test_a_pipeline_on_the_flow_takes_the_steps_that_are_asked_for(flow_pipeline):

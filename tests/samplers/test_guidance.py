@@ -11,8 +11,9 @@ from model import build_model
 from pipeline import Pipeline
 from runtime.randomness import generator
 from samplers import last
-from samplers.guidance import classifier_free, draw_claimed, exact_denoiser_of, guided
+from samplers.guidance import classifier_free, draw_claimed, exact_guided_denoiser, guided
 from samplers.multistep import dpmpp
+from samplers.options import SamplingOptions
 from samplers.spacing import spaced_timesteps
 from schedule import CosineNoiseScheduler, LinearNoiseScheduler
 
@@ -71,7 +72,7 @@ def test_guidance_without_a_label_is_the_unconditional_prediction():
 
 @pytest.mark.parametrize(("w", "labelled"), [(0.0, True), (-1.0, False)])
 def test_guidance_0_is_the_conditional_and_minus_1_the_unconditional_exact_denoiser_bitwise(w, labelled):
-    exact = exact_denoiser_of(PARTS, SCHEDULER)
+    exact = exact_guided_denoiser(PARTS, SCHEDULER)
     x_t, t, label = torch.randn(50, 2), torch.tensor(400), torch.arange(50) % 2
     expected = exact(x_t, t, label) if labelled else exact(x_t, t)
     for ours, theirs in zip(classifier_free(exact, w)(x_t, t, label), expected):
@@ -89,7 +90,7 @@ def test_only_steps_whose_noise_lies_within_the_interval_are_guided(t, inside):
 
 
 def test_samples_of_the_exact_denoiser_lie_on_the_moon_that_is_asked_for():
-    exact, label = exact_denoiser_of(PARTS, SCHEDULER), torch.arange(2000) % 2
+    exact, label = exact_guided_denoiser(PARTS, SCHEDULER), torch.arange(2000) % 2
     x_T, timesteps = torch.randn(2000, 2, generator=generator(0, "test")), spaced_timesteps(SCHEDULER, 50)
     x = last(dpmpp(lambda x, t, _=None: exact(x, t, label), SCHEDULER, x_T, timesteps=timesteps))
     log_p = torch.stack([part.log_density(x) for part in PARTS])
@@ -156,7 +157,7 @@ def test_images_are_guided_within_the_interval_only(image_pipeline, option, t, w
     x_t, t, w = torch.randn(6, 1, 8, 8), torch.tensor(t), 0.7
     strong, weak = strong_and_weak(image_pipeline, option, x_t, t)
     expected = (1 + w) * strong - w * weak if within else strong
-    prediction = image_pipeline.denoise(guidance_interval=[0.5, 5], **{option: w})(x_t, t, LABEL)
+    prediction = image_pipeline.denoiser(SamplingOptions(guidance_interval=[0.5, 5]))(x_t, t, LABEL)
     torch.testing.assert_close(prediction.x_0, expected.clamp(-1, 1))
 
 
@@ -164,7 +165,7 @@ def test_images_are_guided_within_the_interval_only(image_pipeline, option, t, w
 @every_step
 def test_noise_and_image_of_a_guided_prediction_still_make_x_t(image_pipeline, option, t, within):
     x_t, t = torch.randn(6, 1, 8, 8), torch.tensor(t)
-    prediction = image_pipeline.denoise(guidance_interval=[0.5, 5], **{option: 0.7})(x_t, t, LABEL)
+    prediction = image_pipeline.denoiser(SamplingOptions(guidance_interval=[0.5, 5]))(x_t, t, LABEL)
     noised = image_pipeline.scheduler.add_noise(prediction.x_0, t, prediction.eps)
     torch.testing.assert_close(noised, x_t, rtol=0, atol=1e-4)
 

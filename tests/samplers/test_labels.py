@@ -42,7 +42,9 @@ def test_samples_lie_on_the_moon_asked_for(conditional, label, guidance, least):
 
 
 def test_samples_without_labels_lie_on_both_moons(conditional):
-    x = conditional.data_units(last(conditional.sample(1000, 0))).numpy()
+    x = conditional.data_units(
+        last(conditional.states(1000, SamplingOptions(sampler="ddpm", guidance=0.0), seed=0))
+    ).numpy()
     assert 0.4 < share_on_own_moon(x, 0) < 0.6
 
 
@@ -68,7 +70,7 @@ def test_labels_that_the_model_does_not_know_are_refused(conditional, wrong):
 @pytest.fixture(scope="module")
 def unconditional(run):
     """The pipeline of a training without labels."""
-    return load(run, torch.device("cpu"))
+    return Pipeline.load(run, "cpu")
 
 
 def test_an_unconditional_model_has_no_labels(unconditional):
@@ -82,17 +84,17 @@ def test_an_unconditional_model_refuses_labels(unconditional):
 
 def test_an_unconditional_model_refuses_guidance(unconditional):
     with pytest.raises(ValueError, match="guidance needs labels"):
-        unconditional.sample(5, 0, guidance=0.5)
+        unconditional.states(5, SamplingOptions(sampler="ddpm", guidance=0.5), seed=0)
 
 
 def test_autoguidance_without_an_early_snapshot_is_refused(unconditional):
     with pytest.raises(ValueError, match="needs an early snapshot"):
-        unconditional.sample(5, 0, autoguidance=1.0)
+        unconditional.states(5, SamplingOptions(sampler="ddpm", autoguidance=1.0), seed=0)
 
 
 def test_the_denoiser_of_an_unconditional_model_refuses_labels(unconditional):
     with pytest.raises(ValueError, match="without"):
-        unconditional.denoise()(torch.zeros(3, 2), torch.tensor(0), torch.tensor([0, 1, 0]))
+        unconditional.denoiser()(torch.zeros(3, 2), torch.tensor(0), torch.tensor([0, 1, 0]))
 
 
 def test_resuming_a_training_with_another_data_set_names_the_mismatch(run, workplace):

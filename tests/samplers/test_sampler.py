@@ -142,7 +142,9 @@ def states_of_ten_steps(sampler):
     scheduler = LinearNoiseScheduler(10)
     x_T = torch.randn(3, 1, 2, 2)
     g = generator(0, "test")
-    return x_T, list(sample(gaussian_denoiser(scheduler), scheduler, x_T, sampler=sampler, generator=g))
+    return x_T, list(
+        sample(gaussian_denoiser(scheduler), scheduler, x_T, SamplingOptions(sampler=sampler), generator=g)
+    )
 
 
 # heun_sde evaluates the network at steps above its own, and does not visit every step.
@@ -265,30 +267,46 @@ def every_plan(samplers):
 @every_plan([name for name in [*SAMPLERS, *ALIASES] if name != "heun_sde"])
 def test_a_sampler_visits_the_timesteps_that_are_known_beforehand(sampler, T, steps):
     scheduler = LinearNoiseScheduler(T)
-    states = sample(gaussian_denoiser(scheduler), scheduler, torch.zeros(1, 2), sampler=sampler, sampling_steps=steps)
-    assert [state.t for state in states] == [*timesteps_of(scheduler, sampler, steps), CLEAN]
+    states = sample(
+        gaussian_denoiser(scheduler),
+        scheduler,
+        torch.zeros(1, 2),
+        SamplingOptions(sampler=sampler, sampling_steps=steps),
+    )
+    assert [state.t for state in states] == [
+        *sampler_timesteps(scheduler, SamplingOptions(sampler=sampler, sampling_steps=steps)),
+        CLEAN,
+    ]
 
 
 @every_plan(["heun_sde"])
 def test_the_stochastic_heun_sampler_yields_as_many_states_as_are_known_beforehand(sampler, T, steps):
     # It evaluates the network at steps above its own.
     scheduler = LinearNoiseScheduler(T)
-    states = sample(gaussian_denoiser(scheduler), scheduler, torch.zeros(1, 2), sampler=sampler, sampling_steps=steps)
-    assert len(list(states)) == len(timesteps_of(scheduler, sampler, steps)) + 1
+    states = sample(
+        gaussian_denoiser(scheduler),
+        scheduler,
+        torch.zeros(1, 2),
+        SamplingOptions(sampler=sampler, sampling_steps=steps),
+    )
+    assert (
+        len(list(states))
+        == len(sampler_timesteps(scheduler, SamplingOptions(sampler=sampler, sampling_steps=steps))) + 1
+    )
 
 
 @every_plan([*SAMPLERS, *ALIASES])
 def test_there_are_as_many_timesteps_as_the_evaluations_allow(sampler, T, steps):
     row = SAMPLERS[ALIASES.get(sampler, sampler)]
     asked = steps or row.evaluations or T
-    timesteps = timesteps_of(LinearNoiseScheduler(T), sampler, steps)
+    timesteps = sampler_timesteps(LinearNoiseScheduler(T), SamplingOptions(sampler=sampler, sampling_steps=steps))
     assert len(timesteps) == min(asked if row.a_step == 1 else asked // 2 + 1, T)
 
 
 @every_plan([*SAMPLERS, *ALIASES])
 def test_timesteps_reach_from_the_last_to_the_first(sampler, T, steps):
     row = SAMPLERS[ALIASES.get(sampler, sampler)]
-    timesteps = timesteps_of(LinearNoiseScheduler(T), sampler, steps)
+    timesteps = sampler_timesteps(LinearNoiseScheduler(T), SamplingOptions(sampler=sampler, sampling_steps=steps))
     assert timesteps[0] == T - 1
     assert timesteps[-1] == 0 or row.spacing == "angle"
 
@@ -301,7 +319,7 @@ def steps_evaluated(scheduler, sampler, asked, shape):
         calls.append(int(t))
         return gaussian_denoiser(scheduler)(x_t, t)
 
-    last(sample(counted, scheduler, torch.zeros(shape), sampler=sampler, sampling_steps=asked))
+    last(sample(counted, scheduler, torch.zeros(shape), SamplingOptions(sampler=sampler, sampling_steps=asked)))
     return calls
 
 
@@ -311,7 +329,11 @@ def test_a_sampler_of_images_takes_the_evaluations_that_are_asked_for(sampler, a
     scheduler = LinearNoiseScheduler(100)
     calls = steps_evaluated(scheduler, sampler, asked, (3, 1, 2, 2))
     spare = asked % 2 if sampler.startswith("heun") else 0  # Its first and last step take one, the others two.
-    assert len(calls) == asked - spare == evaluations_of(scheduler, sampler, asked)
+    assert (
+        len(calls)
+        == asked - spare
+        == count_evaluations(scheduler, SamplingOptions(sampler=sampler, sampling_steps=asked))
+    )
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -321,7 +343,7 @@ def test_a_sampler_of_points_takes_more_evaluations_only_for_covariances(sampler
     calls = steps_evaluated(scheduler, sampler, asked, (3, 2))
     near = [t for t in set(calls) if scheduler.log_snr[0] - scheduler.log_snr[t] <= math.log(2.5)]
     drawn = 2 * len(near) if sampler == "dpmpp_2m_sde" else 0  # one evaluation for each of two dimensions
-    assert len(calls) == evaluations_of(scheduler, sampler, asked) + drawn
+    assert len(calls) == count_evaluations(scheduler, SamplingOptions(sampler=sampler, sampling_steps=asked)) + drawn
 
 
 def test_an_alias_is_the_same_sampler():

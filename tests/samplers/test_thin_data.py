@@ -26,7 +26,7 @@ def test_the_covariance_by_finite_differences_is_that_of_the_posterior(t):
     g, scheduler = generator(0, "test"), LinearNoiseScheduler(1000)
     mixture = GaussianMixture(torch.randn(5, 2, generator=g), torch.tensor([0.1, 0.3]))
     x = torch.randn(4, 2, generator=g, dtype=torch.float64)
-    _, covariance = with_covariance(exact_denoiser(mixture, scheduler), scheduler, x, t)
+    _, covariance = prediction_and_covariance(exact_denoiser(mixture, scheduler), scheduler, x, t)
     for point, found in zip(x, covariance):
         posterior = mixture.posterior(point, *scheduler.alpha_sigma_at(t))
         off = posterior.centres - posterior.weights @ posterior.centres
