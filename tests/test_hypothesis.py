@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from conf.choices import LOSS_WEIGHTS
 from dataset import Normaliser, PointSet, create_moon_dataset, make_dataset, read_points
 from diffusion import DiffusionModel, exact_denoiser
 from images.image_files import read_samples
@@ -24,13 +23,14 @@ from loss.objective import loss_weights, training_loss
 from metrics.distances import METRICS, sliced_wasserstein, wasserstein2
 from model import build_model
 from points.mixture import GaussianMixture
+from registry.process_rows import LOSS_WEIGHTS, SCHEDULES
 from rerun_viz import log_forward_diffusion, log_reverse_diffusion
 from runtime import checkpoint_file
 from runtime import device as devices
 from runtime.randomness import generator, integer_seed
 from samplers import SAMPLERS, last, sample
 from samplers.options import SamplingOptions
-from schedule import SCHEDULES, VariancePreserving, evenly, make_scheduler
+from schedule import VariancePreserving, evenly, make_scheduler
 from viz import image_grids, stills
 from viz.colours import NOISE_STOPS, noise_colours
 

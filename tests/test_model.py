@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from dataset import Normaliser, create_moon_dataset
-from diffusion import TARGETS, denoiser
+from diffusion import denoiser
 from loss.objective import loss_weights, training_loss
 from model import MODELS, build_model
+from registry.process_rows import TARGETS
 from schedule import LinearNoiseScheduler
 
 UNET = {"channels": (8, 16), "patch": 1, "blocks": 1, "heads": 2}

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from samplers.spacing import ENDLESS, LEAST_NOISE, SPACINGS, TO_CLEAN, spaced_timesteps
+from registry.process_rows import SCHEDULES
+from registry.sampler_rows import SPACINGS
+from samplers.spacing import NOISE_MIN, spaced_timesteps
 from schedule import (
     CLEAN,
-    SCHEDULES,
     CosineNoiseScheduler,
     LinearNoiseScheduler,
     NoiseScheduler,
@@ -237,18 +238,18 @@ def test_alpha_and_sigma_preserve_the_variance(name):
 def test_as_many_steps_as_asked_for_fall_from_the_last_to_the_first(name, spacing, T):
     scheduler = make_scheduler(name, T)
     noise = (scheduler.sigma / scheduler.alpha).tolist()
-    first = next(t for t in range(T) if noise[t] >= LEAST_NOISE) if spacing in ENDLESS else 0
+    first = next(t for t in range(T) if noise[t] >= NOISE_MIN) if SPACINGS[spacing].unbounded else 0
     for count in {2, 3, 5, 7, 10, 25, 50, 99, 100, 400, 999, 1000}:
         if count <= T:
             steps = spaced_timesteps(scheduler, count, spacing)
             assert len(steps) == count, count
-            assert steps[0] == T - 1 and (steps[-1] == min(first, T - count) or spacing in TO_CLEAN)
+            assert steps[0] == T - 1 and (steps[-1] == min(first, T - count) or SPACINGS[spacing].counts_clean)
             assert all(a > b for a, b in itertools.pairwise(steps)), count
     assert spaced_timesteps(scheduler) == list(range(T - 1, -1, -1))
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine", "flow"])
-@pytest.mark.parametrize("spacing", ENDLESS)
+@pytest.mark.parametrize("spacing", [name for name, row in SPACINGS.items() if row.unbounded])
 def test_processes_of_any_length_are_sampled_at_the_same_noise(name, spacing):
     # sigma / alpha ends at 157, 20,291 and infinity, and begins at 0.010, 0.006 and 0.001
     scheduler = make_scheduler(name, 1000)

@@ -70,7 +70,7 @@ def test_one_step_of_a_straightened_flow_goes_where_fifty_of_the_first_went(refl
 
 def test_a_straightened_flow_is_sampled_with_ddim_by_default(reflowed):
     second = Pipeline.load(reflowed[0] / "flow/reflow/last.pt", "cpu")
-    assert second.sampling({"sampler": "dpmpp_2m_sde", "sampling_steps": None, "guidance": 0.0})["sampler"] == "ddim"
+    assert second.resolve().sampler == "ddim"
 
 
 def test_a_straightened_flow_cannot_be_resumed(reflowed):

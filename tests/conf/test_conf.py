@@ -15,9 +15,7 @@ from conftest import ROOT, started, succeeded
 from PIL import Image
 
 import dataset
-import diffusion
 import model
-import samplers
 import schedule
 from conf import choices
 from conf.config import COMMANDS, Evaluate, Inference, Train
@@ -27,8 +25,9 @@ from conf.option import check
 from conf.resumed import fixed_options
 from conf.startup import spin_briefly
 from loss import objective
+from registry.process_rows import LOSS_WEIGHTS, TARGETS
+from registry.sampler_rows import SAMPLING
 from runtime import checkpoint_file
-from samplers import spacing
 
 
 def names(options) -> set[str]:
@@ -36,31 +35,6 @@ def names(options) -> set[str]:
 
 
 # ---------------------------------------------------------------- choices
-
-
-def test_schedules_are_those_of_the_registry():
-    assert choices.SCHEDULES.keys() == schedule.SCHEDULES.keys()
-
-
-def test_targets_are_those_of_the_registry():
-    assert choices.TARGETS.keys() == diffusion.TARGETS.keys()
-
-
-def test_samplers_are_those_of_the_registry_with_their_default_steps():
-    listed = {name: row.steps for name, row in choices.SAMPLERS.items()}
-    assert listed == {name: row.evaluations for name, row in samplers.SAMPLERS.items()}
-
-
-def test_aliases_of_samplers_are_those_of_the_registry():
-    assert choices.SAMPLER_ALIASES == samplers.ALIASES
-
-
-def test_variances_are_those_of_the_registry():
-    assert choices.VARIANCES.keys() == set(samplers.VARIANCES)
-
-
-def test_spacings_are_those_of_the_registry():
-    assert choices.SPACINGS.keys() == spacing.SPACINGS.keys()
 
 
 def test_data_sets_are_those_of_the_registries_and_files():
@@ -71,8 +45,8 @@ def test_networks_are_those_of_the_registry():
     assert GROUPS["model"].keys() == model.MODELS.keys()
 
 
-@pytest.mark.parametrize("target", choices.TARGETS)
-@pytest.mark.parametrize("weight", choices.LOSS_WEIGHTS)
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("weight", LOSS_WEIGHTS)
 def test_every_weight_of_the_loss_is_known(target, weight):
     weights = objective.loss_weights(schedule.LinearNoiseScheduler(10), target, weight)
     assert weights.shape == (10,) and bool((weights > 0).all())
@@ -195,7 +169,7 @@ def test_help_says_how_many_samples_are_drawn(name):
 
 @pytest.mark.parametrize("name", [name for name in choices.NUM_SAMPLES if name != "compare"])
 def test_help_says_how_samples_are_drawn(name):
-    points, images = choices.SAMPLING.values()
+    points, images = SAMPLING.values()
     words = " ".join(help_text(name).split())
     assert f"{points.guidance} for points, {images.guidance} for images" in words
     assert points.sampler == images.sampler and f"default: {points.sampler} " in words

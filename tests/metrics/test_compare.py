@@ -23,7 +23,6 @@ from pipeline import Pipeline, build
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from samplers import SAMPLERS, last, sample
-from samplers.guidance import Guidance
 from samplers.options import SamplingOptions
 from schedule import CLEAN, CosineNoiseScheduler, LinearNoiseScheduler, NoiseScheduler
 from tests.viz.test_recordings import column
@@ -73,9 +72,9 @@ def test_orders_of_convergence_with_the_exact_denoiser(sampler, order):
     truth = exact_flow(SMOOTH.denoise, scheduler, X_T, [0])[0]
     denoise = exact_denoiser(SMOOTH, scheduler)
     for n in transitions:
-        evaluations = SAMPLERS[sampler].a_step * n + 1
-        options = {"sampler": sampler, "sampling_steps": evaluations, "spacing": "log_snr"}
-        state = list(sample(denoise, scheduler, X_T, **options))[-2]
+        evaluations = SAMPLERS[sampler].evaluations_per_step * n + 1
+        options = SamplingOptions(sampler, evaluations, "log_snr")
+        state = list(sample(denoise, scheduler, X_T, options))[-2]
         assert state.t == 0
         errors.append(float((state.x_t - truth).square().mean().sqrt()))
     assert slope(transitions, errors) == pytest.approx(order, abs=0.2), errors
@@ -117,7 +116,7 @@ def untrained(dataset, model, **options):
 @pytest.fixture(scope="module")
 def moons():
     model = untrained(Moons(), MLP(hidden=8, layers=1))
-    return model, compare(model, ["ddim", "heun", "ddpm"], [10, 5, 5], 200, Guidance(), seed=3)
+    return model, compare(model, ["ddim", "heun", "ddpm"], [10, 5, 5], 200, 3, SamplingOptions(guidance=0.0))
 
 
 def test_every_sampler_begins_at_the_same_noise_and_the_networks_samples_are_its_own(moons):
@@ -163,7 +162,7 @@ def test_the_table_marks_what_lies_within_its_floor_and_the_file_holds_the_same(
 
 def test_labelled_points_are_denoised_exactly_under_their_labels():
     model = untrained(Moons(), MLP(hidden=8, layers=1), conditional=True)
-    found = compare(model, ["dpmpp_2m"], [30], 300, Guidance(), seed=0)
+    found = compare(model, ["dpmpp_2m"], [30], 300, 0, SamplingOptions(guidance=0.0))
     real = make_dataset("moons", 2000, 0, noise=0.05)
     samples = found.of(EXACT, "dpmpp_2m", 30).samples
     nearest = np.linalg.norm(samples[:, None] - real.points[None], axis=-1).argmin(1)
@@ -174,7 +173,12 @@ def test_labelled_points_are_denoised_exactly_under_their_labels():
 def test_points_of_ones_own_have_no_exact_denoiser_and_no_density(tmp_path):
     np.save(tmp_path / "mine.npy", make_dataset("helix", 2000, 0, noise=0.05).points)
     found = compare(
-        untrained(File(path=str(tmp_path / "mine.npy")), MLP(hidden=8, layers=1)), ["adams"], [3], 200, Guidance(), 0
+        untrained(File(path=str(tmp_path / "mine.npy")), MLP(hidden=8, layers=1)),
+        ["adams"],
+        [3],
+        200,
+        0,
+        SamplingOptions(guidance=0.0),
     )
     assert found.denoisers == [NETWORK] and found.flow is None and not found.exact_path
     assert [*found.floors] == ["sliced Wasserstein-1", "energy distance", "classifier accuracy"]
@@ -190,7 +194,9 @@ def test_images_are_compared_by_their_features(tmp_path, monkeypatch):
     monkeypatch.setattr(image_features, "FEWEST_IMAGES", 600)  # a classifier that need not be good
     options = {"schedule": "cosine", "conditional": True}
     model = untrained(Digits(), UNetSmall(channels=[8, 8], heads=2, blocks=1), **options)
-    found = compare(model, ["ddim", "heun"], [3, 4], 60, Guidance(0.35, (0.5, 5.0)), seed=0)
+    found = compare(
+        model, ["ddim", "heun"], [3, 4], 60, 0, SamplingOptions(guidance=0.35, guidance_interval=(0.5, 5.0))
+    )
     assert [*found.floors] == ["Frechet distance"] and found.denoisers == [NETWORK] and found.flow is None
     assert all(trial.figures["Frechet distance"] > found.floors["Frechet distance"].high for trial in found.trials)
     pictures.sheet(found).savefig(tmp_path / "sheet.png")
@@ -220,7 +226,7 @@ def test_images_are_compared_by_their_features(tmp_path, monkeypatch):
 )
 def test_what_cannot_be_compared_is_refused_at_once(moons, samplers, evaluations, words):
     with pytest.raises(ValueError, match=words):
-        compare(moons[0], samplers, evaluations, 200, Guidance(), seed=0)
+        compare(moons[0], samplers, evaluations, 200, 0, SamplingOptions(guidance=0.0))
 
 
 def test_the_energy_distance_alone_is_that_of_the_test():

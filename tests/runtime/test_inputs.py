@@ -8,7 +8,7 @@ from conftest import command
 from dataset import Normaliser, make_sets, read_points
 from diffusion import DiffusionModel
 from metrics.forward import measured_statistics
-from pipeline import load
+from pipeline import Pipeline
 from runtime import checkpoint_file
 from runtime.arrays import floats, numbers
 from schedule import LinearNoiseScheduler, VariancePreserving
@@ -190,7 +190,7 @@ def test_a_checkpoint_with_a_wrong_part_is_refused_in_one_sentence(state, key, t
         if key == ("config", "seed") or (key == ("classes",) and wrong in ([], {})):
             continue
         with pytest.raises(ValueError, match=r"^the checkpoint"):
-            load(path, CPU)
+            Pipeline.load(path, "cpu")
 
 
 def test_weights_of_another_type_or_with_nan_are_refused(state, tmp_path):
@@ -198,10 +198,10 @@ def test_weights_of_another_type_or_with_nan_are_refused(state, tmp_path):
     for wrong in (weights.double(), weights.half(), weights * float("nan"), weights.to(torch.int64)):
         checkpoint_file.save(tmp_path / "x.pt", changed(state, ("ema", "module.outputs.weight"), wrong))
         with pytest.raises(ValueError, match=r"module\.outputs\.weight (as|is not finite)"):
-            load(tmp_path / "x.pt", CPU)
+            Pipeline.load(tmp_path / "x.pt", "cpu")
     checkpoint_file.save(tmp_path / "x.pt", {k: v for k, v in state.items() if k != "ema"})
     with pytest.raises(ValueError, match=r"it has no 'ema'"):
-        load(tmp_path / "x.pt", CPU)
+        Pipeline.load(tmp_path / "x.pt", "cpu")
 
 
 @pytest.mark.filterwarnings("error")

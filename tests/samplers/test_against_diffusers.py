@@ -24,11 +24,11 @@ from diffusers import (
 )
 from torch import Tensor
 
-from diffusion import TARGETS, denoiser, within_range
+from diffusion import denoiser, prediction_target, within_range
 from runtime.randomness import generator
 from samplers.ancestral import ddim, ddpm
 from samplers.heun import heun
-from samplers.multistep import dpmpp, unipc
+from samplers.multistep import dpmpp_2m, dpmpp_2m_sde, dpmpp_3m, unipc
 from samplers.spacing import spaced_timesteps
 from schedule import CosineNoiseScheduler, LinearNoiseScheduler
 
@@ -234,8 +234,9 @@ def test_dpm_solver_gives_the_states_of_diffusers(schedule, target, shape, kind,
             scheduler.sigmas = noise_levels(schedule, timesteps, dtype)
         return run_their_solver(scheduler, shape, dtype, order)
 
-    options = {"order": order, "stochastic": sde}
-    check(lambda dtype: run_ours(dpmpp, schedule, target, shape, dtype, timesteps, **options), theirs)
+    ours = {"2m": dpmpp_2m, "3m": dpmpp_3m, "2m sde": dpmpp_2m_sde}[kind]
+    options = {"draw": False} if sde else {}
+    check(lambda dtype: run_ours(ours, schedule, target, shape, dtype, timesteps, **options), theirs)
 
 
 @every_combination(*SHAPES)
@@ -264,7 +265,7 @@ def test_unipc_gives_the_states_of_diffusers(schedule, target, shape, order, cou
 @every_combination(*SHAPES)
 @pytest.mark.parametrize("count", [4, 20])
 def test_heun_gives_the_states_of_diffusers(schedule, target, shape, count):
-    # From T-1 our Heun takes an Euler step (see heun.corrected), so the comparison begins after it.
+    # From T-1 our Heun takes an Euler step (see heun.is_corrected), so the comparison begins after it.
     timesteps = spaced_timesteps(OURS[schedule], count + 1, "karras")[1:]
 
     def theirs(dtype):
@@ -365,5 +366,5 @@ def test_noised_data_are_those_of_diffusers(schedule, shape, dtype, tolerance):
 @every_forward_process
 def test_v_is_the_velocity_of_diffusers(schedule, shape, dtype, tolerance):
     for scheduler, theirs, x_0, eps, t in noising_cases(schedule, shape, dtype):
-        v = TARGETS["v"].of(x_0, eps, *scheduler.alpha_sigma(t, x_0))
+        v = prediction_target("v").of(x_0, eps, *scheduler.alpha_sigma(t, x_0))
         assert_close(v, theirs.get_velocity(x_0, eps, t), dtype, tolerance)

@@ -5,8 +5,8 @@ import torch
 from conftest import NO_EVALUATION, SMALL, command, not_blank
 
 from conf.config import Inference
+from conf.inference_modes import chosen_mode
 from diffusion import denoiser
-from inference import check_steering
 from pipeline import Pipeline
 from runtime import checkpoint_file
 from samplers.options import SamplingOptions
@@ -112,7 +112,7 @@ def test_a_mistake_is_answered_in_one_line(folder, words, sentence):
 )
 def test_options_without_an_effect_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
-        check_steering(Inference(**options))
+        chosen_mode(Inference(**options))
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_options_without_an_effect_are_refused(options, words):
     ],
 )
 def test_options_with_an_effect_are_accepted(options):
-    check_steering(Inference(**options))
+    chosen_mode(Inference(**options))
 
 
 @pytest.mark.parametrize(

@@ -9,20 +9,21 @@ from diffusers import DDIMScheduler, DDPMScheduler, FlowMatchEulerDiscreteSchedu
 from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
 from torch import nn
 
-from conf.choices import LOSS_WEIGHTS, SAMPLING
 from dataset import Normaliser, make_dataset
-from diffusion import TARGETS, check_target, denoiser, exact_denoiser
+from diffusion import check_target, denoiser, exact_denoiser
 from loss.objective import draw_steps, loss_weights, reference_batches, training_loss, weight_of
 from metrics.likelihood import kl_from_exact
 from pipeline import Pipeline
 from points.mixture import GaussianMixture
+from registry.process_rows import LOSS_WEIGHTS, SCHEDULES, TARGETS
+from registry.sampler_rows import SamplingDefaults
 from runtime.randomness import generator
 from samplers import SAMPLERS, last, sample, sampler_timesteps
 from samplers.ancestral import ddim, ddpm
-from samplers.multistep import dpmpp
+from samplers.multistep import dpmpp_2m
 from samplers.options import SamplingOptions
 from samplers.spacing import spaced_timesteps
-from schedule import CLEAN, SCHEDULES, FlowNoiseScheduler, NoiseScheduler, ScaledLinearNoiseScheduler, make_scheduler
+from schedule import CLEAN, FlowNoiseScheduler, NoiseScheduler, ScaledLinearNoiseScheduler, make_scheduler
 
 T = 1000
 FLOW = FlowNoiseScheduler(T)
@@ -194,7 +195,8 @@ def test_every_sampler_reaches_a_gaussian(scheduler, name):
     width, n = 0.3, 20_000
     denoise = exact_denoiser(gaussian(m, width**2), scheduler)
     count = COUNTS.get(name)
-    x = last(sample(denoise, scheduler, normal((n, 2), "x_T"), SamplingOptions(sampler=name, sampling_steps=count), generator=generator(1, "noise")))  # fmt: skip
+    options = SamplingOptions(sampler=name, sampling_steps=count)
+    x = last(sample(denoise, scheduler, normal((n, 2), "x_T"), options, generator=generator(1, "noise")))
     assert float((x.mean(0) - m).abs().max()) < 0.03
     assert float((x.std(0) - width).abs().max()) < 0.03
 
@@ -214,24 +216,23 @@ def flow_pipeline():
 def test_the_default_sampler_keeps_the_variance_of_sharp_data_on_the_flow(flow_pipeline):
     # The standard error of the variance of 200,000 numbers is 0.3 %. If the 50 steps were even over all 14 units of
     # log-SNR, the variance would be 3 % too large.
-    asked = flow_pipeline.sampling(SAMPLING["points"]._asdict())
+    options = flow_pipeline.resolve()
     exact = exact_denoiser(gaussian(torch.zeros(20), 0.08**2), FLOW)
-    options = {name: asked[name] for name in ("sampler", "sampling_steps")}
-    x = last(sample(exact, FLOW, normal((10_000, 20), "x_T"), generator=generator(1, "noise"), **options))
+    x = last(sample(exact, FLOW, normal((10_000, 20), "x_T"), options, generator=generator(1, "noise")))
     assert abs(float(x.var()) / 0.08**2 - 1) < 0.015
 
 
 def test_the_default_sampler_takes_as_many_steps_without_a_pipeline(flow_pipeline):
-    asked = flow_pipeline.sampling(SAMPLING["points"]._asdict())
-    assert len(sampler_timesteps(FLOW, SamplingOptions(sampler=asked["sampler"]))) == asked["sampling_steps"]
+    asked = flow_pipeline.resolve()
+    assert len(sampler_timesteps(FLOW, SamplingOptions(sampler=asked.sampler))) == asked.sampling_steps
 
 
 def test_a_pipeline_on_the_flow_takes_the_steps_that_are_asked_for(flow_pipeline):
-    asked = flow_pipeline.sampling({"sampler": "ddim", "sampling_steps": 25, "guidance": 0.0})
-    assert asked["sampling_steps"] == 25
+    asked = flow_pipeline.resolve(defaults=SamplingDefaults("ddim", 25, 0.0))
+    assert asked.sampling_steps == 25
 
 
-@pytest.mark.parametrize("sampler", [ddim, dpmpp])
+@pytest.mark.parametrize("sampler", [ddim, dpmpp_2m])
 def test_a_process_and_its_scaled_version_have_the_same_paths(sampler):
     # Only alpha / sigma counts (Karras et al. 2022, eq. 4). x of the flow is r = sqrt(alpha^2 + sigma^2) times x of the
     # variance-preserving process.

@@ -4,15 +4,15 @@ import pytest
 import torch
 from conftest import gaussian
 
-from conf import choices
 from dataset import Normaliser, make_dataset
 from diffusion import Prediction, denoiser
 from model import build_model
 from pipeline import Pipeline
+from registry.sampler_rows import SAMPLING
 from runtime.randomness import generator
 from samplers import last
 from samplers.guidance import classifier_free, draw_claimed, exact_guided_denoiser, guided
-from samplers.multistep import dpmpp
+from samplers.multistep import dpmpp_2m
 from samplers.options import SamplingOptions
 from samplers.spacing import spaced_timesteps
 from schedule import CosineNoiseScheduler, LinearNoiseScheduler
@@ -92,7 +92,7 @@ def test_only_steps_whose_noise_lies_within_the_interval_are_guided(t, inside):
 def test_samples_of_the_exact_denoiser_lie_on_the_moon_that_is_asked_for():
     exact, label = exact_guided_denoiser(PARTS, SCHEDULER), torch.arange(2000) % 2
     x_T, timesteps = torch.randn(2000, 2, generator=generator(0, "test")), spaced_timesteps(SCHEDULER, 50)
-    x = last(dpmpp(lambda x, t, _=None: exact(x, t, label), SCHEDULER, x_T, timesteps=timesteps))
+    x = last(dpmpp_2m(lambda x, t, _=None: exact(x, t, label), SCHEDULER, x_T, timesteps=timesteps))
     log_p = torch.stack([part.log_density(x) for part in PARTS])
     assert float((log_p.argmax(0) == label).double().mean()) >= 0.995
 
@@ -179,15 +179,14 @@ def test_the_weak_prediction_of_images_differs_from_the_strong_one(image_pipelin
 
 def options_of_images(classes, **asked):
     """The guidance and its interval that a pipeline of images chooses by default, beside what is asked for."""
-    defaults = choices.SAMPLING["images"]._asdict()
     config = {"model": {"prediction": "v"}}
     pipeline = Pipeline(torch.nn.Identity(), CosineNoiseScheduler(100), IMAGE_NORMALISER, config, classes)
-    found = pipeline.sampling(defaults, **asked)
-    return found["guidance"], found["guidance_interval"]
+    found = pipeline.resolve(SamplingOptions(**asked))
+    return found.guidance, found.guidance_interval
 
 
 def test_the_default_guidance_of_images_has_the_default_interval():
-    defaults = choices.SAMPLING["images"]
+    defaults = SAMPLING["images"]
     assert options_of_images(["a", "b"]) == (defaults.guidance, defaults.guidance_interval) == (0.3, (0.5, 5.0))
 
 

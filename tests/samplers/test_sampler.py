@@ -10,9 +10,9 @@ from scipy import stats
 
 from diffusion import denoiser, exact_denoiser
 from runtime.randomness import generator
-from samplers import ALIASES, SAMPLERS, count_evaluations, last, sample, sampler_timesteps
-from samplers.ancestral import _noise, ddim, ddpm
-from samplers.multistep import dpmpp
+from samplers import SAMPLER_ALIASES, SAMPLERS, count_evaluations, last, sample, sampler_timesteps
+from samplers.ancestral import _posterior_noise, ddim, ddpm
+from samplers.multistep import dpmpp_2m
 from samplers.options import SamplingOptions
 from samplers.spacing import spaced_timesteps
 from schedule import CLEAN, CosineNoiseScheduler, LinearNoiseScheduler, NoiseScheduler, make_scheduler
@@ -82,7 +82,7 @@ def test_the_optimal_variance_of_a_gaussian_is_right_up_to_pure_noise(schedule):
         for t, s in pairwise(timesteps[:7]):
             alpha, sigma = scheduler.alpha_sigma_at(t)
             x_t = math.sqrt(alpha**2 * spread + sigma**2) * torch.randn(50_000, 2, generator=g, dtype=torch.float64)
-            drawn = _noise(scheduler, t, s, "optimal", denoise(x_t, torch.tensor(t)), g).square().mean()
+            drawn = _posterior_noise(scheduler, t, s, "optimal", denoise(x_t, torch.tensor(t)), g).square().mean()
             _, c_0, std = scheduler.posterior(t, s)
             left = spread * sigma**2 / (alpha**2 * spread + sigma**2)
             assert float(drawn) == pytest.approx(std**2 + c_0**2 * left, rel=0.06)
@@ -227,7 +227,7 @@ def test_deterministic_samplers_converge_to_the_flow_at_their_order(sampler, ord
     assert errors[1] < 0.1
 
 
-@pytest.mark.parametrize(("solver", "order"), [(ddim, 1), (dpmpp, 2)])
+@pytest.mark.parametrize(("solver", "order"), [(ddim, 1), (dpmpp_2m, 2)])
 def test_samplers_converge_to_the_flow_of_a_process_that_is_not_variance_preserving(solver, order):
     # Rectified flow: x_t = (1 - s) x_0 + s eps. The samplers only need alpha and sigma.
     s = torch.linspace(1e-3, 1 - 1e-3, 4000, dtype=torch.float64)
@@ -264,7 +264,7 @@ def every_plan(samplers):
     return parametrised
 
 
-@every_plan([name for name in [*SAMPLERS, *ALIASES] if name != "heun_sde"])
+@every_plan([name for name in [*SAMPLERS, *SAMPLER_ALIASES] if name != "heun_sde"])
 def test_a_sampler_visits_the_timesteps_that_are_known_beforehand(sampler, T, steps):
     scheduler = LinearNoiseScheduler(T)
     states = sample(
@@ -295,17 +295,17 @@ def test_the_stochastic_heun_sampler_yields_as_many_states_as_are_known_beforeha
     )
 
 
-@every_plan([*SAMPLERS, *ALIASES])
+@every_plan([*SAMPLERS, *SAMPLER_ALIASES])
 def test_there_are_as_many_timesteps_as_the_evaluations_allow(sampler, T, steps):
-    row = SAMPLERS[ALIASES.get(sampler, sampler)]
+    row = SAMPLERS[SAMPLER_ALIASES.get(sampler, sampler)]
     asked = steps or row.evaluations or T
     timesteps = sampler_timesteps(LinearNoiseScheduler(T), SamplingOptions(sampler=sampler, sampling_steps=steps))
-    assert len(timesteps) == min(asked if row.a_step == 1 else asked // 2 + 1, T)
+    assert len(timesteps) == min(asked if row.evaluations_per_step == 1 else asked // 2 + 1, T)
 
 
-@every_plan([*SAMPLERS, *ALIASES])
+@every_plan([*SAMPLERS, *SAMPLER_ALIASES])
 def test_timesteps_reach_from_the_last_to_the_first(sampler, T, steps):
-    row = SAMPLERS[ALIASES.get(sampler, sampler)]
+    row = SAMPLERS[SAMPLER_ALIASES.get(sampler, sampler)]
     timesteps = sampler_timesteps(LinearNoiseScheduler(T), SamplingOptions(sampler=sampler, sampling_steps=steps))
     assert timesteps[0] == T - 1
     assert timesteps[-1] == 0 or row.spacing == "angle"
@@ -372,4 +372,5 @@ def test_an_alias_is_the_same_sampler():
 )
 def test_impossible_options_of_samplers_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
-        sample(lambda x, t: x, LinearNoiseScheduler(10), options.pop("x_T", torch.zeros(1, 2)), **options)
+        x_T = options.pop("x_T", torch.zeros(1, 2))
+        sample(lambda x, t: x, LinearNoiseScheduler(10), x_T, SamplingOptions(**options))

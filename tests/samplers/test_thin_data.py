@@ -14,7 +14,7 @@ from runtime.randomness import generator
 from samplers import last
 from samplers.ancestral import ddpm
 from samplers.covariance import prediction_and_covariance
-from samplers.multistep import dpmpp
+from samplers.multistep import dpmpp_2m_sde
 from samplers.spacing import spaced_timesteps
 from schedule import CLEAN, LinearNoiseScheduler, make_scheduler
 
@@ -68,7 +68,7 @@ def test_ddpm_with_the_exact_variance_ends_on_a_draw_of_the_posterior():
 
 
 def test_2m_sde_ends_on_the_posterior_mean():
-    x = after_the_last_step(dpmpp, stochastic=True)
+    x = after_the_last_step(dpmpp_2m_sde, draw=False)
     for i in range(2):  # level 1e-4 each
         assert stats.kstest(x[:, i], stats.norm(MEAN, NARROW * SHARE_OF_MEAN**0.5).cdf).pvalue > 1e-4
 
@@ -121,7 +121,7 @@ def test_samples_of_2m_sde_have_the_variance_in_closed_form(draw):
     denoise = exact_denoiser(gaussian([0.0, 0.0], THIN), scheduler)
     timesteps = spaced_timesteps(scheduler, 50)
     x_T = torch.randn(20_000, 2, generator=g)
-    x = last(dpmpp(denoise, scheduler, x_T, timesteps=timesteps, stochastic=True, draw=draw, generator=g))
+    x = last(dpmpp_2m_sde(denoise, scheduler, x_T, timesteps=timesteps, draw=draw, generator=g))
     expected = variance_of_2m_sde(scheduler, timesteps, THIN, draw)
     assert float(x.square().mean()) == pytest.approx(expected, rel=0.015)
 

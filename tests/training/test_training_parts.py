@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from diffusion import TARGETS
 from loss.objective import loss_weights
-from schedule import SCHEDULES, CosineNoiseScheduler, make_scheduler
+from registry.process_rows import SCHEDULES, TARGETS
+from schedule import CosineNoiseScheduler, make_scheduler
 from training.learner import Learner
 from training.startup_check import label_warning, weight_warning
 

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ import torch
 from PIL import Image
 
 from conf.config import Inference
+from conf.inference_modes import chosen_mode
 from dataset import Normaliser, PointSet, make_dataset
-from inference import check_flow, flow_pictures
 from pipeline import Pipeline, build
 from runtime.randomness import generator
 from samplers.options import SamplingOptions
@@ -18,6 +19,7 @@ from viz import flow, flow_lines, light
 from viz.colours import LIGHTS
 from viz.films.film_files import write
 from viz.films.film_moments import between
+from viz.flow_line_pictures import DEFAULTS, check_noiseless, save_flow_lines
 from viz.scene import HELD_S, LASTS_S
 
 MLP = {"name": "mlp", "hidden": 16, "layers": 1, "frequencies": 0, "prediction": "v"}
@@ -34,7 +36,7 @@ def pipeline(**dataset):
 
 
 def lines_of(network, count=40, **sampling):
-    return flow_lines.of_trained(network, count, 3, None, network.sampling(flow_lines.DEFAULTS, **sampling))
+    return flow_lines.flow_lines(network, count, 3, None, network.resolve(SamplingOptions(**sampling), DEFAULTS))
 
 
 @pytest.mark.parametrize("name", ["moons", "helix"])
@@ -82,8 +84,8 @@ def test_labels_are_the_colours_of_a_conditional_model():
     network.net, _ = build(network.config, (2,), 2)
     network.classes = ["0", "1"]
     labels = network.labels(None, 6)
-    sampling = network.sampling(flow_lines.DEFAULTS, guidance=2.0, sampling_steps=5)
-    lines = flow_lines.of_trained(network, 6, 0, labels, sampling)
+    sampling = network.resolve(SamplingOptions(guidance=2.0, sampling_steps=5), DEFAULTS)
+    lines = flow_lines.flow_lines(network, 6, 0, labels, sampling)
     assert np.allclose(flow.colours_of(lines), LIGHTS[[0, 1, 0, 1, 0, 1]] ** 1.5)
     assert "guidance 2" in lines.title and "labels" in lines.what
 
@@ -112,8 +114,8 @@ def test_a_wide_picture_has_noise_and_data_at_two_sides_and_a_square_one_does_no
 
 def test_the_exact_denoiser_goes_from_the_same_noise_and_ends_in_the_data():
     network = pipeline(name="moons", noise=0.05)
-    sampling = network.sampling(flow_lines.DEFAULTS, sampling_steps=40)
-    lines = flow_lines.of_trained(network, 200, 3, None, sampling)
+    sampling = network.resolve(SamplingOptions(sampling_steps=40), DEFAULTS)
+    lines = flow_lines.flow_lines(network, 200, 3, None, sampling)
     left, right = flow_lines.beside_exact(network, lines, 3, None, sampling)
     assert np.array_equal(left.paths, lines.paths) and np.allclose(left.paths[0], right.paths[0], atol=1e-6)
     real = make_dataset("moons", 200, 0, noise=0.05).mixture
@@ -126,11 +128,11 @@ def test_the_exact_denoiser_goes_from_the_same_noise_and_ends_in_the_data():
 def test_where_there_is_no_exact_denoiser_nothing_stands_beside(tmp_path):
     np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(50, 2)))
     network = pipeline(name="file", path=str(tmp_path / "a.npy"))
-    sampling = network.sampling(flow_lines.DEFAULTS, sampling_steps=4)
-    lines = flow_lines.of_trained(network, 5, 0, None, sampling)
+    sampling = network.resolve(SamplingOptions(sampling_steps=4), DEFAULTS)
+    lines = flow_lines.flow_lines(network, 5, 0, None, sampling)
     assert flow_lines.beside_exact(network, lines, 0, None, sampling) is None
     moons = pipeline(name="moons", noise=0.05)
-    assert flow_lines.beside_exact(moons, lines, 0, None, sampling | {"autoguidance": 1.0}) is None
+    assert flow_lines.beside_exact(moons, lines, 0, None, replace(sampling, autoguidance=1.0)) is None
 
 
 # ---------------------------------------------------------------- films
@@ -240,15 +242,25 @@ def test_more_light_is_brighter_and_none_is_the_ground():
         ({"sampler": "dpmpp_2m_sde"}, "without fresh noise"),
         ({"eta": 0.5}, "leave out eta"),
         ({"track_samples": [0], "save_trajectory": True}, "leave out track_samples and save_trajectory"),
-        ({"observe": "y=0.2"}, "leave out observe"),
+        ({"observe": "y=0.2"}, "observe and flow are two things"),
     ],
 )
 def test_what_flow_lines_would_have_to_ignore_is_refused(options, words):
     with pytest.raises(ValueError, match=words):
-        check_flow(Inference(flow=True, **options))
+        chosen_mode(Inference(flow=True, **options))
+        check_noiseless(SamplingOptions(sampler=options.get("sampler"), eta=options.get("eta", 0.0)))
 
 
 def test_flow_lines_are_of_points_that_can_be_seen(tmp_path):
     with pytest.raises(ValueError, match="points of 2 or 3 coordinates"):
-        flow_pictures(Inference(flow=True), pipeline(name="moons", noise=0.05, embed=5), tmp_path)
+        save_flow_lines(
+            pipeline(name="moons", noise=0.05, embed=5),
+            tmp_path,
+            10,
+            SamplingOptions(),
+            0,
+            ["png"],
+            labels=None,
+            film=None,
+        )
     assert not list(tmp_path.iterdir())

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from functools import partial
 from urllib.parse import unquote
 
@@ -31,7 +32,7 @@ CHROMIUM = shutil.which("chromium")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 NASTY = ["</script><script>document.title='taken'</script>", "<img src=x onerror=\"document.title='taken'\">"]
 FIGURES = {"recall": {"value": 0.5, "floor": 0.6, "low": 0.55, "high": 0.65, "passed": False, "verdict": NASTY[1]}}
-SAMPLING = {"sampler": "adams", "sampling_steps": 4, "guidance": 0.0, "guidance_interval": None}
+SAMPLING = SamplingOptions("adams", 4, guidance=0.0)
 
 
 def untrained(dataset, model, dims, classes=(), **options):
@@ -80,8 +81,8 @@ def in_browser(html, script, folder):
 def sample_by_pytorch(denoise, scheduler, x_T, label, sampler, sampling_steps):
     labels = None if label is None else torch.full((len(x_T),), label)
     g = torch.Generator().manual_seed(1)
-    options = {"sampler": sampler, "sampling_steps": sampling_steps, "generator": g}
-    return last(sample(partial(denoise, label=labels), scheduler, x_T, **options))
+    options = SamplingOptions(sampler, sampling_steps)
+    return last(sample(partial(denoise, label=labels), scheduler, x_T, options, generator=g))
 
 
 def request(x_T, **options):
@@ -119,7 +120,7 @@ def test_points_are_sampled_as_pytorch_samples_them(process, tmp_path):
         for n in counts
     ]
     for (name, n, label, exact), ends in zip(cases, found):
-        denoise = best if exact else on_page.denoise(1.5)
+        denoise = best if exact else on_page.denoiser(SamplingOptions(guidance=1.5))
         wanted = sample_by_pytorch(denoise, pipeline.scheduler, x_T, label, name, n)
         assert far(ends, wanted) < 1e-3, (name, label, exact)
 
@@ -133,13 +134,20 @@ def test_images_are_sampled_as_pytorch_samples_them(bits, tmp_path, monkeypatch)
         most = len(explorable(pipeline, SAMPLING, {})[0]) - 1
         monkeypatch.setattr("viz.pages.explorable.page.LARGEST", most)
     interval = (0.5, 5.0) if bits == 8 else None
-    html, facts = explorable(pipeline, {**SAMPLING, "guidance": 0.5, "guidance_interval": interval}, {})
+    html, facts = explorable(pipeline, replace(SAMPLING, guidance=0.5, guidance_interval=interval), {})
     assert f"Weights have {bits} bits" in facts
     x_T = torch.randn(2, *pipeline.dims, generator=torch.Generator().manual_seed(0))
     cases = [("ddim", 6, 1), ("dpmpp_2m", 6, 0), ("adams", 5, None)]
     asked = [request(x_T, sampler=s, sampling_steps=n, label=k, guidance=0.5) for s, n, k in cases]
     for (name, n, label), ends in zip(cases, in_browser(html, f"[{','.join(asked)}]", tmp_path)):
-        wanted = sample_by_pytorch(on_page.denoise(0.5, interval), pipeline.scheduler, x_T, label, name, n)
+        wanted = sample_by_pytorch(
+            on_page.denoiser(SamplingOptions(guidance=0.5, guidance_interval=interval)),
+            pipeline.scheduler,
+            x_T,
+            label,
+            name,
+            n,
+        )
         assert wanted.std() > 0.05 and far(ends, wanted) < 1e-2, (name, label)
 
 

@@ -8,8 +8,8 @@ from matplotlib.image import imread
 
 from dataset import make_dataset
 from metrics.forward import measured_statistics, theoretical_statistics
-from samplers.guidance import Guidance
-from samplers.spacing import LEAST_SEEN, MOST_SEEN, clock, evenly_on
+from samplers.options import SamplingOptions
+from samplers.spacing import LOG_SNR_MAX, LOG_SNR_MIN, clock, evenly_on
 from schedule import make_scheduler
 from viz import image_grids, learning, stills, style
 
@@ -75,7 +75,7 @@ def test_the_clock_is_even_where_there_is_something_to_see():
     hands = clock(alpha_bar)
     assert (np.diff(hands) < 0).all()
     log_snr = scheduler.log_snr.numpy()
-    seen = (log_snr >= LEAST_SEEN) & (log_snr <= MOST_SEEN)
+    seen = (log_snr >= LOG_SNR_MIN) & (log_snr <= LOG_SNR_MAX)
     assert np.allclose(np.diff(hands[1:])[seen[1:] & seen[:-1]], np.diff(log_snr)[seen[1:] & seen[:-1]])
     cosine = clock(np.concatenate([[1.0], make_scheduler("cosine", 1000).alphas_cumprod.numpy()]))
     assert np.ptp(cosine) < 1.2 * np.ptp(hands)  # its log-SNR falls by three times as much, in noise that looks alike
@@ -139,6 +139,9 @@ def test_pictures_of_a_conditional_model_say_labels_and_guidance():
     drawn = generated.collections[0].get_facecolor()
     assert len(np.unique(drawn[labels == 0], axis=0)) == len(np.unique(drawn[labels == 1], axis=0)) == 1
     assert not np.array_equal(drawn[0], drawn[1]) and len(np.unique(real.collections[0].get_facecolor(), axis=0)) == 1
-    assert Guidance.of({"sampler": "ddim", "guidance": 0.5}).words == "guidance 0.5"
-    assert Guidance.of({"autoguidance": 2.0, "guidance_interval": [0.2, 3]}).words == "autoguidance 2 at noise 0.2 .. 3"
-    assert Guidance.of({"guidance_interval": [0.2, 3]}).words == Guidance.of({}).words == ""
+    assert SamplingOptions("ddim", guidance=0.5).guidance_text == "guidance 0.5"
+    assert (
+        SamplingOptions(autoguidance=2.0, guidance_interval=[0.2, 3]).guidance_text
+        == "autoguidance 2 at noise 0.2 .. 3"
+    )
+    assert SamplingOptions(guidance_interval=[0.2, 3]).guidance_text == SamplingOptions().guidance_text == ""
