@@ -27,8 +27,8 @@ from pipeline import Pipeline, build
 from runtime import checkpoint_file, distributed
 from runtime import device as devices
 from runtime.randomness import integer_seed
-from training import cuda_graph, startup_check
 from training import signals as interrupts
+from training import startup_check
 from training.callbacks import watched
 from training.learner import Learner
 from training.noise import Noise
@@ -60,7 +60,6 @@ def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | 
     """Train as the options say, from the checkpoint `state` on; save all in `run_folder`, return the figures.
     A recording, where one is asked for, ends with `stack`; a web page lasts until Ctrl-C."""
     images, device = startup_check.check_options(asdict(o)), devices.choose(o.device)
-    cuda_graph.check(o.cuda_graph, device)
 
     # ------------------------------------------------------------ 1. data; points get mean 0 and standard deviation 1
     data, unseen = make_sets(n_samples=o.num_samples, seed=o.seed, **asdict(o.dataset))
@@ -84,8 +83,6 @@ def train(o: Train, run_folder: Path, stack: ExitStack, state: dict[str, Any] | 
     pipeline = Pipeline(learner.average.module, scheduler, normaliser, asdict(o), classes, mixed)
     noise = Noise(pipeline, o.seed, o.batch_size)
     startup_check.look_at(data, unseen, pipeline, learner, loss_of, weights, total=total - moment.done)
-    if o.cuda_graph:
-        learner.replay_steps(loss_of)
 
     # ------------------------------------------------------------ 3. the loop
     with watched(run_folder, pipeline, learner, data, moment, total, stack) as watchers, interrupts.caught() as signals:

@@ -29,7 +29,7 @@ from conf.choices import (
     default_steps,
     meanings,
 )
-from conf.machine import Machine, Seeded, TrainingMachine
+from conf.machine import Machine, Seeded
 from conf.option import free, option
 from conf.pictures import Pictures
 from conf.recording import Recording, Viewing, Watching
@@ -229,7 +229,7 @@ class Run:
 
 
 @dataclass
-class Train(TrainingMachine, Pictures, Watching, Run, Evaluation, Training, Process, Network, Data):
+class Train(Machine, Pictures, Watching, Run, Evaluation, Training, Process, Network, Data):
     """Train a denoising network, then sample with it and evaluate the samples."""
 
 

@@ -25,12 +25,3 @@ class Machine(Seeded):
         "number format inside the network; auto: bf16 for images on a GPU or a CPU that has units for it, else fp32",
         choices=("auto", "fp32", "bf16"),
     )
-
-
-@dataclass
-class TrainingMachine(Machine):
-    """machine"""
-
-    cuda_graph: bool = free(
-        False, "on a GPU: record the optimizer step once and replay it without Python; written, but not tried on a GPU"
-    )

@@ -12,6 +12,7 @@ from conf.config import Train
 from conf.groups import GROUPS
 from conf.option import check, fixed_options, typed_as
 
+REMOVED = {"cuda_graph"}  # options of older versions that never changed what a training learns: left out
 LENGTH = {"max_steps", "num_epochs"}  # may grow, which training.learner checks
 
 
@@ -40,6 +41,7 @@ def _begun_with(begun: object, run: Path) -> Train:
     if not isinstance(begun, Mapping) or not begun:
         raise ValueError(f"{cannot} lacks its options")
     begun = {"shards": 1, **begun}  # older ones have none: they computed each batch in one part
+    begun = {name: value for name, value in begun.items() if name not in REMOVED}
     if missing := sorted(fixed_options(Train) - begun.keys()):
         raise ValueError(f"{cannot} lacks {', '.join(missing)}, as if from another version of moonwalk")
     try:

@@ -16,7 +16,6 @@ from torch.optim.swa_utils import AveragedModel
 from dataset import DataSet, PointSet
 from loss.moments import Moment
 from pipeline import take_weights
-from training.cuda_graph import Record, Replayed, on_gpu
 from training.shards import Batch, LossOf, gradient, own_parts
 
 
@@ -28,7 +27,6 @@ class Learner:
     shards: parts of a batch whose gradients are computed one at a time. references: rows of a batch that serve each
         other as reference batch (see loss.objective.stable_target); 0: none.
     early: an early copy of the average, for autoguidance, once `keep_early` has been called.
-    replayed: steps as graphs, once `replay_steps` has been called.
     """
 
     net: nn.Module
@@ -39,7 +37,6 @@ class Learner:
     references: int = 0
     losses: list[Tensor] = field(default_factory=list)
     early: dict[str, Tensor] | None = None
-    replayed: Replayed | None = None
 
     @classmethod
     def of(
@@ -58,28 +55,14 @@ class Learner:
         signals: those that this process has got. Returns the one that ends the training after this step, or 0.
         """
         share, stop = self.counted(), signals[0] if signals else 0
-        if self.replayed:
-            means = self.replayed(*batch, *(torch.full((), x, device=batch[0].device) for x in (lr, share)))
-        else:
-            means, stop = self.step(loss_of, batch, lr, share, stop)
-        self.losses.append(means)
-        return stop
-
-    def step(
-        self, loss_of: LossOf, batch: Batch, lr: float | Tensor, share: float | Tensor, got: int = 0
-    ) -> tuple[Tensor, int]:
-        """What `learn` computes, without waiting for any of it. share: see `average_weights`; got: a signal, or 0."""
         parts = own_parts(batch, self.shards, self.references)
-        means, stop = gradient(self.net, loss_of, parts, len(batch[0]), got)
+        means, stop = gradient(self.net, loss_of, parts, len(batch[0]), stop)
         for optimizer in self.optimizers:
             optimizer.param_groups[0]["lr"] = lr
             optimizer.step()
         self.average_weights(share)
-        return means, stop
-
-    def replay_steps(self, loss_of: LossOf, record: Record = on_gpu) -> None:
-        """From now on `learn` replays steps down this loss (see runtime.graph)."""
-        self.replayed = Replayed(lambda *given: self.step(loss_of, given[:4], *given[4:])[0], record)
+        self.losses.append(means)
+        return stop
 
     def fingerprint(self) -> str:
         """Of the weights and their average: equal where these are, to the bit."""
@@ -93,14 +76,11 @@ class Learner:
         return newest_share(n, self.ema_decay)
 
     @torch.no_grad()
-    def average_weights(self, share: float | Tensor) -> None:
+    def average_weights(self, share: float) -> None:
         """Move the average towards the weights: AveragedModel.update_parameters in one call, a fifth of its time."""
         averages: list[Tensor] = [*self.average.parameters()]
         weights: list[Tensor] = [*self.net.parameters()]
-        if isinstance(share, Tensor):  # a lerp would read it
-            torch._foreach_add_(averages, torch._foreach_mul(torch._foreach_sub(weights, averages), share))  # pyright: ignore[reportPrivateImportUsage]
-        else:
-            torch._foreach_lerp_(averages, weights, share)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_lerp_(averages, weights, share)  # pyright: ignore[reportPrivateImportUsage]
 
     def mean_loss(self) -> tuple[float, float]:
         """The means of the ordinary and of the stable losses since the last call."""

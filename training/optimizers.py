@@ -34,10 +34,7 @@ class Muon(torch.optim.Optimizer):
                 momentum = state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
                 nesterov = weight.grad.lerp(momentum, group["momentum"]).flatten(1)
                 size = group["lr"] * STEP * math.sqrt(max(nesterov.shape))
-                if isinstance(size, Tensor):  # on a GPU, where nobody shall wait to read it (see runtime.graph)
-                    weight.addcmul_(orthogonal(nesterov).view_as(weight), -size)
-                else:
-                    weight.add_(orthogonal(nesterov).view_as(weight), alpha=-size)
+                weight.add_(orthogonal(nesterov).view_as(weight), alpha=-size)
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
@@ -56,6 +53,5 @@ def make_optimizers(net: nn.Module, name: str, *, lr: float, weight_decay: float
     hidden = hidden_matrices(net) if name == "muon" else []
     taken = {id(weight) for weight in hidden}
     others = [weight for weight in net.parameters() if id(weight) not in taken]
-    on_gpu = others[0].is_cuda
-    adamw = torch.optim.AdamW(others, lr, weight_decay=weight_decay, fused=True, capturable=on_gpu)
+    adamw = torch.optim.AdamW(others, lr, weight_decay=weight_decay, fused=True)
     return [adamw, Muon(hidden, lr)] if hidden else [adamw]

@@ -452,6 +452,13 @@ def test_options_in_a_checkpoint_are_held_against_those_there_are(begun, words):
         resumed_options(Train(dataset=Moons(), model=MLP(), lr=1e-3), {"lr"}, begun, Path("run"))
 
 
+def test_an_option_that_an_older_version_had_is_left_out():
+    begun = {**BEGUN, "cuda_graph": True}
+    assert resumed_options(Train(dataset=Moons(), model=MLP()), set(), begun, Path("run")) == Train(
+        dataset=Moons(), model=MLP()
+    )
+
+
 def test_options_that_may_change_may_be_missing():
     begun = without(BEGUN, "viz_num")
     assert resumed_options(Train(dataset=Moons(), model=MLP(), threads=2), {"threads"}, begun, Path("run")).threads == 2
