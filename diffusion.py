@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from points.mixture import GaussianMixture
-from runtime import distributed
 from runtime.arrays import floats, joined
 from runtime.randomness import generator
 from schedule import CLEAN, NoiseScheduler, make_scheduler, t_of
@@ -210,25 +209,15 @@ def within_range(denoise: Denoiser, scheduler: NoiseScheduler) -> Denoiser:
     return denoise_within
 
 
-def in_chunks(denoise: Denoiser, rows: int, shared: bool = False) -> Denoiser:
-    """The same denoiser, `rows` rows at a time: the network's intermediate results then stay in the CPU's cache.
-
-    shared: several processes (runtime.distributed), all of which have to call it, share the chunks out.
-    """
+def in_chunks(denoise: Denoiser, rows: int) -> Denoiser:
+    """The same denoiser, `rows` rows at a time: the network's intermediate results then stay in the CPU's cache."""
 
     def chunked(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
         parts = x_t.split(rows)
         labels = [None] * len(parts) if label is None else label.split(rows)
-        if not shared or distributed.world() == 1:
-            return Prediction(*joined((denoise(x, t, of) for x, of in zip(parts, labels)), len(x_t)))
-        work = [lambda x=x, of=of: _moved(denoise(x, t, of), "cpu") for x, of in zip(parts, labels)]
-        return _moved(Prediction(*joined(distributed.shared_out(work), len(x_t))), x_t.device)
+        return Prediction(*joined((denoise(x, t, of) for x, of in zip(parts, labels)), len(x_t)))
 
     return chunked
-
-
-def _moved(found: Prediction, device: torch.device | str) -> Prediction:
-    return Prediction(found.eps.to(device), found.x_0.to(device))
 
 
 if __name__ == "__main__":

@@ -67,11 +67,8 @@ class Pipeline:
         guidance: float = 0.0,
         guidance_interval: Sequence[float] | None = None,
         autoguidance: float = 0.0,
-        shared: bool = False,
     ) -> Denoiser:
         """The network as a denoiser, in the normalised units that it was trained in; guided if asked (see `sample`).
-
-        shared: by all processes (see diffusion.in_chunks).
 
         Raises:
             ValueError: guidance that this model cannot have.
@@ -82,8 +79,8 @@ class Pipeline:
         if self.early:
             denoise = guided(denoise, of(self.early), autoguidance, *where)
         if not self.of_images:
-            return in_chunks(denoise, ROWS, shared)
-        return in_chunks(within_range(denoise, self.scheduler), IMAGE_ROWS, shared)
+            return in_chunks(denoise, ROWS)
+        return in_chunks(within_range(denoise, self.scheduler), IMAGE_ROWS)
 
     def _denoiser(self, net: nn.Module) -> Denoiser:
         run = devices.in_bf16(net) if self.mixed else net
@@ -172,7 +169,6 @@ class Pipeline:
         variance: str | None = None,
         guidance_interval: Sequence[float] | None = None,
         autoguidance: float = 0.0,
-        shared: bool = False,
     ) -> Iterator[State]:
         """A reverse process from fresh noise (sampler.sample), state by state, in normalised units.
 
@@ -180,12 +176,11 @@ class Pipeline:
             labels: the condition of each sample (num_samples,).
             guidance, autoguidance: weights w (samplers.guidance.guided), away from the network without the label, or
                 from its early snapshot; at noise within guidance_interval, [low, high] of sigma / alpha.
-            shared: all processes draw these samples together, the same in each and for any number of them.
 
         Raises:
             ValueError: see sampler.sample; guidance that this model cannot have.
         """
-        denoise = self.denoise(guidance, guidance_interval, autoguidance, shared)
+        denoise = self.denoise(guidance, guidance_interval, autoguidance)
         if labels is not None:
             denoise = partial(denoise, label=labels.to(self.device))
         x_T, g = self.start(num_samples, seed)

@@ -13,7 +13,7 @@ from conf.groups import GROUPS
 from conf.option import check, fixed_options, typed_as
 
 REMOVED = {"cuda_graph"}  # options of older versions that never changed what a training learns: left out
-LENGTH = {"max_steps", "num_epochs"}  # may grow, which training.learner checks
+LENGTH = {"max_steps", "num_epochs"}  # may grow, which training.resume checks
 
 
 def resumed_options(asked: Train, typed: set[str], begun: object, run: Path) -> Train:

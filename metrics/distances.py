@@ -7,7 +7,6 @@ write a function of two point sets and give it a row in METRICS.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,6 @@ from scipy.spatial.distance import cdist
 from metrics.significance import MOST, Evidence, run_tests
 from metrics.table import MetricResult
 from points.mixture import GaussianMixture
-from runtime import distributed
 from runtime.arrays import floats
 from runtime.randomness import generator, integer_seed
 
@@ -107,7 +105,7 @@ def evaluate_points(
     real = draw(MOST, 0)
     n = min(len(samples), len(real), MOST)
     tests = run_tests(Evidence(samples[:n], real[:n], mixture, parts, train, seed))
-    return tests + distributed.shared_out([partial(_distance, metric, samples[:n], draw) for metric in METRICS])
+    return tests + [_distance(metric, samples[:n], draw) for metric in METRICS]
 
 
 def _distance(metric: Metric, samples: NDArray, draw: Draw) -> MetricResult:

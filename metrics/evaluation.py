@@ -20,7 +20,6 @@ from metrics.likelihood import kl_from_exact
 from metrics.table import MetricResult
 from pipeline import Pipeline
 from points.mixture import GaussianMixture
-from runtime import distributed
 from runtime.progress import progress_bar
 from runtime.randomness import generator
 from samplers import last, timesteps_of
@@ -59,8 +58,7 @@ class Evaluation:
 def evaluate_model(
     pipeline: Pipeline, train: DataSet, unseen: DataSet, *, num_samples: int, seed: int, sampling: dict[str, Any]
 ) -> Evaluation:
-    """Sample from the model and hold everything that can be known about it against its floor; several processes do it
-    together, and get the same bits as one.
+    """Sample from the model and hold everything that can be known about it against its floor.
 
     Args:
         train: what it has learnt from; the feature classifier of images learns from it too.
@@ -70,13 +68,13 @@ def evaluate_model(
     """
     check_enough(unseen, num_samples)
     labels = as_frequent(unseen, num_samples, seed) if pipeline.classes else None
-    states = pipeline.sample(num_samples, seed, labels=labels, shared=True, **sampling)
+    states = pipeline.sample(num_samples, seed, labels=labels, **sampling)
     evaluations = len(timesteps_of(pipeline.scheduler, sampling["sampler"], sampling["sampling_steps"]))
     samples = pipeline.data_units(last(progress_bar(states, "sampling", evaluations + 1)))
     asked = None if labels is None else labels.numpy()
     if isinstance(unseen, ImageSet) and isinstance(train, ImageSet):
         compare = partial(image_metrics.evaluate_images, samples, labels, train, unseen, seed=seed)
-        rows = distributed.from_first(lambda: compare(device=pipeline.device))
+        rows = compare(device=pipeline.device)
         return Evaluation(rows, samples.numpy(), asked, sampling=sampling)
     assert isinstance(unseen, PointSet)
     rows = _point_rows(samples.numpy(), unseen, train.points if isinstance(train, PointSet) else None, seed)
@@ -111,11 +109,9 @@ def _point_rows(samples: NDArray, unseen: PointSet, train: NDArray | None, seed:
 def _with_exact(found: Evaluation, pipeline: Pipeline, unseen: PointSet, seed: int) -> Evaluation:
     """The same, and how far the network's epsilon and density are from the exact ones, label by label if it has any."""
     conditions = _conditions(pipeline, unseen)
-    by_step = distributed.shared_out(
-        [partial(_loss_by_step, pipeline, mixture, label, seed) for label, mixture in conditions]
-    )
+    by_step = [_loss_by_step(pipeline, mixture, label, seed) for label, mixture in conditions]
     mean = LossByStep(by_step[0].steps, *(np.mean([getattr(b, k) for b in by_step], 0) for k in ("floor", "excess")))
-    floors = distributed.shared_out([partial(bayes_floor, mixture, pipeline.scheduler) for _, mixture in conditions])
+    floors = [bayes_floor(mixture, pipeline.scheduler) for _, mixture in conditions]
     floor = float(np.mean(floors))
     rows = [*found.rows, _excess_result(float(mean.excess.mean()), floor), _kl_result(pipeline, conditions, seed)]
     return replace(found, rows=rows, by_step=mean)
@@ -211,6 +207,6 @@ def _kl(
         some = x[: -(-KL_POINTS_EXACT // len(conditions))]
         of_model.append(partial(kl_from_exact, denoise, scheduler, mixture, x, timesteps, pipeline.device))
         of_exact.append(partial(kl_from_exact, exact, scheduler, mixture, some, timesteps))
-    found = distributed.shared_out([*of_model, *of_exact])
+    found = [work() for work in (*of_model, *of_exact)]
     (values, errors), (floors, _) = zip(*found[: len(conditions)]), zip(*found[len(conditions) :])
     return float(np.mean(values)), float(np.mean(floors)), float(np.linalg.norm(errors) / len(errors))

@@ -11,7 +11,7 @@ permuting them. To add a test, write a function of Evidence and give it a row in
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ from scipy.spatial import KDTree
 from metrics import two_sample
 from metrics.table import LEVEL, MetricResult, Statistic, tested
 from points.mixture import GaussianMixture
-from runtime import distributed
 from runtime.randomness import generator
 
 FEWEST = 100  # samples
@@ -170,7 +169,7 @@ def run_tests(e: Evidence) -> list[MetricResult]:
         ValueError: too few samples or real points.
     """
     check_enough(len(e.samples), len(e.real))
-    return distributed.shared_out([partial(_tested, test, e, level) for test, level in levels(e)])
+    return [_tested(test, e, level) for test, level in levels(e)]
 
 
 def _tested(test: Test, e: Evidence, level: float) -> MetricResult:

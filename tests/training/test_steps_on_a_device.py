@@ -14,9 +14,10 @@ from model import build_model
 from pipeline import Pipeline
 from runtime.randomness import generator
 from schedule import LinearNoiseScheduler
-from training.learner import Learner, take_moments
+from training.learner import Learner
 from training.noise import Noise, draw
 from training.optimizers import Muon, make_optimizers
+from training.resume import load_optimizers
 
 CPU, T = torch.device("cpu"), 50
 WAITING = ("_local_scalar_dense", "item", "nonzero", "masked_select", "_unique2", "is_nonzero", "equal")
@@ -50,7 +51,7 @@ def small(kind, device=CPU, references=24, optimizers=make_optimizers):
     dims = tuple(normaliser.mean.shape)
     net = build_model(kind, dims, T, len(data.classes), **options).to(device)
     config = {"t_power": 1.6, "label_dropout": 0.3, "model": {"prediction": "v"}}
-    learner = Learner.of(net, optimizers(net, "muon", lr=0.0, weight_decay=0.01), None, references=references)
+    learner = Learner(net, optimizers(net, "muon", lr=0.0, weight_decay=0.01), None, references=references)
     pipeline = Pipeline(learner.average.module, scheduler, normaliser, config, data.classes)
     loss_of = partial(training_loss, net, scheduler, target="v", null_label=len(data.classes))
     return data, pipeline, learner, loss_of
@@ -62,7 +63,7 @@ def small(kind, device=CPU, references=24, optimizers=make_optimizers):
 def test_a_step_waits_for_nothing(monkeypatch):
     data, pipeline, learner, loss_of = small("mlp")
     noise, stream = Noise(pipeline, 0, 64), batches(make_loader(data, batch_size=64, seed=0))
-    monkeypatch.setattr(learner, "counted", lambda: 0.5)  # its counter lies on the CPU, wherever the weights are
+    monkeypatch.setattr(learner, "advance_ema", lambda: None)  # its counter lies on the CPU, wherever the weights are
     for step, batch in zip(range(2), stream):
         with NoWaiting(CPU):
             learner.learn(loss_of, noise.added(step, *batch), 1e-3)
@@ -119,7 +120,7 @@ def test_a_checkpoint_of_another_device_changes_no_option_of_the_optimizers():
         "capturable": True,
         "lr": torch.tensor(0.5),
     }  # as an older version had them on a GPU
-    take_moments(learner.optimizers, saved, "a run")
+    load_optimizers(learner.optimizers, saved, "a run")
     group = learner.optimizers[0].param_groups[0]
     assert (group["capturable"], group["lr"], group["weight_decay"]) == (False, 0.0, 0.01)
 
