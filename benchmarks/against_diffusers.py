@@ -67,7 +67,7 @@ class CourseNetwork(nn.Module):
 
 def theirs(data: ImageSet) -> tuple[Pipeline, Learner]:
     net = CourseNetwork(data.num_labels)
-    learner = Learner.of(net, [torch.optim.Adam(net.parameters())], ema_decay=0.0)  # no average
+    learner = Learner(net, [torch.optim.Adam(net.parameters())], ema_decay=0.0)  # no average
     scheduler = make_scheduler("cosine", 1000, None, None)
     return Pipeline(learner.average.module, scheduler, Normaliser.of(data), THEIRS, data.classes), learner
 
@@ -75,7 +75,7 @@ def theirs(data: ImageSet) -> tuple[Pipeline, Learner]:
 def ours(data: ImageSet) -> tuple[Pipeline, Learner]:
     net, scheduler = build(OURS, data.dims, data.num_labels)
     optimizers = make_optimizers(net, OURS["optimizer"], lr=OURS["lr"], weight_decay=OURS["weight_decay"])
-    learner = Learner.of(net, optimizers, OURS["ema_decay"])
+    learner = Learner(net, optimizers, OURS["ema_decay"])
     return Pipeline(learner.average.module, scheduler, Normaliser.of(data), OURS, data.classes), learner
 
 

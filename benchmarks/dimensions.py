@@ -75,7 +75,7 @@ def pipeline(x: Tensor, scheduler: NoiseScheduler, target: str, steps: int, seed
     """A network trained on points x (N, D), as train.py trains: the same optimizer, stable target and averaging."""
     torch.manual_seed(seed)
     net = build_model("mlp", dims=x.shape[1:], num_timesteps=scheduler.num_timesteps, **NETWORK)
-    learner = Learner.of(net, make_optimizers(net, "muon", lr=4e-3, weight_decay=0.01), None, references=BATCH)
+    learner = Learner(net, make_optimizers(net, "muon", lr=4e-3, weight_decay=0.01), None, references=BATCH)
     weights = loss_weights(scheduler, target, "v").float().clamp(max=SEEN**-2)
     loss_of = partial(training_loss, net, scheduler, target=target, weights=weights)
     for step in progress_bar(range(steps), f"D = {x.shape[1]}, {target}", steps):

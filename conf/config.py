@@ -13,7 +13,7 @@ from typing import Any
 
 from conf.choices import NUM_SAMPLES, by_kind, default_length, default_sampling, default_steps, meanings
 from conf.inference_modes import FlowLines, GuidanceSheet, Observed
-from conf.machine import Machine, Seeded, TrainingMachine
+from conf.machine import Machine, Seeded
 from conf.option import option
 from conf.pictures import Pictures
 from conf.recording import Recording, Viewing, Watching
@@ -233,7 +233,7 @@ class Run:
 
 
 @dataclass
-class Train(TrainingMachine, Pictures, Watching, Run, Evaluation, Training, Process, Network, Data):
+class Train(Machine, Pictures, Watching, Run, Evaluation, Training, Process, Network, Data):
     """Train a denoising network, then sample with it and evaluate the samples."""
 
 

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from conf.option import option
-from conf.option import option as free
 
 
 @dataclass
@@ -27,13 +26,4 @@ class Machine(Seeded):
         "auto",
         "number format inside the network; auto: bf16 for images on a GPU, or on a CPU with units for it, else fp32",
         choices=("auto", "fp32", "bf16"),
-    )
-
-
-@dataclass
-class TrainingMachine(Machine):
-    """machine"""
-
-    cuda_graph: bool = free(
-        False, "on a GPU: record the optimizer step once and replay it without Python; written, but not tried on a GPU"
     )

@@ -72,7 +72,7 @@ def learn(which: int) -> tuple[Pipeline, DataSet, DataSet]:
     net, scheduler = build(o, tuple(normaliser.mean.shape), len(data.classes))
     pipeline = Pipeline(net, scheduler, normaliser, o, data.classes)
     loss_of = partial(training_loss, net, scheduler, target=target)
-    learner = Learner.of(net, make_optimizers(net, "muon", lr=o["lr"], weight_decay=0.01), ema_decay=None)
+    learner = Learner(net, make_optimizers(net, "muon", lr=o["lr"], weight_decay=0.01), ema_decay=None)
     noise = Noise(pipeline, 0, o["batch_size"])
     for step, batch in zip(range(o["steps"]), batches(make_loader(data, batch_size=o["batch_size"], seed=0))):
         lr = learning_rate(step, o["steps"], 30, o["lr"])

@@ -1,19 +1,22 @@
-"""Where a training stands, and at which of its steps it is worth a look."""
+"""How far a training has come, what is called with that, and the steps at which the network is worth measuring."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-LOG_EVERY = 10  # optimizer steps in a row of loss.csv
-LOOKS = 40
+LOG_EVERY = 10  # optimizer steps for each row of loss.csv
+NUM_LOG_SPACED_STEPS = 40
 
 
 class Moment(NamedTuple):
-    """Where a training stands after an optimizer step; by default before the first.
+    """The progress of a training after an optimizer step. The defaults stand for its beginning.
 
-    done: optimizer steps. loss, stable_loss: the means since those that were given last (see diffusion.Loss), every
-    LOG_EVERY steps, else None. lr: the learning rate. seconds, cpu_seconds: of the whole training, earlier parts of a
-    resumed one included. last: the training ends here, because all is done or because it was interrupted.
+    done: optimizer steps taken so far.
+    loss, stable_loss: means since they were last given (see loss.objective.Loss). They are given every LOG_EVERY steps
+        and otherwise None.
+    lr: the learning rate of this step.
+    seconds, cpu_seconds: time of the whole training; a resumed one includes its earlier parts.
+    last: the training ends after this step, because it is finished or was interrupted.
     """
 
     done: int = 0
@@ -25,10 +28,21 @@ class Moment(NamedTuple):
     stable_loss: float | None = None
 
 
-def moments(start: int, total: int) -> list[int]:
-    """start, 1, 2, ... total: at most LOOKS + 1 optimizer steps, evenly spaced in their logarithm.
+class Callback(Protocol):
+    """A small object that follows a training: it logs, draws, measures or saves."""
 
-    A network learns most in its first steps.
+    def after(self, moment: Moment) -> None:
+        """Called after every optimizer step."""
+
+    def close(self) -> None:
+        """Called once, when the last step is done or an error has ended the training."""
+
+
+def log_spaced_steps(start: int, total: int) -> list[int]:
+    """At most NUM_LOG_SPACED_STEPS + 1 optimizer steps from `start` to `total`, evenly spaced in their logarithm.
+
+    A network learns most in its first steps. `start` is one of the steps, and so is `total` unless it comes earlier.
     """
-    even = np.geomspace(1, total, LOOKS).round().astype(int).tolist()
-    return sorted({start, *(m for m in even if m > start)})
+    spaced = np.geomspace(1, total, NUM_LOG_SPACED_STEPS).round().astype(int).tolist()
+    later = {step for step in spaced if step > start}
+    return sorted({start, *later})

@@ -1,13 +1,14 @@
-"""One training in several processes, as torchrun starts them: who this one is, and what all of them do together.
+"""One training in several processes, as torchrun starts them: which process this is, and what all of them do together.
 
-In a single process nothing here does anything. Everything that all do together must be called by all, in one order.
+In a single process these functions return at once. In several, all processes must call the same functions in the same
+order: a process that calls one waits for the others to call it, too.
 """
 
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
 from pathlib import Path
 from typing import NoReturn, TypeVar
@@ -17,23 +18,26 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store, _get_default_store
 from torch.distributed.rendezvous import rendezvous
-from tqdm import tqdm
 
 Made = TypeVar("Made")
-PATIENCE = timedelta(days=1)  # the others wait while the first draws and saves; one that has died is noticed at once
-ENDED = "another process of this training has ended, so none can go on; resume= goes on from its last checkpoint"
 
+TIMEOUT = timedelta(days=1)  # the others wait while the first process saves; one that has died is noticed at once
+
+ENDED = "another process of this training has ended, so none can go on; resume= goes on from its last checkpoint"
 OTHER_OPTIONS = "process {number} has {name}={theirs}, the first {name}={first}: start all with the same options"
 OTHER_DATA = "the data of process {number} are not those of the first: give all the same files"
 
 
-def world() -> int:
-    """How many processes take part."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+def world_size() -> int:
+    """The number of processes."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_world_size()
+    return 1
 
 
 def rank() -> int:
-    return dist.get_rank() if world() > 1 else 0
+    """The number of this process, from 0."""
+    return dist.get_rank() if world_size() > 1 else 0
 
 
 def is_first() -> bool:
@@ -41,103 +45,121 @@ def is_first() -> bool:
     return rank() == 0
 
 
-# ---------------------------------------------------------------- coming and going
+def restart_count() -> int:
+    """How often `torchrun --max-restarts` has started these processes again."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+
+
+# ---------------------------------------------------------------- the group of processes, from its start to its end
 
 
 @contextmanager
-def joined(device: str) -> Iterator[None]:
-    """Together with the other processes, where torchrun has started several. What goes wrong is said by one of them.
+def process_group(device: str) -> Iterator[None]:
+    """Run the body in all processes that torchrun has started; in a single process just run it.
+
+    Only the first process prints. Where something goes wrong, one process reports it and all of them end with an exit
+    code above 0.
 
     Raises:
-        ValueError: a device that they cannot share.
-        OSError: they cannot meet.
+        ValueError: the processes cannot share `device`.
+        OSError: the processes cannot reach each other.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    _join(device)
-    signal.signal(signal.SIGTERM, _end)
+
+    _initialise(device)
+    signal.signal(signal.SIGTERM, _exit_on_signal)  # from torchrun, where another process has failed
+    with _first_process() if is_first() else _other_process():
+        yield
+
+
+@contextmanager
+def _first_process() -> Iterator[None]:
     try:
-        with open(os.devnull, "w") as silence, redirect_stdout(sys.stdout if is_first() else silence):
-            yield
+        yield
     except Exception as error:
-        if not is_first():
-            _let_the_first_say_it()
-        if not _first_to_say_it():
-            raise SystemExit(1) from error
-        if is_first():
-            raise
-        sys.exit(f"process {rank()}: {' '.join(str(error).split())}")
+        if _is_first_report():
+            raise  # the command makes one sentence of it
+        raise SystemExit(1) from error
     finally:
-        first = is_first()
+        # torchrun may end the others and this process at once: what its callers clean up must not be interrupted.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         dist.destroy_process_group()
-        if not first:
-            _end_at_once()
 
 
-def _end_at_once() -> NoReturn:
-    """End this process with the code of the SystemExit on its way. Python's own end, of a process that is not the
-    first, aborted in 3 of 18 starts: a thread of gloo's had not come to its end."""
-    error = sys.exc_info()[1]
-    code = error.code if isinstance(error, SystemExit) else int(error is not None)
-    if isinstance(code, str):
-        print(code, file=sys.stderr)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(1 if isinstance(code, str) else code or 0)
-
-
-def _join(device: str) -> None:
-    backend, local = "gloo", int(os.environ.get("LOCAL_RANK", "0"))
-    if device != "cpu" and torch.cuda.is_available():
-        if ":" in device or local >= torch.cuda.device_count():
-            raise ValueError(
-                f"each process takes a GPU of its own: start at most {torch.cuda.device_count()} on this machine, with"
-                " device=cuda, or take device=cpu"
-            )
-        torch.cuda.set_device(local)
-        backend = "cpu:gloo,cuda:nccl"
+@contextmanager
+def _other_process() -> Iterator[None]:
+    code = 1
     try:
-        store, rank, count = next(rendezvous("env://", timeout=PATIENCE))
-        store = PrefixStore(f"start {restarts()}", store)  # else they would look for those that have died
-        dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=PATIENCE)
+        with open(os.devnull, "w") as silence, redirect_stdout(silence), redirect_stderr(silence):
+            yield
+        code = 0
+    except SystemExit as end:
+        code = end.code
+    except Exception as error:
+        if _is_first_report():
+            print(f"process {rank()}: {' '.join(str(error).split())}", file=sys.stderr)
+    finally:
+        dist.destroy_process_group()
+        sys.stderr.flush()
+        # Python's own exit aborted in 3 of 18 starts, because a thread of gloo was still running.
+        os._exit(code if isinstance(code, int) else 1)
+
+
+def _is_first_report() -> bool:
+    """Whether no other process has reported an error since this start: torchrun's store counts the reports.
+
+    The `record` of torch.distributed.elastic prints a traceback for every process, and each of them twice.
+    """
+    try:
+        return _torchrun_store().add(f"reports of start {restart_count()}", 1) == 1
+    except RuntimeError:  # the process that held the store has ended
+        return True
+
+
+def _initialise(device: str) -> None:
+    backend = _choose_backend(device)
+    try:
+        store, number, count = next(rendezvous("env://", timeout=TIMEOUT))
+        # After a restart the store still holds the addresses of the processes that have died.
+        store = PrefixStore(f"start {restart_count()}", store)
+        dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=TIMEOUT)
     except RuntimeError as error:
-        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
-        why = "that port is in use; torchrun --standalone finds a free one" if "EADDRINUSE" in str(error) else error
-        raise OSError(f"the processes cannot meet at {where}: {why}") from error
+        address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        reason = str(error)
+        if "EADDRINUSE" in reason:
+            reason = "that port is in use; torchrun --standalone finds a free one"
+        raise OSError(f"the processes cannot meet at {address}: {reason}") from error
 
 
-def _end(number: int, frame: object) -> None:
-    """Torchrun ends all where one has failed: they clear up. While a training runs, interrupts.caught rules."""
+def _choose_backend(device: str) -> str:
+    """gloo on CPUs; on GPUs, of which each process takes its own, NCCL as well."""
+    if device == "cpu" or not torch.cuda.is_available():
+        return "gloo"
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if ":" in device or local_rank >= torch.cuda.device_count():
+        raise ValueError(
+            f"each process takes a GPU of its own: start at most {torch.cuda.device_count()} on this machine, with"
+            " device=cuda, or take device=cpu"
+        )
+    torch.cuda.set_device(local_rank)
+    return "cpu:gloo,cuda:nccl"
+
+
+def _exit_on_signal(number: int, frame: object) -> NoReturn:
+    """The handler of SIGTERM outside the training loop, in which training.signals has its own."""
     raise SystemExit(128 + number)
 
 
-def leave_to_first() -> None:
-    """The others have done their part and end here."""
+def end_other_processes() -> None:
+    """End every process but the first, whose work is not needed any more."""
     if not is_first():
         raise SystemExit(0)
 
 
-def _said() -> str:
-    return f"said in start {restarts()}"
-
-
-def _first_to_say_it() -> bool:
-    """Whether no other process has said yet what went wrong."""
-    try:
-        return _store().add(_said(), 1) == 1
-    except RuntimeError:  # whoever held the store has gone as well
-        return True
-
-
-def _let_the_first_say_it() -> None:
-    """Where all fail for one reason, the sentence needs no number of a process."""
-    with suppress(RuntimeError):  # it has not said anything in this time, or is gone
-        _store().wait([_said()], timedelta(seconds=5))
-
-
-def _store() -> Store:
-    """What torchrun keeps for the processes as long as it runs, and from one start of them to the next."""
+def _torchrun_store() -> Store:
+    """The key-value store of torchrun, which outlives a restart of the processes."""
     store = _get_default_store()
     while isinstance(store, PrefixStore):
         store = store.underlying_store
@@ -145,76 +167,49 @@ def _store() -> Store:
 
 
 @contextmanager
-def _together() -> Iterator[None]:
-    """Around what all do together: it fails where a process has died, which one of the others says at once."""
+def _noticing_lost_processes() -> Iterator[None]:
+    """Raises ChildProcessError where a process has died that the others are waiting for."""
     try:
         yield
     except RuntimeError as error:
-        if _first_to_say_it():
-            tqdm.write(ENDED, file=sys.stderr)
-        raise SystemExit(1) from error
+        raise ChildProcessError(ENDED) from error
 
 
-# ---------------------------------------------------------------- what all agree on
-
-
-def restarts() -> int:
-    """How often `torchrun --max-restarts` has started these processes again."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+# ---------------------------------------------------------------- values that all processes agree on
 
 
 def from_first(make: Callable[[], Made]) -> Made:
-    """What `make` returns in the first process, in all of them."""
+    """Call `make` in the first process, and return its result in all of them."""
     found = [make() if is_first() else None]
-    if world() > 1:
-        with _together():
+    if world_size() > 1:
+        with _noticing_lost_processes():
             dist.broadcast_object_list(found)
-    return found[0]  # pyright: ignore[reportReturnType] (the first has put it there)
+    return found[0]  # pyright: ignore[reportReturnType] (the first process has filled it)
 
 
-def shared_out(work: Sequence[Callable[[], Made]]) -> list[Made]:
-    """What each piece of work returns, in their order, in all processes; each piece is done by one of them, in turn.
-
-    The pieces must not depend on each other, nor on how many processes there are: then neither does what they return.
-    What holds tensors should leave them on the CPU, as another process's GPU cannot be reached.
-    """
-    if world() == 1:
-        return [piece() for piece in work]
-    found: list[list[Made]] = [[]] * world()
-    own = [piece() for piece in work[rank() :: world()]]
-    with _together():
-        dist.all_gather_object(found, own)
-    return [found[i % world()][i // world()] for i in range(len(work))]
-
-
-def run_folder(own: Path) -> Path:
-    """The run folder of the first process for all; after a restart by torchrun that of the first start.
-
-    Raises:
-        OSError: restarted before there was one.
-    """
-    return own if world() == 1 else from_first(lambda: _of_first_start(own))
-
-
-def _of_first_start(own: Path) -> Path:
-    store, key = _store(), "run folder"
-    if not restarts():
-        store.set(key, str(own))
-    elif not store.check([key]):
-        raise OSError("the processes ended before their training began: start it again")
-    return Path(store.get(key).decode()) if restarts() else own
+def largest(number: int) -> int:
+    """The largest of the numbers that the processes give."""
+    if world_size() == 1:
+        return number
+    found = torch.tensor(number)
+    with _noticing_lost_processes():
+        dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)
 
 
 def check_same(values: Mapping[str, object], sentence: str) -> None:
-    """Compare the values of all processes; `sentence` may name {number}, {name}, {theirs} and {first}.
+    """Compare the values of all processes.
+
+    Args:
+        sentence: the error; it may contain {number}, {name}, {theirs} and {first}.
 
     Raises:
-        ValueError: they differ, in all of the processes.
+        ValueError: the values differ. All processes raise it.
     """
-    if world() == 1:
+    if world_size() == 1:
         return
-    found: list[Mapping[str, object]] = [{}] * world()
-    with _together():
+    found: list[Mapping[str, object]] = [{}] * world_size()
+    with _noticing_lost_processes():
         dist.all_gather_object(found, values)
     for number, theirs in enumerate(found):
         for name, first in found[0].items():
@@ -222,30 +217,56 @@ def check_same(values: Mapping[str, object], sentence: str) -> None:
                 raise ValueError(sentence.format(number=number, name=name, theirs=theirs.get(name), first=first))
 
 
+def agreed_run_folder(own: Path) -> Path:
+    """The run folder of the first process; after a restart by torchrun, that of the first start.
+
+    Raises:
+        OSError: the processes were restarted before they had a run folder.
+    """
+    if world_size() == 1:
+        return own
+    return from_first(lambda: _folder_of_first_start(own))
+
+
+def _folder_of_first_start(own: Path) -> Path:
+    store = _torchrun_store()
+    key = "run folder"
+    if restart_count() == 0:
+        store.set(key, str(own))
+        return own
+    if not store.check([key]):
+        raise OSError("the processes ended before their training began: start it again")
+    return Path(store.get(key).decode())
+
+
 # ---------------------------------------------------------------- sums
 
 
-def added_up(own: Tensor) -> Tensor:
-    """The sum of all vectors of all processes, those of the first before those of the second: (k, n) -> (n,).
+def sum_over_processes(own: Tensor) -> Tensor:
+    """The sum of all vectors of all processes: those of the first process, then those of the second: (k, n) -> (n,).
 
-    Whoever holds them, they are added in this one order, so that the sum has the same bits for every number of
-    processes. Each process adds up its share of the n entries, so that (k + 1) n (p - 1) / p numbers are sent by each:
-    for k = 1 as many as by a ring that cares for no order (Patarasuk and Yuan 2009).
+    The order of the additions does not depend on which process holds a vector. The sum therefore has the same bits for
+    every number p of processes. Each process adds up 1 / p of the n entries, and sends (k + 1) n (p - 1) / p numbers.
+    For k = 1 these are as many as in a ring, which keeps no order (Patarasuk and Yuan 2009).
     """
-    if world() == 1:
-        return in_order(own)
-    (k, n), p = own.shape, world()
-    width = -(-n // p)
-    outgoing = torch.nn.functional.pad(own, (0, p * width - n)).view(k, p, width).transpose(0, 1).contiguous()
-    incoming, whole = torch.empty_like(outgoing), own.new_empty(p * width)
-    with _together():
+    p = world_size()
+    if p == 1:
+        return sum_in_order(own)
+
+    k, n = own.shape
+    width = -(-n // p)  # entries that a process adds up, rounded up
+    padded = torch.nn.functional.pad(own, (0, p * width - n))
+    outgoing = padded.view(k, p, width).transpose(0, 1).contiguous()
+    incoming = torch.empty_like(outgoing)
+    total = own.new_empty(p * width)
+    with _noticing_lost_processes():
         dist.all_to_all_single(incoming, outgoing)
-        dist.all_gather_single(whole, in_order(incoming.view(p * k, width)))
-    return whole[:n]
+        dist.all_gather_single(total, sum_in_order(incoming.view(p * k, width)))
+    return total[:n]
 
 
-def in_order(vectors: Tensor) -> Tensor:
-    """The sum of vectors (k, n), one after the other: what torch.sum does depends on n."""
+def sum_in_order(vectors: Tensor) -> Tensor:
+    """The sum of vectors (k, n), added one after the other: the order in torch.sum depends on n."""
     total = vectors[0].clone()
     for vector in vectors[1:]:
         total += vector

@@ -75,7 +75,7 @@ def rectified(
     flow: Pipeline, x_T: Tensor, x_0: Tensor, labels: Tensor | None, steps: int, lr: float, seed: int
 ) -> AveragedModel:
     """The flow's network, trained further with x_T as the noise of x_0; averaged, as every network that samples."""
-    learner = Learner.of(net := copy.deepcopy(flow.net), make_optimizers(net, "muon", lr=lr, weight_decay=0.01), None)
+    learner = Learner(net := copy.deepcopy(flow.net), make_optimizers(net, "muon", lr=lr, weight_decay=0.01), None)
     loss_of = partial(training_loss, net.train(), flow.scheduler, target=flow.config["model"]["prediction"])
     data = TensorDataset(torch.stack([x_0, x_T], 1), *([] if labels is None else [labels]))
     stream = batches(make_loader(data, batch_size=1024, seed=seed))

@@ -18,10 +18,7 @@ import torch
 import train
 from conf.config import Train
 from conf.groups import MLP, Digits, Moons, UNetSmall
-from pipeline import Pipeline
 from runtime import distributed
-from samplers import last
-from samplers.options import SamplingOptions
 from training import shards
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,7 +33,6 @@ DIGITS = Train(dataset=Digits(), model=UNetSmall(channels=[8, 8], heads=2), num_
 STOPPED = Train(dataset=Moons(), model=MLP(hidden=8, layers=1), num_samples=64, batch_size=16, max_steps=10_000,
                 references=0, shards=SHARDS, eval_samples=0)  # fmt: skip
 SIGNALLED_IN = 7
-DRAWN, STEPS = 350, 5  # images, 100 of which the network takes at once
 LOOK = 6  # steps of the look before a training, which adds up gradients as well
 
 
@@ -50,42 +46,31 @@ def pipeline(options, folder):
     return None
 
 
-def drawn(folder):
-    """Samples of the training in `folder`, drawn by all processes together; and how many rows this one computed."""
-    model, rows = Pipeline.load(folder, "cpu"), []
-    model.net.register_forward_pre_hook(lambda net, inputs: rows.append(len(inputs[0])))
-    labels = model.labels("all", DRAWN)
-    states = model.states(
-        DRAWN, SamplingOptions(sampler="ddpm", sampling_steps=STEPS, guidance=0.5), labels=labels, shared=True, seed=0
-    )
-    return last(states), sum(rows)
-
-
 @contextmanager
 def signalled(number, at, rank=1):
     """The process of that rank gets a signal while it adds up gradients for the `at`-th time."""
-    real, count = distributed.added_up, 0
+    real, count = distributed.sum_over_processes, 0
 
-    def added_up(own):
+    def sum_over_processes(own):
         nonlocal count
         count += 1
         if count == at and distributed.rank() == rank:
             os.kill(os.getpid(), number)
         return real(own)
 
-    distributed.added_up = added_up
+    distributed.sum_over_processes = sum_over_processes
     yield
-    distributed.added_up = real
+    distributed.sum_over_processes = real
 
 
 def sums_are_in_order():
-    """added_up against all vectors one after the other, of lengths that divide and that do not."""
-    p, rank, g, right = distributed.world(), distributed.rank(), torch.Generator().manual_seed(0), []
+    """sum_over_processes against all vectors one after the other, of lengths that divide and that do not."""
+    p, rank, g, right = distributed.world_size(), distributed.rank(), torch.Generator().manual_seed(0), []
     for n in (1, 7, 1000):
         for k in (1, 3):
             vectors = torch.randn(p * k, n, generator=g) * 10 ** (8 * torch.rand(p * k, 1, generator=g))
-            found = distributed.added_up(vectors[rank * k : (rank + 1) * k].clone())
-            right.append(torch.equal(found, distributed.in_order(vectors)))
+            found = distributed.sum_over_processes(vectors[rank * k : (rank + 1) * k].clone())
+            right.append(torch.equal(found, distributed.sum_in_order(vectors)))
     return all(right)
 
 
@@ -98,7 +83,7 @@ def refusal(work):
 
 
 def trainings():
-    with distributed.joined("cpu"):
+    with distributed.process_group("cpu"):
         found = {
             "in order": sums_are_in_order(),
             "of the first": distributed.from_first(lambda: f"process {distributed.rank()}"),
@@ -110,8 +95,6 @@ def trainings():
             "points": pipeline(POINTS, "points"),
             "digits": pipeline(DIGITS, "digits"),
         }
-        samples, found["rows"] = drawn("digits")
-        torch.save(samples, f"{distributed.rank()}.pt")
         with signalled(signal.SIGTERM, LOOK + SIGNALLED_IN):
             found["stopped"] = pipeline(STOPPED, "stopped")
         Path(f"{distributed.rank()}.json").write_text(json.dumps(found))

@@ -1,94 +1,96 @@
-"""What watches a training: small objects that are called `after` every optimizer step and closed at its end."""
+"""What follows a training: small objects that are called after every optimizer step and closed at its end."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from math import isfinite
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from tqdm import tqdm
 
-from dataset import DataSet
 from images.sets import ImageSet
 from loss.log import ExcessLog, LossLog, secure
-from loss.moments import Moment, moments
+from loss.moments import Callback, Moment, log_spaced_steps
 from loss.objective import weight_of
 from metrics.bayes import bayes_floor, excess, make_probes
 from pipeline import Pipeline
 from points.mixture import GaussianMixture
 from runtime import checkpoint_file, distributed
+from training.checksum import checksum
 from training.denoising_grids import Grids
-from training.learner import Learner, checksum
+from training.learner import Learner
 from training.loggers import Follower, board
-from training.run_folder import standing
+from training.run_folder import last_checkpoint_summary
 from training.snapshots import Snapshots
+from training.state import TrainingState
 
-PROBE_STEPS, PROBE_POINTS = 20, 100  # with which the excess over the Bayes floor is measured on the way
-LOOKED_AT, EXTREME = 20_000, 300.0  # rows, and standard deviations from which the data are blamed where a loss is NaN
-
-
-class Watcher(Protocol):
-    """`after` is called after every optimizer step; `close` once, at the end or where the training is broken off."""
-
-    def after(self, moment: Moment) -> None: ...
-
-    def close(self) -> None: ...
+PROBE_STEPS = 20  # steps t at which the excess over the Bayes floor is measured during a training
+PROBE_POINTS = 100  # at each of them
+ROWS_TO_BLAME = 20_000  # rows of data that are searched for extreme values where a training diverges
+EXTREME_VALUE = 300.0  # in standard deviations
 
 
 @contextmanager
-def watched(
-    folder: Path, pipeline: Pipeline, learner: Learner, data: DataSet, begin: Moment, total: int, stack: ExitStack
-) -> Iterator[list[Watcher]]:
-    """All that watches a training, as trained.config asks for it, in the order in which it is called.
+def running_callbacks(state: TrainingState, folder: Path, stack: ExitStack) -> Iterator[list[Callback]]:
+    """The callbacks that the options ask for, in the order in which they are called; closed at the end.
 
-    Of several processes the first has all of them, and the others one: all compare their weights before a save. The
-    checkpoint comes last: whatever it counts as done is in the other files by then, and rows of tables are on the
-    disk. A recording ends with `stack`, everything else where the training ends.
+    A recording, and the board of a logger, stay open until `stack` is closed.
     """
-    watchers: list[Watcher] = []
-    if distributed.world() > 1:
-        watchers.append(SameWeights(folder, learner, pipeline.config["checkpoint_every"]))
-    if distributed.is_first():
-        watchers = _of_first(folder, pipeline, learner, data, begin, total, stack, before_saves=watchers)
+    callbacks = make_callbacks(state, folder, stack)
     with ExitStack() as closing:
-        for watcher in watchers:
-            closing.callback(watcher.close)
-        yield watchers
+        for callback in callbacks:
+            closing.callback(callback.close)
+        yield callbacks
 
 
-def _of_first(
-    folder: Path,
-    pipeline: Pipeline,
-    learner: Learner,
-    data: DataSet,
-    begin: Moment,
-    total: int,
-    stack: ExitStack,
-    before_saves: Sequence[Watcher],
-) -> list[Watcher]:
-    o, start, finite = pipeline.config, begin.done, Finite(folder, pipeline, learner, data)
-    shown_on = board(o["logger"], folder, o, start) if o["logger"] else None  # first: it may be refused
-    watchers: list[Watcher] = [finite, LossLog(folder, start), ProgressBar(start, total)]
-    drawn: list[Path] = []
-    if o["record"] or o["viewer"]:
-        watchers.append(Snapshots(folder, pipeline, start, total, o["viewer"], stack))
-    if (o["viz_save"] or o["viz_live"]) and isinstance(data, ImageSet):
-        watchers.append(grids := Grids(folder, pipeline, data, begin, total))
-        drawn = grids.saved
-    of_eps = weight_of(pipeline.scheduler, o["loss_weight"]) == "eps"  # else the floor is not that of this loss
-    if data.mixture and not pipeline.classes and of_eps:
-        watchers.append(Probes(folder, pipeline, data.mixture, start, total))
-    if o["early_ema"]:
-        watchers.append(EarlySnapshot(learner, max(1, round(o["early_ema"] * total))))
-    if shown_on:
-        follower = Follower(folder, shown_on, start, drawn)
+def make_callbacks(state: TrainingState, folder: Path, stack: ExitStack) -> list[Callback]:
+    """The callbacks of this process: all of them in the first process; in the others the comparison of weights.
+
+    The checkpoint comes last. When it is saved, the other files have all that it counts as done.
+    """
+    comparison: list[Callback] = []
+    if distributed.world_size() > 1:
+        comparison.append(SameWeights(folder, state.learner, state.config["checkpoint_every"]))
+    if not distributed.is_first():
+        return comparison
+
+    config = state.config
+    start = state.moment.done
+    shown_on = board(config["logger"], folder, config, start) if config["logger"] else None  # may refuse to begin
+    callbacks: list[Callback] = [StopIfDiverged(state, folder), LossLog(folder, start), ProgressBar(start, state.total)]
+    if config["record"] or config["viewer"]:
+        callbacks.append(Snapshots(folder, state.pipeline, start, state.total, config["viewer"], stack))
+    grids: list[Path] = []
+    if (config["viz_save"] or config["viz_live"]) and isinstance(state.data, ImageSet):
+        painter = Grids(folder, state.pipeline, state.data, state.moment, state.total)
+        grids = painter.saved
+        callbacks.append(painter)
+    mixture = _mixture_of_floor(state)
+    if mixture is not None:
+        callbacks.append(Probes(folder, state.pipeline, mixture, start, state.total))
+    if config["early_ema"]:
+        due = max(1, round(config["early_ema"] * state.total))
+        callbacks.append(EarlySnapshot(state.learner, due))
+    if shown_on is not None:
+        follower = Follower(folder, shown_on, start, grids)
         stack.callback(follower.end)
-        watchers.append(follower)
-    return [*watchers, *before_saves, Checkpoints(folder / o["ckpt_save_name"], finite, begin, total)]
+        callbacks.append(follower)
+    return [*callbacks, *comparison, Checkpoints(folder / config["ckpt_save_name"], state)]
 
 
-class ProgressBar:
-    """The bar on the terminal, with the loss beside it; silent where nobody looks."""
+def _mixture_of_floor(state: TrainingState) -> GaussianMixture | None:
+    """The distribution whose Bayes floor the training loss approaches; None where there is none or it is unknown.
+
+    The floor is that of an unconditional model, and of a loss that weights the error of eps evenly.
+    """
+    pipeline = state.pipeline
+    if pipeline.classes or weight_of(pipeline.scheduler, state.config["loss_weight"]) != "eps":
+        return None
+    return state.data.mixture
+
+
+class ProgressBar(Callback):
+    """The bar on the terminal, with the loss beside it. Without a terminal nothing is shown."""
 
     def __init__(self, start: int, total: int) -> None:
         self.bar = tqdm(total=total, initial=start, desc="training", unit="step", disable=None)
@@ -102,106 +104,129 @@ class ProgressBar:
         self.bar.close()
 
 
-class Probes:
-    """Measures the excess over the Bayes floor at `moments` and writes it to excess.csv."""
+class Probes(Callback):
+    """Measures the excess over the Bayes floor at log-spaced steps, and writes it to excess.csv."""
 
     def __init__(self, folder: Path, pipeline: Pipeline, mixture: GaussianMixture, start: int, total: int) -> None:
-        scheduler, seed = pipeline.scheduler, pipeline.config["seed"]
-        self.pipeline, self.due = pipeline, set(moments(start, total))
+        self.pipeline = pipeline
+        self.due = set(log_spaced_steps(start, total))
+        scheduler = pipeline.scheduler
         mixture = pipeline.normaliser.distribution(mixture)
+        seed = pipeline.config["seed"]
         self.probes = make_probes(mixture, scheduler, num_steps=PROBE_STEPS, num_points=PROBE_POINTS, seed=seed)
-        self.log = ExcessLog(folder, self.probes.timesteps.tolist(), bayes_floor(mixture, scheduler), start)
+        floor = bayes_floor(mixture, scheduler)
+        self.log = ExcessLog(folder, self.probes.timesteps.tolist(), floor, start)
 
     def after(self, moment: Moment) -> None:
         if moment.done in self.due:
-            over = excess(self.pipeline.denoiser(), self.probes, self.pipeline.device)
-            self.log.add(moment.done, over.tolist())
+            excess_by_step = excess(self.pipeline.denoiser(), self.probes, self.pipeline.device)
+            self.log.add(moment.done, excess_by_step.tolist())
 
     def close(self) -> None:
         self.log.close()
 
 
-class EarlySnapshot:
-    """Keeps a copy of the averaged weights after some optimizer step, once (see Learner.keep_early)."""
+class EarlySnapshot(Callback):
+    """Keeps a copy of the averaged weights after the optimizer step `due` (see Learner.keep_early)."""
 
     def __init__(self, learner: Learner, due: int) -> None:
-        self.learner, self.due = learner, due
+        self.learner = learner
+        self.due = due
 
     def after(self, moment: Moment) -> None:
         if moment.done >= self.due:
             self.learner.keep_early()
 
-    def close(self) -> None:
-        pass
+
+# ---------------------------------------------------------------- a training that diverges
 
 
-class Finite:
-    """Stops a training that diverges before anybody writes that down, and says what to try."""
+class StopIfDiverged(Callback):
+    """Stops a training whose loss is not finite, before that is written anywhere."""
 
-    def __init__(self, folder: Path, pipeline: Pipeline, learner: Learner, data: DataSet) -> None:
-        self.folder, self.pipeline, self.learner, self.data = folder, pipeline, learner, data
+    def __init__(self, state: TrainingState, folder: Path) -> None:
+        self.state = state
+        self.folder = folder
 
     def after(self, moment: Moment) -> None:
         if moment.loss is not None and not isfinite(moment.loss):
-            raise self.diverged(moment, f"the loss is {moment.loss}")
-
-    def diverged(self, moment: Moment, what: str) -> ValueError:
-        o, advice = self.pipeline.config, "try a lower lr or a longer warmup_steps"
-        rows = self.pipeline.normaliser.normalise(self.data[:LOOKED_AT][0])
-        if not rows.abs().max() < EXTREME:  # NaN, too
-            advice = "look at the data, which hold extreme values"
-        elif o["lr"] < 1 < o["lr"] * o["weight_decay"]:
-            advice = f"weight_decay={o['weight_decay']:g} times lr={o['lr']:g} must stay far below 1: lower it"
-        when = f"after step {moment.done} at a learning rate of {moment.lr:.3g}"
-        return ValueError(f"the training diverged: {what} {when}; {advice}; {standing(self.folder)}")
-
-    def close(self) -> None:
-        pass
+            raise divergence_error(f"the loss is {moment.loss}", moment, self.state, self.folder)
 
 
-def saved_at(moment: Moment, every: int) -> bool:
+def divergence_error(what: str, moment: Moment, state: TrainingState, folder: Path) -> ValueError:
+    """The error of a training that diverged: what is not finite, since when, and what to try."""
+    when = f"after step {moment.done} at a learning rate of {moment.lr:.3g}"
+    advice = _advice_on_divergence(state)
+    return ValueError(f"the training diverged: {what} {when}; {advice}; {last_checkpoint_summary(folder)}")
+
+
+def _advice_on_divergence(state: TrainingState) -> str:
+    rows = state.pipeline.normaliser.normalise(state.data[:ROWS_TO_BLAME][0])
+    if not rows.abs().max() < EXTREME_VALUE:  # NaN, too
+        return "look at the data, which hold extreme values"
+    lr = state.config["lr"]
+    weight_decay = state.config["weight_decay"]
+    if lr < 1 < lr * weight_decay:
+        return f"weight_decay={weight_decay:g} times lr={lr:g} must stay far below 1: lower it"
+    return "try a lower lr or a longer warmup_steps"
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+def is_due(moment: Moment, every: int) -> bool:
+    """Whether a checkpoint is saved now: every so many steps, and at the end."""
     return moment.last or moment.done % every == 0
 
 
-class SameWeights:
-    """Compares the weights of all processes before each save; all have taken the same steps."""
+class SameWeights(Callback):
+    """Compares the weights of all processes before each save; all processes have taken the same steps."""
 
     def __init__(self, folder: Path, learner: Learner, every: int) -> None:
-        self.folder, self.learner, self.every = folder, learner, every
+        self.folder = folder
+        self.learner = learner
+        self.every = every
 
     def after(self, moment: Moment) -> None:
-        if saved_at(moment, self.every):
-            what = f"after step {moment.done} the weights of process {{number}} are no longer those of the first"
-            why = "the machines are of different kinds, or one of them miscounts"
-            values = {"weights": self.learner.fingerprint()}
-            distributed.check_same(values, f"{what}: {why}; {standing(self.folder)}")
+        if not is_due(moment, self.every):
+            return
+        sentence = (
+            f"after step {moment.done} the weights of process {{number}} are no longer those of the first: the machines"
+            f" are of different kinds, or one of them miscounts; {last_checkpoint_summary(self.folder)}"
+        )
+        distributed.check_same({"weights": self.learner.weights_checksum()}, sentence)
 
-    def close(self) -> None:
-        pass
 
+class Checkpoints(Callback):
+    """Saves all that a training needs to go on, every so many steps and at its end, unless it has diverged."""
 
-class Checkpoints:
-    """Saves everything that a training needs to go on, every so many steps and at its end; but nothing diverged."""
-
-    def __init__(self, path: Path, finite: Finite, begin: Moment, total: int) -> None:
-        self.path, self.finite, self.loss = path, finite, begin.loss
-        self.facts = {
-            "config": finite.pipeline.config,
-            "classes": finite.pipeline.classes,
-            "normaliser": vars(finite.pipeline.normaliser),
-            "data": checksum(finite.data),
-            "total": total,
+    def __init__(self, path: Path, state: TrainingState) -> None:
+        self.path = path
+        self.state = state
+        self.loss = state.moment.loss  # the newest
+        self.fixed: dict[str, Any] = {
+            "config": state.config,
+            "classes": state.pipeline.classes,
+            "normaliser": vars(state.pipeline.normaliser),
+            "data": checksum(state.data),
+            "total": state.total,
         }
 
     def after(self, moment: Moment) -> None:
-        self.loss = self.loss if moment.loss is None else moment.loss
-        if saved_at(moment, self.facts["config"]["checkpoint_every"]):
-            now = moment._replace(loss=self.loss)._asdict()
-            state = {"step": moment.done, "moment": now, **self.facts, **self.finite.learner.state()}
-            if name := checkpoint_file.not_finite(state):
-                raise self.finite.diverged(moment, f"{name} is not finite")
-            secure(self.path.parent)
-            checkpoint_file.save(self.path, state)
+        if moment.loss is not None:
+            self.loss = moment.loss
+        if is_due(moment, self.state.config["checkpoint_every"]):
+            self._save(moment)
 
-    def close(self) -> None:
-        pass
+    def _save(self, moment: Moment) -> None:
+        checkpoint = {
+            "step": moment.done,
+            "moment": moment._replace(loss=self.loss)._asdict(),
+            **self.fixed,
+            **self.state.learner.state(),
+        }
+        name = checkpoint_file.not_finite(checkpoint)
+        if name:
+            raise divergence_error(f"{name} is not finite", moment, self.state, self.path.parent)
+        secure(self.path.parent)
+        checkpoint_file.save(self.path, checkpoint)

@@ -1,10 +1,11 @@
-"""Grids of the denoising while an image network learns: the same images under the same noise, again and again.
+"""Grids of images that show the denoising while a network learns: the same images with the same noise each time.
 
-A column is one real image, noised to step t and taken back in a few deterministic steps (DDIM) by the averaged network.
+A column is one real image, noised to step t and denoised in a few deterministic steps (DDIM) by the averaged network.
 """
 
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from images.sets import ImageSet
 from loader import epochs_of, steps_of
-from loss.moments import Moment
+from loss.moments import Callback, Moment
 from pipeline import Pipeline
 from runtime.atomic_file import atomic_file
 from runtime.randomness import generator
@@ -30,104 +31,148 @@ from viz.films.film_files import write
 from viz.image_grids import Sheet, table_picture
 from viz.scene import HELD_S
 
-FOLDER, FILM = "viz", "progress.gif"
+FOLDER = "viz"
+FILM = "progress.gif"
 EVALUATIONS = 10  # of the network for one grid
-GUESSES_AT = (1, 0.8, 0.5, 0.2)  # of the way: where the guesses shown come from
+SHOWN_AT = (1, 0.8, 0.5, 0.2)  # shares of the first step t at which the predictions of x_0 are shown
 FRAMES_PER_S = 5
-EVENTS_S = 0.05  # given to the window for each picture
+WINDOW = "moonwalk: denoising"
+EVENTS_S = 0.05  # seconds for the window's events after each picture
 WHAT = "each column: a real image, noised, and what the network makes of that"
 
 
 def check(viz_t: int, num_timesteps: int, images: bool) -> None:
-    """Raises ValueError where no grids can be drawn; before anything long begins."""
+    """Raises ValueError where no grids can be drawn; called before anything long begins."""
     if not images:
         raise ValueError("viz_save and viz_live draw grids of images; to watch points being learnt take record=true")
     if viz_t >= num_timesteps:
         raise ValueError(f"viz_t must be -1, the last step, or lie in 0..{num_timesteps - 1}; got {viz_t}")
 
 
-class Grids:
-    """Draws a grid every viz_interval optimizer steps and at the end of each epoch, as trained.config asks for it.
+class Grids(Callback):
+    """Draws a grid every viz_interval optimizer steps and at the end of each epoch.
 
-    With viz_save they are kept in FOLDER, and FOLDER/FILM is made of them at the end; with viz_live a window shows
+    With viz_save the grids are kept in FOLDER, and at the end become the film FOLDER/FILM. With viz_live a window shows
     them.
+
+    saved: the paths of the grids that are kept.
     """
 
     def __init__(self, run_folder: Path, pipeline: Pipeline, data: ImageSet, begin: Moment, total: int) -> None:
-        o = pipeline.config
-        self.folder, self.total, self.sizes = run_folder / FOLDER, total, (len(data), o["batch_size"])
-        self.save, self.every, self.show = o["viz_save"], o["viz_interval"], window() if o["viz_live"] else None
-        self.picture = _painter(pipeline, data, o["viz_num"], o["viz_t"])
-        self.saved, self.loss = kept(self.folder, begin.done, total, *self.sizes), begin.loss
+        config = pipeline.config
+        self.folder = run_folder / FOLDER
+        self.total = total
+        self.interval = config["viz_interval"]
+        self.sizes = (len(data), config["batch_size"])
+        self.painter = GridPainter(pipeline, data, config["viz_num"], config["viz_t"])
+        self.save = config["viz_save"]
+        self.show = window() if config["viz_live"] else None
+        self.saved = saved_grids(self.folder, begin.done, total, *self.sizes)
+        self.loss = begin.loss
 
     def after(self, moment: Moment) -> None:
-        done, self.loss = moment.done, self.loss if moment.loss is None else moment.loss
+        if moment.loss is not None:
+            self.loss = moment.loss
+        done = moment.done
         epoch = epochs_of(done - 1, *self.sizes) + 1  # in which this step began
-        due = [f"it{done}"] if done % self.every == 0 else []
-        due += ["end"] if epochs_of(done, *self.sizes) == epoch or done == self.total else []
-        for name in due:
-            pixels = self.picture(f"{'end of ' * (name == 'end')}epoch {epoch}, step {done:,}", self.loss)
-            if self.save:
-                self.folder.mkdir(exist_ok=True)
-                self.saved.append(self.folder / f"denoise_progress_ep{epoch}_{name}.png")
-                with atomic_file(self.saved[-1]) as file:
-                    Image.fromarray(pixels).save(file, "PNG")
-            if self.show:
-                self.show(pixels)
+        if done % self.interval == 0:
+            self._draw(f"epoch {epoch}, step {done:,}", f"denoise_progress_ep{epoch}_it{done}.png")
+        if epochs_of(done, *self.sizes) == epoch or done == self.total:
+            self._draw(f"end of epoch {epoch}, step {done:,}", f"denoise_progress_ep{epoch}_end.png")
+
+    def _draw(self, when: str, name: str) -> None:
+        pixels = self.painter.picture(when, self.loss)
+        if self.save:
+            path = self.folder / name
+            self.folder.mkdir(exist_ok=True)
+            with atomic_file(path) as file:
+                Image.fromarray(pixels).save(file, "PNG")
+            self.saved.append(path)
+        if self.show:
+            self.show(pixels)
 
     def close(self) -> None:
-        if self.saved:
-            stays = [1] * (len(self.saved) - 1) + [round(HELD_S * FRAMES_PER_S)]
-            film = [(np.asarray(Image.open(path)), frames) for path, frames in zip(self.saved, stays)]
-            print(f"progress:   {write(film, self.folder / FILM, FRAMES_PER_S)}")
+        if not self.saved:
+            return
+        frames = [1] * len(self.saved)
+        frames[-1] = round(HELD_S * FRAMES_PER_S)
+        film = [(np.asarray(Image.open(path)), count) for path, count in zip(self.saved, frames)]
+        print(f"progress:   {write(film, self.folder / FILM, FRAMES_PER_S)}")
 
 
-def kept(folder: Path, start: int, total: int, num_rows: int, batch_size: int) -> list[Path]:
+def saved_grids(folder: Path, start: int, total: int, num_rows: int, batch_size: int) -> list[Path]:
     """The grids that a resumed training has drawn up to step `start`, in their order; later ones are drawn again."""
-    by_step = {}
+    paths = {}
     for path in folder.glob("denoise_progress_ep*_*.png"):
-        if found := re.fullmatch(r"denoise_progress_ep(\d+)_(?:it(\d+)|end)", path.stem):
-            step = int(found[2] or min(steps_of(int(found[1]), num_rows, batch_size), total))
-            by_step[step, found[2] is None] = path
-    return [by_step[when] for when in sorted(by_step) if when[0] <= start]
+        found = re.fullmatch(r"denoise_progress_ep(\d+)_(?:it(\d+)|end)", path.stem)
+        if not found:
+            continue
+        epoch, step = found.groups()
+        at_end = step is None
+        if at_end:
+            step = min(steps_of(int(epoch), num_rows, batch_size), total)
+        paths[int(step), at_end] = path
+    return [paths[key] for key in sorted(paths) if key[0] <= start]
 
 
 # ---------------------------------------------------------------- one grid
 
 
-def _painter(
-    pipeline: Pipeline, data: ImageSet, num: int, viz_t: int
-) -> Callable[[str, float | None], NDArray[np.uint8]]:
-    """A function of when it is and of the loss that draws the grid (H, W, 3) of the network as it then is."""
-    scheduler = pipeline.scheduler
-    x_0, *labels = data[:num]
-    timesteps = evenly(scheduler.num_timesteps - 1 if viz_t == -1 else viz_t, 0, EVALUATIONS)
-    eps = torch.randn(x_0.shape, generator=generator(pipeline.config["seed"], "grids"))
-    x_t = scheduler.add_noise(x_0, torch.tensor(timesteps[0]), eps)
-    label = labels[0] if pipeline.classes else None
-    names = [] if label is None else [pipeline.classes[i] for i in label.tolist()]
-    shown = sorted({int(np.abs(np.array(timesteps) - share * timesteps[0]).argmin()) for share in GUESSES_AT})
-    rows = ["real image", f"x_t: after {step_of(timesteps[0])} steps"]
-    rows += [f"guess of x_0\nat step {step_of(timesteps[i])}" for i in shown] + ["result"]
-    sheet = None
+class GridPainter:
+    """Draws a grid of the network as it is now: real images, x_t, some predictions of x_0, and the result of DDIM.
 
-    def picture(when: str, loss: float | None) -> NDArray[np.uint8]:
-        nonlocal sheet
-        states = denoised(pipeline, x_t, label, timesteps)
-        images = torch.stack([x_0, x_t, *(states[i].x_0.cpu() for i in shown), states[-1].x_t.cpu()])
-        title = f"{when}{'' if loss is None else f', loss {loss:.4f}'}\n{WHAT}"
+    The images and their noise are the same in every grid.
+    """
+
+    def __init__(self, pipeline: Pipeline, data: ImageSet, num: int, viz_t: int) -> None:
+        self.pipeline = pipeline
+        scheduler = pipeline.scheduler
+        first = scheduler.num_timesteps - 1 if viz_t == -1 else viz_t
+        self.timesteps = evenly(first, 0, EVALUATIONS)
+
+        self.x_0, *labels = data[:num]
+        eps = torch.randn(self.x_0.shape, generator=generator(pipeline.config["seed"], "grids"))
+        self.x_t = scheduler.add_noise(self.x_0, torch.tensor(first), eps)
+        self.label = labels[0] if pipeline.classes else None
+
+        steps = np.array(self.timesteps)
+        self.shown = sorted({int(np.abs(steps - share * first).argmin()) for share in SHOWN_AT})
+        self.sheet: Sheet | None = None
+
+    def picture(self, when: str, loss: float | None) -> NDArray[np.uint8]:
+        """The grid (H, W, 3). Its title says `when` it was drawn, and the loss at that time."""
+        states = denoised(self.pipeline, self.x_t, self.label, self.timesteps)
+        predictions = [states[i].x_0.cpu() for i in self.shown]
+        images = torch.stack([self.x_0, self.x_t, *predictions, states[-1].x_t.cpu()])
         tiles = table_picture(images.numpy())
-        sheet = sheet or Sheet(tiles, title, rows, names)
-        return sheet.turn(tiles, title)
 
-    return picture
+        loss_text = "" if loss is None else f", loss {loss:.4f}"
+        title = f"{when}{loss_text}\n{WHAT}"
+        if self.sheet is None:
+            self.sheet = Sheet(tiles, title, self._row_names(), self._column_names())
+        return self.sheet.turn(tiles, title)
+
+    def _row_names(self) -> list[str]:
+        names = ["real image", f"x_t: after {step_of(self.timesteps[0])} steps"]
+        for i in self.shown:
+            names.append(f"x_0 prediction\nat step {step_of(self.timesteps[i])}")
+        return [*names, "result"]
+
+    def _column_names(self) -> list[str]:
+        if self.label is None:
+            return []
+        return [self.pipeline.classes[i] for i in self.label.tolist()]
 
 
 def denoised(pipeline: Pipeline, x_t: Tensor, label: Tensor | None, timesteps: Sequence[int]) -> list[State]:
     """The states of a DDIM from x_t at timesteps[0]. Leaves the network, and all random numbers, as they were."""
-    net, training, device = pipeline.net, pipeline.net.training, pipeline.device
+    net = pipeline.net
+    device = pipeline.device
+    training = net.training
     net.eval()
-    denoise = partial(pipeline.denoiser(), label=None if label is None else label.to(device))
+    if label is not None:
+        label = label.to(device)
+    denoise = partial(pipeline.denoiser(), label=label)
     states = list(ddim(denoise, pipeline.scheduler, x_t.to(device), timesteps=timesteps))
     net.train(training)
     return states
@@ -137,13 +182,17 @@ def denoised(pipeline: Pipeline, x_t: Tensor, label: Tensor | None, timesteps: S
 
 
 def window() -> Callable[[NDArray[np.uint8]], None] | None:
-    """A function that shows a picture (H, W, 3) in matplotlib's window; None, and a line that says so, without one."""
-    try:
-        figure = plt.figure("moonwalk: denoising")
-        able = plt.get_backend().lower() in map(str.lower, backend_registry.list_builtin(BackendFilter.INTERACTIVE))
-    except Exception:  # every toolkit raises what it likes where its display does not answer
-        figure, able = None, False
-    if figure is None or not able:
+    """A function that shows a picture (H, W, 3) in a window of matplotlib.
+
+    Where no window can be opened, it prints a line that says so and returns None.
+    """
+    figure = None
+    interactive = False
+    with suppress(Exception):  # each toolkit raises errors of its own where its display does not answer
+        figure = plt.figure(WINDOW)
+        backends = [name.lower() for name in backend_registry.list_builtin(BackendFilter.INTERACTIVE)]
+        interactive = plt.get_backend().lower() in backends
+    if figure is None or not interactive:
         plt.close("all")
         print("viz_live: no window can be opened here (no display?); viz_save=true keeps the grids as files")
         return None
@@ -151,7 +200,7 @@ def window() -> Callable[[NDArray[np.uint8]], None] | None:
 
 
 def _show(figure: Figure, pixels: NDArray[np.uint8]) -> None:
-    if not plt.fignum_exists("moonwalk: denoising"):  # the person has closed it
+    if not plt.fignum_exists(WINDOW):  # the user has closed it
         return
     if not figure.axes:
         height, width = pixels.shape[:2]
@@ -160,4 +209,4 @@ def _show(figure: Figure, pixels: NDArray[np.uint8]) -> None:
         plt.show(block=False)
     figure.axes[0].images[0].set_data(pixels)
     figure.canvas.draw()
-    figure.canvas.start_event_loop(EVENTS_S)  # plt.pause would push the window in front of all others each time
+    figure.canvas.start_event_loop(EVENTS_S)  # plt.pause would raise the window above all others each time

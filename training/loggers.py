@@ -1,4 +1,4 @@
-"""Where teams look: a training's tables, figures and pictures for TensorBoard, Weights & Biases or trackio as well.
+"""A training's tables, figures and pictures for TensorBoard, Weights & Biases or trackio as well.
 
 Their packages are optional, and imported only where a training asks for one.
 """
@@ -9,20 +9,19 @@ import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 import numpy as np
 from PIL import Image
 
 from loss.log import EXCESS_NAME, NAME
-from loss.moments import Moment
+from loss.moments import Callback, Moment
 
 PROJECT = "moonwalk"
-KEYS = {"value": "", "floor": " (floor)"}  # of a figure
 
 
 class Board(Protocol):
-    """Numbers and pictures by the optimizer step to which they belong."""
+    """A place that shows numbers and pictures by the optimizer step to which they belong."""
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None: ...
 
@@ -32,13 +31,15 @@ class Board(Protocol):
 
 
 class TensorBoard:
-    """Event files in the run folder's tensorboard/: `tensorboard --logdir outputs`."""
+    """Event files in the folder tensorboard/ of a run: `tensorboard --logdir outputs`."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any], start: int) -> None:
         writer = importlib.import_module("torch.utils.tensorboard").SummaryWriter
-        self.writer = writer(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
+        purge_step = start + 1 if start else None
+        self.writer = writer(str(folder / "tensorboard"), purge_step=purge_step)
         if not start:
-            self.writer.add_text("options", f"```\n{json.dumps(config, indent=1, default=str)}\n```")
+            options = json.dumps(config, indent=1, default=str)
+            self.writer.add_text("options", f"```\n{options}\n```")
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
@@ -46,24 +47,30 @@ class TensorBoard:
 
     def picture(self, step: int, name: str, path: Path) -> None:
         with Image.open(path) as image:
-            self.writer.add_image(name, np.asarray(image.convert("RGB")), step, dataformats="HWC")
+            pixels = np.asarray(image.convert("RGB"))
+        self.writer.add_image(name, pixels, step, dataformats="HWC")
 
     def close(self) -> None:
         self.writer.close()
 
 
 class Hosted:
-    """wandb, or trackio, which has the same functions. A training that is resumed goes on in its run there."""
+    """wandb, or trackio, which has the same functions. A resumed training continues its run there."""
 
     def __init__(self, package: str, folder: Path, config: Mapping[str, Any]) -> None:
         self.package = importlib.import_module(package)
-        name = hashlib.blake2b(bytes(folder.absolute()), digest_size=6).hexdigest()
-        own: dict[str, Any] = {"id": name, "name": folder.name, "dir": str(folder)}
-        if package == "trackio":  # knows a run by its name, and would open its page and watch the machine
-            own = {"name": f"{folder.name}-{name}", "embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
+        identity = hashlib.blake2b(bytes(folder.absolute()), digest_size=6).hexdigest()
+        own: dict[str, Any] = {"id": identity, "name": folder.name, "dir": str(folder)}
+        if package == "trackio":  # it knows a run by its name, and would open a page and watch the machine
+            own = {
+                "name": f"{folder.name}-{identity}",
+                "embed": False,
+                "auto_log_gpu": False,
+                "auto_log_cpu": False,
+            }
         try:
             self.run = self.package.init(project=PROJECT, config=dict(config), resume="allow", **own)
-        except Exception as error:  # no account, no network: each has errors of its own
+        except Exception as error:  # no account, no network: each package raises errors of its own
             raise ValueError(f"logger={package} could not begin: {' '.join(str(error).split())}") from error
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
@@ -83,21 +90,29 @@ def check(logger: str | None) -> None:
 
 
 def board(logger: str, folder: Path, config: Mapping[str, Any], start: int) -> Board:
-    """What `logger` names, begun. Raises ValueError where it cannot begin, without an account, say."""
-    return TensorBoard(folder, config, start) if logger == "tensorboard" else Hosted(logger, folder, config)
+    """Make the board of that name.
+
+    Raises:
+        ValueError: it cannot begin, for example without an account.
+    """
+    if logger == "tensorboard":
+        return TensorBoard(folder, config, start)
+    return Hosted(logger, folder, config)
 
 
-class Follower:
-    """Hands on every new row of loss.csv and excess.csv; at the end what the evaluation left in the run folder.
+class Follower(Callback):
+    """Copies each new row of loss.csv and excess.csv, and each new picture of `grids`, to a board.
 
-    A watcher that is called after those that write the tables, and after the one that appends to `grids`, pictures of
-    the progress.
+    It must be called after the callbacks that write them. `end` adds what the evaluation leaves in the run folder.
     """
 
     def __init__(self, folder: Path, board: Board, start: int, grids: Sequence[Path] = ()) -> None:
-        self.folder, self.board, self.done = folder, board, start
-        self.grids, self.shown = grids, len(grids)
-        self.tables = [_begun(path) for path in (folder / NAME, folder / EXCESS_NAME) if path.exists()]
+        self.folder = folder
+        self.board = board
+        self.done = start
+        self.grids = grids
+        self.num_shown = len(grids)
+        self.tables = [_opened_at_end(path) for path in (folder / NAME, folder / EXCESS_NAME) if path.exists()]
 
     def after(self, moment: Moment) -> None:
         self.done = moment.done
@@ -105,30 +120,36 @@ class Follower:
             for line in file:
                 step, *values = map(float, line.split(","))
                 self.board.numbers(int(step), dict(zip(names, values)))
-        for path in self.grids[self.shown :]:
+        for path in self.grids[self.num_shown :]:
             self.board.picture(self.done, "pictures/progress", path)
-        self.shown = len(self.grids)
+        self.num_shown = len(self.grids)
 
     def close(self) -> None:
         for _, file in self.tables:
             file.close()
 
     def end(self) -> None:
-        """Figures and pictures of the evaluation, where the training came to it; then nothing more."""
+        """Copy the figures and pictures of the evaluation, unless the training ended before it; close the board."""
         path = self.folder / "metrics.json"
-        found = json.loads(path.read_bytes()) if path.exists() else {}
-        if found.get("steps") == self.done:
-            rows = found.get("figures", {})
-            figures = {f"figures/{name}{of}": row[key] for name, row in rows.items() for key, of in KEYS.items()}
-            self.board.numbers(self.done, {"final loss": found["loss"], "cpu_seconds": found["cpu_seconds"], **figures})
+        metrics = json.loads(path.read_bytes()) if path.exists() else {}
+        if metrics.get("steps") == self.done:
+            values = {"final loss": metrics["loss"], "cpu_seconds": metrics["cpu_seconds"]}
+            for name, row in metrics.get("figures", {}).items():
+                values[f"figures/{name}"] = row["value"]
+                values[f"figures/{name} (floor)"] = row["floor"]
+            self.board.numbers(self.done, values)
             for picture in sorted(self.folder.glob("*.png")):
                 self.board.picture(self.done, f"pictures/{picture.stem}", picture)
         self.board.close()
 
 
-def _begun(path: Path) -> tuple[list[str], Any]:
-    """The columns behind the step, under the names that they get, and the file, to be read on behind its last row."""
+def _opened_at_end(path: Path) -> tuple[list[str], TextIO]:
+    """The board's names for the columns behind the step, and the file, from which only later rows will be read."""
     file = path.open(encoding="utf-8")
     _, *columns = file.readline().strip().split(",")
     file.seek(0, 2)
-    return [f"excess by step/{name}" if name[1:].isdigit() else name for name in columns], file
+    names = []
+    for column in columns:
+        of_one_step = column[1:].isdigit()  # t25, the excess at t = 25
+        names.append(f"excess by step/{column}" if of_one_step else column)
+    return names, file

@@ -1,4 +1,4 @@
-"""What each optimizer step adds to its batch: steps t, noise, dropped labels. All a function of (seed, step)."""
+"""The random numbers of each optimizer step: steps t, noise, dropped labels. All are a function of (seed, step)."""
 
 import math
 from typing import NamedTuple
@@ -11,13 +11,16 @@ from pipeline import Pipeline
 from runtime.randomness import generator
 from training.shards import Batch
 
-TOGETHER = 256  # steps whose numbers are drawn in one call on a GPU, where a call takes as long as its start
-MOST = 2**26  # numbers drawn in one call
+STEPS_PER_BLOCK = 256  # steps drawn in one call on a GPU, where a call takes as long as its start
+MAX_NUMBERS_PER_BLOCK = 2**26
 
 
 class Drawn(NamedTuple):
-    """Random numbers of an optimizer step: where each row's t lies in its bin (B,), noise (B, *dims), and what decides
-    whether a label is dropped (B,). The first and the last are even in 0..1."""
+    """The random numbers of an optimizer step for a batch of B rows.
+
+    within: where each row's t lies in its bin, ~ Uniform(0, 1), (B,). eps: noise ~ N(0, I), (B, *dims). drop: whether
+    a row's label is dropped, by a number ~ Uniform(0, 1), (B,).
+    """
 
     within: Tensor
     eps: Tensor
@@ -25,46 +28,73 @@ class Drawn(NamedTuple):
 
 
 def draw(lead: tuple[int, ...], dims: tuple[int, ...], g: torch.Generator) -> Drawn:
-    """`lead` is (B,), or (steps, B) for several steps at once. Without labels, too: `drop` takes 5 us of 10 ms."""
-    at = {"generator": g, "device": g.device}
-    return Drawn(torch.rand(lead, **at), torch.randn(lead + dims, **at), torch.rand(lead, **at))
+    """Draw for one step, lead = (B,), or for several steps at once, lead = (steps, B).
+
+    `drop` is drawn also where there are no labels: that takes 5 us of a step of 10 ms.
+    """
+    within = torch.rand(lead, generator=g, device=g.device)
+    eps = torch.randn(lead + dims, generator=g, device=g.device)
+    drop = torch.rand(lead, generator=g, device=g.device)
+    return Drawn(within, eps, drop)
 
 
 class Noise:
-    """The noise of a training, on the network's device.
+    """Makes training batches: rows of the data with the random numbers of their step, on the network's device.
 
-    On a CPU each step draws its own numbers. On a GPU (**not tried on one**) steps 0 .. 255 take theirs from the first
-    block, which is a function of (seed, 0), and so on; a batch of fewer rows takes the first ones.
+    On a CPU each step draws its own numbers. On a GPU (**not tried on one**) the steps 0 .. 255 take theirs from the
+    first block, which is a function of (seed, 0), and so on. A batch of fewer rows takes the first ones.
 
-    together: steps in a block; default: 1 on a CPU, else TOGETHER, or as many as are MOST numbers.
+    together: the number of steps in a block. Default: 1 on a CPU; on a GPU STEPS_PER_BLOCK, or fewer where a block
+        would hold more than MAX_NUMBERS_PER_BLOCK numbers.
     """
 
     def __init__(self, pipeline: Pipeline, seed: int, batch_size: int, together: int | None = None) -> None:
-        self.pipeline, self.seed, self.batch_size = pipeline, seed, batch_size
-        self.normaliser, self.block, on_gpu = pipeline.normaliser, -1, pipeline.device.type == "cuda"
+        self.pipeline = pipeline
+        self.seed = seed
+        self.batch_size = batch_size
+        self.normaliser = pipeline.normaliser
+        self.block = -1  # the number of the block that `numbers` holds
+
+        on_gpu = pipeline.device.type == "cuda"
         self.drawn_on = pipeline.device if on_gpu else torch.device("cpu")
-        most = max(1, min(TOGETHER, MOST // (batch_size * math.prod(pipeline.dims))))
-        self.together = together or (most if on_gpu else 1)
+        if together is None:
+            numbers_per_step = batch_size * math.prod(pipeline.dims)
+            steps_with_room = max(1, MAX_NUMBERS_PER_BLOCK // numbers_per_step)
+            together = min(STEPS_PER_BLOCK, steps_with_room) if on_gpu else 1
+        self.together = together
 
     def added(self, step: int, x_0: Tensor, label: Tensor | None = None) -> Batch:
-        """(x_0, t, eps, label) of that step: the batch x_0 (B, *dims) normalised, some of the labels (B,) dropped."""
-        pipeline, drawn = self.pipeline, Drawn(*(x.to(self.pipeline.device) for x in self.drawn(step, len(x_0))))
-        t = steps_at(drawn.within, pipeline.scheduler.num_timesteps, pipeline.config["t_power"])
-        if pipeline.classes and label is not None:  # without its label an image teaches the unconditional epsilon
-            label = label.to(pipeline.device, non_blocking=True)
-            label = label.masked_fill(drawn.drop < pipeline.config["label_dropout"], len(pipeline.classes))
-        else:
-            label = None
-        if x_0.device != self.normaliser.mean.device:  # once: where the data lie, there they are normalised
+        """The training batch (x_0, t, eps, label) of a step.
+
+        Args:
+            x_0: rows of the data (B, *dims); they are normalised here. label: (B,); some are dropped here.
+        """
+        device = self.pipeline.device
+        drawn = Drawn(*(numbers.to(device) for numbers in self.drawn(step, len(x_0))))
+        t = steps_at(drawn.within, self.pipeline.scheduler.num_timesteps, self.pipeline.config["t_power"])
+
+        if x_0.device != self.normaliser.mean.device:  # in the first step of data that lie on a GPU
             self.normaliser = self.normaliser.on(x_0.device)
-        return self.normaliser.normalise(x_0).to(pipeline.device, non_blocking=True), t, drawn.eps, label
+        x_0 = self.normaliser.normalise(x_0).to(device, non_blocking=True)
+        return x_0, t, drawn.eps, self._with_dropped(label, drawn.drop)
+
+    def _with_dropped(self, label: Tensor | None, drop: Tensor) -> Tensor | None:
+        """The labels (B,), where a dropped one is the number of classes. Its row trains the unconditional eps."""
+        if label is None or not self.pipeline.classes:
+            return None
+        label = label.to(self.pipeline.device, non_blocking=True)
+        dropped = drop < self.pipeline.config["label_dropout"]
+        return label.masked_fill(dropped, len(self.pipeline.classes))
 
     def drawn(self, step: int, rows: int) -> Drawn:
         """The numbers of a step whose batch has so many rows."""
+        dims = self.pipeline.dims
         if self.together == 1:
-            return draw((rows,), self.pipeline.dims, generator(self.seed, "noise", step, self.drawn_on))
+            return draw((rows,), dims, generator(self.seed, "noise", step, self.drawn_on))
+
         block, i = divmod(step, self.together)
         if block != self.block:
             g = generator(self.seed, "noise", block, self.drawn_on)
-            self.numbers, self.block = draw((self.together, self.batch_size), self.pipeline.dims, g), block
-        return Drawn(*(x[i, :rows] for x in self.numbers))
+            self.numbers = draw((self.together, self.batch_size), dims, g)
+            self.block = block
+        return Drawn(*(numbers[i, :rows] for numbers in self.numbers))

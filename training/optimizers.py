@@ -1,4 +1,4 @@
-"""The optimizers of a training: Muon for the weights between hidden layers, AdamW for all else."""
+"""The optimizers of a training: Muon for the weights between hidden layers, AdamW for all others."""
 
 import math
 from collections.abc import Iterable
@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 from model import hidden_matrices
 
-STEP = 0.5  # root mean square of what Muon adds to an entry, in units of the learning rate: near what AdamW adds
-ITERATIONS = 3  # of Newton and Schulz; five made the excess loss no smaller
-QUINTIC = 3.4445, -4.7750, 2.0315  # Jordan et al.: pulls all singular values into about 0.7 .. 1.2
+UPDATE_RMS = 0.5  # root mean square of Muon's update of an entry, in units of the learning rate; near that of AdamW
+NEWTON_SCHULZ_STEPS = 3  # five made the excess loss no smaller
+QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan et al.: moves all singular values into about 0.7 .. 1.2
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, made orthogonal (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon): for matrices, and for
-    convolutions, taken as matrices (out, in * k * k).
+    """Momentum whose update is made orthogonal (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
 
-    In the weights' own precision: torch.optim.Muon multiplies in bfloat16, which many CPUs only emulate.
+    It takes matrices, and convolutions, which are treated as matrices (out, in * k * k). It computes in the precision
+    of the weights: torch.optim.Muon multiplies in bfloat16, which many CPUs only emulate.
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.9) -> None:
@@ -28,34 +28,45 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Any = None) -> None:
         for group in self.param_groups:
             for weight in group["params"]:
-                state = self.state[weight]
-                if not state:
-                    state["momentum"] = torch.zeros_like(weight)
-                momentum = state["momentum"].lerp_(weight.grad, 1 - group["momentum"])
-                nesterov = weight.grad.lerp(momentum, group["momentum"]).flatten(1)
-                size = group["lr"] * STEP * math.sqrt(max(nesterov.shape))
-                if isinstance(size, Tensor):  # on a GPU, where nobody shall wait to read it (see runtime.graph)
-                    weight.addcmul_(orthogonal(nesterov).view_as(weight), -size)
-                else:
-                    weight.add_(orthogonal(nesterov).view_as(weight), alpha=-size)
+                self._update(weight, weight.grad, group["lr"], group["momentum"])
+
+    def _update(self, weight: Tensor, gradient: Tensor, lr: float, decay: float) -> None:
+        state = self.state[weight]
+        if not state:
+            state["momentum"] = torch.zeros_like(weight)
+        momentum = state["momentum"].lerp_(gradient, 1 - decay)
+        nesterov = gradient.lerp(momentum, decay).flatten(1)
+        size = lr * UPDATE_RMS * math.sqrt(max(nesterov.shape))
+        weight.add_(orthogonal(nesterov).view_as(weight), alpha=-size)
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """About the nearest matrix with orthonormal rows or columns, by Newton-Schulz iteration: (n, m) -> (n, m)."""
+    """Approximately the nearest matrix with orthonormal rows or columns, by Newton-Schulz steps: (n, m) -> (n, m).
+
+    One step is x <- a x + (b x x^T + c (x x^T)^2) x.
+    """
     a, b, c = QUINTIC
-    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
     x = x / (x.norm() + 1e-7)
-    for _ in range(ITERATIONS):  # x <- a x + (b x x^T + c (x x^T)^2) x
+    for _ in range(NEWTON_SCHULZ_STEPS):
         square = x @ x.T
-        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
-    return x.T if matrix.shape[0] > matrix.shape[1] else x
+        polynomial = torch.addmm(square, square, square, beta=b, alpha=c)
+        x = torch.addmm(x, polynomial, x, beta=a)
+    return x.T if tall else x
 
 
 def make_optimizers(net: nn.Module, name: str, *, lr: float, weight_decay: float) -> list[torch.optim.Optimizer]:
-    """name "adamw": AdamW alone; "muon": Muon too, where the network has hidden matrices."""
+    """Make the optimizers of a network.
+
+    Args:
+        name: "adamw" for AdamW alone; "muon" for Muon as well, where the network has hidden matrices.
+    """
     hidden = hidden_matrices(net) if name == "muon" else []
-    taken = {id(weight) for weight in hidden}
-    others = [weight for weight in net.parameters() if id(weight) not in taken]
-    on_gpu = others[0].is_cuda
-    adamw = torch.optim.AdamW(others, lr, weight_decay=weight_decay, fused=True, capturable=on_gpu)
-    return [adamw, Muon(hidden, lr)] if hidden else [adamw]
+    hidden_ids = {id(weight) for weight in hidden}
+    others = [weight for weight in net.parameters() if id(weight) not in hidden_ids]
+
+    adamw = torch.optim.AdamW(others, lr, weight_decay=weight_decay, fused=True)
+    if not hidden:
+        return [adamw]
+    return [adamw, Muon(hidden, lr)]

@@ -1,4 +1,4 @@
-"""A run folder in use: by one training at a time, without litter, and with a sentence where writing fails."""
+"""The run folder: used by one training at a time, kept free of unfinished files, and named where writing fails."""
 
 import errno
 import os
@@ -12,53 +12,43 @@ from runtime import checkpoint_file, distributed
 
 try:
     import fcntl
-except ImportError:  # Windows: nobody keeps two trainings apart there
+except ImportError:  # on Windows nothing prevents two trainings in one folder
     fcntl: Any = None
 
-FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
-UNFINISHED = re.compile(r"\..+\.(pt|pth|json|png|gif)\.\d+")  # see atomic_file.unfinished; a recording is worth keeping
+DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
+UNFINISHED = re.compile(r"\..+\.(pt|pth|json|png|gif)\.\d+")  # see atomic_file.unfinished; recordings are worth keeping
 
 
 @contextmanager
-def taken(folder: Path, new: bool) -> Iterator[None]:
-    """A training's claim on its folder; the kernel ends it with the process, however that ends. Of several processes
-    the first holds it.
+def locked_run_folder(folder: Path, new: bool) -> Iterator[None]:
+    """Lock a run folder while its training runs. Of several processes the first one holds the lock.
+
+    The kernel releases the lock when the process ends, however it ends.
 
     Raises:
-        ValueError: another training is at work there, or has been, although this one is new.
-        OSError: no such folder; or the disk was full, in a sentence that says which checkpoint there is.
+        ValueError: another training runs there; or this one is new, and there has been one before.
+        OSError: there is no such folder; or the disk is full, in a sentence that names the last checkpoint.
     """
     if not distributed.is_first():
         yield
         return
+
     descriptor = os.open(folder, os.O_RDONLY) if fcntl else None
     try:
-        if fcntl and descriptor is not None:
+        if descriptor is not None:
             _lock(descriptor, folder)
         if new and set(os.listdir(folder)) - {".hydra"}:
             raise ValueError(f"{folder} already holds a run; choose another task_name")
-        for path in [*folder.glob(".*"), *folder.glob("viz/.*")]:  # no deeper: what is named may be anybody's folder
-            if UNFINISHED.fullmatch(path.name):  # of a process that was killed
-                path.unlink()
+        _remove_unfinished_files(folder)
         yield
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in DISK_FULL:
             raise
-        raise OSError(
-            f"cannot write {error.filename or f'in {folder}'}: {error.strerror}; {standing(folder)}"
-        ) from error
+        where = error.filename or f"in {folder}"
+        raise OSError(f"cannot write {where}: {error.strerror}; {last_checkpoint_summary(folder)}") from error
     finally:
         if descriptor is not None:
             os.close(descriptor)
-
-
-def checkpoint_to_resume(resume: str | None, run_folder: Path) -> Path | None:
-    """The checkpoint, or its folder, that a training goes on from: as asked, or where torchrun has started it again the
-    one in its own folder. None: it begins. Raises FileNotFoundError where there is none to be "latest"."""
-    if resume:
-        return checkpoint_file.all_of_them()[0] if resume == "latest" else Path(resume)
-    again = distributed.restarts() > 0 and checkpoint_file.in_folder(run_folder).exists()
-    return run_folder if again else None
 
 
 def _lock(descriptor: int, folder: Path) -> None:
@@ -66,13 +56,40 @@ def _lock(descriptor: int, folder: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ValueError(f"another training is at work in {folder}") from None
-    except OSError:  # some network file systems lock no folders: then nobody keeps two trainings apart
+    except OSError:  # some network file systems cannot lock folders: nothing prevents two trainings there
         pass
 
 
-def standing(folder: Path) -> str:
-    """Which checkpoint a broken-off training can go on from, as found on the disk."""
+def _remove_unfinished_files(folder: Path) -> None:
+    """Remove what a killed training was writing. Other folders below may hold files of the user."""
+    for path in [*folder.glob(".*"), *folder.glob("viz/.*")]:
+        if UNFINISHED.fullmatch(path.name):
+            path.unlink()
+
+
+def checkpoint_to_resume(resume: str | None, run_folder: Path) -> Path | None:
+    """The checkpoint, or its folder, from which a training goes on; None for a new training.
+
+    Args:
+        resume: the option: a path, "latest" or None. Where torchrun has started the training again, None stands for
+            the checkpoint in the training's own folder.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint that could be the latest.
+    """
+    if resume == "latest":
+        return checkpoint_file.all_of_them()[0]
+    if resume:
+        return Path(resume)
+    if distributed.restart_count() > 0 and checkpoint_file.in_folder(run_folder).exists():
+        return run_folder
+    return None
+
+
+def last_checkpoint_summary(folder: Path) -> str:
+    """A clause that says which checkpoint on the disk an interrupted training can go on from."""
     try:
-        return f"the last checkpoint, of step {checkpoint_file.load(folder)['step']}, is intact"
+        step = checkpoint_file.load(folder)["step"]
     except (OSError, ValueError):
         return "there is no checkpoint yet"
+    return f"the last checkpoint, of step {step}, is intact"

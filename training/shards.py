@@ -1,6 +1,9 @@
-"""The gradient of a batch, part by part: in little memory, and in many processes to the same bits."""
+"""The gradient of a batch, part by part: in less memory, and with the same bits in any number of processes.
 
-import signal
+A batch is cut into `shards` equal parts. Each process computes the gradients of its own parts, one at a time; then the
+gradients of all parts are added in the order of the parts (see runtime.distributed.sum_over_processes).
+"""
+
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -12,63 +15,101 @@ from runtime import distributed
 
 Batch: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor | None]  # x_0, t, eps, label
 Part: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor | None, Sequence[References]]
-LossOf: TypeAlias = Callable[..., Loss]  # of the five members of a Part
+LossOf: TypeAlias = Callable[..., Loss]  # called with the five members of a Part
 
 
 def check(shards: int, batch_size: int) -> None:
-    """Raises ValueError where batches cannot be cut into so many equal parts, or these not be shared out evenly."""
+    """Check that a batch can be cut into equal parts, and that the processes can share these evenly.
+
+    Raises:
+        ValueError: it cannot; the sentence says which numbers would do.
+    """
     if batch_size % shards:
-        near = [size for size in (batch_size // shards * shards, (batch_size // shards + 1) * shards) if size]
+        smaller = batch_size // shards * shards
+        sizes = [str(size) for size in (smaller, smaller + shards) if size > 0]
         raise ValueError(
             f"batch_size={batch_size} cannot be cut into shards={shards} equal parts; take batch_size="
-            f"{' or '.join(map(str, near))}"
+            f"{' or '.join(sizes)}"
         )
-    if shards % (p := distributed.world()):
-        able = [str(n) for n in range(1, shards + 1) if shards % n == 0]
+
+    processes = distributed.world_size()
+    if shards % processes:
+        counts = [str(n) for n in range(1, shards + 1) if shards % n == 0]
+        next_multiple = -(-shards // processes) * processes
         raise ValueError(
-            f"shards={shards} cannot be shared out evenly among {p} processes; start {' or '.join(able)} of them, or a"
-            f" new training with shards={-(-shards // p) * p}"
+            f"shards={shards} cannot be shared out evenly among {processes} processes; start {' or '.join(counts)} of"
+            f" them, or a new training with shards={next_multiple}"
         )
 
 
 def own_parts(batch: Batch, shards: int, references: int) -> list[Part]:
-    """Those of the `shards` parts of a batch that this process computes; each of its rows keeps the reference batch of
-    `references` rows that it has in the whole. The last parts of a short batch may be smaller, or empty."""
+    """The parts of a batch that this process computes.
+
+    Each row keeps the reference batch, of `references` rows, that it has in the whole batch (see
+    loss.objective.stable_target). Where the rows do not divide evenly, the last parts are smaller or empty.
+    """
     x_0, t, eps, label = batch
-    whole, each = reference_batches(x_0, label, references), shards // distributed.world()
-    cuts = [len(x) for x in t.tensor_split(shards)]
-    ends = torch.tensor(cuts).cumsum(0).tolist()
-    mine = range(distributed.rank() * each, (distributed.rank() + 1) * each)
-    rows = [slice(ends[i] - cuts[i], ends[i]) for i in mine]
-    return [(x_0[r], t[r], eps[r], None if label is None else label[r],
-             overlapping(whole, r.start, r.stop)) for r in rows]  # fmt: skip
+    references_of_batch = reference_batches(x_0, label, references)
+    sizes = [len(part) for part in t.tensor_split(shards)]
+    per_process = shards // distributed.world_size()
+    first = distributed.rank() * per_process
+
+    parts: list[Part] = []
+    begin = sum(sizes[:first])
+    for size in sizes[first : first + per_process]:
+        end = begin + size
+        own_label = None if label is None else label[begin:end]
+        own_references = overlapping(references_of_batch, begin, end)
+        parts.append((x_0[begin:end], t[begin:end], eps[begin:end], own_label, own_references))
+        begin = end
+    return parts
 
 
-def gradient(net: nn.Module, loss_of: LossOf, parts: Sequence[Part], rows: int, stop: int) -> tuple[Tensor, int]:
-    """Leave in `net` the gradient of the mean loss over the `rows` of a whole batch, of which these are our parts.
+def gradient(net: nn.Module, loss_of: LossOf, parts: Sequence[Part], rows: int) -> Tensor:
+    """Leave in `net` the gradient of the mean loss over a batch; return the means of its Loss, (2,).
 
-    stop: the signal that this process has got, or 0. Returns the means of the Loss (2,), and the signal that ends the
-    training: that of this process or, where it has none and another has, SIGTERM.
+    Args:
+        parts: those of this process. rows: of the whole batch.
     """
     net.zero_grad()
-    if distributed.world() == 1:
-        means = [_backward(loss_of(*part), rows) for part in parts if len(part[0])]
-        return distributed.in_order(torch.stack(means)), stop
-    weights, vectors = [*net.parameters()], []
-    for part in parts:
-        for weight in weights:
-            weight.grad = None
-        tail = _backward(loss_of(*part), rows) if len(part[0]) else weights[0].new_zeros(2)
-        grads = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
-        vectors.append(torch.cat([*(g.reshape(-1) for g in grads), tail, tail.new_tensor([float(stop > 0)])]))
-    *sums, means, stopped = distributed.added_up(torch.stack(vectors)).split([*(w.numel() for w in weights), 2, 1])
-    for weight, total in zip(weights, sums):
-        weight.grad = torch.empty_like(weight) if weight.grad is None else weight.grad
-        weight.grad.copy_(total.view_as(weight))
-    return means, (stop or signal.SIGTERM) if stopped else 0
+    if distributed.world_size() > 1:
+        return _gradient_in_several_processes(net, loss_of, parts, rows)
+    means = [_backward(loss_of(*part), rows) for part in parts if len(part[0])]
+    return distributed.sum_in_order(torch.stack(means))
+
+
+def _gradient_in_several_processes(net: nn.Module, loss_of: LossOf, parts: Sequence[Part], rows: int) -> Tensor:
+    """The same. One vector for each part holds its gradient and its means; the vectors of all processes are added."""
+    weights = list(net.parameters())
+    vectors = [_gradient_vector(weights, loss_of, part, rows) for part in parts]
+    total = distributed.sum_over_processes(torch.stack(vectors))
+
+    sizes = [weight.numel() for weight in weights]
+    *gradients, means = total.split([*sizes, 2])
+    for weight, summed in zip(weights, gradients):
+        if weight.grad is None:
+            weight.grad = torch.empty_like(weight)
+        weight.grad.copy_(summed.view_as(weight))
+    return means
+
+
+def _gradient_vector(weights: Sequence[Tensor], loss_of: LossOf, part: Part, rows: int) -> Tensor:
+    """The gradient of one part, flattened, followed by the part's two means: (number of weights + 2,)."""
+    for weight in weights:
+        weight.grad = None
+    means = weights[0].new_zeros(2)
+    if len(part[0]):
+        means = _backward(loss_of(*part), rows)
+
+    pieces = []
+    for weight in weights:
+        gradient = torch.zeros_like(weight) if weight.grad is None else weight.grad
+        pieces.append(gradient.reshape(-1))
+    return torch.cat([*pieces, means])
 
 
 def _backward(loss: Loss, rows: int) -> Tensor:
-    """Add the gradient of this part of the mean over `rows`; returns its part of the means of the Loss (2,)."""
+    """Add the gradient of one part of the mean over `rows`; return this part of the means of the Loss, (2,)."""
     (loss.stable.sum() / rows).backward()
-    return torch.stack([each.detach().sum() / rows for each in loss])
+    means = [each.detach().sum() / rows for each in loss]
+    return torch.stack(means)

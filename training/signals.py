@@ -1,45 +1,59 @@
-"""Ctrl-C, SIGTERM and SIGHUP: a training finishes its step and saves before it ends."""
+"""Ctrl-C, SIGTERM and SIGHUP: a training finishes its step and saves a checkpoint before it ends."""
 
 import shlex
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # the last is unknown to Windows
+from runtime import distributed
+
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
 
 @contextmanager
 def caught() -> Iterator[list[int]]:
-    """The list that the first of these signals is put into; a second one ends the program at once.
+    """Catch the signals: the first one is put into the list that is returned, a second one ends the program at once.
 
-    A signal that is ignored (nohup) stays so, and outside the main thread all stay as they are.
+    A signal that is ignored (nohup) stays ignored. Outside the main thread all handlers stay as they are.
     """
-    found: list[int] = []
+    received: list[int] = []
 
     def note(number: int, frame: object) -> None:
-        if found:
+        if received:
             raise SystemExit(128 + number)
-        found.append(number)
+        received.append(number)
 
-    numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
-    if threading.current_thread() is not threading.main_thread():
-        numbers = []
-    before = {n: signal.getsignal(n) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
+    old_handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in NAMES:
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                old_handlers[number] = signal.getsignal(number)
+
     try:
-        for number in before:
+        for number in old_handlers:
             signal.signal(number, note)
-        yield found
+        yield received
     finally:
-        for number, handler in before.items():
+        for number, handler in old_handlers.items():
             signal.signal(number, handler)
 
 
-def end(number: int, run_folder: Path, viewer: str | None, stack: ExitStack) -> None:
-    """End the program after signal `number`: close the recording in `stack`, say how to go on, give the exit code.
+def agreed(received: Sequence[int]) -> int:
+    """The signal that ends the training in all processes after the same step; 0 where none has received one."""
+    own = received[0] if received else 0
+    return distributed.largest(own)
 
-    A web page would wait for another Ctrl-C, so that it ends as where something fails.
+
+def end(number: int, run_folder: Path, viewer: str | None, stack: ExitStack) -> None:
+    """End the program after signal `number`: finish the recording in `stack`, and say how to go on.
+
+    The recording of a web page is not finished: it would wait for another Ctrl-C.
+
+    Raises:
+        SystemExit: always, with the exit code of the signal.
     """
     if viewer != "web":
         stack.close()

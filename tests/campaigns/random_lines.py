@@ -34,7 +34,7 @@ SMALL: dict[str, tuple[float, float]] = {
     "t_power": (0.1, 5), "early_ema": (0.01, 0.99), "observe_noise": (0.01, 1), "observe_image": (0, 20),
 }  # fmt: skip
 SEPARATE = {"dataset", "model", "checkpoint", "resume", "task_name", "ckpt_save_name", "device", "precision", "samples",
-            "cuda_graph", "viewer", "logger", "viz_live", "viz_t", "viz_save", "labels", "track_samples",
+            "viewer", "logger", "viz_live", "viz_t", "viz_save", "labels", "track_samples",
             "eval_samples", "animation", "max_steps", "sampling_steps", "num_samples", "threads", "conditional",
             "guidance", "eta", "sampler", "beta_start", "beta_end", "schedule", "num_timesteps", "loss_weight",
             "guidance_sheet", "observe_method", "observe_noise", "observe_image", "variance", "spacing", "samplers",

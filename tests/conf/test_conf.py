@@ -98,7 +98,6 @@ def test_a_resumed_training_may_change_what_does_not_change_the_training():
     assert names(Train) - fixed_options() == {
         "resume", "task_name", "device", "threads", "precision", "checkpoint_every", "eval_samples", "ckpt_save_name",
         "record", "viewer", "logger", "viz_save", "viz_live", "viz_interval", "viz_num", "viz_t", "figures", "style",
-        "cuda_graph",
     }  # fmt: skip
 
 

@@ -209,7 +209,7 @@ import resource, sys
 import torch
 from images import cache
 from images.sets import MNISTDataset, shuffled
-from training.learner import checksum
+from training.checksum import checksum
 cache.LARGE = 2**20
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before = peak()

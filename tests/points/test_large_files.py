@@ -16,7 +16,7 @@ from dataset import LargeSet, Normaliser, make_dataset, make_sets
 from images.sets import ImageSet, digits, shuffled, split_fifth
 from points import large
 from runtime.randomness import generator
-from training.learner import checksum
+from training.checksum import checksum
 
 PEAK = (  # a small process between: the peak of a forked one begins at that of the process it was forked from
     "import resource, subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]], check=True);"

@@ -19,7 +19,7 @@ CONFIG = {"lr": 0.008, "dataset": {"name": "moons"}}
 
 
 def train(folder, logger, start=0, steps=30):
-    """What a training writes, with the follower beside it, as watchers.watched has it."""
+    """What a training writes, with the follower beside it, as training.callbacks has it."""
     folder.mkdir(exist_ok=True)
     losses, excesses = LossLog(folder, start), ExcessLog(folder, [25, 75], 0.22, start)
     follower = Follower(folder, board(logger, folder, CONFIG, start), start)

@@ -30,9 +30,11 @@ from schedule import LinearNoiseScheduler
 from tests.campaigns.crashes import assert_same_run
 from train import begin_or_resume
 from training import signals as interrupts
-from training.learner import Learner, checksum, take_moments
+from training.checksum import checksum
+from training.learner import Learner
 from training.optimizers import make_optimizers
-from training.run_folder import taken
+from training.resume import load_optimizers, restore
+from training.run_folder import locked_run_folder
 
 LINE = f"train.py {SMALL} {NO_EVALUATION} max_steps=1503"
 BEGUN = asdict(Train(dataset=Moons(), model=MLP()))
@@ -213,11 +215,14 @@ def test_a_running_training_cannot_be_resumed_and_a_killed_one_can(start, tmp_pa
 
 def test_a_new_training_takes_no_used_folder(tmp_path):
     (tmp_path / ".hydra").mkdir()  # which Hydra makes before the training begins
-    with taken(tmp_path, new=True):
+    with locked_run_folder(tmp_path, new=True):
         (tmp_path / "loss.csv").touch()
-    with taken(tmp_path, new=False):
+    with locked_run_folder(tmp_path, new=False):
         pass
-    with pytest.raises(ValueError, match="already holds a run; choose another task_name"), taken(tmp_path, new=True):
+    with (
+        pytest.raises(ValueError, match="already holds a run; choose another task_name"),
+        locked_run_folder(tmp_path, new=True),
+    ):
         pass
 
 
@@ -235,7 +240,7 @@ def test_only_unfinished_files_of_a_training_are_removed(tmp_path):
     for name in litter | others:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    with taken(tmp_path, new=False):
+    with locked_run_folder(tmp_path, new=False):
         pass
     assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()} == others
 
@@ -452,6 +457,13 @@ def test_options_in_a_checkpoint_are_held_against_those_there_are(begun, words):
         resumed_options(Train(dataset=Moons(), model=MLP(), lr=1e-3), {"lr"}, begun, Path("run"))
 
 
+def test_an_option_that_an_older_version_had_is_left_out():
+    begun = {**BEGUN, "cuda_graph": True}
+    assert resumed_options(Train(dataset=Moons(), model=MLP()), set(), begun, Path("run")) == Train(
+        dataset=Moons(), model=MLP()
+    )
+
+
 def test_options_that_may_change_may_be_missing():
     begun = without(BEGUN, "viz_num")
     assert resumed_options(Train(dataset=Moons(), model=MLP(), threads=2), {"threads"}, begun, Path("run")).threads == 2
@@ -480,20 +492,20 @@ PARTS = ["moment", "total", "optimizers", "losses", "net", "ema"]
 def test_a_part_that_is_missing_or_wrong_is_refused_as_such(part, tmp_path):
     """In one sentence, which does not call a wrong part a missing one."""
     net = build_model(dims=(2,), num_timesteps=8, num_labels=0, name="mlp", hidden=8, layers=2, frequencies=1)
-    learner = Learner.of(net, make_optimizers(net, "muon", lr=0.1, weight_decay=0.0), None)
+    learner = Learner(net, make_optimizers(net, "muon", lr=0.1, weight_decay=0.0), None)
     data = make_dataset("moons", 64, 0, noise=0.05)
     t = torch.zeros(4, dtype=torch.long)
     learner.learn(
         partial(training_loss, net, LinearNoiseScheduler(8)), (torch.ones(4, 2), t, torch.ones(4, 2), None), 0.1
     )
     state = {**learner.state(), "moment": Moment(3)._asdict(), "total": 5, "data": checksum(data)}
-    assert learner.restore(state, data, 5, "run") == Moment(3)
+    assert restore(learner, state, data, 5, "run") == Moment(3)
     with pytest.raises(ValueError, match=f"the checkpoint of run cannot be resumed: it lacks '{part}'"):
-        learner.restore(without(state, part), data, 5, "run")
+        restore(learner, without(state, part), data, 5, "run")
     other = {"optimizers": [{}, {}], "losses": torch.zeros(3), "total": torch.zeros(2), "moment": {"done": 1.5}}
     for wrong in (None, "x", [], {}, 1.5, torch.zeros(3), other.get(part)):
         with pytest.raises(ValueError, match=r"^the checkpoint (of )?run (cannot be resumed|holds)") as error:
-            learner.restore({**state, part: wrong}, data, 5, "run")
+            restore(learner, {**state, part: wrong}, data, 5, "run")
         assert "lacks" not in str(error.value)
 
 
@@ -503,7 +515,7 @@ def test_the_state_of_other_optimizers_is_refused(tmp_path):
     nets[1](torch.ones(1, 3)).sum().backward()
     theirs[0].step()
     with pytest.raises(ValueError, match=r"the checkpoint of run cannot be resumed: its optimizers are others"):
-        take_moments(mine, [each.state_dict() for each in theirs], "run")
+        load_optimizers(mine, [each.state_dict() for each in theirs], "run")
 
 
 @pytest.mark.parametrize("row", [b"x,1,2,3,4", b"", b",", b"1e3,1", b"\xff,2"])

@@ -15,10 +15,10 @@ from training.startup_check import label_warning, weight_warning
 def averaged(sequence, decay):
     """What the average holds after each of the weights in the sequence (N,), each a number: (N,)."""
     net = torch.nn.Linear(1, 1, bias=False).double()
-    learner, held = Learner.of(net, [], decay), []
+    learner, held = Learner(net, [], decay), []
     for weight in sequence:
         torch.nn.init.constant_(net.weight, float(weight))
-        learner.average_weights(learner.counted())
+        learner.advance_ema()
         held.append(learner.average.module.weight.item())
     return torch.tensor(held, dtype=torch.float64)
 
