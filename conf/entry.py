@@ -1,17 +1,17 @@
-"""Command-line entry point: parses flags, runs Hydra, validates options, reports errors in one
-line.
+"""Command-line entry point: parses flags, runs Hydra, validates options, reports errors.
 
-Every command imports this module before anything else, because importing it answers `--help` (see
-startup.py).
+Every command imports this module before anything else. The import answers `--help` (startup.py) and
+reports mistakes in the command line (early_check.py) before the command imports torch, which takes
+seconds.
 """
 
-from conf.startup import answer_help  # first: importing it answers --help and sets the environment
+# First, because the import answers --help and sets the environment of threads.
+from conf.startup import answer_help, running_command
 
 # isort: split
 import functools
 import importlib
 import os
-import re
 import sys
 import time
 import traceback
@@ -23,13 +23,13 @@ from typing import Any, NoReturn
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from conf.flags import to_overrides
+from conf.early_check import check_early
+from conf.flags import TRAIN_DDPM_MODEL, CommandLine, command_line
 from conf.folders import current_run_folder, is_unused, register_folders, removed_if_unused
 from conf.messages import EXPECTED, sentence
-from conf.option import check
-from conf.store import register
+from conf.store import checked, register
 from conf.sweep import AfterSweep, broken_off, end_sweep, note_failure
 
 # Hydra must neither reserve nor write a run folder where the run goes on in an existing one.
@@ -81,29 +81,45 @@ def command(
 
 
 def run_by_hydra(name: str, full_error: bool) -> None:
-    """Let Hydra compose the options of the command line and start the run, or every run of a sweep.
+    """Let Hydra compose the options of the command line and start the run, or each run of a sweep.
 
     Raises:
         ValueError: the command line asks for something that cannot be combined.
     """
     register(name)
     register_folders()
-    arguments = to_overrides(sys.argv[1:])
-    sweep = not {"-m", "--multirun"}.isdisjoint(arguments)
-    resumes = any(re.match("resume=(?!null$)", word) for word in arguments)
+    line = possible_command_line(name)
+    sys.argv[1:] = line.flags + line.overrides
+    if continues_in_folder(line):
+        sys.argv += NO_NEW_FOLDER
 
-    if os.environ.get("WORLD_SIZE", "1") != "1" and (name != "train" or sweep):
-        raise ValueError("torchrun is for one training, with train.py and without -m: start everything else by python")
-    if resumes and sweep:
-        raise ValueError("resume= goes on with one training: leave out -m")
-    restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"  # see runtime.distributed
-    if resumes or restarted or not is_first_process():
-        arguments += NO_NEW_FOLDER
-
-    sys.argv[1:] = arguments
     # Hydra then raises its own errors, and they end in one sentence.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     hydra.main(version_base="1.3", config_path=None, config_name=name)(Job(name, full_error))()
+
+
+def possible_command_line(name: str) -> CommandLine:
+    """The command line of this process, in Hydra's language.
+
+    Raises:
+        ValueError: its parts cannot be combined.
+    """
+    line = command_line(sys.argv[1:])
+    if os.environ.get("WORLD_SIZE", "1") != "1" and (name != "train" or line.is_sweep):
+        raise ValueError("torchrun is for one training, with train.py and without -m: start everything else by python")
+    if line.resumes and line.is_sweep:
+        raise ValueError("resume= goes on with one training: leave out -m")
+    return line
+
+
+def continues_in_folder(line: CommandLine) -> bool:
+    """Whether the run needs no new folder.
+
+    A resumed training has one. So has a training that torchrun has restarted, and the processes
+    other than the first use that of the first (see runtime.distributed).
+    """
+    restarted = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
+    return line.resumes or restarted or not is_first_process()
 
 
 # ---------------------------------------------------------------- one run
@@ -157,18 +173,6 @@ def main_of(name: str) -> Main:
     return MAINS[name]
 
 
-def checked(cfg: DictConfig) -> Any:
-    """The composed configuration as the dataclass of its command; dataset and model are dataclasses
-    in it.
-
-    Raises:
-        ValueError: an option is out of its range or not among its choices.
-    """
-    options = OmegaConf.to_object(cfg)
-    check(options)
-    return options
-
-
 def typed_options() -> set[str]:
     """The options that the user has given a value, such as lr and model.hidden."""
     return {word.split("=")[0] for word in HydraConfig.get().overrides.task}
@@ -194,3 +198,23 @@ def exit_with_sentence(name: str, error: Exception, full_error: bool) -> NoRetur
 def is_first_process() -> bool:
     """Whether this is the only process, or the first of those that torchrun has started."""
     return os.environ.get("RANK", "0") == "0"
+
+
+# ---------------------------------------------------------------- before the command imports torch
+
+
+def check_before_torch(running: str) -> None:
+    """End the program with one sentence where its command line holds a mistake."""
+    # The flag of older guides turns main.py into train.py.
+    name = "train" if running == "main" and TRAIN_DDPM_MODEL in sys.argv else running
+    full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    try:
+        line = possible_command_line(name)
+        check_early(name, line, continues_in_folder(line))
+    except EXPECTED as error:
+        exit_with_sentence(name, error, full_error)
+
+
+running = running_command()
+if running:
+    check_before_torch(running)

@@ -36,6 +36,13 @@ def is_unused(run_folder: Path) -> bool:
     return run_folder.is_dir() and {path.name for path in run_folder.iterdir()} <= {HYDRA_FOLDER}
 
 
+def check_folder_is_free(task_name: str, held: str) -> None:
+    """Raises ValueError where the folder already holds something, which the sentence calls `held`."""
+    folder = Path(task_name)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ValueError(f"task_name={task_name}: that folder already holds {held}; choose another name")
+
+
 @contextmanager
 def removed_if_unused(run_folder: Path) -> Iterator[None]:
     """Remove the run folder if the run ends with an error before it has written anything there."""
@@ -67,9 +74,8 @@ def _new_run_folder(name: str, task_name: str | None, stamp: str) -> str:
     """
     folder = Path(_folder(name, task_name, stamp))
     folder.mkdir(parents=True, exist_ok=True)
+    check_folder_is_free(str(folder), "a run")
     try:
-        if any(folder.iterdir()):
-            raise FileExistsError
         (folder / HYDRA_FOLDER).mkdir()
     except FileExistsError:
         raise ValueError(f"task_name={task_name}: that folder already holds a run; choose another name") from None
@@ -86,8 +92,8 @@ def _new_sweep_folder(name: str, task_name: str | None, stamp: str) -> str:
         ValueError: the folder already holds something.
     """
     folder = _folder(name, task_name, stamp)
-    if task_name and Path(folder).exists() and any(Path(folder).iterdir()):
-        raise ValueError(f"task_name={task_name}: that folder already holds something; choose another name")
+    if task_name:
+        check_folder_is_free(folder, "something")
     OmegaConf.register_new_resolver("sweep_folder", _folder, replace=True)
     return folder
 

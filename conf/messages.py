@@ -1,6 +1,7 @@
 """One sentence for each mistake that a user can make: what is wrong, and what is allowed."""
 
 import difflib
+import re
 from dataclasses import fields
 
 from hydra.errors import CompactHydraException, HydraException, MissingConfigException
@@ -12,6 +13,7 @@ from omegaconf.errors import (
 )
 
 from conf.config import COMMANDS
+from conf.flags import HYDRA_FLAGS
 from conf.groups import GROUPS
 from conf.help import groups_of
 
@@ -19,6 +21,9 @@ from conf.help import groups_of
 EXPECTED = (ValueError, OSError, HydraException, OmegaConfBaseException)
 
 LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")  # which requirements/sweep.txt installs
+
+# Hydra's errors about several values for an option without -m.
+SEVERAL_VALUES = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'(?: requires --multirun)?")
 
 # Words that users of other repositories type, and the options that they may mean. The first one
 # that the command has is suggested.
@@ -54,8 +59,18 @@ def sentence(name: str, error: BaseException) -> str:
     if isinstance(error, MissingConfigException) and error.options:
         return _unknown_choice(error)
     if isinstance(error, HydraException) and type(error) is not CompactHydraException:
-        return f"{_first_line(error)}; {help}"
+        several = SEVERAL_VALUES.fullmatch(_first_line(error))
+        return _several_values(several[1]) if several else f"{_first_line(error)}; {help}"
     return " ".join(str(error).split())
+
+
+def _several_values(word: str) -> str:
+    """What to write instead of several values without -m, such as seed=1,2,3."""
+    name, _, values = word.partition("=")
+    return (
+        f"{word} holds several values: write -m {word} for one run after the other,"
+        f" {name}=[{values}] for a list, or quotes around a single value that holds commas"
+    )
 
 
 def _first_line(error: BaseException) -> str:
@@ -102,8 +117,11 @@ def _advice(name: str, unknown: str) -> str:
         return f": it belongs to {_listed(others)}"
 
     known = own + [option for options in of_choices.values() for option in options]
-    similar = difflib.get_close_matches(unknown, known, n=1)
-    return f" (did you mean {similar[0]}?)" if similar else ""
+    flags = {flag.removeprefix("--"): flag for flag in HYDRA_FLAGS if flag.startswith("--")}
+    similar = difflib.get_close_matches(unknown, [*known, *flags], n=1)
+    if not similar:
+        return ""
+    return f" (did you mean {flags.get(similar[0], similar[0])}?)"
 
 
 def _options_of_commands() -> dict[str, list[str]]:

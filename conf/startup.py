@@ -64,5 +64,6 @@ def running_command() -> str | None:
 spin_briefly(os.environ)
 # rerun reads this variable. viz.viewer reports in one sentence what these log lines would say.
 os.environ.setdefault("RUST_LOG", "warn,re_log_encoding=off,re_sdk=off")
-if name := running_command():
-    answer_help(name, sys.argv[1:])
+running = running_command()
+if running:
+    answer_help(running, sys.argv[1:])

@@ -1,12 +1,16 @@
-"""Registration of all options of conf/config.py in Hydra's ConfigStore."""
+"""The options of conf/config.py in Hydra: registered in its ConfigStore, composed and checked."""
 
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
+import hydra
 from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
 
 from conf.config import COMMANDS
 from conf.groups import GROUPS, PRESETS
+from conf.option import check
 
 # The time names a run folder. It has microseconds because two runs may start in one second.
 STAMP = "${now:%Y-%m-%d_%H-%M-%S-%f}"
@@ -56,3 +60,25 @@ def _hydra_options(name: str) -> dict[str, Any]:
         "job": job,
         "callbacks": callbacks,
     }
+
+
+def composed(name: str, overrides: Sequence[str]) -> DictConfig:
+    """The configuration of command `name` with these overrides, such as "lr=1e-3".
+
+    Raises:
+        HydraException, OmegaConfBaseException: an option is unknown, or its value has a wrong type.
+    """
+    register(name)
+    with hydra.initialize(version_base="1.3", config_path=None):
+        return hydra.compose(name, list(overrides))
+
+
+def checked(cfg: DictConfig) -> Any:
+    """The configuration as the dataclass of its command; dataset and model are dataclasses in it.
+
+    Raises:
+        ValueError: an option is out of its range or not among its choices.
+    """
+    options = OmegaConf.to_object(cfg)
+    check(options)
+    return options

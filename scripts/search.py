@@ -23,10 +23,9 @@ from omegaconf import DictConfig, OmegaConf
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
 # isort: split
-from conf.entry import checked
 from conf.flags import to_overrides
 from conf.messages import EXPECTED, sentence
-from conf.store import register
+from conf.store import checked, register
 from conf.sweep import note_failure
 from dataset import make_sets
 from metrics.evaluation import figures_of

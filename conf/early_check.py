@@ -1,0 +1,146 @@
+"""Checks of a command line that need no torch, made before a command imports it.
+
+Unknown options, wrong values and missing files are therefore answered in about a second. What needs
+torch or the content of a file is checked later, where it is used. The functions of the upper layers
+that open a file raise the same sentences, for callers other than commands.
+"""
+
+import errno
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ValueType
+
+from conf.config import Compare, Evaluate, Inference, Main, Train
+from conf.flags import CommandLine
+from conf.folders import check_folder_is_free
+from conf.store import checked, composed
+
+CHECKPOINT_FOLDERS = ("outputs", "runs")  # those of runtime.checkpoint_file
+CHECKPOINT_ENDINGS = (".pt", ".pth")
+LATEST = "latest"  # the value of resume= for the newest checkpoint
+# Data sets that need a file or a folder, and what is said where it is not given.
+MISSING_OPTION = {
+    "file": "dataset=file needs dataset.path=FILE: a .csv, .npy or .npz file, or a table of numbers",
+    "picture": "dataset=picture needs dataset.path=FILE, a picture with something dark on white",
+    "images": "dataset=images needs dataset.root=DIR, a folder that holds a folder of images for each class",
+}
+# Sweeps whose values the command line lists.
+LISTED_SWEEPS = (ValueType.SIMPLE_CHOICE_SWEEP, ValueType.CHOICE_SWEEP, ValueType.RANGE_SWEEP)
+
+
+def check_early(name: str, line: CommandLine, continues: bool) -> None:
+    """Compose the options of a command line for command `name`; check them and the files they name.
+
+    continues: whether the run goes on in an existing folder.
+
+    Raises:
+        ValueError, OSError, HydraException, OmegaConfBaseException: a mistake of the user.
+    """
+    if line.asks_hydra:
+        return
+    if line.is_sweep:
+        # Each run of a sweep checks its own values, so that a failing run costs no other.
+        composed(name, _without_sweeps(line.overrides))
+        return
+    check_files(checked(composed(name, line.overrides)), continues)
+
+
+def _without_sweeps(overrides: Sequence[str]) -> list[str]:
+    """The overrides of a sweep's first run, without those whose values only a sweeper knows."""
+    parser = OverridesParser.create()
+    first = []
+    for word in overrides:
+        override = parser.parse_override(word)
+        if not override.is_sweep_override():
+            first.append(word)
+        elif override.value_type in LISTED_SWEEPS:
+            value = next(override.sweep_string_iterator())
+            first.append(f"{override.key_or_group}={value}")
+    return first
+
+
+# ---------------------------------------------------------------- files and folders
+
+
+def check_files(options: Any, continues: bool) -> None:
+    """Check that the files and folders exist that the options of a command name.
+
+    Raises:
+        ValueError, FileNotFoundError: one does not, or a new run has a folder that holds another.
+    """
+    if isinstance(options, Train):
+        _check_training(options, continues)
+    if isinstance(options, Main):
+        _check_dataset(options.dataset)
+    if isinstance(options, Inference | Compare):
+        check_checkpoint(options.checkpoint)
+    if isinstance(options, Evaluate):
+        _check_evaluation(options)
+
+
+def _check_training(options: Train, continues: bool) -> None:
+    if options.resume:
+        # The training goes on with its own data set, in its own folder.
+        check_checkpoint(None if options.resume == LATEST else options.resume)
+        return
+    if options.task_name and not continues:
+        check_folder_is_free(options.task_name, "a run")
+    _check_dataset(options.dataset)
+
+
+def _check_evaluation(options: Evaluate) -> None:
+    if options.samples:
+        _check_file(options.samples)
+        _check_dataset(options.dataset)
+    else:
+        check_checkpoint(options.checkpoint)
+
+
+def check_checkpoint(path: str | None) -> None:
+    """Raises FileNotFoundError where there is no such checkpoint or run folder; None: not any."""
+    if path is None:
+        if not _any_checkpoint():
+            folders = " or ".join(CHECKPOINT_FOLDERS)
+            raise FileNotFoundError(f"no checkpoint yet below {folders}: run `python train.py` first, or name one")
+    elif not Path(path).exists():
+        raise FileNotFoundError(f"there is no checkpoint at {path}; `python train.py` makes one")
+
+
+def _any_checkpoint() -> bool:
+    for folder in CHECKPOINT_FOLDERS:
+        for path in Path(folder).rglob("*.pt*"):
+            if path.suffix in CHECKPOINT_ENDINGS and not path.name.startswith("."):
+                return True
+    return False
+
+
+def _check_dataset(dataset: Any) -> None:
+    """Raises ValueError, FileNotFoundError where a data set lacks its file or folder."""
+    place = getattr(dataset, "path", None) or getattr(dataset, "root", None)
+    if dataset.name in MISSING_OPTION and not place:
+        raise ValueError(MISSING_OPTION[dataset.name])
+    if hasattr(dataset, "path"):
+        _check_file(dataset.path)
+    if hasattr(dataset, "root") and dataset.root:
+        check_image_folder(dataset.root)
+    if hasattr(dataset, "test_root") and dataset.test_root:
+        check_image_folder(dataset.test_root)
+
+
+def _check_file(path: str) -> None:
+    if not Path(path).exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+
+def check_image_folder(root: str) -> None:
+    """Raises FileNotFoundError where there is no such folder of images."""
+    if not Path(root).is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {root}: name one that holds a folder of images for each class, or"
+            " prepare MNIST with"
+            f" `python scripts/prepare_mnist.py --source FOLDER_OR_URL --out {root}`"
+        )

@@ -1,0 +1,146 @@
+"""Mistakes that can be known without torch are answered before a command imports it."""
+
+import numpy as np
+import pytest
+from conftest import ROOT, started
+
+from conf import early_check
+from conf.config import COMMANDS, Evaluate, Inference, Train
+from conf.flags import command_line
+from conf.groups import GROUPS, MLP, MNIST, File, Images, Moons, Picture
+from dataset import make_dataset
+from images.image_files import list_images
+from images.sets import make_images
+from runtime import checkpoint_file
+
+EARLY = [
+    "train.py epochs=3",
+    "train.py lr=-1",
+    "train.py lr=fast",
+    "train.py seed=1,2,3",
+    "train.py --hlep",
+    "train.py model=unit",
+    "train.py -m seed=1,2 epochs=3",
+    "train.py task_name=full",
+    "train.py resume=nowhere",
+    "train.py dataset=file",
+    "train.py dataset=file --data-path nowhere.npy",
+    "train.py dataset=mnist model=unet",
+    "main.py --train-ddpm-model --lr -1",
+    "main.py dataset=picture dataset.path=nowhere.png",
+    "inference.py",
+    "inference.py checkpoint=nowhere.pt",
+    "compare.py samplers=[ddim,rk4]",
+    "evaluate.py samples=nowhere.npy",
+]
+
+
+@pytest.mark.parametrize("line", EARLY)
+def test_a_mistake_is_answered_without_torch(line, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "loss.csv").touch()
+    script, *words = line.split()
+    code = (
+        f"import runpy, sys; sys.argv = [{script!r}, *{words!r}]\n"
+        f"try: runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
+    done = started(["-c", code], tmp_path)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert {path.name for path in tmp_path.rglob("*")} == {"full", "loss.csv"}
+
+
+def checked_early(name, line, continues=False):
+    early_check.check_early(name, command_line(line.split()), continues)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_right_line_passes(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs").mkdir()
+    (tmp_path / "outputs" / "last.pt").touch()
+    checked_early(name, "seed=3")
+    checked_early(name, "-m seed=range(3)")
+
+
+@pytest.mark.parametrize("line", ["--cfg job lr=-1", "--hydra-help", "--version"])
+def test_what_hydra_is_asked_for_is_left_to_it(line):
+    checked_early("train", line)
+
+
+def test_a_sweep_leaves_wrong_values_to_its_runs():
+    checked_early("train", "-m lr=1e-3,-1")
+    checked_early("train", "-m lr=-1 seed=1,2")
+
+
+def test_a_training_that_goes_on_may_have_a_full_folder(tmp_path):
+    (tmp_path / "loss.csv").touch()
+    checked_early("train", f"task_name={tmp_path}", continues=True)
+    with pytest.raises(ValueError, match="already holds a run"):
+        checked_early("train", f"task_name={tmp_path}")
+
+
+# ---------------------------------------------------------------- the sentences of upper layers
+
+
+def refusal(work, *arguments, **options):
+    with pytest.raises((ValueError, OSError)) as error:
+        work(*arguments, **options)
+    return str(error.value)
+
+
+def test_a_missing_checkpoint_is_refused_in_the_same_words_as_later(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert early_check.CHECKPOINT_FOLDERS == checkpoint_file.FOLDERS
+    assert early_check.CHECKPOINT_ENDINGS == checkpoint_file.ENDINGS
+    assert refusal(early_check.check_checkpoint, None) == refusal(checkpoint_file.newest)
+    assert refusal(early_check.check_checkpoint, "no.pt") == refusal(checkpoint_file.load, "no.pt")
+
+
+@pytest.mark.parametrize("name", ["last.pt", "test_001.pth", ".last.pt.7", "last.pt.txt"])
+def test_the_same_files_count_as_checkpoints_as_later(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    (tmp_path / "runs" / "first" / name).touch()
+    try:
+        found = bool(checkpoint_file.all_of_them())
+    except FileNotFoundError:
+        found = False
+    if found:
+        early_check.check_checkpoint(None)
+    else:
+        assert "no checkpoint yet" in refusal(early_check.check_checkpoint, None)
+
+
+def test_a_missing_folder_of_images_is_refused_in_the_same_words_as_later():
+    assert refusal(early_check.check_image_folder, "no") == refusal(list_images, "no")
+
+
+@pytest.mark.parametrize("name", early_check.MISSING_OPTION)
+def test_a_missing_option_is_refused_in_the_same_words_as_later(name):
+    make = make_images if name == "images" else make_dataset
+    own = {"images": {}, "file": {"path": None}, "picture": {"path": None, "noise": 1.0}}[name]
+    later = refusal(make, name=name, n_samples=10, seed=0, **own)
+    options = Train(dataset=GROUPS["dataset"][name](), model=MLP())
+    assert refusal(early_check.check_files, options, False) == later
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (Train(dataset=File(path="no.npy")), "No such file or directory: 'no.npy'"),
+        (Train(dataset=Picture(path="no.png")), "No such file or directory: 'no.png'"),
+        (Train(dataset=MNIST()), "there is no folder data/MNIST/mnist_images"),
+        (Train(dataset=Images(root=".", test_root="no")), "there is no folder no:"),
+        (Train(dataset=MNIST(), resume="no"), "there is no checkpoint at no"),
+        (Inference(checkpoint="no"), "there is no checkpoint at no"),
+        (Evaluate(dataset=Moons(), samples="no.npy"), "No such file or directory: 'no.npy'"),
+        (Evaluate(dataset=File(path="no.npy"), samples="points.npy"), "No such file or directory: 'no.npy'"),
+        (Evaluate(dataset=Moons()), "no checkpoint yet"),
+    ],
+)
+def test_a_missing_file_is_named(options, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("points.npy", np.zeros((200, 2)))
+    assert words in refusal(early_check.check_files, options, False)
