@@ -38,6 +38,7 @@ COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 INLINE_CODE = re.compile(r"`([^`]+)`")
 LINK = re.compile(r"\[([^\]]*)\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
+NAMED_FILE = re.compile(r"[\w/]+/\w+\.(py|sh|txt|md)")
 PLACEHOLDER = re.compile(r"\[[A-Z][A-Z. ]*\]")  # as in `python loss/plot.py [RUN ...]`
 
 OUR_PROGRAMS = ("python", "torchrun", "sbatch", "pip")
@@ -151,15 +152,25 @@ def composed(command: str, groups: tuple[str, ...]) -> DictConfig:
         return hydra.compose(command, list(groups))
 
 
+def without_help(words: list[str]) -> list[str]:
+    """The same without --help and the topic behind it, such as "all" or the name of a group."""
+    if "--help" not in words:
+        return words
+    at = words.index("--help")
+    others = words[at + 1 :]
+    while others and "=" not in others[0]:
+        del others[0]
+    return words[:at] + others
+
+
 def check_options(command: str, words: list[str]) -> None:
     """Compose and check the options of one of our commands; for a sweep, those of its first and of its last run.
 
     Raises:
         Exception: one of them does not exist or has a wrong value.
     """
-    words = [word for i, word in enumerate(words) if word != "--help" and words[i - 1 : i + 1] != ["--help", "all"]]
     parser = OverridesParser.create()
-    overrides = [word for word in to_overrides(words) if word not in MULTIRUN]
+    overrides = [word for word in to_overrides(without_help(words)) if word not in MULTIRUN]
     runs = [overrides]
     if not MULTIRUN.isdisjoint(words):
         every_run = chain.from_iterable(BasicSweeper.split_arguments(parser.parse_overrides(overrides), None))
@@ -337,6 +348,13 @@ def test_every_link_leads_to_a_file_and_a_heading_that_exist(page):
         path = (page.parent / name).resolve() if name else page
         assert path.exists(), f"{page.name} links to {target}, which does not exist"
         assert not anchor or anchor in anchors(path), f"{page.name} links to {target}, which has no such heading"
+
+
+@pages
+def test_every_file_that_is_named_with_its_folder_exists(page):
+    for code in INLINE_CODE.findall(without_code_blocks(page)):
+        if NAMED_FILE.fullmatch(code):
+            assert (ROOT / code).exists(), f"{page.name} names {code}, which does not exist"
 
 
 def test_the_index_links_to_every_page():
