@@ -1,4 +1,4 @@
-"""The evaluation of a network on points: condition by condition, and wherever the network computes."""
+"""The evaluation of a network on points: label by label, and on the device of the network."""
 
 from dataclasses import replace
 
@@ -11,7 +11,6 @@ from metrics import evaluation
 from metrics.evaluation import evaluate_model
 from metrics.likelihood import kl_from_exact
 from pipeline import Pipeline
-from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from samplers.spacing import spaced_timesteps
 from schedule import LinearNoiseScheduler
@@ -20,7 +19,10 @@ SCHEDULER = LinearNoiseScheduler(1000)
 
 
 class ExactOfEachLabel(torch.nn.Module):
-    """E[eps | x_t, label] of a set's parts, in normalised units; and silence without a label, as of label_dropout=0."""
+    """E[eps | x_t, label] for the parts of a set, in normalised units.
+
+    Without a label it predicts 0, like a network that was trained with label_dropout=0.
+    """
 
     def __init__(self, parts):
         super().__init__()
@@ -35,7 +37,7 @@ class ExactOfEachLabel(torch.nn.Module):
 
 @pytest.fixture(scope="module")
 def conditional():
-    """Two moons, and a conditional network that knows each of them exactly."""
+    """Two moons, and a pipeline whose conditional network is exact for each of them."""
     data = make_dataset("moons", 2000, 0, noise=0.05)
     normaliser = Normaliser.of(data)
     net = ExactOfEachLabel([part.scaled(normaliser.mean, normaliser.std) for part in data.parts])
@@ -57,64 +59,126 @@ def row(found, beginning):
     return result
 
 
-def test_a_conditional_network_is_compared_with_the_exact_distribution_of_each_label(with_labels):
-    # It is exact, so only rounding to float32 is left of the excess. Its KL and the floor's are one quantity, measured
-    # with 2000 points and with the first 300: 4 standard errors of the smaller number are exceeded with p = 6e-5.
-    error, kl = row(with_labels, "error of epsilon"), row(with_labels, "KL")
-    assert error.value / error.floor - 1 < 1e-6 and error.passed
+def test_an_exact_conditional_network_has_the_error_of_the_floor(with_labels):
+    # Only the rounding to float32 is left of the excess.
+    error = row(with_labels, "error of epsilon")
+    assert error.value / error.floor - 1 < 1e-6
+    assert error.passed
+
+
+def test_an_exact_conditional_network_has_no_excess_at_any_step(with_labels):
     assert float(with_labels.by_step.excess.max()) < 1e-8
+
+
+def test_an_exact_conditional_network_has_the_kl_of_the_floor(with_labels):
+    # KL and floor are one quantity, measured with 2000 points and with the first 300. Four standard errors for the
+    # smaller number are exceeded with p = 6e-5.
+    kl = row(with_labels, "KL")
     standard_error = (kl.high - kl.floor) / 1.645 * (evaluation.KL_POINTS / evaluation.KL_POINTS_EXACT) ** 0.5
-    assert kl.passed and abs(kl.value - kl.floor) < 4 * standard_error
-    assert abs(kl.value) < 0.02
+    assert kl.passed
+    assert abs(kl.value - kl.floor) < 4 * standard_error
 
 
-def test_a_kl_too_close_to_call_is_measured_with_more_points(conditional, monkeypatch):
+def test_an_exact_conditional_network_has_a_kl_near_0(with_labels):
+    assert abs(row(with_labels, "KL").value) < 0.02
+
+
+@pytest.fixture
+def kl_of_few_points(conditional, monkeypatch):
+    """A function that measures the KL with 64 points, or with 256 if that is too close to call."""
     data, pipeline = conditional
     conditions = evaluation._conditions(pipeline, data)
     for name, small in (("KL_STEPS", 20), ("KL_POINTS", 64), ("MORE_KL_POINTS", 256)):
         monkeypatch.setattr(evaluation, name, small)
-    decided = evaluation._kl_result(pipeline, conditions, seed=0)
-    assert decided.n == 64 and decided.passed
+    return lambda: evaluation._kl_result(pipeline, conditions, seed=0)
+
+
+def test_a_clear_kl_is_measured_once(kl_of_few_points):
+    decided = kl_of_few_points()
+    assert decided.n == 64
+    assert decided.passed
+
+
+def test_a_kl_too_close_to_call_is_measured_with_more_points(kl_of_few_points, monkeypatch):
+    decided = kl_of_few_points()
     monkeypatch.setattr(evaluation, "GOOD_KL", decided.value - decided.floor - 1e-6)
-    measured_again = evaluation._kl_result(pipeline, conditions, seed=0)
+    measured_again = kl_of_few_points()
     assert measured_again.n == 256
     assert measured_again.high - measured_again.low < 0.9 * (decided.high - decided.low)
 
 
-def test_without_its_labels_the_same_network_is_far_from_the_data(conditional):
-    # what was measured before labels were given to it: an epsilon of 0 has an error of 1 and the density of pure noise
+@pytest.fixture(scope="module")
+def without_labels(conditional):
     data, pipeline = conditional
-    found = evaluated(data, replace(pipeline, classes=[]))
-    error, kl = row(found, "error of epsilon"), row(found, "KL")
-    assert error.value == pytest.approx(1, abs=0.02) and error.value > 2 * error.floor and not error.passed
-    assert kl.value > 1 and not kl.passed
+    return evaluated(data, replace(pipeline, classes=[]))
+
+
+def test_without_its_labels_the_same_network_has_the_error_of_predicting_no_noise(without_labels):
+    error = row(without_labels, "error of epsilon")
+    assert error.value == pytest.approx(1, abs=0.02)
+    assert error.value > 2 * error.floor
+    assert not error.passed
+
+
+def test_without_its_labels_the_same_network_has_a_large_kl(without_labels):
+    # Its density is that of pure noise.
+    kl = row(without_labels, "KL")
+    assert kl.value > 1
+    assert not kl.passed
+
+
+def conditions_of(pipeline, data):
+    return evaluation._conditions(pipeline, data)
+
+
+def test_a_conditional_network_is_evaluated_for_each_label(conditional):
+    data, pipeline = conditional
+    assert [label for label, _ in conditions_of(pipeline, data)] == [0, 1]
+
+
+def test_an_unconditional_network_is_evaluated_without_a_label(conditional):
+    data, pipeline = conditional
+    assert [label for label, _ in conditions_of(replace(pipeline, classes=[]), data)] == [None]
 
 
 def test_the_floor_of_a_conditional_network_is_the_mean_over_its_labels(conditional, with_labels):
-    # knowing the label, less of the noise is uncertain: below the floor of both moons together
     data, pipeline = conditional
-    of_labels, of_all = (evaluation._conditions(t, data) for t in (pipeline, replace(pipeline, classes=[])))
-    assert [label for label, _ in of_labels] == [0, 1] and [label for label, _ in of_all] == [None]
-    floors = [evaluation.bayes_floor(mixture, SCHEDULER) for _, mixture in of_labels]
-    error = row(with_labels, "error of epsilon")
-    assert error.floor == pytest.approx(sum(floors) / 2, rel=1e-6)
-    assert error.floor < 0.99 * evaluation.bayes_floor(of_all[0][1], SCHEDULER)
+    floors = [evaluation.bayes_floor(mixture, SCHEDULER) for _, mixture in conditions_of(pipeline, data)]
+    assert row(with_labels, "error of epsilon").floor == pytest.approx(sum(floors) / 2, rel=1e-6)
 
 
-def test_points_are_moved_to_where_the_network_computes():
-    # A device without numbers stands in for a GPU: as on a GPU, a network whose weights lie there refuses points that
-    # lie on the CPU. So the points arrive there, go through every step, and only reading the result has to fail.
-    net, asked = torch.nn.Linear(2, 2, device="meta"), []
+def test_the_floor_of_a_conditional_network_is_below_that_of_an_unconditional_one(conditional, with_labels):
+    # If the label is known, less of the noise is uncertain.
+    data, pipeline = conditional
+    ((_, whole),) = conditions_of(replace(pipeline, classes=[]), data)
+    assert row(with_labels, "error of epsilon").floor < 0.99 * evaluation.bayes_floor(whole, SCHEDULER)
+
+
+@pytest.fixture
+def denoiser_on_meta():
+    """A denoiser with weights on the device `meta`, and the devices of x_t and t in all of its calls.
+
+    A device without numbers replaces a GPU here. As on a GPU, the network refuses points on the CPU.
+    """
+    net, devices = torch.nn.Linear(2, 2, device="meta"), []
 
     def denoise(x_t, t, label=None):
-        asked.append((x_t.device.type, t.device.type))
+        devices.append((x_t.device.type, t.device.type))
         return Prediction(net(x_t), x_t)
 
-    mixture = GaussianMixture(torch.zeros(1, 2), 1.0)
-    x, timesteps = mixture.sample(10, generator(0, "test")), spaced_timesteps(SCHEDULER, 5)
+    return denoise, devices
+
+
+def test_the_denoiser_on_another_device_refuses_points_on_the_cpu(denoiser_on_meta):
+    denoise, _ = denoiser_on_meta
     with pytest.raises(RuntimeError, match="device meta"):
-        denoise(x.float(), torch.tensor(0))
-    asked.clear()
+        denoise(torch.zeros(10, 2), torch.tensor(0))
+
+
+def test_points_are_moved_to_the_device_of_the_network(denoiser_on_meta, standard_normal):
+    # The points go through every step there. Only reading the result has to fail.
+    denoise, devices = denoiser_on_meta
+    x, timesteps = standard_normal.sample(10, generator(0, "test")), spaced_timesteps(SCHEDULER, 5)
     with pytest.raises(NotImplementedError, match="copy out of meta tensor"):
-        kl_from_exact(denoise, SCHEDULER, mixture, x, timesteps, device="meta")
-    assert asked == [("meta", "meta")] * 5
+        kl_from_exact(denoise, SCHEDULER, standard_normal, x, timesteps, device="meta")
+    assert devices == [("meta", "meta")] * 5

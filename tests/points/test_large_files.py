@@ -1,9 +1,8 @@
-"""Files of points larger than memory, and the order in which so many rows are learnt from."""
+"""Files of points that are larger than memory, images mapped from a file, and the order of so many rows."""
 
 import hashlib
 import subprocess
 import sys
-from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -18,14 +17,16 @@ from points import large
 from runtime.randomness import generator
 from training.checksum import checksum
 
-PEAK = (  # a small process between: the peak of a forked one begins at that of the process it was forked from
+# Runs a command and prints its peak memory. The peak of a forked process begins at that of its parent, so the parent
+# must be small.
+PEAK = (
     "import resource, subprocess, sys; subprocess.run([sys.executable, *sys.argv[1:]], check=True);"
     "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
 )
 
 
 def sparse(path, rows, every=1000):
-    """A file of moons of which only every so many-th thousand rows take room on the disk: the others are 0."""
+    """Write a file of moons in which one of `every` thousand rows takes space on the disk; all other rows are 0."""
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (rows, 2)})
         begin = file.tell()
@@ -36,7 +37,7 @@ def sparse(path, rows, every=1000):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="files with holes, and memory in kB")
-def test_a_training_on_ten_gigabytes_takes_little_memory(tmp_path):
+def test_a_training_on_ten_gigabytes_takes_less_than_one_of_memory(tmp_path):
     sparse(tmp_path / "big.npy", 625_000_000, every=5000)
     words = ["dataset=file", "dataset.path=big.npy", "num_samples=null", "max_steps=50", "eval_samples=0"]
     line = [sys.executable, "-c", PEAK, str(ROOT / "train.py"), *words]
@@ -48,61 +49,100 @@ def test_a_training_on_ten_gigabytes_takes_little_memory(tmp_path):
 
 @pytest.fixture
 def rows(tmp_path, monkeypatch):
-    """A file of 103 rows (i, -i) that counts as large."""
+    """A file of 103 rows (i, -i) that is treated as a large one."""
     monkeypatch.setattr(large, "SIZE", 1)
     np.save(tmp_path / "rows.npy", np.arange(103.0)[:, None] * [1, -1])
     return tmp_path / "rows.npy"
 
 
-def test_every_fifth_row_is_held_out(rows):
-    train, unseen = make_sets("file", None, 0, path=str(rows))
-    assert isinstance(train, LargeSet) and len(train) == 83
-    learnt, other = train[:][0][:, 0], np.sort(unseen.points[:, 0])
-    assert learnt.tolist() == [i for i in range(103) if i % 5 != 4] and other.tolist() == [*range(4, 103, 5)]
-    assert sorted(train.points[:, 0]) == learnt.tolist()  # so few that all are looked at
+LEARNT = [i for i in range(103) if i % 5 != 4]
+
+
+def sets_of(rows, **options):
+    """The training set and the held-out set of a file."""
+    return make_sets("file", None, 0, path=str(rows), **options)
+
+
+def test_every_fifth_row_of_a_large_file_is_held_out(rows):
+    train, unseen = sets_of(rows)
+    assert isinstance(train, LargeSet)
+    assert len(train) == 83
+    assert train[:][0][:, 0].tolist() == LEARNT
+    assert np.sort(unseen.points[:, 0]).tolist() == [*range(4, 103, 5)]
+
+
+def test_the_sample_of_a_small_enough_file_is_all_of_it(rows):
+    train, _ = sets_of(rows)
+    assert sorted(train.points[:, 0]) == LEARNT
+
+
+def test_rows_of_a_large_file_are_read_by_their_numbers(rows):
+    train, _ = sets_of(rows)
     assert train[torch.tensor([4, 3])][0].tolist() == [[5, -5], [3, -3]]
-    torch.testing.assert_close(Normaliser.of(train).mean, learnt.mean() * torch.tensor([1.0, -1.0]).double())
+
+
+def test_the_normaliser_of_a_large_file_has_the_mean_of_its_rows(rows):
+    train, _ = sets_of(rows)
+    mean = train[:][0][:, 0].mean()
+    torch.testing.assert_close(Normaliser.of(train).mean, mean * torch.tensor([1.0, -1.0]).double())
 
 
 def test_some_rows_of_a_large_file_are_read_alone(rows):
     some = make_dataset("file", 20, 0, path=str(rows))
-    assert len(some) == 20 and not isinstance(some, LargeSet)
-    assert len(set(some.points[:, 0])) == 20 and (some.points[:, 0] == -some.points[:, 1]).all()
+    assert len(some) == 20
+    assert not isinstance(some, LargeSet)
+    assert len(set(some.points[:, 0])) == 20
+    assert (some.points[:, 0] == -some.points[:, 1]).all()
 
 
 def test_the_sample_misses_no_part_of_a_file():
     chosen = large.spread(10**10 + 7, 1000, generator(0, "spread")).sort().values
     parts = torch.arange(1001) * (10**10 + 7) // 1000
     assert ((chosen >= parts[:-1]) & (chosen < parts[1:])).all()
+
+
+def test_the_sample_of_as_many_rows_as_there_are_has_each_row_once():
     assert large.spread(5, 5, generator(0, "spread")).sort().values.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_the_checksum_of_a_large_file_knows_its_size_and_its_numbers(rows):
-    before = checksum(make_sets("file", None, 0, path=str(rows))[0])
-    assert before == checksum(make_sets("file", None, 0, path=str(rows))[0])
+def test_the_checksum_of_an_unchanged_large_file_stays(rows):
+    assert checksum(sets_of(rows)[0]) == checksum(sets_of(rows)[0])
+
+
+def test_the_checksum_of_a_large_file_depends_on_its_numbers(rows):
+    before = checksum(sets_of(rows)[0])
+    np.save(rows, np.load(rows) + 1e-9)
+    assert checksum(sets_of(rows)[0]) != before
+
+
+def test_the_checksum_of_a_large_file_depends_on_its_size(rows):
+    before = checksum(sets_of(rows)[0])
     held = np.load(rows)
-    np.save(rows, held + 1e-9)
-    assert checksum(make_sets("file", None, 0, path=str(rows))[0]) != before
     np.save(rows, np.concatenate([held, held[:2]]))
-    assert checksum(make_sets("file", None, 0, path=str(rows))[0]) != before
+    assert checksum(sets_of(rows)[0]) != before
 
 
-def test_what_cannot_be_read_where_it_lies_is_refused(rows):
-    sets = partial(make_sets, "file", None, 0, path=str(rows))
+def test_labels_of_a_large_file_are_refused(rows):
     with pytest.raises(ValueError, match=r"leave out dataset\.label"):
-        sets(label="0")
-    held = np.load(rows)
-    for wrong, sentence in [
-        (held.astype(np.int64), "holds int64"),
-        (np.asfortranarray(held), "holds float64, column by column"),
-        (held.astype(">f8"), "holds >f8"),
-        (np.where(held == 8, np.nan, held), "NaN"),
-        (held * 1e200, "larger units"),
-        (held[:, :1], "shape"),
-    ]:
-        np.save(rows, wrong)
-        with pytest.raises(ValueError, match=sentence):
-            sets()
+        sets_of(rows, label="0")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (lambda held: held.astype(np.int64), "holds int64"),
+        (np.asfortranarray, "holds float64, column by column"),
+        (lambda held: held.astype(">f8"), "holds >f8"),
+        (lambda held: np.where(held == 8, np.nan, held), "NaN"),
+        (lambda held: held * 1e200, "larger units"),
+        (lambda held: held[:, :1], "shape"),
+    ],
+    ids=["integers", "by column", "other byte order", "NaN", "too large", "one column"],
+)
+def test_large_files_that_cannot_be_used_without_a_copy_are_refused(rows, wrong, sentence):
+    np.save(rows, wrong(np.load(rows)))
+    with pytest.raises(ValueError, match=sentence):
+        sets_of(rows)
 
 
 def test_a_file_that_was_cut_off_is_refused(tmp_path):
@@ -116,18 +156,38 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path):
 # ---------------------------------------------------------------- images that are mapped from a file
 
 
-def test_shuffling_and_splitting_images_copies_no_pixel():
+@pytest.fixture(scope="module")
+def split_digits():
+    """All digits, and the training set and the held-out set that they are split into after shuffling."""
     whole = digits()
-    train, unseen = split_fifth(shuffled(whole, 0))
+    return whole, *split_fifth(shuffled(whole, 0))
+
+
+def test_shuffling_and_splitting_images_copies_no_pixel(split_digits):
+    whole, train, unseen = split_digits
     assert {part.held.data_ptr() for part in (whole, train, unseen)} == {whole.held.data_ptr()}
-    assert len(train) + len(unseen) == len(whole) and len(train.pixels) == len(train)
-    assert torch.equal(train[:5][0], train.pixels[:5] / 127.5 - 1) and torch.equal(train[7][0], train[5:8][0][2])
 
 
-def test_the_checksum_of_images_does_not_depend_on_where_they_lie():
-    train = split_fifth(shuffled(digits(), 0))[0]
+def test_splitting_images_loses_none(split_digits):
+    whole, train, unseen = split_digits
+    assert len(train) + len(unseen) == len(whole)
+    assert len(train.pixels) == len(train)
+
+
+def test_rows_of_split_images_are_their_pixels(split_digits):
+    _, train, _ = split_digits
+    assert torch.equal(train[:5][0], train.pixels[:5] / 127.5 - 1)
+    assert torch.equal(train[7][0], train[5:8][0][2])
+
+
+def test_the_checksum_of_images_does_not_depend_on_where_they_are_stored(split_digits):
+    _, train, _ = split_digits
     assert checksum(train) == checksum(ImageSet(train.pixels, train.labels, train.classes))
-    digest = hashlib.blake2b(f"uint8 {tuple(train.pixels.shape)}".encode(), digest_size=16)  # as it has always been
+
+
+def test_the_checksum_of_images_is_that_of_earlier_versions(split_digits):
+    _, train, _ = split_digits
+    digest = hashlib.blake2b(f"uint8 {tuple(train.pixels.shape)}".encode(), digest_size=16)
     digest.update(train.pixels.numpy().tobytes() + train.labels.numpy().tobytes())
     assert checksum(train) == digest.hexdigest()
 
@@ -136,14 +196,14 @@ def test_the_checksum_of_images_does_not_depend_on_where_they_lie():
 
 
 def order_of(epoch, seed=0):
-    """1003 row numbers as that epoch has them, in batches of 17 rows: 59 of them are an epoch."""
+    """The 1003 row numbers of an epoch in its order: 59 batches of 17 rows."""
     sampler = loader.ShuffledBatches(1003, 17, seed)
     sampler.start = 59 * epoch
     return torch.cat([*islice(sampler, 59)])
 
 
-class Counted:
-    """103 rows, the numbers themselves, that remember which were read."""
+class RecordingRows:
+    """103 rows whose values are their numbers, and the list of the numbers that were read."""
 
     def __init__(self):
         self.read = []
@@ -156,28 +216,60 @@ class Counted:
         return (i[:, None],)
 
 
-@pytest.mark.parametrize("start", [0, 1, 10, 11, 28])
-def test_a_training_that_goes_on_reads_no_row_of_what_is_done(start):
-    first, later = (Counted(), Counted())
-    whole = loader.batches(loader.make_loader(first, batch_size=10, seed=0))
-    rest = loader.batches(loader.make_loader(later, batch_size=10, seed=0), start)
-    for batch, _ in islice(whole, start, 40):
-        assert torch.equal(next(rest)[0], batch)
-    assert len(first.read) > 300 and later.read == first.read[-len(later.read) :]
-    assert len(later.read) == 10 * (40 - start)
+def batches_until_the_40th(start):
+    """The batches of a new training and of one that starts at a later batch, with the numbers that each has read."""
+    new, resumed = RecordingRows(), RecordingRows()
+    whole = loader.batches(loader.make_loader(new, batch_size=10, seed=0))
+    rest = loader.batches(loader.make_loader(resumed, batch_size=10, seed=0), start)
+    pairs = [(batch, next(rest)[0]) for batch, _ in islice(whole, start, 40)]
+    return pairs, new.read, resumed.read
+
+
+every_start = pytest.mark.parametrize("start", [0, 1, 10, 11, 28])
+
+
+@every_start
+def test_a_resumed_training_has_the_batches_of_an_uninterrupted_one(start):
+    pairs, _, _ = batches_until_the_40th(start)
+    for batch, resumed_batch in pairs:
+        assert torch.equal(resumed_batch, batch)
+
+
+@every_start
+def test_a_resumed_training_reads_no_row_of_the_batches_before(start):
+    _, read, resumed_read = batches_until_the_40th(start)
+    assert len(read) > 300
+    assert resumed_read == read[-len(resumed_read) :]
+    assert len(resumed_read) == 10 * (40 - start)
 
 
 def test_few_rows_are_shuffled_by_one_permutation():
     assert torch.equal(order_of(3), torch.randperm(1003, generator=generator(0, "order", 3)))
 
 
-def test_many_rows_are_shuffled_by_blocks(monkeypatch):
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Let 1003 rows be so many that they are shuffled by blocks of 16 rows, 8 blocks at a time."""
     monkeypatch.setattr(loader, "MOST", 1000)
     monkeypatch.setattr(loader, "BLOCK", 16)
     monkeypatch.setattr(loader, "TOGETHER", 8)
+
+
+def test_an_order_by_blocks_has_every_row_once(small_blocks):
+    assert order_of(3).sort().values.tolist() == [*range(1003)]
+
+
+def test_an_order_by_blocks_is_a_function_of_epoch_and_seed(small_blocks):
     order = order_of(3)
-    assert order.sort().values.tolist() == [*range(1003)]
-    assert torch.equal(order, order_of(3)) and not torch.equal(order, order_of(4))
+    assert torch.equal(order, order_of(3))
+    assert not torch.equal(order, order_of(4))
     assert not torch.equal(order, order_of(3, seed=1))
-    assert len(set((order[:112] // 16).tolist())) == 8  # eight blocks, of which one may be the short last
-    assert (order[:112].diff() == 1).sum() < 20  # and within them row by row
+
+
+def test_rows_of_eight_blocks_come_together(small_blocks):
+    # One of the eight blocks may be the short last one.
+    assert len(set((order_of(3)[:112] // 16).tolist())) == 8
+
+
+def test_the_rows_of_blocks_are_shuffled_one_by_one(small_blocks):
+    assert (order_of(3)[:112].diff() == 1).sum() < 20
