@@ -1,4 +1,4 @@
-"""Point sets, each with its exact distribution; the normaliser; and every data set by its name.
+"""Data sets by name, point sets with their exact distributions, and the normaliser.
 
 `python dataset.py` draws the moons.
 """
@@ -23,20 +23,50 @@ from points.point_files import read_table
 from runtime.arrays import numbers
 from runtime.randomness import generator, integer_seed
 
+SUBSET_ROWS = 20_000  # rows that represent a file too large for memory
+FRESH_POINTS = 20_000  # points to evaluate on, for a set without an exact density
+MIN_VARIANCE = 1e-12  # with less noise, unless it is 0, densities lose their accuracy
+NO_LABELS = "leave out dataset.label, for which the whole column would have to be read"
+
 
 def create_moon_dataset(n_samples: int = 500, noise: float = 0.05, seed: int = 0) -> np.ndarray:
-    """Two interleaved half circles with Gaussian noise around them: (n_samples, 2) float32, in random order."""
+    """Draw points of two interleaved half circles, with Gaussian noise around them.
+
+    Args:
+        n_samples: number of points, at least 1.
+        noise: standard deviation.
+        seed: the points are a function of it.
+
+    Returns:
+        Shape (n_samples, 2), float32, in random order.
+
+    Raises:
+        ValueError: n_samples less than 1, or a noise that is negative or not finite.
+    """
     return make_dataset("moons", n_samples, seed, noise=noise).points
+
+
+# ---------------------------------------------------------------- point sets
 
 
 @dataclass(frozen=True)
 class PointSet:
-    """Points (N, d), float32 or (see read_table) float64, the part of the set that each belongs to (N,) int64, and the
-    distributions they come from. A set of a single part has no labels.
+    """Points, their labels, and the exact distribution they come from.
 
-    mixture: the exact distribution of all points; parts: that of each label. A file of points has neither, nor has
-    noise too small for an exact density; `inexact` says why. names: of the labels; by default their numbers.
-    `self[i]` returns tensors: (points,) or (points, labels).
+    `self[i]` returns tensors: (points,), or (points, labels) if there are labels.
+
+    Attributes:
+        points: shape (N, d), float32 or float64.
+        labels: shape (N,), int64: the part of the set to which each point belongs. None for a set
+            of a single part.
+        mixture: the exact distribution of all points. None for points from a file, and where the
+            noise is too small for an exact density.
+        parts: the exact distribution of the points of each label; empty if mixture is None.
+        inexact: the reason why mixture is None, for a message.
+        names: the names of the labels; default: their numbers.
+
+    Raises:
+        ValueError: points or labels of another type or shape.
     """
 
     points: np.ndarray
@@ -47,18 +77,25 @@ class PointSet:
     names: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.points, np.ndarray) or self.points.dtype not in (np.float32, np.float64):
-            raise ValueError("points must be an array of float32 or float64, such as read_points gives")
-        if self.points.ndim != 2 or not numbers(self.points, "points").numel():
+        is_array = isinstance(self.points, np.ndarray)
+        if not is_array or self.points.dtype not in (np.float32, np.float64):
+            source = "such as read_points gives"
+            raise ValueError(f"points must be an array of float32 or float64, {source}")
+        if self.points.ndim != 2 or self.points.size == 0:
             raise ValueError(f"points must have shape (N, d), not {self.points.shape}")
-        if self.labels is not None and (len(self.labels) != len(self.points) or self.labels.dtype != np.int64):
-            raise ValueError(f"labels must be {len(self.points)} int64 numbers")
+        if self.labels is not None:
+            is_complete = len(self.labels) == len(self.points)
+            if not is_complete or self.labels.dtype != np.int64:
+                raise ValueError(f"labels must be {len(self.points)} int64 numbers")
 
     def __len__(self) -> int:
         return len(self.points)
 
     def __getitem__(self, i: int | slice | Tensor) -> tuple[Tensor, ...]:
-        return (self._rows[i],) if self.labels is None else (self._rows[i], torch.from_numpy(self.labels)[i])
+        points = self._rows[i]
+        if self.labels is None:
+            return (points,)
+        return points, torch.from_numpy(self.labels)[i]
 
     @cached_property
     def _rows(self) -> Tensor:
@@ -66,18 +103,25 @@ class PointSet:
 
     @property
     def classes(self) -> list[str]:
-        """Names of the labels."""
+        """The names of the labels; empty for a set without labels."""
         if self.labels is None:
             return []
-        return [*self.names] or [str(i) for i in range(max(len(self.parts), int(self.labels.max()) + 1))]
+        if self.names:
+            return list(self.names)
+        num_labels = max(len(self.parts), int(self.labels.max()) + 1)
+        return [str(i) for i in range(num_labels)]
 
 
 @dataclass(frozen=True)
 class LargeSet(PointSet):
-    """Four fifths of the rows of a file that is too large for memory, which are read when `self[i]` asks for them.
+    """Four fifths of the rows of a file that is too large for memory.
 
-    points: some of them (LOOKED_AT), spread evenly: all that normaliser, start-up check, checksum and evaluation
-    look at. file: all rows, on the disk; every fifth is held out.
+    `self[i]` reads the rows from the disk.
+
+    Attributes:
+        points: at most SUBSET_ROWS of the rows, in memory. Normaliser, start-up check, checksum and
+            evaluation use only these.
+        file: all rows (M, d), mapped. Every fifth of them is held out.
     """
 
     file: np.memmap = field(kw_only=True)
@@ -86,15 +130,15 @@ class LargeSet(PointSet):
         return len(self.file) - len(self.file) // 5
 
     def __getitem__(self, i: int | slice | Tensor) -> tuple[Tensor, ...]:
-        rows = torch.as_tensor(range(*i.indices(len(self))) if isinstance(i, slice) else i)
-        return (torch.from_numpy(copy_rows(self.file, rows + rows // 4)),)
+        indices = range(*i.indices(len(self))) if isinstance(i, slice) else i
+        rows = _train_rows(torch.as_tensor(indices))
+        return (torch.from_numpy(copy_rows(self.file, rows)),)
 
 
 DataSet = PointSet | ImageSet
-LOOKED_AT = 20_000  # rows of a file that is too large for memory
-NO_LABELS = "leave out dataset.label, for which the whole column would have to be read"
-FRESH = 20_000  # points to evaluate on where they can be drawn but have no exact density
-# Each gives the parts of a set's exact distribution, of equal mass, from the set's options.
+
+# Each function returns the parts of a set's exact distribution, which have equal mass. Its
+# arguments are the options of the set.
 DATASETS: dict[str, Callable[..., list[GaussianMixture]]] = {
     "moons": curves.moons,
     "circles": curves.circles,
@@ -115,29 +159,62 @@ DATASETS: dict[str, Callable[..., list[GaussianMixture]]] = {
 # ---------------------------------------------------------------- sets by name
 
 
-def make_sets(name: str, n_samples: int | None, seed: int, **options: Any) -> tuple[DataSet, DataSet]:
-    """Data to train on and data to evaluate on: points (make_dataset) or images (images.sets.make_images).
+def make_sets(
+    name: str,
+    n_samples: int | None,
+    seed: int,
+    **options: Any,
+) -> tuple[DataSet, DataSet]:
+    """Return the data to train on and the data to evaluate on.
+
+    They are the same object for points with an exact density, because evaluation can draw new
+    points. A large .npy file of which all rows are wanted stays on the disk.
+
+    Args:
+        name: a key of DATASETS or of images.sets.IMAGE_DATASETS, or "file".
+        n_samples: number of points or images; None means all of a file or a folder.
+        seed: the choice and the order are functions of it.
+        options: the options of the set, such as `noise` or `path`.
 
     Raises:
-        ValueError, FileNotFoundError: no such set, or a file or folder that cannot be used.
+        ValueError: no such set or option, or a file or folder that cannot be used.
+        FileNotFoundError: no such file or folder.
     """
-    if name not in IMAGE_DATASETS:
-        if name == "file" and n_samples is None and (file := map_large_file(options["path"])) is not None:
-            return large_sets(file, seed, **options)
-        data = make_dataset(name, n_samples, seed, **options)
-        if name == "file":
-            return held_out(data)
-        return data, data if data.mixture else make_dataset(name, FRESH, seed + 1, **options)
-    return held_out_images(make_images(name, n_samples=n_samples, seed=seed, **options), name, **options)
+    if name in IMAGE_DATASETS:
+        images = make_images(name, n_samples=n_samples, seed=seed, **options)
+        return held_out_images(images, name, **options)
+
+    if name == "file":
+        if n_samples is None:
+            file = map_large_file(options["path"])
+            if file is not None:
+                return make_large_sets(file, seed, **options)
+        return held_out_points(make_dataset(name, n_samples, seed, **options))
+
+    data = make_dataset(name, n_samples, seed, **options)
+    if data.mixture is not None:
+        return data, data
+    return data, make_dataset(name, FRESH_POINTS, seed + 1, **options)
 
 
-def make_dataset(name: str, n_samples: int | None, seed: int, embed: int | None = None, **options: Any) -> PointSet:
-    """n_samples points of the set of that name (a key of DATASETS, or "file"), with its exact distribution.
+def make_dataset(
+    name: str,
+    n_samples: int | None,
+    seed: int,
+    embed: int | None = None,
+    **options: Any,
+) -> PointSet:
+    """Return points of the set of that name, with their exact distribution.
 
-    embed: the number of dimensions to place a synthetic set in (see embedded).
+    Args:
+        name: a key of DATASETS, or "file".
+        n_samples: number of points; None means all points of a file.
+        seed: the points are a function of it.
+        embed: number of dimensions in which to place a synthetic set (see embed_mixture).
+        options: the options of the set.
 
     Raises:
-        ValueError: no such set or option of it, or a file that holds no points.
+        ValueError: no such set or option, or a file that holds no points.
         FileNotFoundError: no such file.
     """
     if n_samples is not None and n_samples < 1:
@@ -145,107 +222,208 @@ def make_dataset(name: str, n_samples: int | None, seed: int, embed: int | None 
     if name == "file":
         return read_points(n_samples=n_samples, seed=seed, **options)
     if n_samples is None:
-        raise ValueError(f"dataset={name} has no fixed size: set num_samples, the number of points to draw")
+        advice = "set num_samples, the number of points to draw"
+        raise ValueError(f"dataset={name} has no fixed size: {advice}")
+
     parts = exact_parts(name, embed, **options)
     mixture = mixed(parts)
-    if name == "moons" and embed is None:
-        points, labels = make_moons(n_samples, random_state=integer_seed(seed, "dataset") % 2**32, **options)
+    if name == "moons" and embed is None:  # the points that users of scikit-learn know
+        random_state = integer_seed(seed, "dataset") % 2**32
+        points, labels = make_moons(n_samples, random_state=random_state, **options)
     else:
-        part_of_centre = torch.cat([torch.full((len(part.centres),), i) for i, part in enumerate(parts)])
-        points, centre = mixture.sample_parts(n_samples, generator(seed, "dataset"))
-        labels = part_of_centre[centre]
+        points, labels = _draw_points(mixture, parts, n_samples, seed)
+
     points = np.asarray(points, np.float32)
-    known = np.asarray(labels, np.int64) if len(parts) > 1 else None
-    exact = max(len(part.centres) for part in parts) <= MAX_EXACT_CENTRES and not 0 < float(mixture.variance[0]) < 1e-12
-    if not exact:
-        return PointSet(points, known, inexact="their noise is too small for one")
-    return PointSet(points, known, mixture, parts)
+    labels = np.asarray(labels, np.int64) if len(parts) > 1 else None
+    if not _is_exact(parts):
+        return PointSet(points, labels, inexact="their noise is too small for one")
+    return PointSet(points, labels, mixture, parts)
+
+
+def _draw_points(
+    mixture: GaussianMixture,
+    parts: list[GaussianMixture],
+    n_samples: int,
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """Draw points (n_samples, d) of the mixture of all parts, and the index of each one's part."""
+    sizes = torch.tensor([len(part.centres) for part in parts])
+    part_of_centre = torch.arange(len(parts)).repeat_interleave(sizes)
+    points, centre = mixture.sample_parts(n_samples, generator(seed, "dataset"))
+    return points, part_of_centre[centre]
+
+
+def _is_exact(parts: list[GaussianMixture]) -> bool:
+    """Tell whether densities of these parts are accurate, and fast enough to compute."""
+    most_centres = max(len(part.centres) for part in parts)
+    variance = float(parts[0].variance[0])
+    return most_centres <= MAX_EXACT_CENTRES and not 0 < variance < MIN_VARIANCE
 
 
 def exact_parts(name: str, embed: int | None = None, **options: Any) -> list[GaussianMixture]:
-    """The parts of a synthetic set's exact distribution, of equal mass; raises as make_dataset."""
+    """Return the parts of a synthetic set's exact distribution, which have equal mass.
+
+    Raises:
+        ValueError: no such set, an option that it does not take, a noise that is negative or not
+            finite, or fewer dimensions than the set has itself.
+    """
     if name not in DATASETS:
-        raise ValueError(
-            f"dataset {name!r} is unknown; choose one of {', '.join([*DATASETS, 'file', *IMAGE_DATASETS])}"
-        )
-    if not 0 <= (noise := options.get("noise", 0)) < math.inf:
+        known = ", ".join([*DATASETS, "file", *IMAGE_DATASETS])
+        raise ValueError(f"dataset {name!r} is unknown; choose one of {known}")
+    noise = options.get("noise", 0)
+    if not 0 <= noise < math.inf:
         raise ValueError(f"noise must be at least 0 and finite, got {noise}")
     try:
         parts = DATASETS[name](**options)
     except TypeError as error:
         raise ValueError(f"dataset={name} does not take these options: {error}") from error
+
     if embed is None:
         return parts
-    if embed < parts[0].dim:
-        raise ValueError(f"dataset.embed={embed} is too small: dataset={name} has {parts[0].dim} dimensions itself")
-    return [embedded(part, embed) for part in parts]
+    dim = parts[0].dim
+    if embed < dim:
+        reason = f"dataset={name} has {dim} dimensions itself"
+        raise ValueError(f"dataset.embed={embed} is too small: {reason}")
+    return [embed_mixture(part, embed) for part in parts]
+
+
+def embed_mixture(mixture: GaussianMixture, dim: int) -> GaussianMixture:
+    """Place a mixture with equal noise in all directions in `dim` dimensions.
+
+    A random orthogonal map places the centres. The noise then fills all dimensions. The map depends
+    on `dim` alone: points that are drawn later for a comparison must lie in the same plane.
+    """
+    g = generator(0, "embedding", dim)
+    square = torch.randn(dim, dim, generator=g, dtype=torch.float64)
+    plane = torch.linalg.qr(square).Q[:, : mixture.dim]
+    noisier = None if mixture.noisier is None else embed_mixture(mixture.noisier, dim)
+    variance = float(mixture.variance[0])
+    return GaussianMixture(mixture.centres @ plane.T, variance, mixture.weights, noisier)
 
 
 def source_of(options: Mapping[str, Any]) -> str:
-    """The text, or the name of the picture or file, that a set with these options is made of; "" for all others."""
-    return options.get("text") or Path(options.get("path") or "").stem
+    """Return the text, or the stem of the file name, from which a set with these options is made.
 
-
-def embedded(mixture: GaussianMixture, dim: int) -> GaussianMixture:
-    """A mixture with equal noise in all directions, placed in `dim` dimensions by a random orthogonal map.
-
-    The noise then fills all of them. The map depends on `dim` alone and not on the seed of the points: points drawn
-    anew, to compare with, must lie on the same plane.
+    "" for all other sets.
     """
-    square = torch.randn(dim, dim, generator=generator(0, "embedding", dim), dtype=torch.float64)
-    plane = torch.linalg.qr(square).Q[:, : mixture.dim]
-    noisier = mixture.noisier and embedded(mixture.noisier, dim)
-    return GaussianMixture(mixture.centres @ plane.T, float(mixture.variance[0]), mixture.weights, noisier)
+    text = options.get("text")
+    if text:
+        return text
+    path = options.get("path") or ""
+    return Path(path).stem
 
 
-def held_out(data: PointSet) -> tuple[PointSet, PointSet]:
-    """The first four fifths of a file's points to train on, the rest to evaluate on."""
+# ---------------------------------------------------------------- points from files
+
+
+def read_points(
+    path: str | None,
+    n_samples: int | None,
+    seed: int,
+    label: str | None = None,
+) -> PointSet:
+    """Return points of a file in random order, at most n_samples of them.
+
+    Args:
+        path: see points.point_files.read_table.
+        n_samples: number of points; None means all.
+        seed: the choice and the order are functions of it.
+        label: name or index of the column with the labels.
+
+    Raises:
+        ValueError: as read_table; a file that is too large for memory, if it is to have labels or
+            if n_samples is None.
+        FileNotFoundError: no such file.
+    """
+    file = map_large_file(path)
+    if path and file is not None:
+        if label is not None:
+            raise ValueError(f"{path} is too large for memory: {NO_LABELS}")
+        if n_samples is None:
+            raise ValueError(f"{path} is too large for memory: set num_samples")
+        count = min(n_samples, len(file))
+        chosen = spread(len(file), count, generator(seed, "dataset"))
+        return PointSet(read_rows(file, chosen, path))
+
+    points, labels, names = read_table(path, label)
+    order = torch.randperm(len(points), generator=generator(seed, "dataset"))
+    chosen = order[:n_samples].numpy()
+    if labels is not None:
+        labels = labels[chosen]
+    return PointSet(points[chosen], labels, names=names)
+
+
+def held_out_points(data: PointSet) -> tuple[PointSet, PointSet]:
+    """Split the points of a file: the first four fifths to train on, the rest to evaluate on.
+
+    Raises:
+        ValueError: fewer than 3 points.
+    """
     if len(data) < 3:
-        raise ValueError(
-            f"{len(data)} points are too few: training needs 2, and a fifth of them is held out; give 3 or more"
-        )
-    cut = max(2, len(data) * 4 // 5)
-    halves = slice(cut), slice(cut, None)
-    train, unseen = (
-        replace(data, points=data.points[rows], labels=None if data.labels is None else data.labels[rows])
-        for rows in halves
-    )
+        rule = "training needs 2, and a fifth of them is held out; give 3 or more"
+        raise ValueError(f"{len(data)} points are too few: {rule}")
+    num_train = max(2, len(data) * 4 // 5)
+    train = _rows_of(data, slice(num_train))
+    unseen = _rows_of(data, slice(num_train, None))
     return train, unseen
 
 
-def read_points(path: str | None, n_samples: int | None, seed: int, label: str | None = None) -> PointSet:
-    """At most n_samples points of a file, chosen at random: see points.files.read_table, also for what it raises."""
-    if path and (file := map_large_file(path)) is not None:
-        if label is not None or n_samples is None:
-            raise ValueError(f"{path} is too large for memory: {'set num_samples' if label is None else NO_LABELS}")
-        chosen = spread(len(file), min(n_samples, len(file)), generator(seed, "dataset"))
-        return PointSet(read_rows(file, chosen, path))
-    points, labels, names = read_table(path, label)
-    order = torch.randperm(len(points), generator=generator(seed, "dataset"))[:n_samples].numpy()
-    return PointSet(points[order], None if labels is None else labels[order], names=names)
+def _rows_of(data: PointSet, rows: slice) -> PointSet:
+    labels = None if data.labels is None else data.labels[rows]
+    return replace(data, points=data.points[rows], labels=labels)
 
 
-def large_sets(file: np.memmap, seed: int, path: str, label: str | None = None) -> tuple[LargeSet, PointSet]:
-    """Rows to train on, and some of those that are held out, of a file that is too large for memory.
+def make_large_sets(
+    file: np.memmap,
+    seed: int,
+    path: str,
+    label: str | None = None,
+) -> tuple[LargeSet, PointSet]:
+    """Split a file that is too large for memory: rows to train on, and some of those held out.
+
+    Args:
+        file: its rows (M, d), mapped.
+        seed: the subsets in memory are functions of it.
+        path: of the file, for errors.
+        label: must be None.
 
     Raises:
-        ValueError: it is to have labels, or some of its rows are not finite.
+        ValueError: labels are wanted, or some of the rows are not finite.
     """
     if label is not None:
         raise ValueError(f"{path} is too large for memory: {NO_LABELS}")
-    g, fifth = generator(seed, "dataset"), len(file) // 5
-    train = spread(len(file) - fifth, min(LOOKED_AT, len(file) - fifth), g)
-    unseen = spread(fifth, min(LOOKED_AT, fifth), g)
-    return LargeSet(read_rows(file, train + train // 4, path), file=file), PointSet(
-        read_rows(file, unseen * 5 + 4, path)
-    )
+    num_held_out = len(file) // 5
+    num_train = len(file) - num_held_out
+    g = generator(seed, "dataset")
+    train = spread(num_train, min(SUBSET_ROWS, num_train), g)
+    held_out = spread(num_held_out, min(SUBSET_ROWS, num_held_out), g)
+
+    train_points = read_rows(file, _train_rows(train), path)
+    unseen_points = read_rows(file, _held_out_rows(held_out), path)
+    return LargeSet(train_points, file=file), PointSet(unseen_points)
+
+
+def _train_rows(i: Tensor) -> Tensor:
+    """Return the row in a large file of training row i: all but every fifth."""
+    return i + i // 4
+
+
+def _held_out_rows(i: Tensor) -> Tensor:
+    """Return the row in a large file of held-out row i: 4, 9, 14 ..."""
+    return i * 5 + 4
+
+
+# ---------------------------------------------------------------- normaliser
 
 
 @dataclass(frozen=True)
 class Normaliser:
-    """Shift and scale that give the training data mean 0 and standard deviation 1 in each dimension.
+    """Shift and scale that give the training data mean 0 and standard deviation 1.
 
-    mean, std: shape (*dims), of the data's type. Tensors have shape (B, *dims); normalised ones are float32.
+    They act on each coordinate by itself. Data have shape (B, *dims).
+
+    Attributes:
+        mean, std: shape (*dims), in the type of the training data.
     """
 
     mean: Tensor
@@ -253,33 +431,39 @@ class Normaliser:
 
     @classmethod
     def fit(cls, x: Tensor) -> "Normaliser":
-        """Fitted to x. A constant dimension keeps its scale."""
-        varies = (x != x[0]).any(0)  # rounding may give a constant a spread
+        """Fit to data (N, *dims). A constant coordinate is shifted to 0 and keeps its scale."""
+        varies = (x != x[0]).any(0)  # exact, unlike std: rounding can give constants a std above 0
+        mean = torch.where(varies, x.mean(0), x[0])
         std = x.std(0, correction=0)
-        return cls(torch.where(varies, x.mean(0), x[0]), torch.where(varies & (std > 0), std, torch.ones_like(std)))
+        has_scale = varies & (std > 0)
+        return cls(mean, torch.where(has_scale, std, torch.ones_like(std)))
 
     @classmethod
     def of(cls, data: DataSet) -> "Normaliser":
-        """For a data set: fitted to points; the identity for images, which lie in [-1, 1] already."""
+        """Fit to a point set; for images the identity, because pixels lie in [-1, 1] already."""
         if isinstance(data, PointSet):
             return cls.fit(numbers(data.points, "points"))
         return cls(torch.zeros(data.dims), torch.ones(data.dims))
 
     def on(self, device: torch.device) -> "Normaliser":
+        """Return a copy on a device."""
         return Normaliser(self.mean.to(device), self.std.to(device))
 
     def normalise(self, x: Tensor) -> Tensor:
+        """Return (x - mean) / std in float32; computed in the type of x, on its device."""
         return ((x - self.mean.to(x)) / self.std.to(x)).float()
 
-    def distribution(self, mixture: GaussianMixture) -> GaussianMixture:
-        """That of normalised points, where points as given have that of `mixture`."""
-        return mixture.scaled(self.mean.cpu(), self.std.cpu())
-
     def denormalise(self, x: Tensor) -> Tensor:
+        """Return x std + mean, in the type of the training data, on the device of x."""
         return x.to(self.mean.dtype) * self.std.to(x.device) + self.mean.to(x.device)
+
+    def distribution(self, mixture: GaussianMixture) -> GaussianMixture:
+        """Return the distribution of normalised points, given that of the points."""
+        return mixture.scaled(self.mean.cpu(), self.std.cpu())
 
 
 if __name__ == "__main__":
-    from viz import stills as figures
+    from viz import stills
 
-    print(figures.save(figures.scatter(create_moon_dataset(), "two moons"), "outputs/dataset.png"))
+    figure = stills.scatter(create_moon_dataset(), "two moons")
+    print(stills.save(figure, "outputs/dataset.png"))

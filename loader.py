@@ -1,4 +1,7 @@
-"""Batches: the DataLoader's order is a function of (seed, epoch), and a batch is cut by one tensor indexing."""
+"""Batches of shuffled rows. The order of an epoch is a function of (seed, epoch).
+
+A batch is cut from the data set by one tensor of indices.
+"""
 
 from collections.abc import Iterator
 from itertools import count
@@ -11,8 +14,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler, TensorDataset
 from runtime import device as devices
 from runtime.randomness import generator
 
-MOST = 10**8  # rows that are shuffled at once
-BLOCK, TOGETHER = 2**14, 64
+MOST = 10**8  # rows that are shuffled by one permutation
+BLOCK = 2**14  # rows; larger sets are shuffled by blocks
+TOGETHER = 64  # blocks whose rows are shuffled into each other
 CPU = torch.device("cpu")
 
 
@@ -24,86 +28,152 @@ class Rows(Protocol):
     def __getitem__(self, i: Tensor, /) -> tuple[Tensor, ...]: ...
 
 
-class ShuffledBatches(Sampler[Tensor]):
-    """Index tensors of `batch_size` rows (of fewer rows: of all) without end: all rows once in random order, then all
-    once more. A batch may hold the last rows of an epoch and the first of the next: a smaller one at the end of each
-    would have a noisier gradient, and count as much.
+# ---------------------------------------------------------------- order
 
-    start: the batch to begin with; those before it are not read. device: where the rows lie; the order of an epoch is
-    drawn on the CPU and goes there at once.
+
+class ShuffledBatches(Sampler[Tensor]):
+    """Index tensors (batch_size,) without end: all rows in random order, epoch after epoch.
+
+    A batch may contain the last rows of an epoch and the first rows of the next. A smaller batch at
+    the end of each epoch would have a noisier gradient with the same influence.
+
+    Args:
+        num_rows: rows of the data set.
+        batch_size: rows of a batch; at most num_rows are taken.
+        seed: the order is a function of (seed, epoch).
+        device: where the data set is. The order is drawn on the CPU and moved there.
+
+    Attributes:
+        start: the number of the batch to begin with, from 0. Earlier batches are skipped unread.
     """
 
-    def __init__(self, num_rows: int, batch_size: int, seed: int, device: torch.device = CPU) -> None:
-        self.num_rows, self.batch_size, self.seed, self.device = num_rows, min(batch_size, num_rows), seed, device
+    def __init__(
+        self,
+        num_rows: int,
+        batch_size: int,
+        seed: int,
+        device: torch.device = CPU,
+    ) -> None:
+        self.num_rows = num_rows
+        self.batch_size = min(batch_size, num_rows)
+        self.seed = seed
+        self.device = device
         self.start = 0
 
     def __iter__(self) -> Iterator[Tensor]:
-        left = torch.empty(0, dtype=torch.int64, device=self.device)
-        for rows in self._rows(self.start * self.batch_size):
-            rows = torch.cat([left, rows.to(self.device)])
-            whole = len(rows) // self.batch_size * self.batch_size
-            yield from rows[:whole].split(self.batch_size) if whole else ()
-            left = rows[whole:]
+        remainder = torch.empty(0, dtype=torch.int64, device=self.device)
+        for rows in self._row_numbers(skip=self.start * self.batch_size):
+            rows = torch.cat([remainder, rows.to(self.device)])
+            num_batches = len(rows) // self.batch_size
+            end = num_batches * self.batch_size
+            if num_batches > 0:
+                yield from rows[:end].split(self.batch_size)
+            remainder = rows[end:]
 
-    def _rows(self, done: int) -> Iterator[Tensor]:
-        """The row numbers, epoch after epoch, but the first `done`."""
-        first, done = divmod(done, self.num_rows)
-        for epoch in count(first):
+    def _row_numbers(self, skip: int) -> Iterator[Tensor]:
+        """Yield the row numbers, epoch after epoch, without the first `skip` of them."""
+        first_epoch, skip = divmod(skip, self.num_rows)
+        for epoch in count(first_epoch):
             for rows in shuffled(self.num_rows, self.seed, epoch):
-                yield rows[done:]
-                done = max(0, done - len(rows))
-
-
-def steps_of(epochs: int, num_rows: int, batch_size: int) -> int:
-    """Optimizer steps after which all rows have been learnt from so many times."""
-    return -(-epochs * num_rows // min(batch_size, num_rows))
-
-
-def epochs_of(steps: int, num_rows: int, batch_size: int) -> int:
-    """Whole epochs in so many optimizer steps."""
-    return steps * min(batch_size, num_rows) // num_rows
+                yield rows[skip:]
+                skip = max(0, skip - len(rows))
 
 
 def shuffled(num_rows: int, seed: int, epoch: int) -> Iterator[Tensor]:
-    """All row numbers once, in an order that is a function of (seed, epoch).
+    """Yield all row numbers once, in an order that is a function of (seed, epoch).
 
-    A permutation of more than MOST rows would need gigabytes, and read one page of a file for each row. Blocks of BLOCK
-    rows are shuffled then, and TOGETHER of them at a time are shuffled into each other, row by row.
+    A permutation of more than MOST rows would need gigabytes. For data in a file, it would also
+    read one page of the file for each row. Larger sets are therefore shuffled in two stages: blocks
+    of BLOCK rows are put in random order, and then the rows of TOGETHER blocks at a time.
     """
     g = generator(seed, "order", epoch)
     if num_rows <= MOST:
         yield torch.randperm(num_rows, generator=g)
         return
-    for blocks in torch.randperm(-(-num_rows // BLOCK), generator=g).split(TOGETHER):
+
+    num_blocks = -(-num_rows // BLOCK)  # rounded up
+    block_order = torch.randperm(num_blocks, generator=g)
+    for blocks in block_order.split(TOGETHER):
         rows = (blocks[:, None] * BLOCK + torch.arange(BLOCK)).flatten()
-        rows = rows[rows < num_rows]
+        rows = rows[rows < num_rows]  # the last block may be incomplete
         yield rows[torch.randperm(len(rows), generator=g)]
 
 
-def make_loader(data: Rows, *, batch_size: int, seed: int, device: torch.device = CPU) -> DataLoader:
-    """A DataLoader whose batches are (x,) or (x, label). Of data that a GPU `device` has room for they lie there."""
+def steps_of(epochs: int, num_rows: int, batch_size: int) -> int:
+    """Return the number of optimizer steps in which each row is used `epochs` times, rounded up."""
+    rows = epochs * num_rows
+    return -(-rows // min(batch_size, num_rows))
+
+
+def epochs_of(steps: int, num_rows: int, batch_size: int) -> int:
+    """Return the number of complete epochs in `steps` optimizer steps."""
+    rows = steps * min(batch_size, num_rows)
+    return rows // num_rows
+
+
+# ---------------------------------------------------------------- batches
+
+
+def make_loader(
+    data: Rows,
+    *,
+    batch_size: int,
+    seed: int,
+    device: torch.device = CPU,
+) -> DataLoader:
+    """Return a DataLoader of shuffled batches without end: (x,) or (x, label) each.
+
+    Args:
+        data: the data set.
+        batch_size: rows of a batch; all rows if there are fewer.
+        seed: the order is a function of (seed, epoch).
+        device: where the network runs. If it is a GPU with room for the data, they are copied there
+            once, and batches are on the GPU. Otherwise batches are on the CPU.
+
+    Raises:
+        ValueError: batch_size less than 1.
+    """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    held = held_on(data, device, devices.room(device))
-    sampler = ShuffledBatches(len(data), batch_size, seed, CPU if held is data else device)
-    # batch_size=None: the sampler yields whole batches of indices, which the data set takes in one call.
-    # From pinned memory a batch can be copied to a GPU while that computes.
-    pin = held is data and device.type == "cuda"
-    return DataLoader(cast(Dataset, held), sampler=sampler, batch_size=None, pin_memory=pin)
+    placed = held_on(data, device, devices.room(device))
+    on_cpu = placed is data
+    sampler = ShuffledBatches(len(data), batch_size, seed, CPU if on_cpu else device)
+    # From pinned memory a batch is copied to a GPU while the GPU computes.
+    pin_memory = on_cpu and device.type == "cuda"
+    # With batch_size=None the loader passes each index tensor to the data set in one call.
+    dataset = cast(Dataset, placed)
+    return DataLoader(dataset, sampler=sampler, batch_size=None, pin_memory=pin_memory)
 
 
 def held_on(data: Rows, device: torch.device, room: int) -> Rows:
-    """The same rows on `device`, if they take at most `room` bytes there; else `data` itself."""
-    if not room or len(data) * sum(x.nbytes for x in data[torch.tensor([0])]) > room:
+    """Return a copy of all rows on `device` if they take at most `room` bytes, else `data`."""
+    if room == 0:
         return data
-    parts = [[x.to(device) for x in data[rows]] for rows in torch.arange(len(data)).split(BLOCK)]
-    return TensorDataset(*map(torch.cat, zip(*parts)))
+    first_row = data[torch.tensor([0])]
+    bytes_per_row = sum(x.nbytes for x in first_row)
+    if len(data) * bytes_per_row > room:
+        return data
+
+    pieces = []
+    for rows in torch.arange(len(data)).split(BLOCK):
+        pieces.append([x.to(device) for x in data[rows]])
+    columns = [torch.cat(column) for column in zip(*pieces)]
+    return TensorDataset(*columns)
 
 
 def batches(loader: DataLoader, start: int = 0) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """(x, label or None) forever, epoch after epoch; `start` is the batch to begin with, counted from 0."""
+    """Yield batches (x, label) without end, epoch after epoch.
+
+    Args:
+        loader: as `make_loader` returns it.
+        start: the number of the batch to begin with, from 0.
+
+    Yields:
+        x of shape (B, *dims), and labels (B,) or None.
+    """
     sampler = loader.sampler
     assert isinstance(sampler, ShuffledBatches)
     sampler.start = start
     for batch in loader:
-        yield batch[0], batch[1] if len(batch) > 1 else None
+        label = batch[1] if len(batch) > 1 else None
+        yield batch[0], label

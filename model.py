@@ -1,4 +1,7 @@
-"""Epsilon-networks for points, all called `net(x_t, t, label=None)`, and every network by its name."""
+"""Networks for points, and every network by its name.
+
+All of them are called `net(x_t, t, label=None)`.
+"""
 
 from typing import Any
 
@@ -13,8 +16,18 @@ from nets.unet import UNet
 class MLP(nn.Module):
     """A residual multilayer perceptron for points: x_t (B, d), t (B,) or () -> (B, d).
 
-    Its inputs are x and sin and cos of x at frequencies 1, 2, 4, ...: without those, thin structures come out blurred
-    (Tancik et al. 2020, arXiv 2006.10739).
+    Besides x, its inputs are sin and cos of x at the frequencies 1, 2, 4 ... Without them the
+    network smooths thin structures.
+
+    Source of the frequencies: Tancik et al. 2020 (arXiv 2006.10739).
+
+    Args:
+        dims: (d,).
+        num_timesteps: T.
+        num_labels: number of labels; 0 for an unconditional network.
+        hidden: width of the hidden layers.
+        layers: number of hidden layers.
+        frequencies: number of frequencies.
     """
 
     TIME_DIM = 32
@@ -34,35 +47,51 @@ class MLP(nn.Module):
         super().__init__()
         self.num_labels = num_labels
         (d,) = dims
-        self.register_buffer("frequencies", 2.0 ** torch.arange(frequencies), persistent=False)
-        self.register_buffer("times", time_embedding(torch.arange(num_timesteps), self.TIME_DIM), persistent=False)
+        powers = 2.0 ** torch.arange(frequencies)
+        times = time_embedding(torch.arange(num_timesteps), self.TIME_DIM)
+        self.register_buffer("frequencies", powers, persistent=False)
+        self.register_buffer("times", times, persistent=False)
+
         self.inputs = nn.Linear(d * (1 + 2 * frequencies), hidden, bias=False)
         self.time = nn.Linear(self.TIME_DIM, hidden)
         self.layers = nn.ModuleList(nn.Linear(hidden, hidden, bias=False) for _ in range(layers))
         self.outputs = nn.Linear(hidden, d)
-        nn.init.zeros_(self.outputs.weight)  # the best output that ignores the input
+        nn.init.zeros_(self.outputs.weight)  # of the outputs that ignore the input, 0 is the best
         self.label = nn.Embedding(num_labels + 1, hidden) if num_labels else None
 
     def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """Return the output (B, d); label (B,) or None."""
         angles = (x_t[:, :, None] * self.frequencies).flatten(1)  # (B, d * frequencies)
-        features = torch.cat([x_t, angles.sin(), angles.cos()], 1)  # (B, d * (1 + 2 * frequencies))
-        # addmm(a, b, c) is a + b c in one call. Where t has shape (), one row of time serves the whole batch.
-        condition = self.time(F.embedding(t, self.times))  # (B, hidden) or (hidden,); indexing is five times slower
+        features = torch.cat([x_t, angles.sin(), angles.cos()], 1)
+
+        # F.embedding is five times faster here than indexing.
+        condition = self.time(F.embedding(t, self.times))  # (B, hidden), or (hidden,) for t ()
         label = label_or_null(label, self.num_labels, t)
         if self.label is not None:
             condition = condition + self.label(label)
+
+        # addmm(a, b, c) is a + b c in one call. addmm_ writes the sum into a, which is faster where
+        # no gradient needs the old a. For bf16 (runtime.device) only addmm converts the weights.
         h = torch.addmm(condition, features, self.inputs.weight.T)  # (B, hidden)
-        # In place where no gradient needs the old h; in bf16 (runtime.device) torch.addmm alone converts the weights.
-        add = torch.addmm if torch.is_grad_enabled() or h.dtype != x_t.dtype else Tensor.addmm_
+        in_bf16 = h.dtype != x_t.dtype
+        can_overwrite = not torch.is_grad_enabled() and not in_bf16
+        add = Tensor.addmm_ if can_overwrite else torch.addmm
         for layer in self.layers:
-            h = add(h, F.silu(h), layer.weight.T)  # pyright: ignore[reportArgumentType]  # all are nn.Linear
+            assert isinstance(layer, nn.Linear)
+            h = add(h, F.silu(h), layer.weight.T)
         return self.outputs(F.silu(h))
 
 
 class LinearModel(nn.Module):
-    """One affine map per time step and label: x_t (B, d), t (B,) or () -> (B, d). Trained, the best linear denoiser.
+    """One affine map for each step and label: x_t (B, d), t (B,) or () -> (B, d).
 
-    Its samples are Gaussian, with the data's mean and covariance: a lesson in why networks are needed.
+    Trained, it is the best linear denoiser. Its samples are Gaussian, with the mean and covariance
+    of the data. It shows why networks are needed.
+
+    Args:
+        dims: (d,).
+        num_timesteps: T.
+        num_labels: number of labels; 0 for an unconditional model.
     """
 
     def __init__(self, dims: tuple[int, ...], num_timesteps: int, num_labels: int = 0) -> None:
@@ -73,18 +102,40 @@ class LinearModel(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_timesteps, num_labels + 1, d))
 
     def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """Return the output (B, d); label (B,) or None."""
         label = label_or_null(label, self.num_labels, t)
-        return (self.weight[t, label] @ x_t[:, :, None])[:, :, 0] + self.bias[t, label]
+        product = self.weight[t, label] @ x_t[:, :, None]  # (B, d, 1)
+        return product[:, :, 0] + self.bias[t, label]
 
 
-MODELS: dict[str, type[nn.Module]] = {"mlp": MLP, "linear": LinearModel, "unet": UNet, "unet_small": UNet}
+# ---------------------------------------------------------------- networks by name
+
+MODELS: dict[str, type[nn.Module]] = {
+    "mlp": MLP,
+    "linear": LinearModel,
+    "unet": UNet,
+    "unet_small": UNet,
+}
 
 
-def build_model(name: str, dims: tuple[int, ...], num_timesteps: int, num_labels: int = 0, **options: Any) -> nn.Module:
-    """The network of that name for data of shape (B, *dims) with labels 0 .. num_labels-1 (0: unconditional).
+def build_model(
+    name: str,
+    dims: tuple[int, ...],
+    num_timesteps: int,
+    num_labels: int = 0,
+    **options: Any,
+) -> nn.Module:
+    """Return a new network of that name.
+
+    Args:
+        name: a key of MODELS.
+        dims: the shape of one datum: (d,) for points, (C, H, W) for images.
+        num_timesteps: T.
+        num_labels: labels are 0 .. num_labels-1; 0 for an unconditional network.
+        options: the options of the network, such as `hidden` or `channels`.
 
     Raises:
-        ValueError: no such network, or it does not take such data or options.
+        ValueError: no such network, or one that does not take such data or options.
     """
     check_takes(name, images=len(dims) == 3)
     try:
@@ -93,23 +144,34 @@ def build_model(name: str, dims: tuple[int, ...], num_timesteps: int, num_labels
         raise ValueError(f"model={name} does not take these options: {error}") from error
 
 
-def hidden_matrices(net: nn.Module) -> list[Tensor]:
-    """The weights between hidden layers, which Muon may train; of a UNet, convolutions too.
+def check_takes(name: str, images: bool) -> None:
+    """Check that a network of that name exists and takes images, or points.
 
-    The first and the last layer and the embeddings keep AdamW; other networks have none or keep theirs.
+    Raises:
+        ValueError: no such network, or one for the other kind of data.
+    """
+    if name not in MODELS:
+        known = ", ".join(MODELS)
+        raise ValueError(f"model {name!r} is unknown; choose one of {known}")
+    is_for_images = MODELS[name] is UNet
+    if is_for_images == images:
+        return
+    kind = "images" if images else "points"
+    advice = "use model=unet" if images else "use model=mlp"
+    raise ValueError(f"model={name} is not for {kind}, which this data set holds: {advice}")
+
+
+def hidden_matrices(net: nn.Module) -> list[Tensor]:
+    """Return the weights between hidden layers, which Muon may train.
+
+    For a UNet these include convolutions. Embeddings, the first and the last layer are not among
+    them. For other networks the list is empty.
     """
     if isinstance(net, MLP):
         return [layer.weight for layer in net.layers if isinstance(layer, nn.Linear)]
     if isinstance(net, UNet):
-        inner = (net.down, net.bottleneck, net.up)
-        return [weight for part in inner for weight in part.parameters() if weight.ndim > 1]
+        weights = []
+        for part in (net.down, net.bottleneck, net.up):
+            weights += [weight for weight in part.parameters() if weight.ndim > 1]
+        return weights
     return []
-
-
-def check_takes(name: str, images: bool) -> None:
-    """Raises ValueError if there is no such network, or if it takes points and the data is images, or vice versa."""
-    if name not in MODELS:
-        raise ValueError(f"model {name!r} is unknown; choose one of {', '.join(MODELS)}")
-    if (MODELS[name] is UNet) != images:
-        have, use = ("images", "unet") if images else ("points", "mlp")
-        raise ValueError(f"model={name} is not for {have}, which this data set holds: use model={use}")

@@ -1,3 +1,6 @@
-"""Image sets. The folder of MNIST is named here, where it can be imported without torch; conf repeats it."""
+"""Image sets.
+
+MNIST_ROOT is defined here because this file can be imported without torch. conf repeats it.
+"""
 
 MNIST_ROOT = "data/MNIST/mnist_images"

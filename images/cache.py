@@ -1,8 +1,11 @@
-"""Decoded images in one memory-mapped file: opening 60,000 PNGs takes ten seconds at every start, mapping it no time.
+"""A cache of decoded images: all pixels of a folder in one memory-mapped file.
 
-The file is whole or absent, and used only while its checksum holds, which covers the names, sizes and times of the
-images as well as their pixels: of a changed folder or a damaged file nothing is believed. Where it cannot be written
-(a full disk, a medium that is read-only), everything works as without it.
+Reading 60,000 PNG files takes ten seconds at every start; mapping the file takes no time.
+
+The file is complete or absent. It is used only if its checksum holds, which covers the pixels, and
+the names, sizes and times of the images. After a change in the folder, or a damage to the file, the
+images are read again. Where the file cannot be written, such as on a full or read-only disk,
+everything works without it.
 """
 
 import hashlib
@@ -13,7 +16,6 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,136 +23,222 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from images.image_files import PIECE, read_images, say_skipped
+from images.image_files import PIECE_BYTES, read_images, say_skipped
 from runtime.arrays import disable_read_ahead, release_pages
 from runtime.atomic_file import unfinished
 
-RECIPE = 1  # part of the checksum: raise it whenever files.read_image gives other pixels
-SMALLEST = 2**20  # bytes of pixels: fewer are read in a blink
-LARGE = 2**29  # bytes of pixels: so many stay on the disk, and are read when asked for
-SETTLED = 2.0  # seconds: a file changed later than this may change once more without a new time
+RECIPE = 1  # part of the checksum; raise it whenever image_files.read_image returns other pixels
+SMALLEST = 2**20  # bytes of pixels; fewer are read so fast that no file is written
+LARGE = 2**29  # bytes of pixels; at least so many stay on the disk and are read when needed
+SETTLING_SECONDS = 2.0  # a file changed less long ago may change again without a new time
+DIGEST_BYTES = 32
 
 
-class Kept(NamedTuple):
-    """good: which of the files could be read, (N,) bool. pixels: of those, (M, C, H, W) uint8."""
+class CachedImages(NamedTuple):
+    """What the file holds of a folder with N image files, of which M could be read."""
 
-    good: np.ndarray
-    pixels: np.ndarray
+    good: np.ndarray  # which of the files could be read, (N,) bool
+    pixels: np.ndarray  # of these, (M, C, H, W) uint8
+
+
+# ---------------------------------------------------------------- reading
 
 
 def read_cached(
-    root: str | Path, paths: list[str], chosen: Tensor, on_bad_image: str
+    root: str | Path,
+    paths: list[str],
+    chosen: Tensor,
+    on_bad_image: str,
 ) -> tuple[Tensor | np.memmap, Tensor]:
-    """files.read_images of the chosen rows of `paths`, all the images below `root`. If all are chosen, they are kept.
+    """Read some of the images of a folder, from the cache if it holds them.
 
-    Pixels of at least LARGE bytes that lie in a file come as np.memmap: its pages are to be given back.
+    If all images are chosen, they are written to the cache.
 
-    Raises: as files.read_images.
+    Args:
+        root: the folder.
+        paths: all images below it.
+        chosen: indices in `paths`, rising.
+        on_bad_image: "skip" or "error", see image_files.read_images.
+
+    Returns:
+        Pixels (M, C, H, W) uint8 of the readable images, and their indices (M,) in `chosen`. Pixels
+        of at least LARGE bytes that lie in a file are an np.memmap. Whoever reads it should release
+        its pages (runtime.arrays.release_pages).
+
+    Raises:
+        ValueError: as image_files.read_images.
     """
-    key = _key(root, paths)
-    kept = next((kept for path in _places(root) if key and (kept := _load(path, key))), None)
-    bad = [] if kept is None else [paths[i] for i in chosen if not kept.good[i]]
-    if kept is None or (bad and on_bad_image == "error"):
-        pixels, good = read_images([paths[i] for i in chosen], on_bad_image, partial(_room, root))
-        kept = Kept(np.isin(np.arange(len(paths)), good.numpy()), pixels)
-        if key and len(chosen) == len(paths) and pixels.nbytes >= SMALLEST:
-            path = _save(root, key, kept)
-            kept = (_load(path, key) if path and pixels.nbytes >= LARGE else None) or kept
-        return _usable(kept.pixels), good
-    say_skipped(bad)
-    good = torch.from_numpy(kept.good)
-    rows, whole = (good.cumsum(0) - 1)[chosen[good[chosen]]], _usable(kept.pixels)
-    pixels = whole if len(rows) == len(whole) else torch.from_numpy(kept.pixels)[rows]
-    return pixels, good[chosen].nonzero()[:, 0]
+    key = _folder_key(root, paths)
+    cached = _load_from_places(root, key)
+    if cached is not None:
+        bad = [paths[i] for i in chosen if not cached.good[i]]
+        if not bad or on_bad_image != "error":
+            say_skipped(bad)
+            return _select(cached, chosen)
+
+    chosen_paths = [paths[i] for i in chosen]
+    pixels, good = read_images(chosen_paths, on_bad_image, partial(_empty_pixels, root))
+    is_whole_folder = len(chosen) == len(paths)
+    if key and is_whole_folder and pixels.nbytes >= SMALLEST:
+        is_good = np.isin(np.arange(len(paths)), good.numpy())
+        path = _save(root, key, CachedImages(is_good, pixels))
+        if path is not None and pixels.nbytes >= LARGE:
+            saved = _load(path, key)
+            if saved is not None:
+                pixels = saved.pixels
+    return _on_disk_if_large(pixels), good
 
 
-def _usable(pixels: np.ndarray) -> Tensor | np.memmap:
+def _select(cached: CachedImages, chosen: Tensor) -> tuple[Tensor | np.memmap, Tensor]:
+    """Return the pixels of the good ones of the chosen images, and their indices in `chosen`."""
+    good = torch.from_numpy(cached.good)
+    row_of_image = good.cumsum(0) - 1  # among the pixels, which are those of good images only
+    rows = row_of_image[chosen[good[chosen]]]
+    indices = good[chosen].nonzero()[:, 0]
+    pixels = _on_disk_if_large(cached.pixels)
+    if len(rows) < len(pixels):
+        pixels = torch.from_numpy(cached.pixels)[rows]
+    return pixels, indices
+
+
+def _on_disk_if_large(pixels: np.ndarray) -> Tensor | np.memmap:
+    """Return large mapped pixels as they are, and all others as a tensor."""
     if not isinstance(pixels, np.memmap) or pixels.nbytes < LARGE:
         return torch.from_numpy(pixels)
     disable_read_ahead(pixels)
     return pixels
 
 
-def _room(root: str | Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Room for so many decoded images: in memory, or for LARGE ones in a nameless file, where a disk takes it."""
-    for path in _places(root) if math.prod(shape) >= LARGE and hasattr(os, "posix_fallocate") else ():
+def _empty_pixels(root: str | Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Return an uninitialised uint8 array for decoded images.
+
+    It is in memory, or for at least LARGE bytes in a nameless file, if a disk has room for it.
+    """
+    size = math.prod(shape)
+    if size < LARGE or not hasattr(os, "posix_fallocate"):
+        return np.empty(shape, np.uint8)
+    for path in _places(root):
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=path.parent) as file:
-                os.posix_fallocate(file.fileno(), 0, math.prod(shape))  # raises now what would kill later: a full disk
+                # Without this, a full disk would kill the process at a later write.
+                os.posix_fallocate(file.fileno(), 0, size)
                 return np.memmap(file, np.uint8, "r+", shape=shape)
     return np.empty(shape, np.uint8)
 
 
-def _parts(kept: Kept) -> Iterator[memoryview]:
-    """The bytes of pixels and of good, as they lie in the file between its header and the checksum."""
-    rows = max(1, PIECE // max(1, kept.pixels[:1].nbytes))
-    for begin in range(0, len(kept.pixels), rows):
-        yield np.ascontiguousarray(kept.pixels[begin : begin + rows]).data
-        if isinstance(kept.pixels, np.memmap):
-            release_pages(kept.pixels)
-    yield np.ascontiguousarray(kept.good).data
-
-
-def _key(root: str | Path, paths: list[str]) -> bytes:
-    """A checksum of names, sizes and times; empty where a file is missing, or too new to be known by its time."""
-    digest, newest = hashlib.blake2b(b"%d" % RECIPE, digest_size=32), 0.0
-    try:
-        for path in paths:
-            found = os.stat(path)
-            newest = max(newest, found.st_mtime)
-            digest.update(os.fsencode(f"{path[len(str(root)) :]}\0{found.st_size}\0{found.st_mtime_ns}\0"))
-    except OSError:
-        return b""
-    return digest.digest() if newest < time.time() - SETTLED else b""
+# ---------------------------------------------------------------- the file
 
 
 def _places(root: str | Path) -> Iterator[Path]:
-    """Where the file may be: beside the folder, or in the user's own cache."""
+    """Yield the paths that the file may have: beside the folder, or in the user's cache."""
     folder = Path(os.path.abspath(root))
     yield folder.parent / ".moonwalk" / f"{folder.name}.npy"
-    with suppress(RuntimeError):  # a user without a home
-        mine = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "moonwalk")
-        yield mine / f"{hashlib.blake2b(os.fsencode(folder), digest_size=16).hexdigest()}.npy"
+    with suppress(RuntimeError):  # of Path.home, for a user without a home
+        cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        name = hashlib.blake2b(os.fsencode(folder), digest_size=16).hexdigest()
+        yield Path(cache_home, "moonwalk") / f"{name}.npy"
 
 
-def _checksum(key: bytes, kept: Kept) -> bytes:
-    digest = hashlib.blake2b(key + repr((kept.good.shape, kept.pixels.shape)).encode(), digest_size=32)
-    for part in _parts(kept):
-        digest.update(part)
-    return digest.digest()
+def _load_from_places(root: str | Path, key: bytes) -> CachedImages | None:
+    if not key:
+        return None
+    for path in _places(root):
+        cached = _load(path, key)
+        if cached is not None:
+            return cached
+    return None
 
 
-def _load(path: Path, key: bytes) -> Kept | None:
-    """What the file keeps, mapped into memory; None where there is no such file, or not one of these images."""
+def _load(path: Path, key: bytes) -> CachedImages | None:
+    """Map a file into memory; None if it is absent, damaged, or about other images.
+
+    The mapping is copy-on-write. torch may therefore use the array, and nothing that is written to
+    it reaches the file.
+    """
     try:
-        # "c": copy on write, so that torch may take the array, and nothing that is done to it reaches the file
         pixels = np.load(path, mmap_mode="c", allow_pickle=False)
         with path.open("rb") as file:
             file.seek(pixels.offset + pixels.nbytes)
-            behind = file.read()
-        kept = Kept(np.frombuffer(behind[:-32], bool).copy(), pixels)
-        whole = pixels.dtype == np.uint8 and behind[-32:] == _checksum(key, kept)
-    except Exception:  # a damaged header fails in as many ways as numpy has of reading one
+            tail = file.read()
+        good = np.frombuffer(tail[:-DIGEST_BYTES], bool).copy()
+        cached = CachedImages(good, pixels)
+        is_intact = tail[-DIGEST_BYTES:] == _checksum(key, cached)
+    except Exception:  # numpy reports a damaged header by many types of errors
         return None
-    return kept if whole else None
+    return cached if is_intact and pixels.dtype == np.uint8 else None
 
 
-def _save(root: str | Path, key: bytes, kept: Kept) -> Path | None:
-    """Write the file in the first place that takes it, under another name until it is whole; returns which."""
+def _save(root: str | Path, key: bytes, cached: CachedImages) -> Path | None:
+    """Write the file to the first place where that is possible; return its path, or None."""
     for path in _places(root):
-        temporary = unfinished(path)
-        with suppress(OSError):
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with temporary.open("wb") as file:
-                    header = {"descr": "|u1", "fortran_order": False, "shape": kept.pixels.shape}
-                    np.lib.format.write_array_header_1_0(file, header)
-                    for part in chain(_parts(kept), [_checksum(key, kept)]):
-                        file.write(part)
-                os.replace(temporary, path)
-                print(f"kept the decoded images in {path}")
-                return path
-            finally:
-                temporary.unlink(missing_ok=True)
+        try:
+            _write(path, key, cached)
+        except OSError:
+            continue
+        print(f"kept the decoded images in {path}")
+        return path
     return None
+
+
+def _write(path: Path, key: bytes, cached: CachedImages) -> None:
+    """Write the file under a temporary name, and rename it when it is complete.
+
+    It is an .npy file of the pixels, followed by `good` and the checksum.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = unfinished(path)
+    header = {"descr": "|u1", "fortran_order": False, "shape": cached.pixels.shape}
+    try:
+        with temporary.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for piece in _pieces(cached):
+                file.write(piece)
+            file.write(_checksum(key, cached))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _pieces(cached: CachedImages) -> Iterator[memoryview]:
+    """Yield the bytes of the pixels, some images at a time, and then those of `good`."""
+    image_bytes = cached.pixels[:1].nbytes
+    images = max(1, PIECE_BYTES // max(1, image_bytes))
+    for begin in range(0, len(cached.pixels), images):
+        yield np.ascontiguousarray(cached.pixels[begin : begin + images]).data
+        if isinstance(cached.pixels, np.memmap):
+            release_pages(cached.pixels)
+    yield np.ascontiguousarray(cached.good).data
+
+
+# ---------------------------------------------------------------- checksums
+
+
+def _folder_key(root: str | Path, paths: list[str]) -> bytes:
+    """Return a checksum of the names, sizes and times of the images.
+
+    It is empty if a file is missing. It is also empty if a file is so new that it may change again
+    without a new time.
+    """
+    digest = hashlib.blake2b(b"%d" % RECIPE, digest_size=DIGEST_BYTES)
+    newest = 0.0
+    try:
+        for path in paths:
+            status = os.stat(path)
+            newest = max(newest, status.st_mtime)
+            name = path[len(str(root)) :]
+            digest.update(os.fsencode(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0"))
+    except OSError:
+        return b""
+    if newest >= time.time() - SETTLING_SECONDS:
+        return b""
+    return digest.digest()
+
+
+def _checksum(key: bytes, cached: CachedImages) -> bytes:
+    """Return a checksum of the folder's key and of all that the file holds."""
+    shapes = (cached.good.shape, cached.pixels.shape)
+    digest = hashlib.blake2b(key + repr(shapes).encode(), digest_size=DIGEST_BYTES)
+    for piece in _pieces(cached):
+        digest.update(piece)
+    return digest.digest()

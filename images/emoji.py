@@ -1,4 +1,4 @@
-"""The glyphs of an emoji font that this machine has: a colour image set without a download."""
+"""The glyphs of an installed emoji font: a set of colour images without a download."""
 
 import shutil
 import subprocess
@@ -7,10 +7,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-SIZE = 109  # of the bitmaps in Noto Color Emoji, the only size that it has
-SIDE, CANVAS = 32, 136  # pixels of an image, and of what it is drawn on
+FONT_SIZE = 109  # pixels of the bitmaps in Noto Color Emoji, the only size that it has
+CANVAS = 136  # side in pixels of the page on which a glyph is drawn
+IMAGE_SIDE = 32  # side in pixels of an image of the set
+GRINNING_FACE = 0x1F600  # in every emoji font
+
 FOLDERS = ("/usr/share/fonts", "/usr/local/share/fonts", "~/.fonts", "~/.local/share/fonts")
-BLOCKS = {  # of Unicode 16, those that hold emoji
+# The blocks of Unicode 16 that contain emoji.
+BLOCKS = {
     "Miscellaneous Symbols": range(0x2600, 0x2700),
     "Dingbats": range(0x2700, 0x27C0),
     "Miscellaneous Symbols and Pictographs": range(0x1F300, 0x1F600),
@@ -22,49 +26,79 @@ BLOCKS = {  # of Unicode 16, those that hold emoji
 
 
 def find_font() -> ImageFont.FreeTypeFont:
-    """An emoji font of colour bitmaps, by fontconfig or in the usual folders.
+    """Return an installed emoji font with colour bitmaps; Noto Color Emoji if there is a choice.
+
+    Fontconfig and the usual folders are searched.
 
     Raises:
         FileNotFoundError: there is none.
     """
-    found: list[str] = []
-    if shutil.which("fc-list"):
-        done = subprocess.run(["fc-list", ":color=true", "file"], capture_output=True, text=True, check=False)
-        found = [line.strip().rstrip(":") for line in done.stdout.splitlines()]
-    found += [str(path) for folder in FOLDERS for path in sorted(Path(folder).expanduser().rglob("*moji*.ttf"))]
-    for path in sorted(found, key=lambda path: "NotoColorEmoji" not in path):
+    candidates = _fonts_of_fontconfig() + _fonts_in_folders()
+    for path in sorted(candidates, key=lambda path: "NotoColorEmoji" not in path):
         try:
-            font = ImageFont.truetype(path, SIZE)
-            if _coloured(glyph(font, 0x1F600)):
+            font = ImageFont.truetype(path, FONT_SIZE)
+            if _is_drawn(glyph(font, GRINNING_FACE)):
                 return font
         except OSError:  # a font of outlines, or of bitmaps of other sizes
             continue
-    raise FileNotFoundError(
-        "dataset=emoji found no font of coloured emoji: install one, such as the package fonts-noto-color-emoji"
-    )
+    advice = "install one, such as the package fonts-noto-color-emoji"
+    raise FileNotFoundError(f"dataset=emoji found no font of coloured emoji: {advice}")
+
+
+def _fonts_of_fontconfig() -> list[str]:
+    if not shutil.which("fc-list"):
+        return []
+    command = ["fc-list", ":color=true", "file"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return [line.strip().rstrip(":") for line in done.stdout.splitlines()]
+
+
+def _fonts_in_folders() -> list[str]:
+    found = []
+    for folder in FOLDERS:
+        paths = Path(folder).expanduser().rglob("*moji*.ttf")
+        found += [str(path) for path in sorted(paths)]
+    return found
 
 
 def glyph(font: ImageFont.FreeTypeFont, code: int) -> Image.Image:
-    """A character in its colours on white, (CANVAS, CANVAS)."""
+    """Draw the character of that code point in its colours on white, (CANVAS, CANVAS) pixels.
+
+    A character that the font does not have is drawn in white, or not at all.
+    """
     page = Image.new("RGB", (CANVAS, CANVAS), "white")
-    ImageDraw.Draw(page).text(
-        (CANVAS // 2, CANVAS // 2), chr(code), font=font, embedded_color=True, fill="white", anchor="mm"
-    )
+    middle = (CANVAS // 2, CANVAS // 2)
+    draw = ImageDraw.Draw(page)
+    draw.text(middle, chr(code), font=font, embedded_color=True, fill="white", anchor="mm")
     return page
 
 
-def _coloured(page: Image.Image) -> bool:
+def _is_drawn(page: Image.Image) -> bool:
     return bool((np.asarray(page) < 255).any())
 
 
 def draw_glyphs() -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Pixels (N, 3, SIDE, SIDE) uint8 of all the glyphs in BLOCKS, labels (N,) int64, and the blocks that have any."""
-    font, pixels, labels = find_font(), [], []
+    """Draw all the glyphs of an installed font that are in BLOCKS.
+
+    Returns:
+        Pixels (N, 3, IMAGE_SIDE, IMAGE_SIDE) uint8, labels (N,) int64, and the names of the labels:
+        the blocks that have any glyphs.
+
+    Raises:
+        FileNotFoundError: there is no emoji font.
+    """
+    font = find_font()
+    pixels = []
+    block_indices = []
     for i, block in enumerate(BLOCKS.values()):
         for code in block:
-            if _coloured(page := glyph(font, code)):  # a missing one is drawn white on white, or not at all
-                small = page.resize((SIDE, SIDE), Image.Resampling.BOX)
+            page = glyph(font, code)
+            if _is_drawn(page):
+                small = page.resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BOX)
                 pixels.append(np.asarray(small).transpose(2, 0, 1))
-                labels.append(i)
-    present = sorted(set(labels))
-    return np.stack(pixels), np.searchsorted(present, labels).astype(np.int64), [[*BLOCKS][i] for i in present]
+                block_indices.append(i)
+
+    present = sorted(set(block_indices))
+    labels = np.searchsorted(present, block_indices).astype(np.int64)
+    block_names = list(BLOCKS)
+    return np.stack(pixels), labels, [block_names[i] for i in present]

@@ -1,4 +1,4 @@
-"""Image files as arrays: listing and reading a folder of class folders, and reading generated images."""
+"""Image files as arrays: a folder with one subfolder for each class, and generated images."""
 
 import os
 from collections.abc import Callable
@@ -14,59 +14,87 @@ from runtime.arrays import release_pages
 from runtime.progress import progress_bar
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+PIECE_BYTES = 2**24  # pixels of a mapped file that are in memory at once
+
+# ---------------------------------------------------------------- folders
 
 
 def list_images(root: str | Path) -> tuple[list[str], list[str], list[int]]:
-    """Names of the classes; then, class by class and sorted by name, the path and the label of each image.
+    """List the images in the class folders of `root`, and print what is ignored.
 
-    Raises: as MNISTDataset, apart from errors inside the images.
+    Returns:
+        The names of the classes. The path and the label of each image, class by class and sorted
+        by name.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: it has no class folders, or one of them has no images.
     """
     if not os.path.isdir(root):
-        raise FileNotFoundError(
-            f"there is no folder {root}: name one that holds a folder of images for each class, or prepare MNIST with "
-            f"`python scripts/prepare_mnist.py --source FOLDER_OR_URL --out {root}`"
-        )
-    top = _by_kind(root)
+        rule = "name one that holds a folder of images for each class"
+        mnist = f"`python scripts/prepare_mnist.py --source FOLDER_OR_URL --out {root}`"
+        advice = f"{rule}, or prepare MNIST with {mnist}"
+        raise FileNotFoundError(f"there is no folder {root}: {advice}")
+    top = _content_by_kind(root)
     if not top["folders"]:
-        raise ValueError(f"{root} holds no class folders; put the images into one for each class, as in {root}/0")
-    hidden, nested, not_images, paths, labels = top["hidden"], [], [], [], []
-    folders = _in_order(top["folders"])
-    for label, folder in enumerate(folders):
-        inside = _by_kind(folder)
-        if not inside["images"]:
-            raise ValueError(f"{folder} holds no images ({' '.join(EXTENSIONS)}); fill it or remove it")
-        paths += inside["images"]
-        labels += [label] * len(inside["images"])
-        hidden, nested, not_images = hidden + inside["hidden"], nested + inside["folders"], not_images + inside["other"]
-    ignored = {
-        "files outside the class folders": top["images"] + top["other"],
-        "folders inside class folders": nested,
-        "files that are not images": not_images,
-        "hidden files or folders": hidden,
-    }
-    for what, strays in ignored.items():
-        if strays:
-            print(f"ignored {len(strays)} {what}, such as {strays[0]}")
-    return [os.path.basename(folder) for folder in folders], paths, labels
+        advice = f"put the images into one for each class, as in {root}/0"
+        raise ValueError(f"{root} holds no class folders; {advice}")
+
+    class_folders = _in_class_order(top["folders"])
+    paths: list[str] = []
+    labels: list[int] = []
+    nested: list[str] = []
+    not_images: list[str] = []
+    hidden = list(top["hidden"])
+    for label, folder in enumerate(class_folders):
+        content = _content_by_kind(folder)
+        if not content["images"]:
+            extensions = " ".join(EXTENSIONS)
+            raise ValueError(f"{folder} holds no images ({extensions}); fill it or remove it")
+        paths += content["images"]
+        labels += [label] * len(content["images"])
+        nested += content["folders"]
+        not_images += content["other"]
+        hidden += content["hidden"]
+
+    _say_ignored("files outside the class folders", top["images"] + top["other"])
+    _say_ignored("folders inside class folders", nested)
+    _say_ignored("files that are not images", not_images)
+    _say_ignored("hidden files or folders", hidden)
+    classes = [os.path.basename(folder) for folder in class_folders]
+    return classes, paths, labels
 
 
-def _by_kind(folder: str | Path) -> dict[str, list[str]]:
-    """Sorted paths of the contents of a folder: "hidden", "folders", "images" (by their extension) and "other"."""
-    found: dict[str, list[str]] = {"hidden": [], "folders": [], "images": [], "other": []}
+def _content_by_kind(folder: str | Path) -> dict[str, list[str]]:
+    """Return the sorted paths of what a folder contains: hidden, folders, images and other."""
+    content: dict[str, list[str]] = {"hidden": [], "folders": [], "images": [], "other": []}
     for entry in os.scandir(folder):
-        file = "images" if entry.name.lower().endswith(EXTENSIONS) else "other"
-        kind = "hidden" if entry.name.startswith(".") else "folders" if entry.is_dir() else file
-        found[kind].append(entry.path)
-    return {kind: sorted(paths) for kind, paths in found.items()}
+        if entry.name.startswith("."):
+            kind = "hidden"
+        elif entry.is_dir():
+            kind = "folders"
+        elif entry.name.lower().endswith(EXTENSIONS):
+            kind = "images"
+        else:
+            kind = "other"
+        content[kind].append(entry.path)
+    return {kind: sorted(paths) for kind, paths in content.items()}
 
 
-def _in_order(folders: list[str]) -> list[str]:
-    """Sorted by name, as numbers when all are."""
+def _in_class_order(folders: list[str]) -> list[str]:
+    """Return folders sorted by name; as numbers if all names are numbers."""
     names = [os.path.basename(folder) for folder in folders]
-    return sorted(folders, key=(lambda f: int(os.path.basename(f))) if all(map(str.isdecimal, names)) else None)
+    if all(name.isdecimal() for name in names):
+        return sorted(folders, key=lambda folder: int(os.path.basename(folder)))
+    return sorted(folders)
 
 
-PIECE = 2**24  # bytes of pixels in memory at once, where they lie in a file
+def _say_ignored(what: str, paths: list[str]) -> None:
+    if paths:
+        print(f"ignored {len(paths)} {what}, such as {paths[0]}")
+
+
+# ---------------------------------------------------------------- images
 
 
 def _in_memory(shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -74,81 +102,123 @@ def _in_memory(shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
 
 def read_images(
-    paths: list[str], on_bad_image: str = "skip", room: Callable[[tuple[int, ...]], NDArray[np.uint8]] = _in_memory
+    paths: list[str],
+    on_bad_image: str = "skip",
+    room: Callable[[tuple[int, ...]], NDArray[np.uint8]] = _in_memory,
 ) -> tuple[NDArray[np.uint8], Tensor]:
-    """Pixels (N, C, H, W) uint8 of the readable images, and their indices (N,) int64 among the paths.
+    """Read images of one size, and print which of them are damaged.
 
-    room: gives the array into which they are written, which may be mapped from a file.
+    Args:
+        paths: image files.
+        on_bad_image: "skip" leaves out damaged images, "error" stops at the first.
+        room: returns an uninitialised uint8 array of a given shape. The pixels are written into it;
+            it may be mapped from a file.
+
+    Returns:
+        Pixels (N, C, H, W) uint8 of the readable images, and their indices (N,) int64 in `paths`.
 
     Raises:
-        ValueError: images of several sizes, grey mixed with colour, or (on_bad_image="error") a damaged one.
+        ValueError: images of several sizes, grey mixed with colour, or a damaged image where
+            on_bad_image is "error".
     """
-    pixels, good, bad = np.empty(0, np.uint8), [], []
+    pixels = np.empty(0, np.uint8)
+    good: list[int] = []
+    bad: list[str] = []
     for i, path in enumerate(progress_bar(paths, "reading images")):
         try:
             image = read_image(path)
-        except Exception as error:  # decoders raise all sorts of errors: OSError, SyntaxError, struct.error ...
+        except Exception as error:  # decoders raise OSError, SyntaxError, struct.error and others
             if on_bad_image == "error":
-                raise ValueError(f"{path} is damaged ({error}); replace it, or set on_bad_image=skip") from error
+                advice = "replace it, or set on_bad_image=skip"
+                raise ValueError(f"{path} is damaged ({error}); {advice}") from error
             bad.append(path)
             continue
+
         if not good:
             pixels = room((len(paths), *image.shape))
         elif image.shape != pixels.shape[1:]:
-            raise ValueError(_differing(paths[good[0]], pixels.shape[1:], path, image.shape))
+            first = paths[good[0]]
+            raise ValueError(_difference(first, pixels.shape[1:], path, image.shape))
         pixels[len(good)] = image
         good.append(i)
-        if isinstance(pixels, np.memmap) and i % max(1, PIECE // image.nbytes) == 0:
+
+        images_per_piece = max(1, PIECE_BYTES // image.nbytes)
+        if isinstance(pixels, np.memmap) and i % images_per_piece == 0:
             release_pages(pixels)
     say_skipped(bad)
     return pixels[: len(good)], torch.tensor(good, dtype=torch.int64)
 
 
 def say_skipped(bad: list[str]) -> None:
-    """A printed line about the damaged images of these paths, if there are any."""
-    if bad:
-        print(f"skipped {len(bad)} damaged images: {', '.join(bad[:5])}{' ...' if len(bad) > 5 else ''}")
+    """Print how many images are damaged, and the first five paths; nothing if `bad` is empty."""
+    if not bad:
+        return
+    shown = ", ".join(bad[:5])
+    if len(bad) > 5:
+        shown += " ..."
+    print(f"skipped {len(bad)} damaged images: {shown}")
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """One image (of an animation the first): (1, H, W) uint8 when its file is grey, (3, H, W) in colour.
+    """Read one image: (1, H, W) uint8 if its file is grey, else (3, H, W).
 
-    A palette is grey if all its used colours are. Transparency becomes white. Of 16 bits, the upper 8 are kept.
+    A file with a palette is grey if all colours in use are. Transparent pixels become white. An
+    image of 16 bits keeps the upper 8. An animation gives its first image.
+
+    Raises:
+        OSError, and many other types: the file is damaged or no image.
     """
     with Image.open(path) as image:
-        transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
+        is_transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
         if image.mode.startswith("I"):
             return (np.asarray(image) >> 8).astype(np.uint8)[None]
-        if image.mode in ("1", "L") and not transparent:
+        if image.mode in ("1", "L") and not is_transparent:
             return np.asarray(image.convert("L"))[None]
-        perhaps_grey = image.mode in ("1", "L", "LA", "P", "PA")
-        if transparent:
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+
+        may_be_grey = image.mode in ("1", "L", "LA", "P", "PA")
+        if is_transparent:
+            white = Image.new("RGBA", image.size, "white")
+            image = Image.alpha_composite(white, image.convert("RGBA"))
         pixels = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
-    return pixels[:1] if perhaps_grey and (pixels == pixels[:1]).all() else pixels
+
+    if may_be_grey and (pixels == pixels[:1]).all():
+        return pixels[:1]
+    return pixels
 
 
-def _differing(path: str, shape: tuple[int, ...], other: str, other_shape: tuple[int, ...]) -> str:
-    if shape[0] != other_shape[0]:
-        kind = {1: "grey", 3: "in colour"}
-        return f"{path} is {kind[shape[0]]} but {other} is {kind[other_shape[0]]}; convert all images to one of the two"
-    sizes = [f"{width}x{height}" for _, height, width in (shape, other_shape)]
-    return f"{path} is {sizes[0]} pixels but {other} is {sizes[1]}; give all images one size"
+def _difference(
+    path: str,
+    shape: tuple[int, ...],
+    other: str,
+    other_shape: tuple[int, ...],
+) -> str:
+    """Say how two images of different shape (C, H, W) differ."""
+    channels, height, width = shape
+    other_channels, other_height, other_width = other_shape
+    if channels != other_channels:
+        kinds = {1: "grey", 3: "in colour"}
+        difference = f"{path} is {kinds[channels]} but {other} is {kinds[other_channels]}"
+        return f"{difference}; convert all images to one of the two"
+    size = f"{width}x{height}"
+    other_size = f"{other_width}x{other_height}"
+    return f"{path} is {size} pixels but {other} is {other_size}; give all images one size"
 
 
 def read_samples(path: str | Path) -> np.ndarray:
-    """Generated images from an .npy file, such as `python inference.py` saves: (N, C, H, W) float32 in [-1, 1].
+    """Read generated images from an .npy file, such as `python inference.py` saves.
+
+    Returns:
+        Shape (N, C, H, W), float32, in [-1, 1].
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it does not hold such an array.
+        ValueError: the file does not hold floats of that shape.
     """
     try:
         samples = np.load(path, allow_pickle=False)
     except (ValueError, EOFError) as error:
         raise ValueError(f"{path} is not an .npy file of images") from error
     if samples.ndim != 4 or samples.dtype.kind != "f":
-        raise ValueError(
-            f"{path} must hold floats of shape (N, C, H, W) in [-1, 1], not {samples.dtype} {samples.shape}"
-        )
+        rule = "floats of shape (N, C, H, W) in [-1, 1]"
+        raise ValueError(f"{path} must hold {rule}, not {samples.dtype} {samples.shape}")
     return samples.astype(np.float32)

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from images import MNIST_ROOT
 from images.cache import read_cached
 from images.emoji import draw_glyphs
-from images.image_files import PIECE, list_images
+from images.image_files import PIECE_BYTES, list_images
 from runtime.arrays import numbers, release_pages
 from runtime.randomness import generator
 
@@ -67,7 +67,7 @@ class ImageSet(Dataset):
 
     def blocks(self) -> Iterator[Tensor]:
         """The same, some images at a time."""
-        for some in torch.arange(len(self)).split(max(1, PIECE // math.prod(self.dims))):
+        for some in torch.arange(len(self)).split(max(1, PIECE_BYTES // math.prod(self.dims))):
             yield self._bytes(some)
 
     @property
