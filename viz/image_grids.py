@@ -1,4 +1,4 @@
-"""Grids of images: the cell of each image, the pixels of a grid, and figures with names beside it."""
+"""Grids of images: the cell of each image, the pixels of a grid, and figures with names."""
 
 import math
 from collections.abc import Mapping, Sequence
