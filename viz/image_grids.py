@@ -1,10 +1,11 @@
-"""Images beside each other: which one goes where, the pixels of them all, and stills with names beside them."""
+"""Grids of images: the cell of each image, the pixels of a grid, and figures with names."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -16,128 +17,256 @@ from runtime.arrays import numbers
 from viz.colours import GROUND
 from viz.style import paper
 
-DPI = 120  # that of stills.save, so that a tile's pixel becomes a whole number of the picture's
+DPI = 120  # that of stills.save, so that each pixel of a tile becomes whole pixels of the file
 SHOWN = 400  # images in a grid, at most
-TITLE, NAME, LINE = 10, 8, 20  # points; pixels from one line of the title to the next
-GAP = 3
-NARROWEST, WIDER = 420, 1.2  # pixels that a title may have in any case, and how much wider than the picture it may be
+COMPARED = 100  # images on each side of `beside_real`, at most
+TITLE = 10  # points: size of the title's letters
+NAME = 8  # points: size of the names' letters
+LINE = 20  # pixels from one line of the title to the next
+EDGE = 14  # pixels around a sheet
+GAP = 3  # pixels between tiles
+BETWEEN_GRIDS = 24  # pixels between the two grids of `beside_real`
+STRIP_SIDE = 72  # pixels of an image in the pictures of the forward process
+
+# A title is broken at WIDER times the width of the grid, but never below NARROWEST pixels.
+WIDER = 1.2
+NARROWEST = 420
 
 
 class Grid(NamedTuple):
-    """Which image stands where: indices (rows, columns), -1 for none; the name of each row, [] where none has one."""
+    """Which image stands in which cell.
+
+    cells: indices (rows, columns), -1 for an empty cell.
+    names: the name of each row; empty if rows have no names.
+    """
 
     cells: NDArray[np.int64]
     names: list[str]
 
 
 def arranged(count: int, labels: ArrayLike | None = None, classes: Sequence[str] = ()) -> Grid:
-    """A grid for `count` images, about as high as wide. With labels (count,), every row holds one class."""
-    blocks = {}
-    for i, label in enumerate(np.zeros(count, int) if labels is None else np.asarray(labels)[:count]):
-        blocks.setdefault(int(label), []).append(i)
-    columns = _columns([len(block) for block in blocks.values()])
-    rows, names = [], []
-    for label, block in blocks.items():
-        for first in range(0, len(block), columns):
-            row = block[first : first + columns]
-            rows.append(row + [-1] * (columns - len(row)))
-            names += [] if labels is None else [classes[label]]
+    """Arrange `count` images in a grid about as high as wide.
+
+    Args:
+        count: number of images.
+        labels: (count,), if given; each row then holds images of one label only.
+        classes: the names of the labels.
+    """
+    indices_by_label = _indices_by_label(count, labels)
+    columns = _columns([len(indices) for indices in indices_by_label.values()])
+    rows = []
+    names = []
+    for label, indices in indices_by_label.items():
+        for first in range(0, len(indices), columns):
+            row = indices[first : first + columns]
+            empty = [-1] * (columns - len(row))
+            rows.append(row + empty)
+            if labels is not None:
+                names.append(classes[label])
     return Grid(np.array(rows), names)
 
 
+def _indices_by_label(count: int, labels: ArrayLike | None) -> dict[int, list[int]]:
+    """Return the indices of the images of each label, in order; all below 0 without labels."""
+    if labels is None:
+        return {0: list(range(count))}
+    by_label: dict[int, list[int]] = {}
+    for i, label in enumerate(np.asarray(labels)[:count]):
+        by_label.setdefault(int(label), []).append(i)
+    return by_label
+
+
 def _columns(sizes: list[int]) -> int:
-    """Of the numbers of columns that leave few cells empty, the one that makes the grid most nearly a square."""
-    possible = [-(-max(sizes) // parts) for parts in range(1, max(sizes) + 1)]
-    return min(possible, key=lambda columns: abs(np.log(columns / sum(-(-size // columns) for size in sizes))))
+    """Return the number of columns for blocks of these sizes, each of which begins a new row.
+
+    Among the numbers that leave few cells empty it is the one with the squarest grid.
+    """
+
+    def distance_from_square(columns: int) -> float:
+        rows = sum(math.ceil(size / columns) for size in sizes)
+        return abs(np.log(columns / rows))
+
+    largest = max(sizes)
+    possible = [math.ceil(largest / parts) for parts in range(1, largest + 1)]
+    return min(possible, key=distance_from_square)
+
+
+# ---------------------------------------------------------------- pixels
 
 
 def pixels(images: ArrayLike) -> NDArray[np.uint8]:
-    """Images (..., C, H, W) in [-1, 1] as bytes (..., H, W, 1 or 3): grey, or the first three channels.
+    """Convert images in [-1, 1] to bytes.
+
+    Args:
+        images: (..., C, H, W). Values outside of [-1, 1] are clipped.
+
+    Returns:
+        (..., H, W, 1) for grey images, else (..., H, W, 3): the first three channels.
 
     Raises:
-        ValueError: NaN or infinity, or no three dimensions.
+        ValueError: NaN or infinity, or fewer than three dimensions.
     """
     values = numbers(images, "images")
-    values = (values if values.is_floating_point() else values.float()).numpy()
+    if not values.is_floating_point():
+        values = values.float()
+    values = values.numpy()
     if values.ndim < 3 or not values.size:
         raise ValueError(f"images have shape (..., C, H, W), not {values.shape}")
     if not np.isfinite(values).all():
         raise ValueError("the images hold NaN or infinity: there is nothing to show")
     shown = np.moveaxis(values[..., :3, :, :], -3, -1)
-    if shown.shape[-1] == 2:  # no colour has two parts
-        shown = np.concatenate([shown, np.full_like(shown[..., :1], -1)], -1)
+    if shown.shape[-1] == 2:  # a colour needs a third channel: the lowest value
+        third = np.full_like(shown[..., :1], -1)
+        shown = np.concatenate([shown, third], -1)
     return ((np.clip(shown, -1, 1) + 1) * 127.5).round().astype(np.uint8)
 
 
 def scaled(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Pictures (..., H, W, c) with the longer side about `side`: pixels become squares, or are left out."""
+    """Scale pictures (..., H, W, c) such that the longer side has about `side` pixels.
+
+    Pixels become squares, or are left out; no value is blended.
+    """
     longer = max(picture.shape[-3:-1])
     if longer > side:
         every = round(longer / side)
         return picture[..., ::every, ::every, :]
-    return picture.repeat(side // longer, -3).repeat(side // longer, -2)
+    factor = side // longer
+    return picture.repeat(factor, -3).repeat(factor, -2)
 
 
-def tiled(tiles: NDArray[np.uint8], cells: NDArray[np.int64], gap: int, ground: Sequence[int]) -> NDArray[np.uint8]:
-    """Tiles (N, h, w, c) at their cells, `gap` pixels of the colour `ground` (c,) around each."""
-    (rows, columns), (_, h, w, c) = cells.shape, tiles.shape
+def tiled(
+    tiles: NDArray[np.uint8],
+    cells: NDArray[np.int64],
+    gap: int,
+    ground: Sequence[int],
+) -> NDArray[np.uint8]:
+    """Put tiles into their cells.
+
+    Args:
+        tiles: (N, h, w, c).
+        cells: (rows, columns), indices of tiles, -1 for none.
+        gap: pixels around each tile.
+        ground: the colour (c,) of the gaps and of empty cells.
+
+    Returns:
+        (rows * (h + gap) + gap, columns * (w + gap) + gap, c).
+    """
+    rows, columns = cells.shape
+    _, h, w, c = tiles.shape
     whole = np.empty((rows * (h + gap) + gap, columns * (w + gap) + gap, c), np.uint8)
     whole[:] = ground
     for (row, column), i in np.ndenumerate(cells):
         if i >= 0:
-            y, x = gap + row * (h + gap), gap + column * (w + gap)
-            whole[y : y + h, x : x + w] = tiles[i]
+            top = gap + row * (h + gap)
+            left = gap + column * (w + gap)
+            whole[top : top + h, left : left + w] = tiles[i]
     return whole
 
 
 def grid_picture(images: ArrayLike, grid: Grid, side: int = 44) -> NDArray[np.uint8]:
-    """Images (N, C, H, W) in [-1, 1] at their cells, each about `side` pixels large: (H', W', 3)."""
+    """Return the pixels (H', W', 3) of a grid of images.
+
+    Args:
+        images: (N, C, H, W) in [-1, 1].
+        grid: which image stands where.
+        side: about how many pixels the longer side of an image takes.
+    """
     tiles = scaled(pixels(images), side)
-    return tiled(np.broadcast_to(tiles, (*tiles.shape[:-1], 3)), grid.cells, GAP, GROUND)
+    coloured = np.broadcast_to(tiles, (*tiles.shape[:-1], 3))
+    return tiled(coloured, grid.cells, GAP, GROUND)
+
+
+def table_picture(images: NDArray, side: int = 56) -> NDArray[np.uint8]:
+    """Return the pixels (H', W', 3) of images (R, K, C, H, W) in rows and columns."""
+    rows, columns = images.shape[:2]
+    cells = np.arange(rows * columns).reshape(rows, columns)
+    return grid_picture(images.reshape(-1, *images.shape[2:]), Grid(cells, []), side)
 
 
 # ---------------------------------------------------------------- sheets
 
 
 class Sheet:
-    """A matplotlib Figure of tiles, drawn pixel by pixel; `turn` changes what it shows, quickly.
+    """A matplotlib Figure of a grid, drawn pixel by pixel, with a title and names.
 
-    picture: (H, W, 3) as `tiled` makes it. rows, columns: their names, or none. title: may have several lines.
+    `turn` changes what it shows, which is faster than a new figure.
+
+    Args:
+        picture: (H, W, 3), as `tiled` makes it.
+        title: one or several lines; long ones are broken.
+        rows, columns: the names of rows and columns, or none.
     """
 
     def __init__(
-        self, picture: NDArray[np.uint8], title: str, rows: Sequence[str] = (), columns: Sequence[str] = ()
+        self,
+        picture: NDArray[np.uint8],
+        title: str,
+        rows: Sequence[str] = (),
+        columns: Sequence[str] = (),
     ) -> None:
         height, width = picture.shape[:2]
-        left = 14 + max((_width(line, NAME) for name in rows for line in name.split("\n")), default=0)
+        left = EDGE + _widest_name(rows)
         self.widest = max(NARROWEST, WIDER * (left + width))
         lines = _broken(title, self.widest)
         top = 16 + LINE * (len(lines) + bool(columns))
-        whole = max(left + width + 14, 28 + max(_width(line, TITLE) for line in lines)), top + height + 14
-        self.figure = Figure(figsize=(whole[0] / DPI, whole[1] / DPI), dpi=DPI)
+        title_width = max(_width(line, TITLE) for line in lines)
+        whole_width = max(left + width + EDGE, title_width + 2 * EDGE)
+        whole_height = top + height + EDGE
+
+        self.figure = Figure(figsize=(whole_width / DPI, whole_height / DPI), dpi=DPI)
         self.canvas = FigureCanvasAgg(self.figure)
-        box = (left / whole[0], 14 / whole[1], width / whole[0], height / whole[1])
+        box = (
+            left / whole_width,
+            EDGE / whole_height,
+            width / whole_width,
+            height / whole_height,
+        )
         ax = self.figure.add_axes(box, frameon=False, xticks=[], yticks=[])
         self.image = ax.imshow(picture, interpolation="nearest", aspect="auto")
-        at, words = (14 / whole[0], 1 - 10 / whole[1]), "\n".join(lines)
-        self.title = self.figure.text(*at, words, va="top", size=TITLE, linespacing=1.25)
-        for i, name in enumerate(rows):
-            at = (i + 0.5) / len(rows) * (height - GAP) + GAP / 2
-            ax.text(-7, at, name, ha="right", va="center", size=NAME, linespacing=1.2)
-        for i, name in enumerate(columns):
-            at = (i + 0.5) / len(columns) * (width - GAP) + GAP / 2
-            ax.text(at, -5, name, ha="center", va="bottom", size=NAME)
+        self.title = self.figure.text(
+            EDGE / whole_width,
+            1 - 10 / whole_height,
+            "\n".join(lines),
+            va="top",
+            size=TITLE,
+            linespacing=1.25,
+        )
+        _name_rows(ax, rows, height)
+        _name_columns(ax, columns, width)
 
     def turn(self, picture: NDArray[np.uint8], title: str) -> NDArray[np.uint8]:
-        """Show another picture of the same shape; returns the pixels of the whole sheet (H, W, 3)."""
+        """Show another picture of the same shape; return the pixels (H, W, 3) of the sheet."""
         self.image.set_data(picture)
         self.title.set_text("\n".join(_broken(title, self.widest)))
         self.canvas.draw()
         return np.asarray(self.canvas.buffer_rgba())[..., :3].copy()
 
 
+def _widest_name(names: Sequence[str]) -> int:
+    """Return the width in pixels of the longest line of the names; 0 if there are none."""
+    widest = 0
+    for name in names:
+        for line in name.split("\n"):
+            widest = max(widest, _width(line, NAME))
+    return widest
+
+
+def _name_rows(ax: Axes, names: Sequence[str], height: int) -> None:
+    """Write the names of the rows at the left of a picture of that height."""
+    for i, name in enumerate(names):
+        middle = (i + 0.5) / len(names) * (height - GAP) + GAP / 2
+        ax.text(-7, middle, name, ha="right", va="center", size=NAME, linespacing=1.2)
+
+
+def _name_columns(ax: Axes, names: Sequence[str], width: int) -> None:
+    """Write the names of the columns above a picture of that width."""
+    for i, name in enumerate(names):
+        middle = (i + 0.5) / len(names) * (width - GAP) + GAP / 2
+        ax.text(middle, -5, name, ha="center", va="bottom", size=NAME)
+
+
 def _broken(title: str, widest: float) -> list[str]:
-    """The lines of a title, and those that are wider than so many pixels broken between words."""
+    """Return the lines of a title; lines wider than `widest` pixels are broken between words."""
     lines = []
     for line in title.split("\n"):
         lines.append("")
@@ -151,54 +280,97 @@ def _broken(title: str, widest: float) -> list[str]:
 
 
 def _width(text: str, size: float) -> int:
-    """Pixels that a line of `size` points takes."""
-    wide, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), ismath=False)
-    return math.ceil(1.02 * wide * DPI / 72)  # on the grid of pixels letters are a little wider
+    """Return the width in pixels of a line of text, whose letters have `size` points."""
+    font = FontProperties(size=size)
+    width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
+    return math.ceil(1.02 * width * DPI / 72)  # rendered letters are a little wider
 
 
-def samples(images: NDArray, labels: NDArray | None, classes: Sequence[str], steered: str = "") -> Figure:
-    """Generated images (N, C, H, W), in rows of one class each where they are conditional."""
-    grid = arranged(min(len(images), SHOWN), labels, classes)
-    count = f"{len(images):,} images" if len(images) <= SHOWN else f"the first {SHOWN} of {len(images):,} images"
-    labelled = "\neach row is conditioned on the label at its left" if grid.names else ""
-    labelled += f", {steered}" if steered else ""
-    return Sheet(grid_picture(images[:SHOWN], grid), f"{count} made by the network{labelled}", grid.names).figure
+# ---------------------------------------------------------------- figures
+
+
+def samples(
+    images: NDArray,
+    labels: NDArray | None,
+    classes: Sequence[str],
+    steered: str = "",
+) -> Figure:
+    """Draw generated images, at most SHOWN of them.
+
+    Args:
+        images: (N, C, H, W) in [-1, 1].
+        labels: the condition (N,) of each image, if any; each row then holds one label.
+        classes: the names of the labels.
+        steered: how sampling was guided, in words for the title.
+    """
+    total = len(images)
+    grid = arranged(min(total, SHOWN), labels, classes)
+    count = f"{total:,} images"
+    if total > SHOWN:
+        count = f"the first {SHOWN} of {total:,} images"
+    title = f"{count} made by the network"
+    if grid.names:
+        title += "\neach row is conditioned on the label at its left"
+    if steered:
+        title += f", {steered}"
+    return Sheet(grid_picture(images[:SHOWN], grid), title, grid.names).figure
 
 
 def data(images: NDArray, labels: ArrayLike | None, classes: Sequence[str], title: str) -> Figure:
-    """Real images (N, C, H, W), in rows of one class each where they have labels."""
+    """Draw real images (N, C, H, W), with labels (N,) in rows of one label each."""
     grid = arranged(len(images), labels, classes)
     return Sheet(grid_picture(images, grid), title, grid.names).figure
 
 
 def beside_real(generated: NDArray, real: NDArray) -> Figure:
-    """Generated images (N, C, H, W) at the left, as many real unseen ones at the right: 10 x 10 of each at most."""
-    count = min(100, len(generated), len(real))
+    """Draw generated images at the left and as many real, unseen ones at the right.
+
+    Args:
+        generated, real: (N, C, H, W) in [-1, 1]; at most COMPARED of each are shown.
+    """
+    count = min(COMPARED, len(generated), len(real))
     grid = arranged(count)
-    left, right = (grid_picture(images[:count], grid) for images in (generated, real))
-    between = np.full((len(left), 24, 3), np.multiply(255, to_rgb(paper())), np.uint8)
+    left = grid_picture(generated[:count], grid)
+    right = grid_picture(real[:count], grid)
+    background = np.multiply(255, to_rgb(paper()))
+    between = np.full((len(left), BETWEEN_GRIDS, 3), background, np.uint8)
     title = f"left: {count} of {len(generated):,} generated images; right: {count} real ones, never seen in training"
     return Sheet(np.concatenate([left, between, right], 1), title).figure
 
 
-def table(images: NDArray, title: str, rows: Sequence[str] = (), columns: Sequence[str] = (), side: int = 56) -> Figure:
-    """Images (R, K, C, H, W) in rows and columns that have names."""
+def table(
+    images: NDArray,
+    title: str,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    side: int = 56,
+) -> Figure:
+    """Draw images (R, K, C, H, W) in rows and columns that have names."""
     return Sheet(table_picture(images, side), title, rows, columns).figure
 
 
-def table_picture(images: NDArray, side: int = 56) -> NDArray[np.uint8]:
-    """The tiles of images (R, K, C, H, W), row by row."""
-    cells = np.arange(images.shape[0] * images.shape[1]).reshape(images.shape[:2])
-    return grid_picture(images.reshape(-1, *images.shape[2:]), Grid(cells, []), side)
-
-
 def forward_strip(states: NDArray, steps: Sequence[int]) -> Figure:
-    """The forward process (S, N, C, H, W) of a few images, a row each, after steps[i] forward steps."""
+    """Draw the forward process (S, N, C, H, W) of a few images, one in each row.
+
+    Args:
+        states: states[i] are the images after steps[i] forward steps.
+        steps: numbers of forward steps, rising to T.
+    """
     title = f"forward process: clean images after 0, pure noise after {steps[-1]} forward steps"
-    return table(states.swapaxes(0, 1), title, columns=[f"step {step}" for step in steps], side=72)
+    return table(states.swapaxes(0, 1), title, columns=_step_names(steps), side=STRIP_SIDE)
 
 
 def schedules(states: Mapping[str, Sequence[NDArray]], steps: Sequence[int]) -> Figure:
-    """The same image and the same noise under every schedule: states[name][i] (C, H, W) after steps[i]."""
+    """Draw the same image with the same noise under every schedule.
+
+    Args:
+        states: states[name][i] is the image (C, H, W) after steps[i] forward steps.
+        steps: numbers of forward steps.
+    """
     title = "the same image with the same noise, under every schedule"
-    return table(np.array([*states.values()]), title, list(states), [f"step {step}" for step in steps], side=72)
+    images = np.array([*states.values()])
+    return table(images, title, list(states), _step_names(steps), side=STRIP_SIDE)
+
+
+def _step_names(steps: Sequence[int]) -> list[str]:
+    return [f"step {step}" for step in steps]

@@ -1,5 +1,6 @@
-"""Pictures of what a training reaches: losses, the error at each step of the process, and score fields."""
+"""Pictures of what a training reaches: losses, the error at each step, and score fields."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,127 +12,250 @@ from numpy.typing import NDArray
 from viz.stills import BLUE, PURPLE
 from viz.style import greys, ink
 
-DEEP = 4.0  # nats below the densest place: farther out hardly any x_t lies, and no arrow is drawn
-ENLARGED = 10  # times: arrows of the difference
-NAMED = 20  # runs: a legend of more would be larger than their curves (loss/report.py names them all)
-LETTERS = 110  # in a line of the legend
+DEPTH = 4.0  # nats below the densest place: hardly any x_t lies farther out, so no arrow is drawn
+ERROR_SCALE = 10  # arrows of the difference are so many times longer
+NAMED_RUNS = 20  # above this a legend would be larger than its curves; loss/report.py names all
+LEGEND_LETTERS = 110  # in one line of a legend
+SIGN_LETTERS = 8  # the sign of a curve and the space around it are as wide as so many letters
+FLOOR_LABEL = "Bayes floor: no network can do better"
 
 
-def losses(runs: Mapping[str, Mapping[str, NDArray]], excesses: Mapping[str, Mapping[str, NDArray]] = {}) -> Figure:
-    """Training losses, raw faint and smoothed strong, with their Bayes floor if it is known; below, the excess over it.
+# ---------------------------------------------------------------- losses
 
-    runs[name] holds arrays "step" and "loss"; excesses[name], where there is one, "step", "excess" and "floor".
+
+def losses(
+    runs: Mapping[str, Mapping[str, NDArray]],
+    excesses: Mapping[str, Mapping[str, NDArray]] = {},
+) -> Figure:
+    """Draw training losses, raw (faint) and smoothed, and below them the excess over the floor.
+
+    Args:
+        runs: runs[name] holds the arrays "step" and "loss".
+        excesses: excesses[name] holds "step", "excess" and "floor", for runs whose Bayes floor is
+            known. Without any there is no lower panel.
     """
     figure = Figure(figsize=(9, 6.6 if excesses else 4), layout="constrained")
     axes = figure.subplots(2 if excesses else 1, 1, sharex=True, squeeze=False)[:, 0]
-    floors = {name: float(e["floor"][0]) for name, e in excesses.items()}
-    one_floor = len(floors) == len(runs) and len(set(floors.values())) == 1
+    floors = {name: float(excess["floor"][0]) for name, excess in excesses.items()}
+    shared_floor = _shared_floor(floors, len(runs))
+
     for i, (name, run) in enumerate(runs.items()):
-        axes[0].plot(run["step"], run["loss"], color=f"C{i}", alpha=0.25, linewidth=0.7)
-        axes[0].plot(run["step"], smoothed(run["loss"]), color=f"C{i}", linewidth=2, label=name)
+        colour = f"C{i}"
+        axes[0].plot(run["step"], run["loss"], color=colour, alpha=0.25, linewidth=0.7)
+        axes[0].plot(run["step"], smoothed(run["loss"]), color=colour, linewidth=2, label=name)
         if name in excesses:
-            axes[0].axhline(floors[name], color=ink() if one_floor else f"C{i}", linestyle=":")
-            axes[1].plot(excesses[name]["step"], excesses[name]["excess"], ".-", color=f"C{i}", linewidth=2)
+            floor_colour = colour if shared_floor is None else ink()
+            axes[0].axhline(floors[name], color=floor_colour, linestyle=":")
+            excess = excesses[name]
+            axes[1].plot(excess["step"], excess["excess"], ".-", color=colour, linewidth=2)
     if floors:
-        axes[0].plot([], [], color=ink(), linestyle=":", label="Bayes floor: no network can do better")
-    shared = f" and its floor, {next(iter(floors.values())):.4f}" if one_floor else ""
-    _log_axis(axes[0], "mean squared error", f"training loss{shared}")
+        axes[0].plot([], [], color=ink(), linestyle=":", label=FLOOR_LABEL)
+
+    title = "training loss"
+    if shared_floor is not None:
+        title += f" and its floor, {shared_floor:.4f}"
+    _log_axis(axes[0], title)
     axes[0].yaxis.set_minor_formatter("{x:.3g}")
     axes[0].yaxis.set_major_formatter("{x:.3g}")
-    if len(runs) <= NAMED:
-        _named_below(figure, axes[0])
+    if len(runs) <= NAMED_RUNS:
+        _legend_below(figure, axes[0])
     if excesses:
-        _log_axis(axes[1], "mean squared error", "excess over the Bayes floor, measured: what is left to learn")
+        _log_axis(axes[1], "excess over the Bayes floor, measured: what is left to learn")
     axes[-1].set_xlabel("optimizer step")
     return figure
 
 
-def _named_below(figure: Figure, ax: Axes) -> None:
-    """The legend of `ax` below the whole picture, which grows by it: inside it would hide curves."""
+def _shared_floor(floors: Mapping[str, float], count: int) -> float | None:
+    """Return the floor that all `count` runs have in common, or None."""
+    different = set(floors.values())
+    if len(floors) == count and len(different) == 1:
+        return different.pop()
+    return None
+
+
+def _legend_below(figure: Figure, ax: Axes) -> None:
+    """Put the legend of `ax` below the figure, which grows by it: inside it would hide curves."""
     handles, names = ax.get_legend_handles_labels()
-    columns = max(1, min(len(names), LETTERS // (max(map(len, names)) + 8)))  # a sign and its room are worth 8 letters
-    figure.set_figheight(figure.get_figheight() + 0.25 * -(-len(names) // columns))
+    widest = max(len(name) for name in names) + SIGN_LETTERS
+    columns = max(1, min(len(names), LEGEND_LETTERS // widest))
+    rows = math.ceil(len(names) / columns)
+    figure.set_figheight(figure.get_figheight() + 0.25 * rows)
     figure.legend(handles, names, loc="outside lower center", ncols=columns, frameon=False)
 
 
-def _log_axis(ax: Axes, label: str, title: str) -> None:
-    ax.set(yscale="log", ylabel=label, title=title)
+def _log_axis(ax: Axes, title: str) -> None:
+    """Give an axis of mean squared errors its logarithmic scale, grid and title."""
+    ax.set(yscale="log", ylabel="mean squared error", title=title)
     ax.grid(alpha=0.3, which="both")
 
 
 def smoothed(values: NDArray, share: float = 0.02) -> NDArray:
-    """A centred moving average over `share` of the series; at the ends, over the part that exists."""
+    """Return a centred moving average of values (K,).
+
+    Args:
+        values: the series.
+        share: the width of the window, as a share of the series. At the ends the mean is taken over
+            the part of the window that exists.
+    """
     width = max(1, round(share * len(values)))
     kernel = np.ones(width)
-    return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
+    sums = np.convolve(values, kernel, "same")
+    counts = np.convolve(np.ones(len(values)), kernel, "same")
+    return sums / counts
+
+
+# ---------------------------------------------------------------- the error at each step
 
 
 def timesteps(
-    steps: NDArray, floor: NDArray, excess: NDArray, history: Mapping[str, NDArray] | None, of: str = ""
+    steps: NDArray,
+    floor: NDArray,
+    excess: NDArray,
+    history: Mapping[str, NDArray] | None,
+    of: str = "",
 ) -> Figure:
-    """Where the error is: loss at each step of the process on its floor, the excess alone, and that over the training.
+    """Draw where the error is: the loss at each step, its excess, and the excess over the training.
 
-    steps, floor, excess: (K,); history holds "step" (S,), "timesteps" (K') and "by_t" (S, K'). of: ends the
-    title, such as ", mean over the labels".
+    Args:
+        steps: (K,), numbers of forward steps.
+        floor: (K,), the Bayes floor of the mean squared error of eps.
+        excess: (K,), the error of the network above that floor.
+        history: "step" (S,), "timesteps" (K',) and "by_t" (S, K'), the excess over the training.
+            Without it there is no third panel.
+        of: the end of the title, such as ", mean over the labels".
     """
     figure = Figure(figsize=(9, 8.6 if history else 5.6), layout="constrained")
     axes = figure.subplots(3 if history else 2, 1, squeeze=False)[:, 0]
+
     axes[0].plot(steps, floor + excess, color=BLUE, linewidth=4, alpha=0.6, label="network")
-    axes[0].plot(steps, floor, color=ink(), linestyle=":", label="Bayes floor: no network can do better")
-    _log_axis(axes[0], "mean squared error", rf"error of $\epsilon$ at each step of the process{of}")
+    axes[0].plot(steps, floor, color=ink(), linestyle=":", label=FLOOR_LABEL)
+    _log_axis(axes[0], rf"error of $\epsilon$ at each step of the process{of}")
     axes[0].legend(frameon=False, loc="lower left")
+
     axes[1].plot(steps, excess, ".-", color=PURPLE, linewidth=1.5)
     share = f"{excess.mean() / floor.mean():.2%} of it on average"
-    _log_axis(axes[1], "mean squared error", f"excess of the network over its floor, {share}: what is left to learn")
+    title = f"excess of the network over its floor, {share}: what is left to learn"
+    _log_axis(axes[1], title)
     for ax in axes[:2]:
         ax.set_xlim(0, None)
         ax.set_xlabel("forward steps")
+
     if history:
         strip = axes[2].pcolormesh(
-            history["step"], history["timesteps"] + 1, history["by_t"].T, norm="log", cmap="cividis", shading="nearest"
+            history["step"],
+            history["timesteps"] + 1,
+            history["by_t"].T,
+            norm="log",
+            cmap="cividis",
+            shading="nearest",
         )
         axes[2].set(
-            title="the same over the training", xlabel="optimizer step", ylabel="forward steps",
+            title="the same over the training",
+            xlabel="optimizer step",
+            ylabel="forward steps",
             xscale="log",
-        )  # fmt: skip
+        )
         figure.colorbar(strip, ax=axes[2], label="excess")
     return figure
 
 
-def score_fields(fields: Sequence[Mapping[str, NDArray]], of: str = "") -> Figure:
-    """Network's score, exact score and their difference where x_t lies, one column a step; all in normalised units.
+# ---------------------------------------------------------------- score fields
 
-    Each mapping holds "step", "sigma", "x" and "y" (n,), "log_density" (n, n), and the arrows "network", "exact"
-    (n, n, 2). Arrows of a column have one scale, except that the difference is enlarged. of: ends the title.
+
+def score_fields(fields: Sequence[Mapping[str, NDArray]], of: str = "") -> Figure:
+    """Draw the network's score, the exact score and their difference, in one column for each step.
+
+    Args:
+        fields: one mapping for each step: "step", "sigma", "x" and "y" (n,), "log_density" (n, n),
+            "network" and "exact" (n, n, 2). All are in normalised units.
+        of: the end of the title.
     """
     figure = Figure(figsize=(3.1 * len(fields), 9.4), layout="constrained")
     axes = figure.subplots(3, len(fields), sharex=True, sharey=True, squeeze=False)
-    for column, f in zip(axes.T, fields):
-        weight = np.exp(f["log_density"])[..., None]  # what happens far from all points does not count
-        typical = np.sqrt((weight * f["exact"] ** 2).sum() / weight.sum())
-        error = f["network"] - f["exact"]
-        share = np.sqrt((weight * error**2).sum() / weight.sum()) / typical
-        column[0].set_title(f"step {f['step']}, sigma {f['sigma']:.2f}\nnetwork")
-        quiver, cell = _arrows(column[0], f, f["network"], BLUE, typical)
-        column[0].quiverkey(quiver, 0.55, -0.06, cell, f"length {typical:.2g}", labelpos="E", color=ink())
-        column[1].set_title("exact", loc="left")
-        _arrows(column[1], f, f["exact"], ink(), typical)
-        column[2].set_title(f"difference ({share:.1%}), {ENLARGED} times as long")
-        _arrows(column[2], f, ENLARGED * error, PURPLE, typical)
-    figure.suptitle(f"score of x_t: the gradient of its log-density (contours, a nat apart), where x_t lies{of}")
+    for column, field in zip(axes.T, fields):
+        _score_column(column, field)
+    figure.suptitle(
+        f"score of x_t: the gradient of its log-density (contours, a nat apart), where x_t lies{of}",
+    )
     return figure
 
 
-def _arrows(ax: Axes, f: Mapping[str, NDArray], arrows: NDArray, colour: str, typical: float) -> tuple[Quiver, float]:
-    """Arrows on the points of the grid where there is density, every second or third; a `typical` one is as long."""
-    depth = f["log_density"] - f["log_density"].max()
-    ax.contourf(f["x"], f["y"], depth, levels=np.arange(-DEEP, 1), cmap=greys(), vmin=-DEEP, vmax=9, extend="neither")
-    stride = 2 if (depth > -DEEP).mean() < 0.3 else 3
-    every = slice(None, None, stride)
-    dense = depth[every, every] > -DEEP
-    x, y = (grid[dense] for grid in np.meshgrid(f["x"][every], f["y"][every]))
-    cell = float(f["x"][stride] - f["x"][0])
+def _score_column(axes: NDArray, field: Mapping[str, NDArray]) -> None:
+    """Draw one step: the two scores on one scale, and ERROR_SCALE times their difference."""
+    network = field["network"]
+    exact = field["exact"]
+    error = network - exact
+    density = np.exp(field["log_density"])[..., None]
+    typical = _weighted_rms(exact, density)
+    relative_error = _weighted_rms(error, density) / typical
+
+    axes[0].set_title(f"step {field['step']}, sigma {field['sigma']:.2f}\nnetwork")
+    quiver, cell = _arrows(axes[0], field, network, BLUE, typical)
+    axes[0].quiverkey(
+        quiver,
+        0.55,
+        -0.06,
+        cell,
+        f"length {typical:.2g}",
+        labelpos="E",
+        color=ink(),
+    )
+    axes[1].set_title("exact", loc="left")
+    _arrows(axes[1], field, exact, ink(), typical)
+    axes[2].set_title(f"difference ({relative_error:.1%}), {ERROR_SCALE} times as long")
+    _arrows(axes[2], field, ERROR_SCALE * error, PURPLE, typical)
+
+
+def _weighted_rms(vectors: NDArray, density: NDArray) -> float:
+    """Return the root mean square of vectors (n, n, 2), weighted by the density (n, n, 1)."""
+    return np.sqrt((density * vectors**2).sum() / density.sum())
+
+
+def _arrows(
+    ax: Axes,
+    field: Mapping[str, NDArray],
+    arrows: NDArray,
+    colour: str,
+    typical: float,
+) -> tuple[Quiver, float]:
+    """Draw the density and, where it is high, arrows on every second or third point of the grid.
+
+    Args:
+        ax: where to draw.
+        field: see `score_fields`.
+        arrows: (n, n, 2).
+        colour: of the arrows.
+        typical: the length that is drawn as long as the distance between two arrows.
+
+    Returns:
+        The arrows, and that distance.
+    """
+    depth = field["log_density"] - field["log_density"].max()
+    ax.contourf(
+        field["x"],
+        field["y"],
+        depth,
+        levels=np.arange(-DEPTH, 1),
+        cmap=greys(),
+        vmin=-DEPTH,
+        vmax=9,
+        extend="neither",
+    )
+    spacing = 2 if (depth > -DEPTH).mean() < 0.3 else 3
+    every = slice(None, None, spacing)
+    dense = depth[every, every] > -DEPTH
+    grid_x, grid_y = np.meshgrid(field["x"][every], field["y"][every])
+    cell = float(field["x"][spacing] - field["x"][0])
     vectors = arrows[every, every][dense].T * cell / typical
-    quiver = ax.quiver(x, y, *vectors, color=colour, angles="xy", scale_units="xy", scale=1, width=0.008)
+    quiver = ax.quiver(
+        grid_x[dense],
+        grid_y[dense],
+        *vectors,
+        color=colour,
+        angles="xy",
+        scale_units="xy",
+        scale=1,
+        width=0.008,
+    )
     ax.set(aspect="equal")
     return quiver, cell
