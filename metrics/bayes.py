@@ -1,7 +1,9 @@
-"""The Bayes floor of the training loss, and a network's excess loss above it, step by step.
+"""The Bayes floor of the training loss, and a network's excess over it.
 
-No network can push the loss below E|E[eps | x_t] - eps|^2, which is far from 0. Where the exact distribution of the
-data is known, so is this floor, and so is the excess E|eps_hat - E[eps | x_t]|^2: what is left to learn.
+The network that minimises the mean squared error predicts E[eps | x_t]. Its loss is the Bayes floor
+E|eps - E[eps | x_t]|^2, which is far from 0. For any other network the loss is the sum of the floor
+and its excess E|eps_hat - E[eps | x_t]|^2. Both terms are known where the exact distribution of the
+data is known.
 """
 
 from dataclasses import dataclass
@@ -19,14 +21,18 @@ from runtime.randomness import generator
 from samplers.spacing import evenly_on
 from schedule import NoiseScheduler
 
-FLOOR_STEPS, FLOOR_POINTS = 64, 4096  # steps at which the floor is computed, and points at each
+FLOOR_STEPS = 64  # steps at which the floor is computed; it is interpolated at the others
+FLOOR_POINTS = 4096  # points at each of these steps
 
 
 @dataclass(frozen=True)
 class Probes:
-    """Noisy points at a few steps, and E[eps | x_t] for each, the best possible prediction.
+    """Noisy points at K steps, n at each, with the best possible prediction for each point.
 
-    timesteps: (K,); x_t, best: (K, n, d); floor: (K,), the Bayes floor at each step.
+    timesteps: the steps t, of shape (K,).
+    x_t: the noisy points, of shape (K, n, d).
+    best: E[eps | x_t], of shape (K, n, d).
+    floor: the Bayes floor at each step, of shape (K,).
     """
 
     timesteps: Tensor
@@ -35,61 +41,99 @@ class Probes:
     floor: Tensor
 
 
-@lru_cache(maxsize=32)  # a training asks for it, and so does its evaluation; of thin sheets it takes 12 s of CPU
-def bayes_floor(mixture: GaussianMixture, scheduler: NoiseScheduler) -> float:
-    """The Bayes floor of the training loss, averaged over steps and dims, accurate to about 0.03 %.
+# ---------------------------------------------------------------- the floor
 
-    It is a smooth function of log(alpha / sigma): computed at steps evenly spaced in that, interpolated at the others.
+
+# A training and its evaluation ask for the same floor. For thin sheets it takes 12 s of CPU.
+@lru_cache(maxsize=32)
+def bayes_floor(mixture: GaussianMixture, scheduler: NoiseScheduler) -> float:
+    """Return the Bayes floor of eps, averaged over all steps and dims, accurate to about 0.03 %.
+
+    The floor is a smooth function of log(sigma / alpha). It is computed at steps that are evenly
+    spaced on this scale, and interpolated by a cubic spline at the others.
 
     Args:
-        mixture: the exact distribution of what the network is trained on, that is, of normalised data.
+        mixture: the exact distribution of the normalised data, which the network is trained on.
+        scheduler: the process.
     """
-    hands = noisiness(scheduler)
-    timesteps = evenly_on(hands, FLOOR_STEPS)
+    log_noise = noisiness(scheduler)
+    timesteps = evenly_on(log_noise, FLOOR_STEPS)
     floors = [_floor_at(mixture, scheduler, t) for t in timesteps]
-    return float(CubicSpline(hands[timesteps], floors)(hands).mean())
+    spline = CubicSpline(log_noise[timesteps], floors)
+    return float(spline(log_noise).mean())
 
 
 def noisiness(scheduler: NoiseScheduler) -> NDArray:
-    """log(sigma / alpha) of each step (T,), rising; at T-1, if no signal is left, one stride as before it."""
-    found = -scheduler.log_snr.numpy()
-    if np.isfinite(found[-1]) or len(found) < 2:
-        return found
-    stride = found[-2] - found[-3] if len(found) > 2 else 1.0
-    return np.append(found[:-1], found[-2] + stride)
+    """Return log(sigma / alpha) of each step, a rising array of shape (T,).
+
+    Where the last step is pure noise its value would be infinite. It is replaced by one more step
+    of the same length as the one before.
+    """
+    log_noise = -scheduler.log_snr.numpy()
+    if np.isfinite(log_noise[-1]) or len(log_noise) < 2:
+        return log_noise
+    last_step = log_noise[-2] - log_noise[-3] if len(log_noise) > 2 else 1.0
+    return np.append(log_noise[:-1], log_noise[-2] + last_step)
 
 
 def _floor_at(mixture: GaussianMixture, scheduler: NoiseScheduler, t: int) -> float:
+    """Return E[Var(eps | x_t)] at one step, averaged over dims, from evenly spread points x_t."""
     alpha, sigma = scheduler.alpha_sigma_at(t)
     x_t = mixture.noised(alpha, sigma).sample_evenly(FLOOR_POINTS, seed=t)
     return float(mixture.eps_variance(x_t, alpha, sigma).mean())
 
 
+# ---------------------------------------------------------------- the excess
+
+
 def make_probes(
-    mixture: GaussianMixture, scheduler: NoiseScheduler, *, num_steps: int, num_points: int, seed: int
+    mixture: GaussianMixture,
+    scheduler: NoiseScheduler,
+    *,
+    num_steps: int,
+    num_points: int,
+    seed: int,
 ) -> Probes:
-    """Probes at `num_steps` evenly spaced steps (the midpoints of as many bins), with fresh points at each.
+    """Draw probes at the midpoints of `num_steps` equal bins of the steps 0 .. T-1.
 
     Args:
-        mixture: as in `bayes_floor`.
-        num_points: n, at each step.
+        mixture: the exact distribution of the normalised data.
+        scheduler: the process.
+        num_steps: K. Where T is smaller, there are fewer probed steps.
+        num_points: n, the number of points at each step.
+        seed: of the points.
     """
     g = generator(seed, "probes")
     T = scheduler.num_timesteps
     timesteps = ((torch.arange(num_steps) + 0.5) / num_steps * T).long().unique()
-    x_t, best, floor = [], [], []
+
+    x_t = []
+    best = []
+    floor = []
     for t in timesteps.tolist():
         alpha, sigma = scheduler.alpha_sigma_at(t)
         eps = torch.randn(num_points, mixture.dim, generator=g, dtype=torch.float64)
         noisy = alpha * mixture.sample(num_points, g) + sigma * eps
         x_t.append(noisy.float())
         best.append(mixture.eps(noisy, alpha, sigma).float())
-        floor.append(mixture.eps_variance(noisy, alpha, sigma).mean())  # |best - eps|^2 averaged over eps
+        # The posterior variance is |best - eps|^2, averaged over the eps that x_t allows.
+        floor.append(mixture.eps_variance(noisy, alpha, sigma).mean())
     return Probes(timesteps, torch.stack(x_t), torch.stack(best), torch.stack(floor).float())
 
 
 @torch.no_grad()
 def excess(denoise: Denoiser, probes: Probes, device: torch.device) -> Tensor:
-    """E|eps_hat - E[eps | x_t]|^2, averaged over dims, at each of the probes' steps: (K,)."""
-    pairs = zip(probes.timesteps, probes.x_t.to(device), probes.best.to(device))
-    return torch.stack([(denoise(x, t.to(device)).eps - best).square().mean() for t, x, best in pairs]).cpu()
+    """Return E|eps_hat - E[eps | x_t]|^2 at each probed step, averaged over dims, of shape (K,).
+
+    Args:
+        denoise: gives eps_hat.
+        probes: the noisy points, in the denoiser's normalised units.
+        device: the device of the denoiser.
+    """
+    x_t = probes.x_t.to(device)
+    best = probes.best.to(device)
+    result = []
+    for t, x, best_eps in zip(probes.timesteps, x_t, best):
+        eps_hat = denoise(x, t.to(device)).eps
+        result.append((eps_hat - best_eps).square().mean())
+    return torch.stack(result).cpu()

@@ -1,8 +1,10 @@
-"""The evaluation of points: tests with p-values (significance.py), and distances, each with its floor.
+"""The evaluation of points: tests with p-values (significance.py), and distances, each with its
+floor.
 
-A distance between finite samples is never 0, so a value without its floor says nothing: the floor is the same distance
-between independent sets of real points of the same size. Of points, distances inform and do not vote. To add one,
-write a function of two point sets and give it a row in METRICS.
+A distance between two finite sets of points is never 0, even if both are real. So a distance is
+shown beside its floor: the same distance between independent sets of real points of the same size.
+Distances have no p-value and are not used in the verdict. To add one, write a function of two point
+sets and give it a row in METRICS.
 """
 
 from collections.abc import Callable
@@ -19,52 +21,80 @@ from points.mixture import GaussianMixture
 from runtime.arrays import floats
 from runtime.randomness import generator, integer_seed
 
-Draw = Callable[[int, int], NDArray]  # draw(n, i): the i-th independent set of n real points, (n, d)
-LARGEST = 1e100  # of a coordinate
+Draw = Callable[[int, int], NDArray]  # draw(n, i): the i-th independent set of n real points
+LARGEST_COORDINATE = 1e100  # its square is still finite in float64
+FLOOR_REPEATS = 20  # independent pairs of real sets from which a floor is estimated
+FLOOR_QUANTILES = [0.05, 0.5, 0.95]  # the 90 % band of a floor, and its median
 
-# ---------------------------------------------------------------- functions of two point sets (n, d) and (m, d)
+
+# ---------------------------------------------------------------- distances between two point sets
 
 
 def sliced_wasserstein(a: NDArray, b: NDArray, directions: int = 100) -> float:
-    """Mean Wasserstein-1 distance along random directions (Bonneel et al. 2015), in the points' units."""
+    """Return the sliced Wasserstein-1 distance of two sets of n points, in the points' units.
+
+    It is the mean, over fixed random directions, of the Wasserstein-1 distance between the
+    projected sets (Bonneel et al. 2015). In one dimension that distance matches sorted points.
+
+    It sees a shift, a wrong scale and wrong masses of the parts. It does not see details finer than
+    its floor, such as the thickness of a thin curve, or copies of training points.
+
+    Args:
+        a, b: points of shape (n, d).
+        directions: the number of directions.
+
+    Raises:
+        ValueError: the sets differ in size or dimension, are empty, or have too large coordinates.
+    """
     a, b = _same_size(a, b)
     normals = np.random.default_rng(0).normal(size=(a.shape[1], directions))
     normals /= np.linalg.norm(normals, axis=0)
-    return float(np.abs(np.sort(a @ normals, 0) - np.sort(b @ normals, 0)).mean())
+    sorted_a = np.sort(a @ normals, 0)
+    sorted_b = np.sort(b @ normals, 0)
+    return float(np.abs(sorted_a - sorted_b).mean())
 
 
 def wasserstein2(a: NDArray, b: NDArray) -> float:
-    """The exact Wasserstein-2 distance: the root mean squared length of the optimal matching."""
+    """Return the Wasserstein-2 distance of two sets of n points, in the points' units.
+
+    It is the root mean squared length of the optimal one-to-one matching. Its time grows as n^3, so
+    an evaluation uses few points. Then its floor is large, and it sees coarse faults only.
+
+    Raises:
+        ValueError: as in `sliced_wasserstein`.
+    """
     a, b = _same_size(a, b)
     cost = cdist(a, b, "sqeuclidean")
-    return float(np.sqrt(cost[linear_sum_assignment(cost)].mean()))
-
-
-def _points(a: NDArray) -> NDArray:
-    """Points (n, d) in float64, whose squares float64 can hold."""
-    x = floats(a, "points").double()
-    if x.ndim != 2 or not x.numel() or float(x.abs().max()) > LARGEST:
-        raise ValueError(f"points must have shape (n, d) and lie within {LARGEST:g} of 0; got {tuple(x.shape)}")
-    return x.numpy()
-
-
-def _same_dimension(a: NDArray, b: NDArray) -> tuple[NDArray, NDArray]:
-    a, b = _points(a), _points(b)
-    if a.shape[1] != b.shape[1]:
-        raise ValueError(f"points of {a.shape[1]} and {b.shape[1]} coordinates cannot be compared")
-    return a, b
+    matching = linear_sum_assignment(cost)
+    return float(np.sqrt(cost[matching].mean()))
 
 
 def _same_size(a: NDArray, b: NDArray) -> tuple[NDArray, NDArray]:
-    a, b = _same_dimension(a, b)
+    """Return both sets in float64. Raises ValueError where they cannot be matched one to one."""
+    a = _points(a)
+    b = _points(b)
+    if a.shape[1] != b.shape[1]:
+        raise ValueError(f"points of {a.shape[1]} and {b.shape[1]} coordinates cannot be compared")
     if len(a) != len(b):
-        raise ValueError(f"this metric matches points one to one, so {len(a)} and {len(b)} points cannot be compared")
+        sizes = f"{len(a)} and {len(b)} points"
+        raise ValueError(f"this metric matches points one to one, so {sizes} cannot be compared")
     return a, b
+
+
+def _points(a: NDArray) -> NDArray:
+    """Return points (n, d) in float64. Raises ValueError where float64 cannot hold their
+    squares."""
+    x = floats(a, "points").double()
+    if x.ndim != 2 or not x.numel() or float(x.abs().max()) > LARGEST_COORDINATE:
+        allowed = f"have shape (n, d) and lie within {LARGEST_COORDINATE:g} of 0"
+        raise ValueError(f"points must {allowed}; got {tuple(x.shape)}")
+    return x.numpy()
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A function of two point sets, used on at most `most` of each (the cost grows with them)."""
+    """A distance between two point sets. Its cost grows with n, so it uses at most `most`
+    points."""
 
     name: str
     compute: Callable[[NDArray, NDArray], float]
@@ -75,10 +105,9 @@ METRICS = [
     Metric("sliced Wasserstein-1", sliced_wasserstein, 10_000),
     Metric("Wasserstein-2", wasserstein2, 500),
 ]
-REPEATS = 20  # of a floor
 
 
-# ---------------------------------------------------------------- value against floor
+# ---------------------------------------------------------------- value and floor
 
 
 def evaluate_points(
@@ -90,54 +119,79 @@ def evaluate_points(
     train: NDArray | None = None,
     seed: int = 0,
 ) -> list[MetricResult]:
-    """Every test of the samples (N, d) against the exact distribution and against real points; then the distances.
+    """Run every test on the samples, then compute the distances, each with its floor.
 
     Args:
-        draw: real points (see Draw); `exact_draws` and `rows_of` make one.
-        mixture: the exact distribution where it is known; adds the tests that need it if it has a density.
-        parts: of equal mass, of which the mixture consists.
-        train: points (M, d) of which the samples should not be copies; None: not known.
+        samples: points of shape (N, d), in data units. At most 10,000 are used.
+        draw: real points to compare with (see Draw), from `exact_draws` or `rows_of`.
+        mixture: the exact distribution where it is known. If it has a density, the tests that need
+            one are run as well.
+        parts: the number of parts of equal mass that the mixture consists of.
+        train: the training points (M, d), of which the samples should not be copies. None: not
+            known.
+        seed: of the tests' random numbers.
 
     Raises:
-        ValueError: NaN, the wrong dimension, or fewer than 100 samples or real points.
+        ValueError: the samples contain NaN or have the wrong dimension, or there are fewer than 100
+            samples or real points.
     """
     samples = _checked(samples, dim=draw(1, 0).shape[1])
     real = draw(MOST, 0)
     n = min(len(samples), len(real), MOST)
-    tests = run_tests(Evidence(samples[:n], real[:n], mixture, parts, train, seed))
-    return tests + [_distance(metric, samples[:n], draw) for metric in METRICS]
+    evidence = Evidence(samples[:n], real[:n], mixture, parts, train, seed)
+    tests = run_tests(evidence)
+    distances = [_distance_result(metric, samples[:n], draw) for metric in METRICS]
+    return tests + distances
 
 
-def _distance(metric: Metric, samples: NDArray, draw: Draw) -> MetricResult:
+def _distance_result(metric: Metric, samples: NDArray, draw: Draw) -> MetricResult:
     n = min(len(samples), metric.most)
-    value, floors = metric.compute(samples[:n], draw(n, 0)), compute_floors(metric, draw, n)
-    low, median, high = (float(q) for q in np.quantile(floors, [0.05, 0.5, 0.95]))
-    verdict = f"{'within' if value <= high else 'above'} its floor's band at n = {n:,} (no vote)"
-    return MetricResult(metric.name, value, median, low, high, n, True, verdict)
+    value = metric.compute(samples[:n], draw(n, 0))
+    floors = compute_floors(metric, draw, n)
+    low, median, high = (float(q) for q in np.quantile(floors, FLOOR_QUANTILES))
+    place = "within" if value <= high else "above"
+    verdict = f"{place} its floor's band at n = {n:,} (reported, not used in the verdict)"
+    return MetricResult(metric.name, value, median, low, high, n, passed=True, verdict=verdict)
 
 
 def compute_floors(metric: Metric, draw: Draw, n: int) -> NDArray:
-    """The metric between independent sets of n real points, (REPEATS,)."""
-    return np.array([metric.compute(draw(n, 2 * i + 1), draw(n, 2 * i + 2)) for i in range(REPEATS)])
+    """Return the metric between 20 independent pairs of sets of n real points, of shape (20,)."""
+    floors = []
+    for i in range(FLOOR_REPEATS):
+        one = draw(n, 2 * i + 1)
+        other = draw(n, 2 * i + 2)
+        floors.append(metric.compute(one, other))
+    return np.array(floors)
 
 
 def exact_draws(mixture: GaussianMixture, seed: int) -> Draw:
-    """Fresh independent draws from the exact distribution."""
-    return lambda n, i: mixture.sample(n, generator(seed, "real draws", i)).float().numpy()
+    """Return a Draw of fresh, independent points of the exact distribution."""
+
+    def draw(n: int, i: int) -> NDArray:
+        return mixture.sample(n, generator(seed, "real draws", i)).float().numpy()
+
+    return draw
 
 
 def rows_of(points: NDArray, seed: int) -> Draw:
-    """Random rows of a finite set: draws 2i + 1 and 2i + 2 share none, so each holds at most half of the set."""
+    """Return a Draw of random rows of a finite set.
+
+    Draws 2i + 1 and 2i + 2 are disjoint, so each holds at most half of the set.
+    """
 
     def draw(n: int, i: int) -> NDArray:
-        order = np.random.default_rng(integer_seed(seed, "real draws", (i + 1) // 2)).permutation(len(points))
+        pair = (i + 1) // 2
+        rng = np.random.default_rng(integer_seed(seed, "real draws", pair))
+        order = rng.permutation(len(points))
         half = len(points) // 2
-        return points[order[:half] if i % 2 else order[-half:]][:n]
+        rows = order[:half] if i % 2 else order[-half:]
+        return points[rows][:n]
 
     return draw
 
 
 def _checked(samples: NDArray, dim: int) -> NDArray:
+    """Return the samples as an array. Raises ValueError for a wrong shape, NaN or infinity."""
     samples = np.asarray(samples)
     if samples.ndim != 2 or samples.shape[1] != dim:
         raise ValueError(f"samples must have shape (N, {dim}) like the data, not {samples.shape}")

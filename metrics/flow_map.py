@@ -1,13 +1,18 @@
-"""The exact flow map, from noise to data, and how far from it samplers end.
+"""The exact flow map from noise to data, and the distance of samplers from it.
 
-The probability flow of the exact distribution (Song et al. 2021, arXiv 2011.13456, eq. 13) carries every x_T to one
-clean point. It is integrated once, to about 1e-8, where nothing in it is infinite: with the angle phi =
-arctan(sigma / alpha), u = x / sqrt(alpha^2 + sigma^2) moves by du/dphi = cos(phi) eps - sin(phi) x_0 (Salimans and Ho
-2022, arXiv 2202.00512, appendix D), from the (alpha, sigma) of t = T - 1, where samplers begin, to phi = 0, clean data.
+The probability flow of the exact distribution (Song et al. 2021, arXiv 2011.13456, eq. 13) carries
+every x_T to one clean point. It is integrated once, to about 1e-8, in coordinates where nothing
+becomes infinite. With the angle phi = arctan(sigma / alpha) and u = x / sqrt(alpha^2 + sigma^2)
+(Salimans and Ho 2022, arXiv 2202.00512, appendix D),
 
-Samplers are compared with it at their end, clean data as well. All but `adams` end on the guess of x_0 at t = 0. That
-stride alone costs something even on the exact flow, which `FlowMap.last_step` says, and about there they come to rest,
-however many evaluations they have. The last stride of `adams` is of second order, like its others, and costs far less.
+    du/dphi = cos(phi) eps - sin(phi) x_0,
+
+from the (alpha, sigma) of t = T - 1, where samplers begin, to phi = 0, which is clean data.
+
+Samplers are compared with the flow map at clean data. All but `adams` end on the prediction of x_0
+at t = 0. This last transition has an error even on the exact flow, `FlowMap.last_step`. The error
+of such a sampler levels off there, however many evaluations it has. The last transition of `adams`
+is of second order and has a much smaller error.
 """
 
 import math
@@ -24,45 +29,81 @@ from samplers import count_evaluations, last, sample
 from samplers.options import SamplingOptions
 from schedule import CLEAN, NoiseScheduler
 
-Guess = Callable[[Tensor, float, float], tuple[Tensor, Tensor]]  # (x_t, alpha, sigma) -> E[eps | x_t], E[x_0 | x_t]
-TOLERANCE = 1e-10  # of a step, relative and absolute
+Guess = Callable[[Tensor, float, float], tuple[Tensor, Tensor]]
+"""(x_t, alpha, sigma) -> E[eps | x_t], E[x_0 | x_t]: a denoiser that takes numbers alpha and
+sigma."""
+
+TOLERANCE = 1e-10  # of one step of the integration, relative and absolute
 EVALUATIONS = (5, 7, 10, 14, 20, 28, 40, 57, 80, 113, 160)
-FROM, ABOVE = 10, 3  # a slope is measured from so many evaluations on, at errors so many times what cannot be avoided
+FIRST_SLOPE_EVALUATIONS = 10  # with fewer a sampler has not reached its order yet
+ABOVE_PLATEAU = 3  # a slope uses errors that are so many times the error that remains at the end
+FEWEST_FOR_SLOPE = 3
 
 
-def exact_flow(guess: Guess, scheduler: NoiseScheduler, x_T: Tensor, steps: Sequence[int] = (CLEAN,)) -> Tensor:
-    """Where the exact flow carries x_T (N, d) from t = T - 1: x_t at each of the falling `steps` t, (S, N, d), float64.
+# ---------------------------------------------------------------- the exact flow
+
+
+def exact_flow(
+    posterior_means: Guess,
+    scheduler: NoiseScheduler,
+    x_T: Tensor,
+    steps: Sequence[int] = (CLEAN,),
+) -> Tensor:
+    """Return where the exact flow carries x_T, at each of the given steps: (S, N, d) in float64.
+
+    Args:
+        posterior_means: of the exact distribution.
+        scheduler: the process.
+        x_T: points of shape (N, d) at t = T - 1.
+        steps: the steps t to return, falling.
 
     Raises:
-        ValueError: it could not be integrated.
+        ValueError: the integration failed.
     """
     pairs = [scheduler.alpha_sigma_at(t) for t in steps]
+    angles = [math.atan2(sigma, alpha) for alpha, sigma in pairs]
+    radii = [math.hypot(alpha, sigma) for alpha, sigma in pairs]
     alpha_T, sigma_T = scheduler.alpha_sigma_at(scheduler.num_timesteps - 1)
-    start, angles = math.atan2(sigma_T, alpha_T), [math.atan2(sigma, alpha) for alpha, sigma in pairs]
 
     def velocity(angle: float, u: np.ndarray) -> np.ndarray:
-        alpha, sigma = math.cos(angle), math.sin(angle)
-        eps, x_0 = guess(torch.from_numpy(u).view(x_T.shape), alpha, sigma)
+        """Return du/dphi."""
+        alpha = math.cos(angle)
+        sigma = math.sin(angle)
+        eps, x_0 = posterior_means(torch.from_numpy(u).view(x_T.shape), alpha, sigma)
         return (alpha * eps - sigma * x_0).flatten().numpy()
 
-    u_T = (x_T.double().cpu() / math.hypot(alpha_T, sigma_T)).flatten().numpy()
-    found = solve_ivp(
-        velocity, (start, min(angles)), u_T, method="DOP853", t_eval=angles, rtol=TOLERANCE, atol=TOLERANCE
+    u_T = x_T.double().cpu() / math.hypot(alpha_T, sigma_T)
+    solution = solve_ivp(
+        velocity,
+        t_span=(math.atan2(sigma_T, alpha_T), min(angles)),
+        y0=u_T.flatten().numpy(),
+        method="DOP853",
+        t_eval=angles,
+        rtol=TOLERANCE,
+        atol=TOLERANCE,
     )
-    if not found.success:
-        raise ValueError(f"the exact flow could not be integrated: {found.message}")
-    sizes = torch.tensor([math.hypot(*pair) for pair in pairs], dtype=torch.float64)
-    return sizes[:, None, None] * torch.from_numpy(found.y.T.copy()).view(len(steps), *x_T.shape)
+    if not solution.success:
+        raise ValueError(f"the exact flow could not be integrated: {solution.message}")
+    u = torch.from_numpy(solution.y.T.copy()).view(len(steps), *x_T.shape)
+    return torch.tensor(radii, dtype=torch.float64)[:, None, None] * u
+
+
+# ---------------------------------------------------------------- samplers beside it
 
 
 @dataclass(frozen=True)
 class FlowMap:
-    """Distances from where the exact flow ends, in units of the normalised data: the median over the points, because
-    the few that end on another part of the data would hide all others in a mean.
+    """Distances of samples from the end of the exact flow, in units of the normalised data.
 
-    evaluations[sampler] (K,), errors[denoiser][sampler] (K,); slopes[sampler]: the order at which the error falls with
-    the exact denoiser, NaN where too few counts say so; last_step: the error of the guess of x_0 at
-    t = 0 on the exact flow; all samplers but adams end on that guess.
+    Each error is the median over the points. A few points end on another part of the data, and in a
+    mean their large distances would hide all others.
+
+    evaluations: the numbers of evaluations by sampler, of length K.
+    errors: the errors by denoiser and sampler, of length K.
+    slopes: the order of convergence by sampler, with the exact denoiser: the exponent p of
+        error ~ evaluations^-p. NaN where too few errors determine it.
+    last_step: the error of the prediction of x_0 at t = 0 on the exact flow. All samplers but
+        `adams` end on that prediction.
     """
 
     evaluations: Mapping[str, list[int]]
@@ -72,55 +113,97 @@ class FlowMap:
 
 
 def flow_map(
-    guess: Guess,
+    posterior_means: Guess,
     scheduler: NoiseScheduler,
     denoisers: Mapping[str, Denoiser],
     x_T: Mapping[str, Tensor],
     samplers: Sequence[str],
 ) -> FlowMap:
-    """The errors of deterministic samplers with every denoiser, from the same points x_T[denoiser] (N, d), which
-    differ in dtype and device only; the slopes are those of the first denoiser, which is the exact one."""
-    first = next(iter(denoisers))
-    truth = exact_flow(guess, scheduler, x_T[first], [0, CLEAN])
-    asked = [n for n in EVALUATIONS if n <= scheduler.num_timesteps]
-    evaluations = {name: [count_evaluations(scheduler, SamplingOptions(name, n)) for n in asked] for name in samplers}
+    """Measure the errors of deterministic samplers with every denoiser.
 
-    def error(denoiser: str, sampler: str, count: int) -> float:
-        states = sample(denoisers[denoiser], scheduler, x_T[denoiser], SamplingOptions(sampler, count))
-        return _distance(last(states).double().cpu(), truth[1])
+    Args:
+        posterior_means: of the exact distribution.
+        scheduler: the process.
+        denoisers: by name. The first is the exact one, and the slopes are measured with it.
+        x_T: for each denoiser the same points (N, d), in its dtype and on its device.
+        samplers: names of deterministic samplers.
+    """
+    exact = next(iter(denoisers))
+    at_zero, clean = exact_flow(posterior_means, scheduler, x_T[exact], [0, CLEAN])
+    _, x_0 = posterior_means(at_zero, *scheduler.alpha_sigma_at(0))
+    last_step = _distance(x_0, clean)
 
-    errors = {d: {name: [error(d, name, n) for n in asked] for name in samplers} for d in denoisers}
+    counts = [n for n in EVALUATIONS if n <= scheduler.num_timesteps]
+    evaluations = {}
+    for sampler in samplers:
+        evaluations[sampler] = [count_evaluations(scheduler, SamplingOptions(sampler, n)) for n in counts]
 
-    last_step = _distance(guess(truth[0], *scheduler.alpha_sigma_at(0))[1], truth[1])
-    return FlowMap(
-        evaluations,
-        errors,
-        {name: slope(evaluations[name], e, ABOVE * min(last_step, *e)) for name, e in errors[first].items()},
-        last_step,
-    )
+    errors = {}
+    for name, denoise in denoisers.items():
+        errors[name] = _errors(denoise, scheduler, x_T[name], samplers, counts, clean)
+
+    slopes = {}
+    for sampler in samplers:
+        plateau = min(last_step, *errors[exact][sampler])
+        above = ABOVE_PLATEAU * plateau
+        slopes[sampler] = slope(evaluations[sampler], errors[exact][sampler], above)
+    return FlowMap(evaluations, errors, slopes, last_step)
+
+
+def _errors(
+    denoise: Denoiser,
+    scheduler: NoiseScheduler,
+    x_T: Tensor,
+    samplers: Sequence[str],
+    counts: Sequence[int],
+    clean: Tensor,
+) -> dict[str, list[float]]:
+    """Return the error of each sampler at each number of evaluations, with one denoiser.
+
+    clean: where the exact flow carries each point of x_T, of shape (N, d).
+    """
+    errors = {}
+    for sampler in samplers:
+        errors[sampler] = []
+        for n in counts:
+            states = sample(denoise, scheduler, x_T, SamplingOptions(sampler, n))
+            errors[sampler].append(_distance(last(states).double().cpu(), clean))
+    return errors
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
+    """Return the median distance of corresponding points, both of shape (N, d)."""
     return float((a - b).norm(dim=1).median())
 
 
 def slope(evaluations: Sequence[int], errors: Sequence[float], above: float = 0.0) -> float:
-    """p of error ~ evaluations^-p, by least squares over counts from FROM on with an error above `above`; NaN for
-    fewer than three."""
-    kept = [(n, e) for n, e in zip(evaluations, errors) if n >= FROM and e > above]
-    if len(kept) < 3:
+    """Return p of error ~ evaluations^-p, fitted by least squares on logarithmic axes.
+
+    Only counts from 10 on with an error larger than `above` are used. NaN for fewer than three.
+    """
+    kept = []
+    for n, error in zip(evaluations, errors):
+        if n >= FIRST_SLOPE_EVALUATIONS and error > above:
+            kept.append((n, error))
+    if len(kept) < FEWEST_FOR_SLOPE:
         return math.nan
-    n, e = np.log(np.array(kept)).T
-    return -float(np.polyfit(n, e, 1)[0])
+    log_n, log_error = np.log(np.array(kept)).T
+    return -float(np.polyfit(log_n, log_error, 1)[0])
 
 
 def flow_table(flow: FlowMap) -> str:
-    """The error of every deterministic sampler by the number of evaluations, and its slope."""
+    """Return the errors with the exact denoiser as text: one line for each sampler, with its
+    slope."""
     exact = next(iter(flow.errors))
     counts = next(iter(flow.evaluations.values()))
-    lines = [f"error against the exact flow map, with the {exact} (the guess of x_0 at t = 0: {flow.last_step:.1e})"]
-    lines.append(f"  {'evaluations':<12}" + "".join(f"{n:>9}" for n in counts) + "    slope")
+    last_step = f"the prediction of x_0 at t = 0: {flow.last_step:.1e}"
+    lines = [f"error against the exact flow map, with the {exact} ({last_step})"]
+
+    header = "".join(f"{n:>9}" for n in counts)
+    lines.append(f"  {'evaluations':<12}{header}    slope")
     for name, errors in flow.errors[exact].items():
-        row = "".join(f"{e:>9.1e}" for e in errors)
-        lines.append(f"  {name:<12}{row}" + ("" if math.isnan(flow.slopes[name]) else f"{flow.slopes[name]:>9.2f}"))
+        row = "".join(f"{error:>9.1e}" for error in errors)
+        order = flow.slopes[name]
+        shown_order = "" if math.isnan(order) else f"{order:>9.2f}"
+        lines.append(f"  {name:<12}{row}{shown_order}")
     return "\n".join(lines)
