@@ -1,39 +1,56 @@
 """Plot the training loss of one or several runs: `python loss/plot.py [RUN ...] [--out FILE]`."""
 
+if __name__ == "__main__":
+    import root  # noqa: F401  (first, so that Python finds the other folders)
+
 import argparse
 import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows loss/
 
 from loss.log import NAME
 from runtime.checkpoint_file import FOLDERS, newest_first
 from viz import style
 from viz.evaluation_pictures import save_losses
 
-OF_SEVERAL = "outputs/losses.png"  # no run's own picture
+PICTURE_OF_SEVERAL = "outputs/losses.png"
 
 
 def newest_run() -> Path:
-    """The folder below outputs/ and runs/ whose loss.csv was written last."""
+    """The folder below outputs/ and runs/ whose loss.csv was written last.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
     found = newest_first(NAME)
     if not found:
-        raise FileNotFoundError(f"no run yet below {' or '.join(FOLDERS)}: run `python train.py` first, or name one")
+        folders = " or ".join(FOLDERS)
+        raise FileNotFoundError(f"no run yet below {folders}: run `python train.py` first, or name one")
     return found[0].parent
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Plot the training loss of one or several runs.")
     parser.add_argument("runs", nargs="*", metavar="RUN", help="run folders; default: the newest")
-    default = f"loss.png in the run folder; of several runs {OF_SEVERAL}"
-    parser.add_argument("--out", metavar="FILE", help=f"the picture; default: {default}")
-    parser.add_argument("--style", choices=style.STYLES, default="light", help="default: %(default)s")
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help=f"the picture; default: loss.png in the run folder, or for several runs {PICTURE_OF_SEVERAL}",
+    )
+    parser.add_argument(
+        "--style",
+        choices=style.STYLES,
+        default="light",
+        help="background of the picture; default: %(default)s",
+    )
     args = parser.parse_args()
+
+    style.use(args.style)
     try:
-        runs = [Path(run) for run in args.runs] or [newest_run()]
-        default = runs[0] / "loss.png" if len(runs) == 1 else OF_SEVERAL
-        style.use(args.style)
-        print(save_losses(args.out or default, {str(run): run for run in runs}))
+        folders = [Path(run) for run in args.runs] or [newest_run()]
+        picture = args.out
+        if picture is None:
+            picture = folders[0] / "loss.png" if len(folders) == 1 else PICTURE_OF_SEVERAL
+        print(save_losses(picture, {str(folder): folder for folder in folders}))
     except (OSError, ValueError) as error:
         sys.exit(str(error))
 

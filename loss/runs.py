@@ -1,4 +1,7 @@
-"""What run folders say about themselves: options, figures, how they ended; and in what the runs of a sweep differ."""
+"""The runs below a folder: their options, their figures and how they ended.
+
+The runs of a sweep are named by the options in which they differ.
+"""
 
 import json
 import re
@@ -8,14 +11,21 @@ from typing import Any, NamedTuple
 
 import yaml
 
-ERROR = "error.txt"  # the sentence of a run of a sweep that failed, in its folder: conf.sweep writes it
+# The file in which conf/sweep.py keeps why a run of a sweep failed (tests/loss/test_runs.py holds
+# both names equal).
+ERROR = "error.txt"
+METRICS = "metrics.json"
+DAMAGED = f"its {METRICS} is damaged"
 
 
 class Run(NamedTuple):
-    """A run folder, by its name within the sweep.
+    """A run folder and what its files say.
 
-    typed: the options that it was given, such as {"lr": "0.004"}. options: all that it had, nested as in its config;
-    {} where it never came to that. results: what metrics.json holds; {} where there is none. fault: why there is none.
+    name: the path of the folder within the sweep.
+    typed: the options that the run was given, such as {"lr": "0.004"}.
+    options: all options, nested as in its config; {} where they are not known.
+    results: the content of metrics.json; {} where there is none.
+    fault: why there are no results; "" where there are.
     """
 
     name: str
@@ -26,19 +36,25 @@ class Run(NamedTuple):
     fault: str = ""
 
     def value(self, name: str) -> str:
-        """The value of an option such as lr, model.hidden or dataset, as one types it; "" where it is not known."""
+        """The value of an option such as lr, model.hidden or dataset, as a user types it.
+
+        "" where it is not known.
+        """
         found: Any = self.options
         for part in name.split("."):
             found = found.get(part) if isinstance(found, dict) else None
-        if isinstance(found, dict):  # a group: which of it was chosen
+        if isinstance(found, dict):  # a data set or a network
             found = found.get("name")
         if found is None:
             return self.typed.get(name, "")
         return str(found).lower() if isinstance(found, bool) else str(found)
 
 
+# ---------------------------------------------------------------- finding runs
+
+
 def runs(folder: str | Path) -> list[Run]:
-    """All runs below a folder, finished or not, in their natural order.
+    """All runs below a folder, finished or not, ordered by name: run 10 follows run 9.
 
     Raises:
         ValueError: there is none.
@@ -47,59 +63,103 @@ def runs(folder: str | Path) -> list[Run]:
     found = {path.parent.parent for path in folder.rglob(".hydra/overrides.yaml")}
     if not found:
         raise ValueError(f"there are no runs below {folder}: name the folder of a sweep (train.py -m) or of a search")
-    return sorted((_run(path, folder) for path in found), key=lambda run: _natural(run.name))
+    return _sorted([_run(path, folder) for path in found])
 
 
-def _run(path: Path, folder: Path) -> Run:
-    name = path.relative_to(folder).as_posix()
-    words, config = (_yaml(path / ".hydra" / f"{part}.yaml") for part in ("overrides", "config"))
-    words = path.name.split(",") if words is None else words  # of main.py only the folder's name tells
-    pairs = [str(word).lstrip("+").partition("=") for word in words]
-    typed = {option: value.strip("'") for option, equals, value in pairs if equals and option != "task_name"}
+def runs_of_sweep(folder: Path, last_file: str = METRICS) -> dict[str, Run]:
+    """The finished runs of a sweep by the options in which they differ, such as "lr=1e-3".
+
+    last_file: the file that only a finished run holds.
+    """
+    finished = _sorted([_run(path.parent, folder) for path in folder.glob(f"*/{last_file}")])
+    return dict(zip(labels(finished), finished))
+
+
+def _sorted(found: list[Run]) -> list[Run]:
+    return sorted(found, key=lambda run: _natural_order(run.name))
+
+
+def _natural_order(name: str) -> list[tuple[int, str]]:
+    """A sort key by which "10" follows "9"."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+
+
+# ---------------------------------------------------------------- reading a run folder
+
+
+def _run(path: Path, sweep: Path) -> Run:
+    """The run in the folder `path` of a sweep."""
+    name = path.relative_to(sweep).as_posix()
+    if name == ".":
+        name = path.name
+    options = _yaml(path / ".hydra" / "config.yaml") or {}
+    results, fault = _results(path)
+    return Run(name, path, _typed_options(path), options, results, fault)
+
+
+def _typed_options(path: Path) -> dict[str, str]:
+    """The options that the run was given, apart from its folder."""
+    words = _yaml(path / ".hydra" / "overrides.yaml")
+    if words is None:
+        words = path.name.split(",")  # main.py keeps no such file, but names the folder by them
+    typed = {}
+    for word in words:
+        option, equals, value = str(word).lstrip("+").partition("=")
+        if equals and option != "task_name":
+            typed[option] = value.strip("'")
+    return typed
+
+
+def _results(path: Path) -> tuple[dict[str, Any], str]:
+    """The content of metrics.json and ""; or {} and why there is no content."""
     try:
-        results = json.loads((path / "metrics.json").read_bytes())
-        fault = "" if isinstance(results, dict) else "its metrics.json is damaged"
+        results = json.loads((path / METRICS).read_bytes())
     except FileNotFoundError:
-        results, fault = {}, _why_unfinished(path)
+        return {}, _why_unfinished(path)
     except ValueError:
-        results, fault = {}, "its metrics.json is damaged"
-    return Run(name if name != "." else path.name, path, typed, config or {}, {} if fault else results, fault)
+        return {}, DAMAGED
+    return (results, "") if isinstance(results, dict) else ({}, DAMAGED)
 
 
 def _why_unfinished(path: Path) -> str:
     if (path / ERROR).exists():
         return f"failed: {(path / ERROR).read_text(encoding='utf-8').strip()}"
-    lines = (path / "loss.csv").read_text(encoding="utf-8").splitlines()[1:] if (path / "loss.csv").exists() else []
-    return f"unfinished, at step {lines[-1].split(',')[0]}" if lines else "unfinished, before its first step"
+    rows = []
+    if (path / "loss.csv").exists():
+        rows = (path / "loss.csv").read_text(encoding="utf-8").splitlines()[1:]
+    if not rows:
+        return "unfinished, before its first step"
+    step = rows[-1].split(",")[0]
+    return f"unfinished, at step {step}"
 
 
 def _yaml(path: Path) -> Any:
-    """None where the file is missing or damaged: a report of 200 runs does without one run's options."""
+    """The content of a file; None where it is missing or damaged.
+
+    A report of 200 runs can do without the options of one of them.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first one is faster
     try:
-        return yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        return yaml.load(path.read_bytes(), loader)
     except (OSError, yaml.YAMLError):
         return None
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """So that run 10 comes behind run 9."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+# ---------------------------------------------------------------- comparing runs
 
 
 def differing(found: Sequence[Run]) -> list[str]:
-    """The options that somebody typed and in which the runs differ."""
+    """The options that were typed for some run and in which the runs differ."""
     typed = dict.fromkeys(name for run in found for name in run.typed)
     return [name for name in typed if len({run.value(name) for run in found}) > 1]
 
 
 def labels(found: Sequence[Run]) -> list[str]:
-    """What each run is called beside the others, such as "lr=0.001, seed=1"; its name where they do not differ."""
+    """A label for each run, such as "lr=0.001, seed=1"; its name where the runs do not differ."""
     names = differing(found)
-    return [", ".join(f"{name}={value}" for name in names if (value := run.value(name))) or run.name for run in found]
-
-
-def runs_of_sweep(folder: Path, last_file: str = "metrics.json") -> dict[str, Run]:
-    """The finished runs of a sweep, which hold that file, by the options in which they differ, such as "lr=1e-3"."""
-    finished = [_run(path.parent, folder) for path in folder.glob(f"*/{last_file}")]
-    finished.sort(key=lambda run: _natural(run.name))
-    return dict(zip(labels(finished), finished))
+    result = []
+    for run in found:
+        parts = [f"{name}={run.value(name)}" for name in names if run.value(name)]
+        result.append(", ".join(parts) or run.name)
+    return result

@@ -1,14 +1,17 @@
-"""Films of what was recorded: `python scripts/animate.py trajectory.npz [ANOTHER.npz ...] [--out FILE.gif|FILE.mp4]`.
+"""Make films of recorded states: `python scripts/animate.py trajectory.npz [ANOTHER.npz ...] [--out
+FILE]`.
 
-`python inference.py save_trajectory=true` and `python main.py save_trajectory=true` write trajectory.npz. Of several,
-such as those of two checkpoints or of two samplers, the reverse processes run side by side.
+`python inference.py save_trajectory=true` and `python main.py save_trajectory=true` write
+trajectory.npz. The film of several files, for example of two checkpoints or two samplers, shows
+their reverse processes side by side.
 """
+
+if __name__ == "__main__":
+    import repository  # noqa: F401  (first, so that Python finds the other folders)
 
 import argparse
 import sys
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
 
 from viz import style
 from viz.films import animate, beside
@@ -16,27 +19,58 @@ from viz.films.trajectory import load_scene
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make a film of what was recorded with save_trajectory=true.")
-    parser.add_argument("recorded", metavar="RECORDED.npz", type=Path, nargs="+", help="several: side by side")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="FILE.gif or FILE.mp4; default: RECORDED.gif")
-    parser.add_argument("--names", metavar="NAME", nargs="+", help="of several; default: those of their folders")
-    parser.add_argument("--style", choices=style.STYLES, default="light", help="ground of the film")
+    parser = argparse.ArgumentParser(description="Make a film of the states that save_trajectory=true has recorded.")
+    parser.add_argument(
+        "recorded",
+        metavar="RECORDED.npz",
+        type=Path,
+        nargs="+",
+        help="recorded states; several files are shown side by side",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        type=Path,
+        help="FILE.gif or FILE.mp4; default: RECORDED.gif",
+    )
+    parser.add_argument(
+        "--names",
+        metavar="NAME",
+        nargs="+",
+        help="names of several files in the film; default: their folders",
+    )
+    parser.add_argument(
+        "--style",
+        choices=style.STYLES,
+        default="light",
+        help="background of the film; default: %(default)s",
+    )
     args = parser.parse_args()
+
     style.use(args.style)
+    out = args.out or args.recorded[0].with_suffix(".gif")
     try:
-        print(film(args.recorded, args.names, args.out or args.recorded[0].with_suffix(".gif")))
+        print(make_film(args.recorded, args.names, out))
     except (OSError, ValueError) as error:
         sys.exit(str(error))
 
 
-def film(recorded: list[Path], names: list[str] | None, out: Path) -> Path:
-    """Of one trajectory everything in it; of several their reverse processes, named by `names` or their folders."""
+def make_film(recorded: list[Path], names: list[str] | None, out: Path) -> Path:
+    """A film of everything in one file, or of the reverse processes in several files.
+
+    names: names of several files; None: the folders of the files.
+
+    Raises:
+        ValueError: two names are equal, or there are more or fewer names than files.
+    """
     if len(recorded) == 1:
         return animate(load_scene(recorded[0]), out)
+
     names = names or [str(path.parent) for path in recorded]
     if len(set(names)) < len(recorded) or len(names) != len(recorded):
         raise ValueError(f"{len(recorded)} trajectories need as many names, all different: give them by --names A B")
-    return beside(dict(zip(names, map(load_scene, recorded))), out)
+    scenes = {name: load_scene(path) for name, path in zip(names, recorded)}
+    return beside(scenes, out)
 
 
 if __name__ == "__main__":

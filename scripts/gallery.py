@@ -1,8 +1,12 @@
-"""A page for several runs: `python scripts/gallery.py RUN ...` makes docs/index.html, ready for any web site.
+"""Make a page about several runs: `python scripts/gallery.py RUN ...` writes docs/index.html.
 
-Of each run it shows its samples, its films (flow.mp4, reverse.gif and the like), the verdicts of its evaluation, and a
-page to play with, as scripts/share.py makes it. All of it is copied into docs/gallery, one folder for each run.
+For each run the page shows samples, films (flow.mp4, reverse.gif and others), the verdicts of the
+evaluation, and a link to an interactive page such as scripts/share.py makes. All files are copied
+into docs/gallery, in one folder for each run, so that any web site can serve them.
 """
+
+if __name__ == "__main__":
+    import repository  # noqa: F401  (first, so that Python finds the other folders)
 
 import argparse
 import shutil
@@ -13,63 +17,100 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
-# isort: split
 from pipeline import Pipeline, pipeline_from_checkpoint
 from runtime import checkpoint_file
 from runtime.atomic_file import atomic_file
-from scripts.share import figures_of, sampling_of
+from scripts.share import evaluated_figures, page_sampling
 from viz.pages.explorable.page import explorable, name_of
 from viz.pages.gallery_page import Entry, gallery
 
-PICTURES = ("flow.mp4", "flow.gif", "flow.png", "samples.png", "reverse.mp4", "reverse.gif")  # of a run, in this order
+# Pictures and films of a run, in the order in which the page shows them.
+PICTURES = ("flow.mp4", "flow.gif", "flow.png", "samples.png", "reverse.mp4", "reverse.gif")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="run folders or checkpoints (default: the newest run)")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", default="docs", help="default: %(default)s")
-    o = parser.parse_args()
-    make(o.runs or [None], o.out)
-    print(f"gallery: {o.out / 'index.html'}")
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="run folders or checkpoints; default: the newest run",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        default="docs",
+        help="folder of the page; default: %(default)s",
+    )
+    args = parser.parse_args()
+
+    make(args.runs or [None], args.out)
+    print(f"gallery: {args.out / 'index.html'}")
 
 
 def make(runs: Sequence[str | None], out: Path) -> None:
-    """index.html and all that it links, in the folder `out`. Raises ValueError for two runs of one name."""
-    found = [checkpoint_file.asked_or_newest(run) for run in runs]
-    names = [checkpoint_file.folder_of(path).resolve().name for path, _ in found]
-    if twice := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"two runs are called {min(twice)}, and each needs a folder of its own: rename one of them")
-    entries = [entry_of(path, state, out, Path("gallery", name)) for (path, state), name in zip(found, names)]
+    """Write index.html, and all files that it links, into the folder `out`.
+
+    runs: run folders or checkpoints; None: the newest run.
+
+    Raises:
+        ValueError: two runs have one name.
+        OSError: a run is missing, or a file cannot be written.
+    """
+    checkpoints = [checkpoint_file.asked_or_newest(run) for run in runs]
+    names = [checkpoint_file.folder_of(path).resolve().name for path, _ in checkpoints]
+    repeated = {name for name in names if names.count(name) > 1}
+    if repeated:
+        raise ValueError(f"two runs are called {min(repeated)}, and each needs a folder of its own: rename one of them")
+
+    entries = []
+    for (path, state), name in zip(checkpoints, names):
+        entries.append(gallery_entry(path, state, out, Path("gallery", name)))
     with atomic_file(out / "index.html") as file:
         file.write(gallery(entries).encode())
 
 
-def entry_of(path: Path, state: Mapping[str, Any], out: Path, folder: Path) -> Entry:
-    """The run of a checkpoint, its pictures copied and its page made in out / folder."""
-    source, pipeline = checkpoint_file.folder_of(path), pipeline_from_checkpoint(state, path, torch.device("cpu"))
-    figures = figures_of(source)
-    html, _ = explorable(pipeline, sampling_of(pipeline), figures)
+def gallery_entry(path: Path, state: Mapping[str, Any], out: Path, folder: Path) -> Entry:
+    """The entry of a checkpoint.
+
+    Its pictures are copied to out / folder, and its page is made there.
+    """
+    source = checkpoint_file.folder_of(path)
+    pipeline = pipeline_from_checkpoint(state, path, torch.device("cpu"))
+    figures = evaluated_figures(source)
+    html, _ = explorable(pipeline, page_sampling(pipeline), figures)
+
     (out / folder).mkdir(parents=True, exist_ok=True)
-    with atomic_file(out / folder / "page.html") as file:
+    page = folder / "page.html"
+    with atomic_file(out / page) as file:
         file.write(html.encode())
-    found = [name for name in PICTURES if (source / name).exists()]
-    for name in found:
-        shutil.copyfile(source / name, out / folder / name)
-    return Entry(title_of(pipeline), about(pipeline), [folder / name for name in found], folder / "page.html", figures)
+    pictures = []
+    for name in PICTURES:
+        if (source / name).exists():
+            shutil.copyfile(source / name, out / folder / name)
+            pictures.append(folder / name)
+    return Entry(title(pipeline), description(pipeline), pictures, page, figures)
 
 
-def title_of(pipeline: Pipeline) -> str:
-    title = name_of(pipeline)
-    title = title[:1].upper() + title[1:]
-    return f"{title}, by label" if pipeline.classes and not pipeline.of_images else title
+def title(pipeline: Pipeline) -> str:
+    """The name of the data set with a capital, such as 'Two moons, by label'."""
+    name = name_of(pipeline)
+    name = name[:1].upper() + name[1:]
+    return f"{name}, by label" if pipeline.classes and not pipeline.of_images else name
 
 
-def about(pipeline: Pipeline) -> str:
-    """What made the samples, in a sentence."""
-    chosen = [f"{group}={pipeline.config[group]['name']}" for group in ("dataset", "model")]
-    chosen += [f"schedule={pipeline.config['schedule']}", *["conditional=true"] * bool(pipeline.classes)]
-    return f"A network of {pipeline.num_parameters:,} weights, trained with {' '.join(chosen)}."
+def description(pipeline: Pipeline) -> str:
+    """A sentence about the network and the options with which it was trained."""
+    options = [f"{group}={pipeline.config[group]['name']}" for group in ("dataset", "model")]
+    options.append(f"schedule={pipeline.config['schedule']}")
+    if pipeline.classes:
+        options.append("conditional=true")
+    words = " ".join(options)
+    return f"A network of {pipeline.num_parameters:,} weights, trained with {words}."
 
 
 if __name__ == "__main__":

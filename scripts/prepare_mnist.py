@@ -1,8 +1,12 @@
-"""Turn MNIST's four idx files into folders of images: `python scripts/prepare_mnist.py --source FOLDER_OR_URL`.
+"""Turn MNIST's four idx files into folders of images.
 
-60 000 training images go to OUT/<digit>/<index>.png, 10 000 test images to OUT_test. After an interruption, run it
-again: images already written are kept.
+`python scripts/prepare_mnist.py --source FOLDER_OR_URL` writes the 60 000 training images to
+OUT/<digit>/<index>.png and the 10 000 test images to OUT_test. After an interruption, run it again:
+images already written are kept.
 """
+
+if __name__ == "__main__":
+    import repository  # noqa: F401  (first, so that Python finds the other folders)
 
 import argparse
 import gzip
@@ -19,42 +23,55 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
-
 from images import MNIST_ROOT
 from runtime.progress import progress_bar
 
-COUNTS = {"train": 60_000, "t10k": 10_000}
-SHA256 = {  # of the uncompressed files: mirrors compress them differently
+COUNTS = {"train": 60_000, "t10k": 10_000}  # images
+# Checksums of the uncompressed files, because mirrors compress them differently.
+SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 
+GZIP_MAGIC = b"\x1f\x8b"  # the first two bytes of a gzip file
+
 
 def prepare(source: str, out: str | Path) -> None:
     """Write the folders `out` and `<out>_test` from the idx files in a folder or below a URL.
 
     Raises:
-        OSError, ValueError: a file that is missing, damaged or not MNIST's; a folder that cannot be written.
+        OSError: a file is missing, or a folder cannot be written.
+        ValueError: a file is damaged or not MNIST's, or a folder holds other images.
     """
-    folders = {"train": Path(os.path.abspath(out)), "t10k": Path(f"{os.path.abspath(out)}_test")}
-    to_do = [part for part in folders if not is_complete(folders[part], COUNTS[part])]
+    train_folder = os.path.abspath(out)
+    folders = {"train": Path(train_folder), "t10k": Path(f"{train_folder}_test")}
+    unfinished = [part for part in folders if not is_complete(folders[part], COUNTS[part])]
+
     # Everything is read and checked before the first image is written.
-    names = [name for name in SHA256 if name.split("-")[0] in to_do]
-    arrays = {name: read_idx(checked(name, fetch(source, name))) for name in progress_bar(names, "reading")}
+    names = [name for name in SHA256 if name.split("-")[0] in unfinished]
+    arrays = {}
+    for name in progress_bar(names, "reading"):
+        arrays[name] = read_idx(checked(name, fetch(source, name)))
+
     for part, folder in folders.items():
-        if part in to_do:
-            write_tree(arrays[f"{part}-images-idx3-ubyte"], arrays[f"{part}-labels-idx1-ubyte"], folder)
-        print(f"{folder}: {COUNTS[part]} images{'' if part in to_do else ', already complete'}")
+        note = ", already complete"
+        if part in unfinished:
+            images = arrays[f"{part}-images-idx3-ubyte"]
+            labels = arrays[f"{part}-labels-idx1-ubyte"]
+            write_tree(images, labels, folder)
+            note = ""
+        print(f"{folder}: {COUNTS[part]} images{note}")
 
 
 # ---------------------------------------------------------------- idx files
 
 
 def fetch(source: str, name: str) -> bytes:
-    """The uncompressed content of one idx file, under either spelling of its name, with or without .gz.
+    """The uncompressed content of one idx file.
+
+    Mirrors write its name with "-idx" or ".idx", and with or without .gz: each is tried.
 
     Raises:
         FileNotFoundError: the source has no such file.
@@ -63,7 +80,8 @@ def fetch(source: str, name: str) -> bytes:
     """
     dotted = name.replace("-idx", ".idx")
     for candidate in (f"{name}.gz", name, f"{dotted}.gz", dotted):
-        content = _download(source, candidate) if "://" in source else _read(source, candidate)
+        read = _download if "://" in source else _read
+        content = read(source, candidate)
         if content is not None:
             return unpacked(candidate, content)
     raise FileNotFoundError(f"{source} holds neither {name} nor {dotted}, with or without .gz")
@@ -76,22 +94,28 @@ def _read(folder: str, name: str) -> bytes | None:
 
 def _download(base: str, name: str) -> bytes | None:
     """The content at that address, or None if there is none."""
-    if urlsplit(base).scheme == "file":
-        return _read(urllib.request.url2pathname(urlsplit(base).path), name)
+    address = urlsplit(base)
+    if address.scheme == "file":
+        return _read(urllib.request.url2pathname(address.path), name)
     try:
         with urllib.request.urlopen(f"{base.rstrip('/')}/{name}", timeout=60) as answer:
             return answer.read()
     except urllib.error.HTTPError as error:
-        if error.code in (403, 404, 410):  # some servers answer "forbidden" for missing files
-            return None
+        if error.code in (403, 404, 410):
+            return None  # some servers answer 403, "forbidden", for missing files
         raise OSError(f"{base} answered {error.code} {error.reason} to the request for {name}") from error
     except (OSError, http.client.HTTPException) as error:
-        raise OSError(f"{name} could not be read from {base}: {getattr(error, 'reason', error)}") from error
+        reason = getattr(error, "reason", error)
+        raise OSError(f"{name} could not be read from {base}: {reason}") from error
 
 
 def unpacked(name: str, content: bytes) -> bytes:
-    """The content, decompressed if it is gzip."""
-    if not content.startswith(b"\x1f\x8b"):
+    """The content of a file, decompressed if it is gzip.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    if not content.startswith(GZIP_MAGIC):
         return content
     try:
         return gzip.decompress(content)
@@ -100,25 +124,37 @@ def unpacked(name: str, content: bytes) -> bytes:
 
 
 def checked(name: str, content: bytes) -> bytes:
-    """The content, if its checksum is right."""
+    """The content of a file, if its checksum is right.
+
+    Raises:
+        ValueError: it is not.
+    """
     found = hashlib.sha256(content).hexdigest()
-    if found != SHA256[name]:
-        raise ValueError(f"{name} is not MNIST's: its sha256 is {found[:12]}..., not {SHA256[name][:12]}...")
+    expected = SHA256[name]
+    if found != expected:
+        raise ValueError(f"{name} is not MNIST's: its sha256 is {found[:12]}..., not {expected[:12]}...")
     return content
 
 
 def read_idx(content: bytes) -> np.ndarray:
-    """The uint8 array of an idx file: two zero bytes, type, number of dimensions, sizes (big-endian int32), values."""
+    """The uint8 array of an idx file.
+
+    The file holds two zero bytes, the type, the number of dimensions, the sizes as big-endian
+    int32, and the values.
+    """
     ndim = content[3]
     sizes = np.frombuffer(content, ">i4", ndim, offset=4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * ndim).reshape(sizes)
+    values = np.frombuffer(content, np.uint8, offset=4 + 4 * ndim)
+    return values.reshape(sizes)
 
 
 # ---------------------------------------------------------------- image files
 
 
 def write_tree(images: np.ndarray, labels: np.ndarray, folder: Path) -> int:
-    """Write the images (N, H, W) uint8 that are missing to folder/<label>/<index>.png; returns how many they were.
+    """Write the images (N, H, W) uint8 that are missing to folder/<label>/<index>.png.
+
+    Returns how many were missing.
 
     Raises:
         ValueError: the folder holds other images.
@@ -126,8 +162,10 @@ def write_tree(images: np.ndarray, labels: np.ndarray, folder: Path) -> int:
     """
     wanted = [f"{label}/{i:05d}.png" for i, label in enumerate(labels)]
     present = present_images(folder)
-    if others := present - set(wanted):
+    others = present - set(wanted)
+    if others:
         raise ValueError(f"{folder} already holds other images, such as {min(others)}; choose another --out")
+
     missing = [i for i, path in enumerate(wanted) if path not in present]
     try:
         for label in set(labels.tolist()):
@@ -140,30 +178,40 @@ def write_tree(images: np.ndarray, labels: np.ndarray, folder: Path) -> int:
 
 
 def _write(image: np.ndarray, path: Path) -> None:
-    """Written under a hidden name and then renamed, so that a file with the final name is always complete."""
+    """Write under a hidden name, then rename: a file with the final name is always complete."""
     temporary = path.with_name(f".{path.name}")
     Image.fromarray(image).save(temporary, "PNG", compress_level=1)
     os.replace(temporary, path)
 
 
 def present_images(folder: Path) -> set[str]:
-    """Names, like 7/00012.png, of the images already written."""
+    """The names of the images already written, such as 7/00012.png."""
     return {f"{path.parent.name}/{path.name}" for path in folder.glob("[!.]*/[!.]*.png")}
 
 
 def is_complete(folder: Path, count: int) -> bool:
-    """Whether every index has its image; its label is not checked, which would need the source."""
-    return sorted(Path(path).name for path in present_images(folder)) == [f"{i:05d}.png" for i in range(count)]
+    """Whether every index has its image.
+
+    The labels are not checked, which would need the source.
+    """
+    found = sorted(Path(path).name for path in present_images(folder))
+    return found == [f"{i:05d}.png" for i in range(count)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Turn MNIST's four idx files into folders of PNG images.")
-    parser.add_argument("--source", required=True, metavar="FOLDER_OR_URL", help="where the idx files are, gzip or raw")
+    parser.add_argument(
+        "--source",
+        required=True,
+        metavar="FOLDER_OR_URL",
+        help="folder or address of the idx files, with or without .gz",
+    )
     parser.add_argument(
         "--out",
         default=MNIST_ROOT,
         metavar="FOLDER",
-        help="training images go to FOLDER/<digit>/, test images to FOLDER_test/<digit>/; default: %(default)s",
+        help="folder for the training images, in FOLDER/<digit>/; the test images go to"
+        " FOLDER_test/<digit>/; default: %(default)s",
     )
     args = parser.parse_args()
     try:

@@ -1,10 +1,16 @@
-"""Straighten a trained flow: `python scripts/reflow.py` learns from the pairs (noise, sample) of the newest run.
+"""Straighten a trained flow: `python scripts/reflow.py [RUN]` trains on pairs of noise and sample.
 
-Rectified flow (Liu, Gong and Liu 2023, arXiv 2209.03003, algorithm 1, once more on its own pairs): paths of the first
-flow bend, because each x_t could have come from many pairs. Trained on pairs that its own paths join, the second one
-hardly has to, and a few of Euler's steps do. The first is a run of `python train.py schedule=flow`; the second is saved
-as a checkpoint beside it, in RUN/reflow, for `python inference.py checkpoint=RUN/reflow sampling_steps=2` and others.
+Rectified flow (Liu, Gong and Liu 2023, arXiv 2209.03003, algorithm 1, applied to its own pairs).
+The paths of the first flow bend, because each x_t can come from many pairs of noise and data. The
+second flow learns from the pairs that the first one's paths join. Its paths are nearly straight, so
+a few steps of Euler's method follow them.
+
+The first flow is a run of `python train.py schedule=flow`. The second is saved as a checkpoint in
+RUN/reflow, for commands such as `python inference.py checkpoint=RUN/reflow sampling_steps=2`.
 """
+
+if __name__ == "__main__":
+    import repository  # noqa: F401  (first, so that Python finds the other folders)
 
 import argparse
 import copy
@@ -18,8 +24,6 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import TensorDataset
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
-# isort: split
 from dataset import make_sets
 from diffusion import Denoiser, exact_denoiser
 from loader import batches, make_loader
@@ -39,96 +43,184 @@ from train import learning_rate
 from training.learner import Learner
 from training.optimizers import make_optimizers
 
-ROWS, EVALUATIONS = 2000, (1, 2, 4, 8)  # samples compared, and evaluations of the network that they may cost
+PAIR_STEPS = 50  # sampling steps that make a pair
+BATCH_SIZE = 1024
+WEIGHT_DECAY = 0.01
+STEPS_PER_WARMUP_STEP = 50
+
+COMPARED_SAMPLES = 2000
+EVALUATIONS = (1, 2, 4, 8)  # numbers of network evaluations at which samples are compared
+SLICED_WASSERSTEIN = METRICS[0]
+# Parts of a checkpoint that sampling needs. Without an optimizer it cannot be resumed.
+KEPT_PARTS = ("classes", "normaliser", "data", "step", "total", "moment")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", nargs="?", help="a run of schedule=flow, or its checkpoint (default: the newest run)")
-    parser.add_argument("--pairs", type=int, default=20_000, help="pairs of noise and sample (default: 20000)")
-    parser.add_argument("--steps", type=int, default=2000, help="optimizer steps (default: 2000)")
-    parser.add_argument("--lr", type=float, default=4e-3, help="peak learning rate (default: 4e-3)")
-    parser.add_argument("--seed", type=int, default=0, help="of pairs and order (default: 0)")
-    o = parser.parse_args()
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "run",
+        nargs="?",
+        help="a run of schedule=flow, or its checkpoint; default: the newest run",
+    )
+    parser.add_argument(
+        "--pairs",
+        type=int,
+        default=20_000,
+        help="pairs of noise and sample; default: %(default)s",
+    )
+    parser.add_argument(
+        "--steps",
+        type=int,
+        default=2000,
+        help="optimizer steps; default: %(default)s",
+    )
+    parser.add_argument(
+        "--lr",
+        type=float,
+        default=4e-3,
+        help="peak learning rate; default: %(default)s",
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of the pairs and of their order; default: %(default)s",
+    )
+    args = parser.parse_args()
+
     torch.set_num_threads(1)
-    path, state = checkpoint_file.asked_or_newest(o.run)
+    path, state = checkpoint_file.asked_or_newest(args.run)
     flow = pipeline_from_checkpoint(state, path, torch.device("cpu"))
-    if flow.config["schedule"] != "flow":
-        sys.exit(f"error: {path} is a run of schedule={flow.config['schedule']}; give one of schedule=flow")
-    x_T, x_0, labels = pairs(flow, o.pairs, o.seed)
-    straight = rectified(flow, x_T, x_0, labels, o.steps, o.lr, o.seed)
+    schedule = flow.config["schedule"]
+    if schedule != "flow":
+        sys.exit(f"error: {path} is a run of schedule={schedule}; give one of schedule=flow")
+
+    x_T, x_0, labels = make_pairs(flow, args.pairs, args.seed)
+    average = train_on_pairs(flow, x_T, x_0, labels, args.steps, args.lr, args.seed)
     folder = checkpoint_file.folder_of(path) / "reflow"
-    save(state, path, straight, folder)
-    report(flow, straight, o.seed)
+    save(state, path, average, folder)
+    report(flow, average, args.seed)
     print(f"saved in {folder}: python inference.py checkpoint={folder} sampling_steps=2")
 
 
-def pairs(flow: Pipeline, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Noise x_T and the samples x_0 that the flow carries it to, (count, *dims) each, and the labels asked for."""
+def make_pairs(flow: Pipeline, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Noise x_T and the samples x_0 at the ends of its paths, (count, *dims) each, and the labels."""
     labels = flow.labels(None, count)
-    states = flow.states(count, SamplingOptions("adams", 50), labels=labels, seed=seed)
-    states = [state.x_t for state in progress_bar(states, "pairs", 51)]
-    return states[0], states[-1], labels
+    states = flow.states(
+        count, SamplingOptions(sampler="adams", sampling_steps=PAIR_STEPS, guidance=0.0), labels=labels, seed=seed
+    )
+    x_ts = [state.x_t for state in progress_bar(states, "pairs", PAIR_STEPS + 1)]
+    return x_ts[0], x_ts[-1], labels
 
 
-def rectified(
-    flow: Pipeline, x_T: Tensor, x_0: Tensor, labels: Tensor | None, steps: int, lr: float, seed: int
+def train_on_pairs(
+    flow: Pipeline,
+    x_T: Tensor,
+    x_0: Tensor,
+    labels: Tensor | None,
+    steps: int,
+    lr: float,
+    seed: int,
 ) -> AveragedModel:
-    """The flow's network, trained further with x_T as the noise of x_0; averaged, as every network that samples."""
-    learner = Learner(net := copy.deepcopy(flow.net), make_optimizers(net, "muon", lr=lr, weight_decay=0.01), None)
-    loss_of = partial(training_loss, net.train(), flow.scheduler, target=flow.config["model"]["prediction"])
-    data = TensorDataset(torch.stack([x_0, x_T], 1), *([] if labels is None else [labels]))
-    stream = batches(make_loader(data, batch_size=1024, seed=seed))
+    """The flow's network, trained further with x_T as the noise of x_0; returns its average."""
+    net = copy.deepcopy(flow.net)
+    optimizers = make_optimizers(net, "muon", lr=lr, weight_decay=WEIGHT_DECAY)
+    learner = Learner.of(net, optimizers, None)
+    target = flow.config["model"]["prediction"]
+    loss_of = partial(training_loss, net.train(), flow.scheduler, target=target)
+
+    pairs = torch.stack([x_0, x_T], 1)
+    data = TensorDataset(pairs) if labels is None else TensorDataset(pairs, labels)
+    stream = batches(make_loader(data, batch_size=BATCH_SIZE, seed=seed))
+    warmup = steps // STEPS_PER_WARMUP_STEP
     for step, (pair, label) in zip(progress_bar(range(steps), "training", steps), stream):
-        t = torch.randint(flow.scheduler.num_timesteps, (len(pair),), generator=generator(seed, "reflow", step))
-        batch = pair[:, 0], t, pair[:, 1], label
-        learner.learn(loss_of, batch, learning_rate(step, steps, steps // 50, lr))
+        random = generator(seed, "reflow", step)
+        t = torch.randint(flow.scheduler.num_timesteps, (len(pair),), generator=random)
+        batch = (pair[:, 0], t, pair[:, 1], label)
+        learner.learn(loss_of, batch, learning_rate(step, steps, warmup, lr))
     learner.average.eval()
     return learner.average
 
 
 def save(state: dict[str, Any], path: Path, average: AveragedModel, folder: Path) -> None:
-    """A checkpoint that samples as any other; it cannot be resumed, as it has no optimizer."""
-    kept = {name: state[name] for name in ("classes", "normaliser", "data", "step", "total", "moment")}
+    """Save a checkpoint that can be sampled like any other, but not resumed."""
+    kept = {name: state[name] for name in KEPT_PARTS}
     config = {**state["config"], "reflow": str(path)}
     folder.mkdir(exist_ok=True)
-    checkpoint_file.save(folder / "last.pt", {**kept, "config": config, "ema": average.state_dict()})
+    new_state = {**kept, "config": config, "ema": average.state_dict()}
+    checkpoint_file.save(folder / "last.pt", new_state)
 
 
-# ---------------------------------------------------------------- what it brought
+# ---------------------------------------------------------------- comparison of the flows
 
 
 def report(flow: Pipeline, average: AveragedModel, seed: int) -> None:
-    """Straightness and few-step samples of both flows and, where the distribution is known, of the exact one."""
-    data, _ = make_sets(n_samples=flow.config["num_samples"], seed=flow.config["seed"], **flow.config["dataset"])
-    second = Pipeline(average.module, flow.scheduler, flow.normaliser, flow.config, flow.classes)
-    labels, mixture = flow.labels(None, ROWS), None if flow.classes else getattr(data, "mixture", None)
+    """Print the straightness of both flows and how good their samples are with few steps.
+
+    Where the distribution is known, a row for the exact flow and the floor of the distances follow.
+    """
+    sources = {"n_samples": flow.config["num_samples"], "seed": flow.config["seed"]}
+    data, _ = make_sets(**sources, **flow.config["dataset"])
+    mixture = None if flow.classes else getattr(data, "mixture", None)
+    labels = flow.labels(None, COMPARED_SAMPLES)
+    second = Pipeline(
+        average.module,
+        flow.scheduler,
+        flow.normaliser,
+        flow.config,
+        flow.classes,
+    )
     flows: dict[str, Denoiser] = {
-        name: partial(of.denoiser(), label=labels) for name, of in (("first flow", flow), ("reflow", second))
+        "first flow": partial(flow.denoiser(), label=labels),
+        "reflow": partial(second.denoiser(), label=labels),
     }
     if mixture:
         mixture = flow.normaliser.distribution(mixture)
         flows["exact flow"] = exact_denoiser(mixture, flow.scheduler)
-    x_T = torch.randn(ROWS, *flow.normaliser.mean.shape, generator=generator(seed, "test noise"))
-    columns = "".join(f"{n:>10}" for n in EVALUATIONS) if mixture else ""
-    print(f"{'':12}straightness{columns}" + "   <- evaluations: sliced Wasserstein-1" * bool(mixture))
+
+    columns = ""
+    if mixture:
+        columns = "".join(f"{count:>10}" for count in EVALUATIONS)
+        columns += "   <- evaluations: sliced Wasserstein-1"
+    print(f"{'':12}straightness{columns}")
+
+    shape = flow.normaliser.mean.shape
+    x_T = torch.randn(COMPARED_SAMPLES, *shape, generator=generator(seed, "test noise"))
     for name, denoise in flows.items():
         row = f"{name:12}{straightness(denoise, flow.scheduler, x_T):12.4f}"
-        print(row + "".join(f"{d:10.4f}" for d in distances(denoise, flow, x_T, mixture, seed)))
+        if mixture:
+            found = distances(denoise, flow, x_T, mixture, seed)
+            row += "".join(f"{distance:10.4f}" for distance in found)
+        print(row)
+
     if mixture:
-        floors = compute_floors(METRICS[0], exact_draws(mixture, seed), ROWS)
-        print(f"{'floor':12}{'':12}{floors.mean():10.4f}  (between real points, {ROWS:,} each)")
+        draw = exact_draws(mixture, seed)
+        floor = compute_floors(SLICED_WASSERSTEIN, draw, COMPARED_SAMPLES).mean()
+        note = f"(between real points, {COMPARED_SAMPLES:,} each)"
+        print(f"{'floor':12}{'':12}{floor:10.4f}  {note}")
 
 
 def distances(
-    denoise: Denoiser, flow: Pipeline, x_T: Tensor, mixture: GaussianMixture | None, seed: int
+    denoise: Denoiser,
+    flow: Pipeline,
+    x_T: Tensor,
+    mixture: GaussianMixture,
+    seed: int,
 ) -> list[float]:
-    """Sliced Wasserstein-1 of few-step samples to real points, in normalised units, for each of EVALUATIONS."""
-    if mixture is None:
-        return []
-    real = mixture.sample(ROWS, generator(seed, "test points")).float().numpy()
-    steps = [spaced_timesteps(flow.scheduler, n, "trailing") for n in EVALUATIONS]
-    return [sliced_wasserstein(last(ddim(denoise, flow.scheduler, x_T, timesteps=t)).numpy(), real) for t in steps]
+    """Sliced Wasserstein-1 distances of samples to real points, in normalised units.
+
+    One distance for each number of evaluations in EVALUATIONS, with Euler's method.
+    """
+    real = mixture.sample(COMPARED_SAMPLES, generator(seed, "test points")).float().numpy()
+    found = []
+    for count in EVALUATIONS:
+        timesteps = spaced_timesteps(flow.scheduler, count, "trailing")
+        samples = last(ddim(denoise, flow.scheduler, x_T, timesteps=timesteps)).numpy()
+        found.append(sliced_wasserstein(samples, real))
+    return found
 
 
 if __name__ == "__main__":

@@ -1,31 +1,36 @@
-"""Search for options by training: `python scripts/search.py runs/search lr=1e-3..3e-2 model.hidden=32,64 max_steps=300`
+"""Search for options by training.
 
-Ranges LOW..HIGH (whole numbers where both are; on a logarithmic scale where HIGH is at least ten times LOW) and
-choices A,B,C are searched with Optuna's TPE (Watanabe 2023, arXiv 2304.11127); other options hold for every trial. A
-trial is the training of train.py, in FOLDER/<number>; one that fails ends nothing. The search is one file,
-FOLDER/search.log: give the same line again to go on, or several times at once, on machines that share the folder too.
-It leaves search.csv and pictures; `python loss/report.py FOLDER` makes a page about all trials.
+`python scripts/search.py runs/search lr=1e-3..3e-2 model.hidden=32,64 max_steps=300` searches the
+ranges LOW..HIGH and the choices A,B,C with Optuna's TPE (Watanabe 2023, arXiv 2304.11127). All
+other options hold for every trial. A range is one of whole numbers where both ends are; its scale
+is logarithmic where HIGH is at least ten times LOW.
+
+A trial is a training by train.py, in FOLDER/<number>. One that fails ends nothing else. The search
+is the file FOLDER/search.log: give the same line again to go on, or give it several times at once,
+also on machines that share the folder. It leaves search.csv and pictures, and `python
+loss/report.py FOLDER` makes a page about all trials.
 """
+
+if __name__ == "__main__":
+    import repository  # noqa: F401  (first, so that Python finds the other folders)
 
 import argparse
 import csv
 import math
 import sys
 import warnings
+from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
-# isort: split
-from conf.flags import to_overrides
+from conf.flags import command_line
 from conf.messages import EXPECTED, sentence
-from conf.store import checked, register
+from conf.store import checked, composed
 from conf.sweep import note_failure
 from dataset import make_sets
 from metrics.evaluation import figures_of
@@ -43,142 +48,304 @@ except ImportError:
     sys.exit("scripts/search.py needs Optuna: `pip install -r requirements/sweep.txt`")
 
 Searched = CategoricalDistribution | FloatDistribution | IntDistribution
-Space = dict[str, Searched]
+Space = dict[str, Searched]  # by the names of the options
 FIGURE = "error of epsilon"
-FACTS = ("loss", "seconds", "cpu_seconds")  # which metrics.json holds beside its figures
+FACTS = ("loss", "seconds", "cpu_seconds")  # numbers in metrics.json beside its figures
+LOGARITHMIC_FROM = 10  # ratio of the ends of a range from which its scale is logarithmic
+PLOTS = ("optimization_history", "param_importances", "slice")  # of Optuna
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="of the search")
-    parser.add_argument("options", nargs="+", metavar="OPTION=VALUES", help="options of train.py, searched or fixed")
-    what = f"of metrics.json, to be made small: a figure above its floor, or loss (default: {FIGURE})"
-    parser.add_argument("--figure", default=FIGURE, help=what)
-    parser.add_argument("--maximise", action="store_true", help="make it large instead, recall say")
-    parser.add_argument("--cpu-seconds", type=float, default=math.inf, help="that a training may take (default: any)")
-    parser.add_argument("--trials", type=int, default=20, help="trainings that this process begins (default: 20)")
-    o = parser.parse_args()
-    space, fixed = read_space(o.options)
-    check(space, fixed, o.figure)
-    study = opened(o.folder, o.maximise, [*o.options, o.figure, o.cpu_seconds])
-    for _ in range(o.trials):
-        run_trial(study, space, o.folder, fixed, o.figure, o.cpu_seconds)
-    report(study, o.folder, o.figure)
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of the search")
+    parser.add_argument(
+        "options",
+        nargs="+",
+        metavar="OPTION=VALUES",
+        help="options of train.py, searched or fixed",
+    )
+    parser.add_argument(
+        "--figure",
+        default=FIGURE,
+        help="number of metrics.json to minimise: loss, or a figure, which counts above its floor;"
+        " default: %(default)s",
+    )
+    parser.add_argument(
+        "--maximise",
+        action="store_true",
+        help="maximise the figure, for example recall, instead of minimising it",
+    )
+    parser.add_argument(
+        "--cpu-seconds",
+        type=float,
+        default=math.inf,
+        help="seconds of CPU that a training may take; default: any",
+    )
+    parser.add_argument(
+        "--trials",
+        type=int,
+        default=20,
+        help="trainings that this process begins; default: %(default)s",
+    )
+    args = parser.parse_args()
+
+    space, fixed = read_space(args.options)
+    check(space, fixed, args.figure)
+    study = opened(
+        args.folder,
+        args.maximise,
+        [*args.options, args.figure, args.cpu_seconds],
+    )
+    for _ in range(args.trials):
+        run_trial(study, space, args.folder, fixed, args.figure, args.cpu_seconds)
+    report(study, args.folder, args.figure)
 
 
-def read_space(options: list[str]) -> tuple[Space, list[str]]:
-    """What is searched, by the options' names, and the options that are fixed. ValueError: a range is none."""
-    found = {name: searched(name, values) for name, _, values in (word.partition("=") for word in options)}
-    space = {name: values for name, values in found.items() if values}
+# ---------------------------------------------------------------- the space that is searched
+
+
+def read_space(options: Sequence[str]) -> tuple[Space, list[str]]:
+    """The searched options with their distributions, and the words of the fixed options.
+
+    Raises:
+        ValueError: a range has no two ends in order, or nothing is searched.
+    """
+    space: Space = {}
+    fixed = []
+    for word in options:
+        name, _, values = word.partition("=")
+        distribution = searched(name, values)
+        if distribution is None:
+            fixed.append(word)
+        else:
+            space[name] = distribution
     if not space:
         raise ValueError("nothing is searched: give options a range, lr=1e-3..3e-2, or choices, model.hidden=32,64")
-    return space, [word for word in options if word.split("=")[0] not in space]
+    return space, fixed
 
 
 def searched(name: str, values: str) -> Searched | None:
-    """LOW..HIGH or A,B,C; None for a single value, or a list in brackets."""
+    """The distribution of LOW..HIGH or A,B,C; None for a single value or a list in brackets.
+
+    Raises:
+        ValueError: LOW and HIGH are not two numbers in order.
+    """
     low, between, high = values.partition("..")
     if not between:
-        return CategoricalDistribution(values.split(",")) if "," in values and values[0] != "[" else None
-    for number, distribution in ((int, IntDistribution), (float, FloatDistribution)):
-        with suppress(ValueError):
-            least, most = number(low), number(high)
-            if least < most < math.inf:
-                return distribution(least, most, log=0 < 10 * least <= most)  # pyright: ignore (numbers of its kind)
+        is_choice = "," in values and values[0] != "["
+        return CategoricalDistribution(values.split(",")) if is_choice else None
+
+    with suppress(ValueError):
+        least = int(low)
+        most = int(high)
+        if least < most:
+            return IntDistribution(least, most, log=_is_logarithmic(least, most))
+    with suppress(ValueError):
+        least = float(low)
+        most = float(high)
+        if least < most < math.inf:
+            return FloatDistribution(least, most, log=_is_logarithmic(least, most))
     raise ValueError(f"{name}={low}..{high} is no range: write LOW..HIGH, two numbers, the smaller first")
 
 
-def check(space: Space, fixed: list[str], figure: str = "loss") -> None:
-    """Raises ValueError where train.py would refuse a choice or an end of a range, or not measure the figure."""
-    ends = {n: [*d.choices] if isinstance(d, CategoricalDistribution) else [d.low, d.high] for n, d in space.items()}
-    first, known = {name: values[0] for name, values in ends.items()}, [*FACTS]
+def _is_logarithmic(low: float, high: float) -> bool:
+    return 0 < LOGARITHMIC_FROM * low <= high
+
+
+def check(space: Space, fixed: Sequence[str], figure: str = "loss") -> None:
+    """Check all choices and all ends of ranges as train.py does, and the figure.
+
+    Raises:
+        ValueError: train.py would refuse a value, or does not measure the figure.
+    """
+    values = {name: _extreme_values(distribution) for name, distribution in space.items()}
+    first = {name: options[0] for name, options in values.items()}
     try:
-        for name, values in ends.items():
-            for value in values:
-                checked(composed(fixed, {**first, name: value}))
-        o = checked(composed(fixed, first))
-        if o.eval_samples and figure not in known:
-            data, unseen = make_sets(n_samples=o.num_samples, seed=o.seed, **asdict(o.dataset))
-            known += figures_of(data, unseen, labelled=len(classes_to_learn(data, asdict(o))) > 0)
+        for name, options in values.items():
+            for value in options:
+                checked(trial_config(fixed, {**first, name: value}))
+        known = _measured(checked(trial_config(fixed, first)), figure)
     except EXPECTED as error:
         raise ValueError(sentence("train", error)) from error
     if figure not in known:
-        raise ValueError(f"--figure {figure!r} is not measured by this training; choose one of {', '.join(known)}")
+        names = ", ".join(known)
+        raise ValueError(f"--figure {figure!r} is not measured by this training; choose one of {names}")
 
 
-def composed(fixed: list[str], searched: dict[str, Any]) -> DictConfig:
-    register("train")
-    with hydra.initialize(version_base="1.3", config_path=None):
-        return hydra.compose("train", to_overrides([*fixed, *(f"{name}={value}" for name, value in searched.items())]))
+def _extreme_values(distribution: Searched) -> list[Any]:
+    """All choices, or both ends of a range."""
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    return [distribution.low, distribution.high]
 
 
-def opened(folder: Path, maximise: bool, asked: list[object]) -> optuna.Study:
-    """The search in the folder, which may have been begun and may be going on. ValueError: it is for something else."""
+def _measured(options: Any, figure: str) -> Sequence[str]:
+    """The numbers that a training with these options measures.
+
+    Figures need the data to be known.
+    """
+    known = [*FACTS]
+    if options.eval_samples and figure not in known:
+        data, unseen = make_sets(
+            n_samples=options.num_samples,
+            seed=options.seed,
+            **asdict(options.dataset),
+        )
+        labelled = len(classes_to_learn(data, asdict(options))) > 0
+        known += figures_of(data, unseen, labelled=labelled)
+    return known
+
+
+def trial_config(fixed: Sequence[str], proposed: dict[str, Any]) -> DictConfig:
+    """The configuration of train.py with the fixed options and those that a trial proposes."""
+    words = [f"{name}={value}" for name, value in proposed.items()]
+    return composed("train", command_line([*fixed, *words]).overrides)
+
+
+# ---------------------------------------------------------------- trials
+
+
+def opened(folder: Path, maximise: bool, asked: Sequence[object]) -> optuna.Study:
+    """The search in the folder, which may have begun before and may be going on elsewhere.
+
+    asked: what the search is for. It names the search.
+
+    Raises:
+        ValueError: the folder holds another search.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
     storage = JournalStorage(journal.JournalFileBackend(str(folder / "search.log")))
     direction = "maximize" if maximise else "minimize"
-    name = " ".join(map(str, [direction, *asked]))
-    for begun in {*optuna.get_all_study_names(storage)} - {name}:
-        raise ValueError(f"{folder} holds another search ({begun}): go on with that one, or name another folder")
-    return optuna.create_study(storage=storage, study_name=name, load_if_exists=True, direction=direction)
+    name = " ".join(str(word) for word in (direction, *asked))
+    for other in optuna.get_all_study_names(storage):
+        if other != name:
+            raise ValueError(f"{folder} holds another search ({other}): go on with that one, or name another folder")
+    return optuna.create_study(
+        storage=storage,
+        study_name=name,
+        load_if_exists=True,
+        direction=direction,
+    )
 
 
-def run_trial(study: optuna.Study, space: Space, parent: Path, fixed: list[str], figure: str, most: float) -> None:
-    """Train with the options that Optuna proposes, and tell it what that came to."""
+def run_trial(
+    study: optuna.Study,
+    space: Space,
+    parent: Path,
+    fixed: Sequence[str],
+    figure: str,
+    max_cpu_seconds: float,
+) -> None:
+    """Train with the options that Optuna proposes, and tell it the figure."""
     trial = study.ask({**space})
-    folder, words = parent / str(trial.number), " ".join(f"{name}={value}" for name, value in trial.params.items())
+    folder = parent / str(trial.number)
+    proposed = [f"{name}={value}" for name, value in trial.params.items()]
     try:
         (folder / ".hydra").mkdir(parents=True)
-        OmegaConf.save([*fixed, *words.split()], folder / ".hydra" / "overrides.yaml")
-        OmegaConf.save(cfg := composed(fixed, trial.params), folder / ".hydra" / "config.yaml")
-        with redirect_stdout(StringIO()):
-            found = begin_or_resume(checked(cfg), folder, set())
-        row = {**found, **found.get("figures", {})}[figure]
-        value = row["value"] - row["floor"] if isinstance(row, dict) else row
-        if not math.isfinite(value):
-            raise ValueError(f"{figure} is {value}")
-    except BaseException as error:  # what is expected ends this trial only
+        results = _train(trial_config(fixed, trial.params), [*fixed, *proposed], folder)
+        value = _figure_above_floor(results, figure)
+    except BaseException as error:
         study.tell(trial, state=TrialState.FAIL)
         if not isinstance(error, EXPECTED):
             raise
         note_failure(folder, sentence("train", error), in_file=True)
         return
-    trial.set_user_attr("cpu_seconds", found["cpu_seconds"])
-    if most < math.inf:
-        trial.set_constraint("cpu_seconds", found["cpu_seconds"] - most)
+
+    cpu_seconds = results["cpu_seconds"]
+    trial.set_user_attr("cpu_seconds", cpu_seconds)
+    if max_cpu_seconds < math.inf:
+        trial.set_constraint("cpu_seconds", cpu_seconds - max_cpu_seconds)
     study.tell(trial, value)
-    print(f"{trial.number:4d}  {words}: {figure} {value:.4g}, {found['cpu_seconds']:.1f} s of CPU", flush=True)
+    words = " ".join(proposed)
+    print(
+        f"{trial.number:4d}  {words}: {figure} {value:.4g}, {cpu_seconds:.1f} s of CPU",
+        flush=True,
+    )
+
+
+def _train(cfg: DictConfig, typed: list[str], folder: Path) -> dict[str, Any]:
+    """One training in silence, in a run folder as Hydra makes it; returns its results."""
+    OmegaConf.save(typed, folder / ".hydra" / "overrides.yaml")
+    OmegaConf.save(cfg, folder / ".hydra" / "config.yaml")
+    with redirect_stdout(StringIO()):
+        return begin_or_resume(checked(cfg), folder, set())
+
+
+def _figure_above_floor(results: dict[str, Any], figure: str) -> float:
+    """The number to optimise. Raises ValueError where it is not finite."""
+    row = {**results, **results.get("figures", {})}[figure]
+    value = row["value"] - row["floor"] if isinstance(row, dict) else row
+    if not math.isfinite(value):
+        raise ValueError(f"{figure} is {value}")
+    return value
+
+
+# ---------------------------------------------------------------- the result
 
 
 def report(study: optuna.Study, folder: Path, figure: str) -> None:
-    """search.csv, the best trials first and then those over the limit; the best one in a line; Optuna's pictures."""
-    sign = -1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
-    trials = sorted(study.trials, key=lambda t: (t.value is None, _over(t), sign * (t.value or 0)))
-    names, text = list(dict.fromkeys(name for t in trials for name in t.params)), StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["trial", "state", figure, "cpu_seconds", *names])
-    for t in trials:
-        state = "over the limit" if _over(t) else t.state.name.lower()
-        table.writerow([t.number, state, t.value, t.user_attrs.get("cpu_seconds"), *map(t.params.get, names)])
-    with atomic_file(folder / "search.csv") as file:
-        file.write(text.getvalue().encode())
-    done = [t for t in trials if t.value is not None]
-    if done and not _over(best := done[0]):
+    """Write search.csv, print the best trial in a line, and save Optuna's pictures.
+
+    The best trials come first; those over the limit of CPU seconds and those that failed come last.
+    """
+    trials = _best_first(study)
+    _write_table(trials, folder / "search.csv", figure)
+
+    done = [trial for trial in trials if trial.value is not None]
+    if done and not _is_over_limit(done[0]):
+        best = done[0]
         words = " ".join(f"{name}={value}" for name, value in best.params.items())
-        print(f"best of {len(done)} trials: {figure} {best.value:.4g} in {folder / str(best.number)} ({words})")
+        place = folder / str(best.number)
+        print(f"best of {len(done)} trials: {figure} {best.value:.4g} in {place} ({words})")
     else:
         print(f"no trial of {len(trials)} has ended within the limit")
-    print(f"{folder / 'search.csv'}; `python loss/report.py {folder}` makes a page about all trials")
+    page = f"`python loss/report.py {folder}` makes a page about all trials"
+    print(f"{folder / 'search.csv'}; {page}")
+
+    if len({trial.value for trial in done}) > 1:
+        _save_plots(study, folder, figure)
+
+
+def _best_first(study: optuna.Study) -> list[FrozenTrial]:
+    sign = -1 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1
+
+    def order(trial: FrozenTrial) -> tuple[bool, bool, float]:
+        value = 0.0 if trial.value is None else sign * trial.value
+        return trial.value is None, _is_over_limit(trial), value
+
+    return sorted(study.trials, key=order)
+
+
+def _write_table(trials: Sequence[FrozenTrial], path: Path, figure: str) -> None:
+    names = list(dict.fromkeys(name for trial in trials for name in trial.params))
+    text = StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["trial", "state", figure, "cpu_seconds", *names])
+    for trial in trials:
+        state = "over the limit" if _is_over_limit(trial) else trial.state.name.lower()
+        cpu_seconds = trial.user_attrs.get("cpu_seconds")
+        values = [trial.params.get(name) for name in names]
+        table.writerow([trial.number, state, trial.value, cpu_seconds, *values])
+    with atomic_file(path) as file:
+        file.write(text.getvalue().encode())
+
+
+def _save_plots(study: optuna.Study, folder: Path, figure: str) -> None:
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    for name in ("optimization_history", "param_importances", "slice") if len({t.value for t in done}) > 1 else ():
-        axes = getattr(pictures, f"plot_{name}")(study, target_name=figure)
-        drawn = (axes if hasattr(axes, "figure") else axes.flat[0]).figure
-        drawn.savefig(folder / f"{name}.png", bbox_inches="tight")
+    for name in PLOTS:
+        plot = getattr(pictures, f"plot_{name}")
+        axes = plot(study, target_name=figure)
+        if not hasattr(axes, "figure"):  # several axes, all of one figure
+            axes = axes.flat[0]
+        axes.figure.savefig(folder / f"{name}.png", bbox_inches="tight")
 
 
-def _over(t: FrozenTrial) -> bool:
-    return any(value > 0 for value in t.constraints.values())
+def _is_over_limit(trial: FrozenTrial) -> bool:
+    return any(excess > 0 for excess in trial.constraints.values())
 
 
 if __name__ == "__main__":

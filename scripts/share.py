@@ -1,8 +1,12 @@
-"""A page to play with: `python scripts/share.py [RUN]` makes one HTML file out of the newest checkpoint, or of RUN's.
+"""Make an interactive page from a checkpoint: `python scripts/share.py [RUN]`.
 
-The file holds the network itself and runs it in the browser; it needs nothing beside it and no connection, so it can be
-sent to anybody. Points of the plane and images. `--picture FILE.png` also takes its picture, by an installed Chromium.
+The page is a single HTML file that holds the network and runs it in the browser. It needs no other
+file and no connection, so it can be sent to anybody. It shows points of the plane or images.
+`--picture FILE.png` also takes a picture of it, with an installed Chromium.
 """
+
+if __name__ == "__main__":
+    import repository  # noqa: F401  (first, so that Python finds the other folders)
 
 import argparse
 import json
@@ -12,8 +16,6 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, Python only knows scripts/
-# isort: split
 from pipeline import Pipeline, pipeline_from_checkpoint
 from runtime import checkpoint_file
 from runtime.atomic_file import atomic_file
@@ -22,42 +24,75 @@ from samplers.options import SamplingOptions
 from viz.pages.browser import picture_of
 from viz.pages.explorable.page import explorable
 
-# When the page has computed all that it shows, in its own words, and the moment at which it stands.
-READY = {"points": "points.field && stage.walk.reach === 1", "images": "stage.walk?.reach === 1"}
-MOMENT = 0.62
-CALM = {"points": "adams", "images": "dpmpp_2m"}  # without noise, so that a path can be followed, and good in few steps
+# Conditions, in the page's own JavaScript, that hold once it has computed all that it shows.
+READY = {
+    "points": "points.field && stage.walk.reach === 1",
+    "images": "stage.walk?.reach === 1",
+}
+# The fraction of the reverse process at which the picture shows the page.
+PICTURE_MOMENT = 0.62
+# Deterministic samplers, whose paths can be followed. Both need few steps.
+NOISELESS_SAMPLER = {"points": "adams", "images": "dpmpp_2m"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", nargs="?", help="a run folder or checkpoint (also checkpoint=RUN; default: the newest)")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="default: page.html in the run folder")
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="also a PNG of it, 1280x720, by a Chromium")
-    o = parser.parse_args()
-    path, state = checkpoint_file.asked_or_newest(o.run and o.run.removeprefix("checkpoint="))
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "run",
+        nargs="?",
+        help="a run folder or checkpoint, also as checkpoint=RUN; default: the newest",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the page; default: page.html in the run folder",
+    )
+    parser.add_argument(
+        "--picture",
+        type=Path,
+        metavar="FILE",
+        help="also save a PNG of the page, 1280x720 pixels, with an installed Chromium",
+    )
+    args = parser.parse_args()
+
+    run = args.run.removeprefix("checkpoint=") if args.run else None
+    path, state = checkpoint_file.asked_or_newest(run)
     folder = checkpoint_file.folder_of(path)
     pipeline = pipeline_from_checkpoint(state, path, torch.device("cpu"))
-    html, facts = explorable(pipeline, sampling_of(pipeline), figures_of(folder))
-    out = o.out or folder / "page.html"
+    html, facts = explorable(pipeline, page_sampling(pipeline), evaluated_figures(folder))
+
+    out = args.out or folder / "page.html"
     with atomic_file(out) as file:
         file.write(html.encode())
-    print(f"checkpoint: {path}\n{facts}\npage:       {out}, {out.stat().st_size / 1000:,.0f} kB")
-    if o.picture:
-        with atomic_file(o.picture) as file:
-            file.write(picture_of(f"{out.resolve().as_uri()}#{MOMENT}", READY[pipeline.kind]))
-        print(f"picture:    {o.picture}")
+    print(f"checkpoint: {path}")
+    print(facts)
+    print(f"page:       {out}, {out.stat().st_size / 1000:,.0f} kB")
+
+    if args.picture:
+        address = f"{out.resolve().as_uri()}#{PICTURE_MOMENT}"
+        with atomic_file(args.picture) as file:
+            file.write(picture_of(address, READY[pipeline.kind]))
+        print(f"picture:    {args.picture}")
 
 
-def sampling_of(pipeline: Pipeline) -> SamplingOptions:
-    """How the page samples at first: as inference.py does, but without noise on the way."""
+def page_sampling(pipeline: Pipeline) -> SamplingOptions:
+    """The sampling options with which the page begins: those of inference.py, without fresh noise."""
     options = pipeline.resolve()
     if sampler_row(str(options.sampler)).noisy:
-        return pipeline.resolve(SamplingOptions(sampler=CALM[pipeline.kind]))
+        return pipeline.resolve(SamplingOptions(sampler=NOISELESS_SAMPLER[pipeline.kind]))
     return options
 
 
-def figures_of(folder: Path) -> dict[str, Any]:
-    """The figures of the run's evaluation; {} where there was none. Raises ValueError for a damaged metrics.json."""
+def evaluated_figures(folder: Path) -> dict[str, Any]:
+    """The figures of a run's evaluation; {} where there was none.
+
+    Raises:
+        ValueError: metrics.json is damaged.
+    """
     path = folder / "metrics.json"
     if not path.exists():
         return {}
