@@ -1,5 +1,7 @@
 """The forward process: arrays in and out, and the distribution that equation 4 promises."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
@@ -13,25 +15,89 @@ from registry.process_rows import TARGETS
 from runtime.randomness import generator
 from schedule import CosineNoiseScheduler, LinearNoiseScheduler, NoiseScheduler
 
+# ---------------------------------------------------------------- arrays in and out
 
-def test_calls_as_the_readme_writes_them():
+
+class Call(NamedTuple):
+    """What README's first lines on the forward process give."""
+
+    model: DiffusionModel
+    data: np.ndarray
+    noisy: np.ndarray
+    noise: np.ndarray
+    trajectory: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def call():
     data = create_moon_dataset(n_samples=500)
     model = DiffusionModel(num_timesteps=100)
     noisy, noise = model.forward_diffusion(data, t=50)
-    trajectory = model.add_noise_trajectory(data)
-    assert data.shape == noisy.shape == noise.shape == (500, 2)
-    assert trajectory.shape == (100, 500, 2)
-    assert {data.dtype, noisy.dtype, noise.dtype, trajectory.dtype} == {np.dtype(np.float32)}
-    alpha_bar = float(model.scheduler.alphas_cumprod[50])
-    np.testing.assert_allclose(noisy, alpha_bar**0.5 * data + (1 - alpha_bar) ** 0.5 * noise, atol=1e-6)
+    return Call(model, data, noisy, noise, model.add_noise_trajectory(data))
+
+
+def test_noisy_data_and_noise_have_the_shape_of_the_data(call):
+    assert call.data.shape == call.noisy.shape == call.noise.shape == (500, 2)
+
+
+def test_a_trajectory_has_one_state_a_step(call):
+    assert call.trajectory.shape == (100, 500, 2)
+
+
+def test_arrays_of_float32_stay_so(call):
+    assert {x.dtype for x in (call.data, call.noisy, call.noise, call.trajectory)} == {np.dtype(np.float32)}
+
+
+def test_noisy_data_are_those_of_equation_4(call):
+    alpha_bar = float(call.model.scheduler.alphas_cumprod[50])
+    expected = alpha_bar**0.5 * call.data + (1 - alpha_bar) ** 0.5 * call.noise
+    np.testing.assert_allclose(call.noisy, expected, atol=1e-6)
 
 
 def test_tensors_come_out_as_tensors_of_the_same_dtype():
     data = torch.randn(10, 1, 4, 4, dtype=torch.float64)
-    model = DiffusionModel(10)
-    noisy, noise = model.forward_diffusion(data, t=torch.arange(10))
+    noisy, noise = DiffusionModel(10).forward_diffusion(data, t=torch.arange(10))
     assert noisy.dtype == noise.dtype == torch.float64 and noisy.shape == data.shape
-    assert model.add_noise_trajectory(data).shape == (10, 10, 1, 4, 4)
+
+
+def test_a_trajectory_of_images_has_one_state_a_step():
+    data = torch.randn(10, 1, 4, 4, dtype=torch.float64)
+    assert DiffusionModel(10).add_noise_trajectory(data).shape == (10, 10, 1, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("data", "t", "words"),
+    [
+        (np.zeros((5, 2)), 10, "0..9"),
+        (np.zeros((5, 2)), -1, "0..9"),
+        (np.zeros(5), 0, "shape"),
+        (np.full((5, 2), np.nan), 0, "NaN"),
+        (np.zeros((5, 2)), np.arange(4), "rows"),
+    ],
+)
+def test_bad_input_is_named(data, t, words):
+    with pytest.raises(ValueError, match=words):
+        DiffusionModel(10).forward_diffusion(data, t)
+
+
+def test_noise_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match="noise has shape"):
+        DiffusionModel(10).forward_diffusion(np.zeros((5, 2)), 0, np.zeros((4, 2)))
+
+
+def test_two_models_of_one_seed_draw_the_same_noise():
+    data = create_moon_dataset(50)
+    noise = [DiffusionModel(10, seed=5).forward_diffusion(data, 5)[1] for _ in range(2)]
+    assert np.array_equal(*noise)
+
+
+def test_every_call_draws_its_own_noise():
+    data, model = create_moon_dataset(50), DiffusionModel(10, seed=5)
+    noise = [model.forward_diffusion(data, 5)[1] for _ in range(2)]
+    assert not np.array_equal(*noise)
+
+
+# ---------------------------------------------------------------- the distribution of the chain
 
 
 def test_chain_has_the_marginals_of_eq_4():
@@ -58,60 +124,59 @@ def test_chain_is_markov_with_fresh_noise_at_each_step():
             assert abs(np.corrcoef(a, b)[0, 1]) < 5 / np.sqrt(50_000)
 
 
-def test_same_seed_same_noise_and_every_call_its_own():
-    data = create_moon_dataset(50)
-    one, two = DiffusionModel(10, seed=5), DiffusionModel(10, seed=5)
-    first = one.forward_diffusion(data, 5)[1]
-    assert np.array_equal(first, two.forward_diffusion(data, 5)[1])
-    assert not np.array_equal(first, one.forward_diffusion(data, 5)[1])
+COPIES, CHOSEN = 40_000, [0, 1, 6, 20]
+POINT = torch.tensor([[1.5, -0.5]], dtype=torch.float64)
 
 
-@pytest.mark.parametrize(
-    ("data", "t", "words"),
-    [
-        (np.zeros((5, 2)), 10, "0..9"),
-        (np.zeros((5, 2)), -1, "0..9"),
-        (np.zeros(5), 0, "shape"),
-        (np.full((5, 2), np.nan), 0, "NaN"),
-        (np.zeros((5, 2)), np.arange(4), "rows"),
-    ],
-)
-def test_bad_input_is_named(data, t, words):
-    with pytest.raises(ValueError, match=words):
-        DiffusionModel(10).forward_diffusion(data, t)
+@pytest.fixture(scope="module")
+def chosen_states():
+    """40,000 copies of one point after 0, 1, 6 and 20 forward steps."""
+    scheduler = LinearNoiseScheduler(20)
+    return list(forward_states(scheduler, POINT.repeat(COPIES, 1), CHOSEN, generator(3, "test")))
 
 
-def test_noise_of_another_shape_is_refused():
-    with pytest.raises(ValueError, match="noise has shape"):
-        DiffusionModel(10).forward_diffusion(np.zeros((5, 2)), 0, np.zeros((4, 2)))
+def test_the_chain_begins_with_the_data(chosen_states):
+    assert torch.equal(chosen_states[0], POINT.repeat(COPIES, 1))
 
 
-def test_training_loss_is_zero_for_the_noise_itself_and_one_for_silence():
-    scheduler, eps = (
-        DiffusionModel(100).scheduler,
-        torch.randn(4000, 2, generator=torch.Generator().manual_seed(0)),
-    )
-    x_0, t = torch.randn(4000, 2), torch.randint(100, (4000,))
-    right = training_loss(lambda x_t, t, label: eps, scheduler, x_0, t, eps).ordinary
-    silent = training_loss(lambda x_t, t, label: torch.zeros_like(x_t), scheduler, x_0, t, eps).ordinary
-    assert right.shape == (4000,) and float(right.abs().max()) == 0
-    assert float(silent.mean()) == pytest.approx(1, abs=5 * (2 / 8000) ** 0.5)
+@pytest.mark.parametrize("i", [1, 2, 3])
+def test_chosen_steps_of_the_chain_have_its_distribution(i, chosen_states):
+    # 6 Kolmogorov tests at level 1e-4 in all: a right chain fails with probability 6e-4 (and the seed is fixed).
+    alpha, sigma = LinearNoiseScheduler(20).alpha_sigma_at(CHOSEN[i] - 1)
+    for axis in range(2):
+        expected = stats.norm(alpha * POINT[0, axis], sigma)
+        assert stats.kstest(chosen_states[i][:, axis], expected.cdf).pvalue > 1e-4
 
 
-def test_chosen_steps_of_the_chain_have_its_distribution():
-    # 40 000 copies of one point after 0, 1, 6 and 20 forward steps; 6 Kolmogorov tests at level 1e-4 fail with p = 6e-4
-    scheduler, point = LinearNoiseScheduler(20), torch.tensor([[1.5, -0.5]], dtype=torch.float64)
-    states = list(forward_states(scheduler, point.repeat(40_000, 1), [0, 1, 6, 20], generator(3, "test")))
-    assert torch.equal(states[0], point.repeat(40_000, 1))
-    for step, x in zip((1, 6, 20), states[1:]):
-        alpha, sigma = scheduler.alpha_sigma_at(step - 1)
-        for i in range(2):
-            assert stats.kstest(x[:, i], stats.norm(alpha * point[0, i], sigma).cdf).pvalue > 1e-4, (step, i)
-    # a chain, not draws one by one: cov(x_s, x_t) = (alpha_t / alpha_s) sigma_s^2. Five standard errors: p = 6e-7
-    a, (x_s, x_t) = scheduler.stride(5, 19)[0], (states[2][:, 0], states[3][:, 0])
+def test_chosen_steps_of_the_chain_are_correlated_as_in_closed_form(chosen_states):
+    # A chain, not draws one by one: cov(x_s, x_t) = (alpha_t / alpha_s) sigma_s^2. Five standard errors: p = 6e-7.
+    scheduler = LinearNoiseScheduler(20)
+    x_s, x_t = chosen_states[2][:, 0], chosen_states[3][:, 0]
     sigma_s, sigma_t = scheduler.alpha_sigma_at(5)[1], scheduler.alpha_sigma_at(19)[1]
-    expected = a * sigma_s / sigma_t
-    assert abs(np.corrcoef(x_s, x_t)[0, 1] - expected) < 5 * (1 - expected**2) / 200
+    expected = scheduler.stride(5, 19)[0] * sigma_s / sigma_t
+    assert abs(np.corrcoef(x_s, x_t)[0, 1] - expected) < 5 * (1 - expected**2) / COPIES**0.5
+
+
+# ---------------------------------------------------------------- the loss
+
+
+EPS = torch.randn(4000, 2, generator=torch.Generator().manual_seed(0))
+
+
+def losses_of(network):
+    """The losses (4000,) of a network on random rows, whose noise is EPS."""
+    x_0, t = torch.randn(4000, 2), torch.randint(100, (4000,))
+    return training_loss(network, DiffusionModel(100).scheduler, x_0, t, EPS).ordinary
+
+
+def test_the_loss_of_the_noise_itself_is_0():
+    losses = losses_of(lambda x_t, t, label: EPS)
+    assert losses.shape == (4000,) and float(losses.abs().max()) == 0
+
+
+def test_the_loss_of_silence_is_1():
+    losses = losses_of(lambda x_t, t, label: torch.zeros_like(x_t))
+    assert float(losses.mean()) == pytest.approx(1, abs=5 * (2 / 8000) ** 0.5)
 
 
 # ---------------------------------------------------------------- what a network may predict
@@ -140,6 +205,12 @@ def test_a_perfect_network_of_any_target_gives_the_true_noise_and_data(target, n
     prediction = denoiser(network, scheduler, target)(x_t, t)
     torch.testing.assert_close(prediction.eps, eps, rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(prediction.x_0, x_0, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_loss_of_a_perfect_network_is_0_whatever_its_target(target, noised):
+    scheduler, x_0, t, eps, _ = noised
+    network = perfect(target, scheduler, x_0, t, eps)
     loss = training_loss(network, scheduler, x_0, t, eps, target=target).ordinary
     torch.testing.assert_close(loss, torch.zeros(60, dtype=torch.float64), atol=1e-14, rtol=0)
 
@@ -171,25 +242,37 @@ def test_nothing_is_lost_at_the_end_of_the_schedule(target):
     assert 1e-3 < float((detour - x_0).abs().max()) < 1e-1
 
 
-def test_what_a_network_predicts_is_not_mixed_up(noised):
+@pytest.mark.parametrize(("target", "other"), [("eps", "x0"), ("x0", "v"), ("v", "eps")])
+def test_what_a_network_predicts_is_not_mixed_up(target, other, noised):
     scheduler, x_0, t, eps, x_t = noised
-    for target, other in [("eps", "x0"), ("x0", "v"), ("v", "eps")]:
-        wrong = denoiser(perfect(target, scheduler, x_0, t, eps), scheduler, other)(x_t, t)
-        assert not torch.isclose(wrong.eps[5:55], eps[5:55]).flatten(1).all(1).any()
-        assert not torch.isclose(wrong.x_0[5:55], x_0[5:55]).flatten(1).all(1).any()
+    wrong = denoiser(perfect(target, scheduler, x_0, t, eps), scheduler, other)(x_t, t)
+    assert not torch.isclose(wrong.eps[5:55], eps[5:55]).flatten(1).all(1).any()
+    assert not torch.isclose(wrong.x_0[5:55], x_0[5:55]).flatten(1).all(1).any()
 
 
-def test_the_label_reaches_the_network(noised):
-    scheduler, x_0, t, eps, x_t = noised
-    seen = []
+class Listener:
+    """A network that keeps the labels it is given."""
 
-    def network(x_t, t, label):
-        seen.append(label)
+    def __init__(self):
+        self.labels = []
+
+    def __call__(self, x_t, t, label):
+        self.labels.append(label)
         return x_t
 
+
+def test_the_label_of_a_training_reaches_the_network(noised):
+    scheduler, x_0, t, eps, _ = noised
+    network = Listener()
     training_loss(network, scheduler, x_0, t, eps, label=t)
+    assert network.labels[0] is t
+
+
+def test_a_denoiser_that_gets_no_label_gives_none_to_the_network(noised):
+    scheduler, _, t, _, x_t = noised
+    network = Listener()
     denoiser(network, scheduler, "eps")(x_t, t)
-    assert seen[0] is t and seen[1] is None
+    assert network.labels == [None]
 
 
 # ---------------------------------------------------------------- the weights of the loss
@@ -242,39 +325,56 @@ def test_loss_weights_in_closed_form(scheduler):
 
 def test_min_snr_keeps_the_end_and_tames_the_beginning():
     weights = loss_weights(LinearNoiseScheduler(200), "eps", "min_snr")
+    assert float(weights[0]) < 0.01
+    assert float(weights[-1]) == pytest.approx(1, rel=1e-12)
+
+
+def test_min_snr_has_one_weight_a_step_in_float64():
+    weights = loss_weights(LinearNoiseScheduler(200), "eps", "min_snr")
     assert weights.shape == (200,) and weights.dtype == torch.float64
-    assert float(weights[0]) < 0.01 and float(weights[-1]) == pytest.approx(1, rel=1e-12)
-    # Hang et al.: predicting x_0, the weight is min(SNR, 5) itself
-    snr = LinearNoiseScheduler(200).log_snr.mul(2).exp()
-    torch.testing.assert_close(loss_weights(LinearNoiseScheduler(200), "x0", "min_snr"), snr.clamp(max=5))
+
+
+def test_min_snr_of_a_network_that_predicts_x_0_is_the_capped_snr():
+    # Hang et al. 2023 (arXiv 2303.09556)
+    scheduler = LinearNoiseScheduler(200)
+    snr = scheduler.log_snr.mul(2).exp()
+    torch.testing.assert_close(loss_weights(scheduler, "x0", "min_snr"), snr.clamp(max=5))
+
+
+def silent_loss(noised, t, weights=None):
+    """The losses at the steps t of a network that always answers 0."""
+    scheduler, x_0, _, eps, _ = noised
+    return training_loss(lambda x_t, t, label: 0 * x_t, scheduler, x_0, t, eps, weights=weights).ordinary
 
 
 def test_a_loss_without_weights_is_that_of_the_target(noised):
-    scheduler, x_0, t, eps, _ = noised
-    loss = training_loss(lambda x_t, t, label: 0 * x_t, scheduler, x_0, t, eps).ordinary
-    torch.testing.assert_close(loss, eps.square().mean((1, 2, 3)))
-    weights = torch.arange(60.0)  # float32, as the training holds them: the loss keeps its dtype
-    weighted = training_loss(lambda x_t, t, label: 0 * x_t, scheduler, x_0, t.flip(0), eps, weights=weights).ordinary
-    torch.testing.assert_close(weighted, loss * t.flip(0))
+    _, _, t, eps, _ = noised
+    torch.testing.assert_close(silent_loss(noised, t), eps.square().mean((1, 2, 3)))
+
+
+def test_weights_of_float32_multiply_the_loss_and_leave_its_dtype(noised):
+    t = noised[2]
+    weighted = silent_loss(noised, t.flip(0), weights=torch.arange(60.0))
+    torch.testing.assert_close(weighted, silent_loss(noised, t) * t.flip(0))
 
 
 # ---------------------------------------------------------------- guidance, and the range of images
 
 
+@pytest.mark.parametrize("factor", [0.9, 3])
 @pytest.mark.parametrize("target", TARGETS)
-def test_guesses_of_images_are_kept_within_their_range(target, noised):
+def test_predictions_of_images_are_kept_within_their_range(target, factor, noised):
     scheduler, x_0, t, _, x_t = noised
     alpha, sigma = scheduler.alpha_sigma(t, x_0)
-    for guess in (0.9 * x_0, 3 * x_0):
-        eps = (x_t - alpha * guess) / sigma
-        network = perfect(target, scheduler, guess, t, eps)
-        kept = within_range(denoiser(network, scheduler, target), scheduler)(x_t, t)
-        torch.testing.assert_close(kept.x_0, guess.clamp(-1, 1), rtol=1e-8, atol=1e-8)
-        torch.testing.assert_close(scheduler.add_noise(kept.x_0, t, kept.eps), x_t, rtol=1e-8, atol=1e-8)
-    assert float((3 * x_0).abs().max()) > 2
+    predicted = factor * x_0
+    assert factor < 1 or float(predicted.abs().max()) > 2
+    network = perfect(target, scheduler, predicted, t, (x_t - alpha * predicted) / sigma)
+    kept = within_range(denoiser(network, scheduler, target), scheduler)(x_t, t)
+    torch.testing.assert_close(kept.x_0, predicted.clamp(-1, 1), rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(scheduler.add_noise(kept.x_0, t, kept.eps), x_t, rtol=1e-8, atol=1e-8)
 
 
-def test_a_guess_within_the_range_stays_as_it_is(noised):
+def test_a_prediction_within_the_range_stays_as_it_is(noised):
     scheduler, x_0, t, eps, x_t = noised
     out = within_range(lambda x_t, t, label: Prediction(eps, x_0), scheduler)(x_t, t)
     assert torch.equal(out.eps, eps) and torch.equal(out.x_0, x_0)

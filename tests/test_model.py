@@ -16,20 +16,37 @@ OPTIONS = {"mlp": {"hidden": 32, "layers": 2, "frequencies": 2}, "linear": {}, "
 DIMS = {name: [(1, 8, 8), (3, 4, 8)] if "unet" in name else [(2,), (3,)] for name in MODELS}
 
 
-@pytest.mark.parametrize(("name", "dims"), [(name, dims) for name in MODELS for dims in DIMS[name]])
-@pytest.mark.parametrize("labels", [0, 3])
-def test_one_t_for_all_equals_the_same_t_for_each(name, dims, labels):
-    torch.manual_seed(0)
+EACH_NETWORK = pytest.mark.parametrize(("name", "dims"), [(name, dims) for name in MODELS for dims in DIMS[name]])
+
+
+def stirred_network(name, dims, labels):
+    """A network in which no weight is zero, as after a training."""
     net = build_model(name, dims, 50, labels, **OPTIONS[name])
     for p in net.parameters():
         torch.nn.init.normal_(p, std=0.3)
-    x = torch.randn(6, *dims)
+    return net
+
+
+@EACH_NETWORK
+@pytest.mark.parametrize("labels", [0, 3])
+def test_one_t_for_all_equals_the_same_t_for_each(name, dims, labels):
+    net, x = stirred_network(name, dims, labels), torch.randn(6, *dims)
     out = net(x, torch.tensor(20))
     assert out.shape == x.shape
     torch.testing.assert_close(out, net(x, torch.full((6,), 20)), rtol=1e-4, atol=1e-4)
-    assert not torch.allclose(out, net(x, torch.tensor(3)))
-    if labels:
-        assert not torch.allclose(out, net(x, torch.tensor(20), torch.arange(6) % labels))
+
+
+@EACH_NETWORK
+@pytest.mark.parametrize("labels", [0, 3])
+def test_a_network_answers_differently_at_different_t(name, dims, labels):
+    net, x = stirred_network(name, dims, labels), torch.randn(6, *dims)
+    assert not torch.allclose(net(x, torch.tensor(20)), net(x, torch.tensor(3)))
+
+
+@EACH_NETWORK
+def test_a_network_answers_differently_with_labels(name, dims):
+    net, x = stirred_network(name, dims, 3), torch.randn(6, *dims)
+    assert not torch.allclose(net(x, torch.tensor(20)), net(x, torch.tensor(20), torch.arange(6) % 3))
 
 
 def test_layers_do_not_share_weights():
@@ -53,7 +70,11 @@ def test_impossible_networks_are_refused(name, dims, options, words):
         build_model(name, dims, 10, **options)
 
 
-def pipeline(name, steps, x, scheduler, lr, target="v", weight="eps"):
+# ---------------------------------------------------------------- short trainings
+
+
+def learnt(name, steps, x, scheduler, lr, target="v", weight="eps"):
+    """The denoiser that a network becomes in so many steps of Adam on batches of 512 rows of x."""
     torch.manual_seed(0)
     net = build_model(name, (2,), scheduler.num_timesteps, **OPTIONS[name])
     weights, optimizer = loss_weights(scheduler, target, weight), torch.optim.Adam(net.parameters(), lr)
@@ -75,34 +96,50 @@ def mean_loss(denoise, x, scheduler):
     return float((denoise(scheduler.add_noise(x, t, eps), t).eps - eps).square().mean())
 
 
-def test_a_short_training_beats_the_best_linear_denoiser():
-    scheduler = LinearNoiseScheduler(50)
+SCHEDULER = LinearNoiseScheduler(50)
+
+
+@pytest.fixture(scope="module")
+def moons():
+    """10,000 normalised points (10000, 2)."""
     x = torch.from_numpy(create_moon_dataset(10_000))
-    x = Normaliser.fit(x).normalise(x)
-    # closed form: eps = sigma * C_t^-1 x_t, where C_t is the covariance of x_t and the mean is 0
-    covariance = torch.cov(x.T)
+    return Normaliser.fit(x).normalise(x)
+
+
+@pytest.fixture(scope="module")
+def linear_floor(moons):
+    """The mean error of the best linear denoiser, in closed form.
+
+    It is eps = sigma * C_t^-1 x_t, where C_t is the covariance of x_t, whose mean is 0.
+    """
+    covariance = torch.cov(moons.T)
 
     def best_linear(x_t, t, label=None):
-        alpha, sigma = scheduler.alpha_sigma(t, x_t)
+        alpha, sigma = SCHEDULER.alpha_sigma(t, x_t)
         c_t = alpha[:, :, None] ** 2 * covariance + sigma[:, :, None] ** 2 * torch.eye(2)
         return sigma * torch.linalg.solve(c_t, x_t)
 
-    silent, linear_floor = (
-        mean_loss(denoiser(network, scheduler, "eps"), x, scheduler)
-        for network in (lambda x_t, t, label: 0 * x_t, best_linear)
-    )
-    linear = mean_loss(pipeline("linear", 600, x, scheduler, 3e-3), x, scheduler)
-    mlp = mean_loss(pipeline("mlp", 400, x, scheduler, 3e-3), x, scheduler)
-    assert silent == pytest.approx(1, abs=0.05)
+    return mean_loss(denoiser(best_linear, SCHEDULER, "eps"), moons, SCHEDULER)
+
+
+def test_always_answering_0_makes_an_error_of_1(moons):
+    silent = denoiser(lambda x_t, t, label: 0 * x_t, SCHEDULER, "eps")
+    assert mean_loss(silent, moons, SCHEDULER) == pytest.approx(1, abs=0.05)
+
+
+def test_a_linear_network_becomes_the_best_linear_denoiser(moons, linear_floor):
+    linear = mean_loss(learnt("linear", 600, moons, SCHEDULER, 3e-3), moons, SCHEDULER)
     assert linear == pytest.approx(linear_floor, rel=0.02)
+
+
+def test_a_short_training_beats_the_best_linear_denoiser(moons, linear_floor):
+    mlp = mean_loss(learnt("mlp", 400, moons, SCHEDULER, 3e-3), moons, SCHEDULER)
     assert mlp < 0.9 * linear_floor
 
 
 @pytest.mark.parametrize("weight", ["target", "eps"])
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_short_training_learns_whatever_the_target_and_the_weight(target, weight):
+def test_a_short_training_learns_whatever_the_target_and_the_weight(target, weight, moons):
     # 1 untrained, 0.26 the best linear denoiser; 0.23 .. 0.30 seen, most for x0, whose eps errs most near t = 0
-    scheduler = LinearNoiseScheduler(50)
-    x = torch.from_numpy(create_moon_dataset(10_000))
-    x = Normaliser.fit(x).normalise(x)
-    assert mean_loss(pipeline("mlp", 400, x, scheduler, 3e-3, target, weight), x, scheduler) < 0.35
+    denoise = learnt("mlp", 400, moons, SCHEDULER, 3e-3, target, weight)
+    assert mean_loss(denoise, moons, SCHEDULER) < 0.35

@@ -28,11 +28,14 @@ PRESERVING = [name for name in SCHEDULES if isinstance(make_scheduler(name, 2), 
 
 
 def test_linear_betas_are_the_textbook_ones_at_1000_steps():
-    scheduler = LinearNoiseScheduler(T)
-    assert scheduler.betas.dtype == torch.float64
-    assert float(scheduler.betas[0]) == pytest.approx(1e-4, rel=1e-14)
-    assert float(scheduler.betas[-1]) == pytest.approx(0.02, rel=1e-14)
-    assert torch.allclose(scheduler.betas.diff(), torch.full((T - 1,), (0.02 - 1e-4) / (T - 1)).double(), rtol=1e-9)
+    betas = LinearNoiseScheduler(T).betas
+    assert float(betas[0]) == pytest.approx(1e-4, rel=1e-14)
+    assert float(betas[-1]) == pytest.approx(0.02, rel=1e-14)
+    assert torch.allclose(betas.diff(), torch.full((T - 1,), (0.02 - 1e-4) / (T - 1)).double(), rtol=1e-9)
+
+
+def test_betas_are_of_float64():
+    assert LinearNoiseScheduler(T).betas.dtype == torch.float64
 
 
 def test_alpha_bar_is_the_product_of_alphas():
@@ -44,33 +47,44 @@ def test_alpha_bar_is_the_product_of_alphas():
         assert float(scheduler.alphas_cumprod[t]) == pytest.approx(product, rel=1e-12)
 
 
-def test_posterior_variance_is_eq_7():
+@pytest.mark.parametrize("t", [1, 50, 99])
+def test_posterior_variance_is_eq_7(t):
     s = LinearNoiseScheduler(100)
-    for t in (1, 50, 99):
-        expected = (1 - s.alphas_cumprod[t - 1]) / (1 - s.alphas_cumprod[t]) * s.betas[t]
-        assert float(s.posterior_variance[t]) == pytest.approx(float(expected), rel=1e-14)
-    assert float(s.posterior_variance[0]) == 0
+    expected = (1 - s.alphas_cumprod[t - 1]) / (1 - s.alphas_cumprod[t]) * s.betas[t]
+    assert float(s.posterior_variance[t]) == pytest.approx(float(expected), rel=1e-14)
+
+
+def test_the_last_step_to_clean_data_has_no_posterior_variance():
+    assert float(LinearNoiseScheduler(100).posterior_variance[0]) == 0
 
 
 @pytest.mark.parametrize("num_timesteps", [50, 100, 250, 1000, 4000])
 def test_defaults_leave_no_signal_at_any_length(num_timesteps):
     # the continuous limit is exp(-(0.1 + 20) / 4) = 0.0066 of amplitude
-    left = float(LinearNoiseScheduler(num_timesteps).sqrt_alphas_cumprod[-1])
-    assert left < 0.01
-    assert LinearNoiseScheduler(num_timesteps).signal_warning() is None
+    scheduler = LinearNoiseScheduler(num_timesteps)
+    assert float(scheduler.sqrt_alphas_cumprod[-1]) < 0.01
+    assert scheduler.signal_warning() is None
 
 
-def test_given_betas_are_taken_literally_and_warned_about():
+def test_given_betas_are_taken_literally():
     scheduler = LinearNoiseScheduler(100, 1e-4, 0.02)
-    warning = scheduler.signal_warning()
     assert float(scheduler.sqrt_alphas_cumprod[-1]) == pytest.approx(0.60, abs=0.005)
+
+
+def test_betas_that_leave_much_signal_are_warned_about():
+    warning = LinearNoiseScheduler(100, 1e-4, 0.02).signal_warning()
     assert "60%" in warning and "beta_end" in warning
 
 
 @pytest.mark.parametrize("num_timesteps", [1, 2, 5, 20])
-def test_short_schedules_stay_finite(num_timesteps):
+def test_short_schedules_have_betas_between_0_and_1(num_timesteps):
     s = LinearNoiseScheduler(num_timesteps)
     assert bool(((s.betas > 0) & (s.betas < 1)).all())
+
+
+@pytest.mark.parametrize("num_timesteps", [1, 2, 5, 20])
+def test_the_first_reverse_step_of_a_short_schedule_is_finite(num_timesteps):
+    s = LinearNoiseScheduler(num_timesteps)
     x = torch.randn(4, 2)
     assert bool(torch.isfinite(s.reverse_step(x, torch.tensor(num_timesteps - 1), x, x)).all())
 
@@ -81,14 +95,13 @@ def test_impossible_betas_are_refused(betas):
         LinearNoiseScheduler(10, *betas)
 
 
-def test_forward_step_by_step_has_the_moments_of_one_stride():
+def test_forward_steps_one_by_one_have_the_moments_of_one_transition():
     # mean and variance through eq. 2, step by step, are those of eq. 4
-    s, mean, variance = LinearNoiseScheduler(T), 1.0, 0.0
+    s = LinearNoiseScheduler(T)
+    mean, variance = 1.0, 0.0
     for t in range(T):
-        mean, variance = (
-            mean * math.sqrt(1 - s.betas[t]),
-            variance * float(1 - s.betas[t]) + float(s.betas[t]),
-        )
+        mean *= math.sqrt(1 - s.betas[t])
+        variance = variance * float(1 - s.betas[t]) + float(s.betas[t])
         assert mean == pytest.approx(float(s.sqrt_alphas_cumprod[t]), rel=1e-10)
         assert variance == pytest.approx(1 - float(s.alphas_cumprod[t]), rel=1e-10)
 
@@ -134,7 +147,7 @@ def test_posterior_is_one_step_of_eq_7_and_11(name):
 
 @pytest.mark.parametrize("name", SCHEDULES)
 @pytest.mark.parametrize(("s", "t"), [(CLEAN, 0), (CLEAN, 99), (0, 99), (20, 23), (98, 99)])
-def test_posterior_over_any_stride_is_that_of_the_joint_gaussian(name, s, t):
+def test_posterior_of_any_transition_is_that_of_the_joint_gaussian(name, s, t):
     # x_s and x_t given x_0 are jointly Gaussian: mean and variance of x_s | x_t by the textbook's rule
     scheduler, x_0, x_t = make_scheduler(name, 100), 0.7, -1.3
     (alpha_s, sigma_s), (alpha_t, sigma_t) = scheduler.alpha_sigma_at(s), scheduler.alpha_sigma_at(t)
@@ -147,22 +160,31 @@ def test_posterior_over_any_stride_is_that_of_the_joint_gaussian(name, s, t):
 
 
 @pytest.mark.parametrize("name", PRESERVING)
-def test_a_stride_is_the_product_of_its_steps(name):
-    scheduler, a, b_squared = make_scheduler(name, 100), 1.0, 0.0
+def test_a_transition_is_the_product_of_its_steps(name):
+    scheduler = make_scheduler(name, 100)
+    a, b_squared = 1.0, 0.0
     for t in range(30, 71):
         beta = float(scheduler.betas[t])
-        a, b_squared = a * math.sqrt(1 - beta), b_squared * (1 - beta) + beta
+        a *= math.sqrt(1 - beta)
+        b_squared = b_squared * (1 - beta) + beta
         assert scheduler.stride(29, t) == pytest.approx((a, math.sqrt(b_squared)), rel=1e-9)
 
 
 def test_steps_and_t_count_from_the_clean_data():
     assert (step_of(CLEAN), step_of(0), t_of(0), t_of(1)) == (0, 1, CLEAN, 0)
+
+
+def test_clean_data_are_all_signal_and_no_noise():
     assert LinearNoiseScheduler(10).alpha_sigma_at(CLEAN) == (1, 0)
 
 
 def test_one_t_for_all_rows_equals_the_same_t_for_each():
     s, x, eps = LinearNoiseScheduler(100), torch.randn(5, 1, 4, 4), torch.randn(5, 1, 4, 4)
     torch.testing.assert_close(s.add_noise(x, torch.tensor(7), eps), s.add_noise(x, torch.full((5,), 7), eps))
+
+
+def test_noise_is_added_in_the_dtype_of_the_data():
+    s, x, eps = LinearNoiseScheduler(100), torch.randn(5, 1, 4, 4), torch.randn(5, 1, 4, 4)
     assert s.add_noise(x, torch.tensor(7), eps).dtype == torch.float32
 
 
@@ -183,10 +205,15 @@ def test_betas_that_are_none_are_refused(betas):
 
 
 def test_a_process_is_given_by_alpha_and_sigma():
-    # the same numbers by betas or by hand: the same process; and one whose signal rises again is none
+    # the same numbers by betas or by hand are the same process
     s = LinearNoiseScheduler(50)
     bare = NoiseScheduler(s.alpha, s.sigma)
-    assert spaced_timesteps(bare, 7) == spaced_timesteps(s, 7) and bare.posterior(40, 20) == s.posterior(40, 20)
+    assert spaced_timesteps(bare, 7) == spaced_timesteps(s, 7)
+    assert bare.posterior(40, 20) == s.posterior(40, 20)
+
+
+def test_a_process_whose_signal_rises_is_refused():
+    s = LinearNoiseScheduler(50)
     with pytest.raises(ValueError, match="must fall"):
         NoiseScheduler(s.alpha.flip(0), s.sigma.flip(0))
 
@@ -201,13 +228,20 @@ def test_cosine_alpha_bar_is_eq_17():
     s = CosineNoiseScheduler(T)
     for t in range(T - 1):  # the last beta is capped
         assert float(s.alphas_cumprod[t]) == pytest.approx(f((t + 1) / T) / f(0), rel=1e-9)
-    assert float(s.betas[-1]) == 0.999
 
 
-def test_sigmoid_alpha_bar_falls_from_one_to_zero_about_the_middle():
+def test_the_last_beta_of_cosine_is_capped():
+    assert float(CosineNoiseScheduler(T).betas[-1]) == 0.999
+
+
+def test_sigmoid_alpha_bar_is_symmetric_about_the_middle():
+    # the part that is lost up to t is the part that is left at T - t
     s = SigmoidNoiseScheduler(T)
-    # symmetric about the middle: the part that is lost up to t is the part that is left at T - t
     torch.testing.assert_close(s.alphas_cumprod[: T - 1], 1 - s.alphas_cumprod[: T - 1].flip(0), rtol=1e-6, atol=1e-6)
+
+
+def test_sigmoid_alpha_bar_is_a_half_in_the_middle():
+    s = SigmoidNoiseScheduler(T)
     assert float(s.alphas_cumprod[T // 2 - 1]) == pytest.approx(0.5, abs=1e-9)
 
 
@@ -217,15 +251,26 @@ def test_every_schedule_falls_and_leaves_no_signal(name, num_timesteps):
     s = make_scheduler(name, num_timesteps)
     assert s.num_timesteps == num_timesteps
     assert bool((s.signal.diff() < 0).all())
-    assert name not in PRESERVING or bool(((s.betas > 0) & (s.betas < 1)).all())
     assert s.signal_warning() is None
 
 
 @pytest.mark.parametrize("name", PRESERVING)
+@pytest.mark.parametrize("num_timesteps", [2, 10, 1000])
+def test_betas_lie_between_0_and_1(name, num_timesteps):
+    betas = make_scheduler(name, num_timesteps).betas
+    assert bool(((betas > 0) & (betas < 1)).all())
+
+
+@pytest.mark.parametrize("name", PRESERVING)
 def test_alpha_and_sigma_preserve_the_variance(name):
-    s, t, like = make_scheduler(name, 100), torch.arange(100), torch.zeros(100, 1, 2, 2, dtype=torch.float64)
-    alpha, sigma = s.alpha_sigma(t, like)
+    like = torch.zeros(100, 1, 2, 2, dtype=torch.float64)
+    alpha, sigma = make_scheduler(name, 100).alpha_sigma(torch.arange(100), like)
     torch.testing.assert_close(alpha**2 + sigma**2, torch.ones(100, 1, 1, 1, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("name", PRESERVING)
+def test_log_snr_follows_from_alpha_bar(name):
+    s = make_scheduler(name, 100)
     torch.testing.assert_close(s.log_snr, 0.5 * (s.alphas_cumprod / (1 - s.alphas_cumprod)).log())
 
 
@@ -245,7 +290,12 @@ def test_as_many_steps_as_asked_for_fall_from_the_last_to_the_first(name, spacin
             assert len(steps) == count, count
             assert steps[0] == T - 1 and (steps[-1] == min(first, T - count) or SPACINGS[spacing].counts_clean)
             assert all(a > b for a, b in itertools.pairwise(steps)), count
-    assert spaced_timesteps(scheduler) == list(range(T - 1, -1, -1))
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("T", [2, 10, 100, 1000])
+def test_without_a_number_of_steps_all_are_taken(name, T):
+    assert spaced_timesteps(make_scheduler(name, T)) == list(range(T - 1, -1, -1))
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine", "flow"])
@@ -288,21 +338,25 @@ def test_too_many_or_too_few_chosen_steps_are_refused(count):
         spaced_timesteps(LinearNoiseScheduler(100), count)
 
 
-def test_schedules_by_name_refuse_what_they_do_not_have():
-    with pytest.raises(ValueError, match="choose one of linear, scaled_linear, cosine, sigmoid, flow"):
-        make_scheduler("cosin", 10)
-    with pytest.raises(ValueError, match="schedule=cosine has its own noise"):
-        make_scheduler("cosine", 10, beta_end=0.1)
-    with pytest.raises(ValueError, match="at least 2 steps"):
-        make_scheduler("cosine", 1, zero_snr=True)
+@pytest.mark.parametrize(
+    ("name", "num_timesteps", "options", "words"),
+    [
+        ("cosin", 10, {}, "choose one of linear, scaled_linear, cosine, sigmoid, flow"),
+        ("cosine", 10, {"beta_end": 0.1}, "schedule=cosine has its own noise"),
+        ("cosine", 1, {"zero_snr": True}, "at least 2 steps"),
+    ],
+)
+def test_schedules_by_name_refuse_what_they_do_not_have(name, num_timesteps, options, words):
+    with pytest.raises(ValueError, match=words):
+        make_scheduler(name, num_timesteps, **options)
 
 
 @pytest.mark.parametrize("count", [2, 7, 25, 1000])
 def test_even_steps_are_all_equally_long_up_to_rounding(count):
     steps = spaced_timesteps(CosineNoiseScheduler(1000), count, "even")
     assert steps[0] == 999 and steps[-1] == 0 and len(steps) == count
-    transitions = {a - b for a, b in itertools.pairwise(steps)}
-    assert max(transitions) - min(transitions) <= 1
+    lengths = {a - b for a, b in itertools.pairwise(steps)}
+    assert max(lengths) - min(lengths) <= 1
 
 
 @pytest.mark.parametrize(("count", "expected"), [(2, [0, 10]), (3, [0, 5, 10]), (50, list(range(11)))])

@@ -1,52 +1,105 @@
-"""A Python that has spent its seconds on imports already, and forks for each line that it reads: conftest.command.
+"""A Python that has done once what every command would do again, and forks for each line that it reads.
 
-torch, its dynamo (every first optimizer imports it), scipy, scikit-learn and matplotlib cost a training 4 seconds of
-CPU before its first step, and the tests run two hundred commands. Nothing of moonwalk is imported here. Each child is a
-process with a folder, an environment and an exit code of its own, reads our code as a fresh interpreter does, and ends
-as one does.
+conftest.command uses it. torch, its dynamo (every first optimizer imports it), scipy, scikit-learn, matplotlib and
+rerun cost a training 5 seconds of CPU before its first step, and the tests run two hundred commands. Nothing of
+moonwalk is imported here. Each child is a process with a folder, an environment and an exit code of its own, and reads
+our code as a fresh interpreter does.
 """
 
+import atexit
 import gc
+import io
 import json
 import os
 import runpy
 import sys
+import threading
+import traceback
 from pathlib import Path
+from typing import NoReturn
 
-PACKAGES = ["torch", "torch._dynamo", "scipy.stats", "sklearn.datasets", "matplotlib.pyplot", "hydra"]
+PACKAGES = ["torch", "torch._dynamo", "scipy.stats", "sklearn.datasets", "matplotlib.pyplot", "hydra", "rerun"]
 
 
-def become(words: list[str], folder: str, environment: dict[str, str], outputs: list[str]) -> None:
+def prepare() -> None:
+    """Import what commands import, read the fonts of pictures, build Hydra's parser, and find Hydra's plugins."""
+    for name in PACKAGES:
+        __import__(name)
+
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.plugins import Plugins
+    from matplotlib.figure import Figure
+    from omegaconf import OmegaConf
+
+    figure = Figure()
+    axes = figure.add_subplot(title="$x_t$", xscale="log")
+    axes.plot([1, 2], label="a line")
+    axes.legend()
+    figure.savefig(io.BytesIO())
+
+    OverridesParser.create().parse_overrides(["a=1", "b=[1,2]"])
+    OmegaConf.to_container(OmegaConf.create({"a": 1, "b": "${a}"}), resolve=True)
+    Plugins.instance()
+    gc.collect()
+    gc.freeze()  # What the children share stays shared, and their garbage collector does not look at it.
+
+
+def become(words: list[str], folder: str, environment: dict[str, str], outputs: list[str]) -> NoReturn:
     """Turn this forked child into `python WORDS`."""
-    for fd, path in enumerate([os.devnull, *outputs]):
-        os.dup2(os.open(path, os.O_RDWR), fd)
+    for descriptor, path in enumerate([os.devnull, *outputs]):
+        os.dup2(os.open(path, os.O_RDWR), descriptor)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
     first = str(Path(words[0]).parent) if words[0].endswith(".py") else folder
     sys.path[:0] = [first, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
     sys.argv = words if words[0].endswith(".py") else words[1:]
-    if words[0] == "-m":
-        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
-    elif words[0] == "-c":
-        exec(words[1], {"__name__": "__main__"})
-    else:
-        runpy.run_path(words[0], run_name="__main__")
+    code = 0
+    try:
+        if words[0] == "-m":
+            runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        elif words[0] == "-c":
+            exec(words[1], {"__name__": "__main__"})
+        else:
+            runpy.run_path(words[0], run_name="__main__")
+    except SystemExit as end:
+        code = exit_code(end)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    finish(code)
+
+
+def exit_code(end: SystemExit) -> int:
+    """The exit code that Python makes of sys.exit(...). A sentence is printed."""
+    if end.code is None:
+        return 0
+    if isinstance(end.code, int):
+        return end.code
+    print(end.code, file=sys.stderr)
+    return 1
+
+
+def finish(code: int) -> NoReturn:
+    """End as Python does, without taking apart every module, which would take half a second."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code & 0xFF)
 
 
 def serve() -> None:
-    """Answer each line of stdin with the exit code of what it asked for. Returns in each child, when that is done."""
+    """Answer each line of stdin with the exit code of what it asked for."""
     requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     for request in requests:
-        if not (child := os.fork()):
-            return become(**json.loads(request))
+        child = os.fork()
+        if child == 0:
+            become(**json.loads(request))
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers, flush=True)
-    return None
 
 
 if __name__ == "__main__":
-    for name in PACKAGES:
-        __import__(name)
-    gc.freeze()  # what the children share stays shared
+    prepare()
     sys.path.remove(str(Path(__file__).parent))
     serve()

@@ -206,11 +206,16 @@ def kills(place, kind, count, seed, start):
     Each goes on in its folder as a person would resume it, to the same end as one that nobody disturbed. start: forked
     or spawned.
     """
-    rng, whole, killed = random.Random(seed), place / f"{kind}-{start.__name__}-whole", 0
+    rng = random.Random(seed)
+    whole = place / f"{kind}-{start.__name__}-whole"
     assert ended(forked(f"{KINDS[kind]} task_name={whole}"), whole, None) == 0
     seconds = checkpoint_file.load(whole)["moment"]["seconds"]
+    killed, begun = 0, 0
     while killed < count:
-        folder, code = place / f"{kind}-{start.__name__}-{killed}", -1
+        # A training may end before it is killed, if the machine is less busy than before: then another one begins.
+        folder = place / f"{kind}-{start.__name__}-{begun}"
+        begun += 1
+        code = -1
         line = f"{KINDS[kind]} task_name={folder}"
         while code != 0:
             code = ended(start(line), folder, rng.uniform(0, 0.9 * seconds) if killed < count else None)

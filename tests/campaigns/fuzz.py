@@ -8,6 +8,7 @@ what it has counted so far.
 import argparse
 import os
 import random
+import resource
 import runpy
 import shutil
 import sys
@@ -15,7 +16,6 @@ import tempfile
 import time
 import traceback
 from contextlib import suppress
-from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -24,7 +24,6 @@ sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-import torch._dynamo  # noqa: E402  (by every first optimizer otherwise: 1.5 s)
 from PIL import Image  # noqa: E402
 
 import compare  # noqa: E402, F401  (what the children need is imported once)
@@ -35,9 +34,10 @@ import rerun_viz  # noqa: E402, F401
 import train  # noqa: E402, F401
 from runtime.progress import progress_bar  # noqa: E402
 from tests.campaigns.random_lines import SHARES, Line, line  # noqa: E402
-from viz import learning  # noqa: E402
+from tests.warm import prepare as prepare_packages  # noqa: E402
 
-SECONDS = 200  # for one line
+CPU_SECONDS = 200  # for one line, however busy the machine is
+SECONDS = 3600  # for a line that waits for something and does not compute
 
 
 class Result(NamedTuple):
@@ -72,6 +72,7 @@ def run(words: list[str]) -> Result:
 def child(words: list[str], folder: str, stderr: int) -> NoReturn:
     code = 1
     try:
+        resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
         os.chdir(folder)
         os.dup2(os.open(os.devnull, os.O_RDWR), 0)
         os.dup2(0, 1)
@@ -128,7 +129,7 @@ def campaign(count: int, seed: int, seconds: float = float("inf")) -> tuple[dict
     torch.set_num_threads(1)
     os.environ.pop("DISPLAY", None)
     os.environ["MPLBACKEND"] = "agg"
-    learning.losses({"a run": {"step": np.arange(2), "loss": np.ones(2)}}, {}).savefig(BytesIO())  # its fonts, once
+    prepare_packages()
     r, began, faults = random.Random(seed), time.monotonic(), []
     counts = dict.fromkeys(["lines", "right", "ended with 0", "ended with 1", *SHARES], 0)
     with tempfile.TemporaryDirectory() as folder, suppress(KeyboardInterrupt):

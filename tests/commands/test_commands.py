@@ -11,6 +11,7 @@ import torch
 from conftest import NO_EVALUATION, ROOT, SMALL, command, not_blank, python, started, succeeded
 from PIL import Image
 
+from conf.config import COMMANDS
 from loss.runs import runs_of_sweep
 from runtime import checkpoint_file
 
@@ -316,6 +317,18 @@ def test_a_module_that_is_run_shows_itself(script, picture, tmp_path):
 
 
 # ---------------------------------------------------------------- help
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_answers_without_torch(name, tmp_path):
+    code = (
+        f"import runpy, sys; sys.argv = ['{name}.py', '--help']\n"
+        f"try: runpy.run_path({str(ROOT / f'{name}.py')!r}, run_name='__main__')\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
+    done = started(["-c", code], tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "--option value" in done.stdout and "seed=0" in done.stdout
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a pipe of POSIX")

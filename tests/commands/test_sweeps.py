@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import NO_EVALUATION, SMALL, not_blank, started
+from conftest import NO_EVALUATION, SMALL, command, not_blank
 from hydra.errors import MissingConfigException
 
 from conf.messages import sentence
@@ -36,7 +36,10 @@ class Sweep(NamedTuple):
     errors: str
 
 
-@pytest.fixture(scope="module", params=[JOBLIB, SUBMITIT], ids=["joblib", "submitit"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(JOBLIB, id="joblib"), pytest.param(SUBMITIT, id="submitit", marks=pytest.mark.slow)],
+)
 def sweep(request, tmp_path_factory):
     launcher = request.param
     if not importlib.util.find_spec("hydra_plugins") or not importlib.util.find_spec(
@@ -45,7 +48,7 @@ def sweep(request, tmp_path_factory):
         pytest.skip("needs requirements/sweep.txt")
     cwd = tmp_path_factory.mktemp("sweep")
     values = f"-m lr={','.join(launcher.values)} {launcher.options}"
-    done = started(f"train.py {SMALL} {NO_EVALUATION} max_steps=20 hydra/launcher={launcher.name} {values}", cwd)
+    done = command(f"train.py {SMALL} {NO_EVALUATION} max_steps=20 hydra/launcher={launcher.name} {values}", cwd)
     folder = cwd / "named"
     if launcher is JOBLIB:
         (folder,) = (cwd / "outputs" / "train").iterdir()  # one for all runs, although none was named

@@ -41,7 +41,7 @@ from conf.groups import PRESETS
         ("task_name=a(b", "task_name='a(b'"),
     ],
 )
-def test_rewriting(typed, meant):
+def test_both_spellings_become_words_of_hydra(typed, meant):
     assert to_overrides(typed.split()) == meant.split()
 
 
@@ -55,29 +55,35 @@ def test_values_that_hydra_has_no_words_for_are_quoted():
     assert to_overrides(["--checkpoint", "C:\\it's (1).pt"]) == ["checkpoint='C:\\\\it\\'s (1).pt'"]
 
 
-def test_hydras_own_flags_are_known():
+def test_all_of_hydras_own_flags_are_known():
     actions = get_args_parser()._actions
     assert {s for a in actions for s in a.option_strings} == HYDRA_FLAGS
+
+
+def test_those_of_hydras_own_flags_that_take_a_value_are_known():
+    actions = get_args_parser()._actions
     assert {s for a in actions if a.nargs is None for s in a.option_strings} == HYDRA_FLAGS_WITH_VALUE
 
 
-def test_a_network_brings_its_defaults_and_the_person_wins(tmp_path):
-    """Whatever stands where in the line."""
-    lines = (
-        "model=unet lr=0.5",
-        "lr=0.5 model=unet",
-        "model=mlp",
-        "dataset=emoji model=unet",
-        "model=unet dataset=emoji",
-    )
-    shown = [command(f"train.py {line} --cfg job", tmp_path).stdout.splitlines() for line in lines]
-    for options in shown[:2]:
-        assert {"lr: 0.5", f"batch_size: {PRESETS['unet']['batch_size']}", "schedule: cosine", "  patch: 2"} <= {
-            *options
-        }
-    assert {"schedule: linear", "lr: 0.012"} <= {*shown[2]}
-    for options in shown[3:]:  # a data set wins over a network
-        assert {f"num_epochs: {PRESETS['emoji']['num_epochs']}", "schedule: cosine"} <= {*options}
+def shown(line, folder):
+    """The options that a training by this line has, as lines of YAML."""
+    return {*command(f"train.py {line} --cfg job", folder).stdout.splitlines()}
+
+
+@pytest.mark.parametrize("line", ["model=unet lr=0.5", "lr=0.5 model=unet"])
+def test_a_network_brings_its_defaults_and_the_person_wins_wherever_the_option_stands(line, tmp_path):
+    expected = {"lr: 0.5", f"batch_size: {PRESETS['unet']['batch_size']}", "schedule: cosine", "  patch: 2"}
+    assert expected <= shown(line, tmp_path)
+
+
+def test_a_network_without_defaults_of_its_own_leaves_those_there_are(tmp_path):
+    assert {"schedule: linear", "lr: 0.012"} <= shown("model=mlp", tmp_path)
+
+
+@pytest.mark.parametrize("line", ["dataset=emoji model=unet", "model=unet dataset=emoji"])
+def test_the_defaults_of_a_data_set_win_over_those_of_a_network(line, tmp_path):
+    expected = {f"num_epochs: {PRESETS['emoji']['num_epochs']}", "schedule: cosine"}
+    assert expected <= shown(line, tmp_path)
 
 
 @pytest.mark.parametrize("typed", ["-lr=3", "-1=null", "-lr", "lr", "seed=3 -x=2"])

@@ -136,14 +136,17 @@ def prepare(folder):
 CODE = """
 import json, os, shutil, sys
 from tests.campaigns import fuzz
+from tests.warm import prepare
 from loss import plot
 sys.modules["torch"].set_num_threads(1)
+prepare()
 answers = []
 for i, line in enumerate(json.load(sys.stdin)):
     script, *words = line.format(file="file", full="full").split()
     here = shutil.copytree("prepared", str(i))
     with open(f"{i}.txt", "w+") as said:
-        if not (child := os.fork()):
+        child = os.fork()
+        if child == 0:
             fuzz.child([script.removesuffix(".py"), *words], here, said.fileno())
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         answers.append((code, said.read() if not said.seek(0) else ""))

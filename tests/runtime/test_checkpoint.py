@@ -1,4 +1,4 @@
-"""Checkpoints: whole or absent, and every damage named."""
+"""A checkpoint is whole or absent, and every damage to it is named."""
 
 import os
 import signal
@@ -19,10 +19,16 @@ def saved(tmp_path):
     return path
 
 
-def test_there_and_back(saved):
+def test_a_checkpoint_holds_what_was_saved(saved):
     state = checkpoint_file.load(saved)
     assert state["step"] == 3 and torch.equal(state["net"]["w"], torch.arange(5000.0))
+
+
+def test_a_checkpoint_is_found_in_its_folder(saved):
     assert checkpoint_file.load(saved.parent)["step"] == 3
+
+
+def test_saving_leaves_one_file(saved):
     assert list(saved.parent.iterdir()) == [saved]
 
 
@@ -63,14 +69,17 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_missing_is_named(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.pt"):
         checkpoint_file.load(tmp_path / "none.pt")
+
+
+def test_a_folder_without_checkpoints_has_no_newest_one(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint yet"):
         checkpoint_file.newest(tmp_path)
 
 
-def test_newest_readable_one_is_taken(tmp_path, capsys):
+def test_the_newest_checkpoint_that_can_be_read_is_taken_and_others_are_named(tmp_path, capsys):
     paths = [tmp_path / name / "last.pt" for name in ("outputs/train/a", "runs/b", "outputs/train/c")]
     for i, path in enumerate(paths):
         path.parent.mkdir(parents=True)
@@ -115,14 +124,22 @@ def test_an_unwritable_folder_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["test_001.pth", "best.pt"])
-def test_a_checkpoint_of_any_name_is_found(tmp_path, name):
+@pytest.fixture(params=["test_001.pth", "best.pt"])
+def named(request, tmp_path):
+    """A checkpoint of another name than last.pt, beside a file that is none."""
     run = tmp_path / "runs" / "first"
     run.mkdir(parents=True)
-    checkpoint_file.save(run / name, {"step": 5})
+    checkpoint_file.save(run / request.param, {"step": 5})
     (run / "notes.txt").write_text("no checkpoint")
-    assert checkpoint_file.load(run)["step"] == 5
-    assert checkpoint_file.newest(tmp_path)[0] == run / name
+    return run / request.param
+
+
+def test_a_checkpoint_of_any_name_is_found_in_its_folder(named):
+    assert checkpoint_file.load(named.parent)["step"] == 5
+
+
+def test_a_checkpoint_of_any_name_is_found_as_the_newest(named, tmp_path):
+    assert checkpoint_file.newest(tmp_path)[0] == named
 
 
 @pytest.mark.parametrize("name", ["a/b.pt", "last", "last.zip", ".pt", ".hidden.pt", "../last.pt"])
@@ -131,16 +148,23 @@ def test_names_that_nobody_would_find_are_refused(name):
         checkpoint_file.check_name(name)
 
 
-def test_a_file_is_whole_or_absent(tmp_path):
+def test_a_file_whose_writing_fails_stays_as_it_was(tmp_path):
     path = tmp_path / "metrics.json"
     path.write_text("old")
     with pytest.raises(RuntimeError), atomic_file(path) as file:
         file.write(b"half of the n")
         raise RuntimeError
-    assert path.read_text() == "old" and [*tmp_path.iterdir()] == [path]
+    assert path.read_text() == "old"
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_file_that_is_written_takes_the_place_of_the_old_one(tmp_path):
+    path = tmp_path / "metrics.json"
+    path.write_text("old")
     with atomic_file(path) as file:
         file.write(b"new")
-    assert path.read_text() == "new" and [*tmp_path.iterdir()] == [path]
+    assert path.read_text() == "new"
+    assert [*tmp_path.iterdir()] == [path]
 
 
 @pytest.mark.filterwarnings("error")

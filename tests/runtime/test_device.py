@@ -25,10 +25,14 @@ def units(request, monkeypatch):
 @pytest.mark.parametrize("images", [False, True])
 def test_auto_takes_bf16_for_images_where_there_are_units(units, images):
     assert devices.mixed_precision("auto", CPU, images) is (units and images)
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_fp32_is_never_bf16(units, images):
     assert devices.mixed_precision("fp32", CPU, images) is False
 
 
-def test_bf16_on_a_cpu_without_units_is_refused(units):
+def test_bf16_is_taken_on_a_cpu_with_units_and_refused_without(units):
     if units:
         assert devices.mixed_precision("bf16", CPU, True) is True
         return
@@ -36,47 +40,84 @@ def test_bf16_on_a_cpu_without_units_is_refused(units):
         devices.mixed_precision("bf16", CPU, True)
 
 
-def test_in_bf16_the_network_answers_in_its_own_numbers():
-    torch.manual_seed(0)
-    net = stirred(UNet((1, 8, 8), 10, 3, channels=(8, 16), patch=1, blocks=1, heads=2))
-    x, t, label = torch.randn(2, 1, 8, 8), torch.tensor([1, 5]), torch.tensor([0, 2])
+@pytest.fixture
+def unet():
+    return stirred(UNet((1, 8, 8), 10, 3, channels=(8, 16), patch=1, blocks=1, heads=2))
+
+
+IMAGES = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+STEPS, LABELS = torch.tensor([1, 5]), torch.tensor([0, 2])
+
+
+def test_in_bf16_the_layers_of_a_network_answer_in_bf16_and_only_there(unet):
     kinds = []
-    net.stem.register_forward_hook(lambda module, given, out: kinds.append(out.dtype))
-    out, full = devices.in_bf16(net)(x, t, label), net(x, t, label)
-    assert out.dtype == torch.float32
-    assert kinds == [torch.bfloat16, torch.float32]  # and yet it ran in bf16, and only where it was asked to
-    assert all(p.dtype == torch.float32 for p in net.parameters())
+    unet.stem.register_forward_hook(lambda module, given, out: kinds.append(out.dtype))
+    devices.in_bf16(unet)(IMAGES, STEPS, LABELS)
+    unet(IMAGES, STEPS, LABELS)
+    assert kinds == [torch.bfloat16, torch.float32]
+
+
+def test_in_bf16_a_network_as_a_whole_answers_in_float32(unet):
+    assert devices.in_bf16(unet)(IMAGES, STEPS, LABELS).dtype == torch.float32
+
+
+def test_in_bf16_a_network_takes_one_t_for_all_images_and_no_label(unet):
+    assert devices.in_bf16(unet)(IMAGES, torch.tensor(3)).dtype == torch.float32
+
+
+def test_in_bf16_the_weights_stay_in_float32(unet):
+    devices.in_bf16(unet)(IMAGES, STEPS, LABELS)
+    assert all(p.dtype == torch.float32 for p in unet.parameters())
+
+
+def test_in_bf16_a_network_answers_almost_as_in_fp32(unet):
+    out, full = devices.in_bf16(unet)(IMAGES, STEPS, LABELS), unet(IMAGES, STEPS, LABELS)
     assert 0 < float((out - full).detach().abs().max()) < 0.1 * float(full.detach().abs().max())
-    assert devices.in_bf16(net)(x, torch.tensor(3)).dtype == torch.float32  # no label, one t for all
 
 
-@pytest.mark.parametrize("model", ["mlp", "linear"])
-def test_in_bf16_a_network_for_points_answers_alike_with_and_without_gradients(model):
-    options = {"hidden": 32, "layers": 2, "frequencies": 3} if model == "mlp" else {}
-    torch.manual_seed(0)
-    net = build_model(model, (2,), 10, **options)
+@pytest.fixture(params=["mlp", "linear"])
+def point_network(request):
+    """A network for points with random weights."""
+    options = {"hidden": 32, "layers": 2, "frequencies": 3} if request.param == "mlp" else {}
+    net = build_model(request.param, (2,), 10, **options)
     for weight in net.parameters():
         torch.nn.init.normal_(weight, std=0.2)
-    x, run = torch.randn(50, 2), devices.in_bf16(net)
-    for t in (torch.tensor(3), torch.arange(50) % 10):
-        full, learning = net(x, t).detach(), run(x, t).detach()
-        with torch.no_grad():
-            sampling = run(x, t)
-        assert learning.dtype == torch.float32 and torch.equal(learning, sampling)
-        assert 0 < float((learning - full).abs().max()) < 0.1 * float(full.abs().max())
+    return net
 
 
-def test_a_device_that_is_not_there_is_named():
+EACH_T = pytest.mark.parametrize("t", [torch.tensor(3), torch.arange(50) % 10], ids=["one t", "one t a row"])
+
+
+@EACH_T
+def test_in_bf16_a_network_for_points_answers_alike_with_and_without_gradients(t, point_network):
+    x, run = torch.randn(50, 2), devices.in_bf16(point_network)
+    learning = run(x, t).detach()
+    with torch.no_grad():
+        sampling = run(x, t)
+    assert learning.dtype == torch.float32 and torch.equal(learning, sampling)
+
+
+@EACH_T
+def test_in_bf16_a_network_for_points_answers_almost_as_in_fp32(t, point_network):
+    x = torch.randn(50, 2)
+    full, rounded = point_network(x, t).detach(), devices.in_bf16(point_network)(x, t).detach()
+    assert 0 < float((rounded - full).abs().max()) < 0.1 * float(full.abs().max())
+
+
+def test_the_cpu_is_there():
     assert devices.choose("cpu") == CPU
-    for name in ("cuda:77", "quantum"):
-        with pytest.raises(ValueError, match=f"device={name} cannot be used here; try device=cpu"):
-            devices.choose(name)
 
 
-def test_more_threads_than_the_machine_can_start_are_refused():
-    for threads in (0, 1_000_000):
-        with pytest.raises(ValueError, match=r"threads must lie in 1\.\."):
-            devices.use_threads(threads, images=False)
+@pytest.mark.parametrize("name", ["cuda:77", "quantum"])
+def test_a_device_that_is_not_there_is_named(name):
+    with pytest.raises(ValueError, match=f"device={name} cannot be used here; try device=cpu"):
+        devices.choose(name)
+
+
+@pytest.mark.parametrize("threads", [0, 1_000_000])
+def test_more_threads_than_the_machine_can_start_are_refused_and_none(threads):
+    with pytest.raises(ValueError, match=r"threads must lie in 1\.\."):
+        devices.use_threads(threads, images=False)
 
 
 @pytest.mark.parametrize("mixed", [False, True])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import command
+from conftest import command, succeeded
 
 from dataset import Normaliser, make_sets, read_points
 from diffusion import DiffusionModel
@@ -26,10 +26,17 @@ def test_betas_that_leave_no_signal_or_no_noise_are_refused(betas):
         LinearNoiseScheduler(1000, *betas)
 
 
-def test_betas_that_are_taken_work_in_float32():
-    for scheduler in (LinearNoiseScheduler(1000, 1e-4, 0.15), VariancePreserving([1e-12] * 5)):
-        assert bool((scheduler.alpha.float() ** -2).isfinite().all())
-        assert bool((scheduler.sigma.float() > 0).all())
+@pytest.mark.parametrize(
+    "scheduler",
+    [LinearNoiseScheduler(1000, 1e-4, 0.15), VariancePreserving([1e-12] * 5)],
+    ids=["large betas", "small betas"],
+)
+def test_betas_that_are_taken_work_in_float32(scheduler):
+    assert bool((scheduler.alpha.float() ** -2).isfinite().all())
+    assert bool((scheduler.sigma.float() > 0).all())
+
+
+def test_the_smallest_betas_add_up_without_loss():
     sigma = VariancePreserving([1e-12] * 5).sigma
     torch.testing.assert_close(sigma, torch.arange(1, 6).double().mul(1e-12).sqrt(), rtol=1e-4, atol=0)
 
@@ -61,8 +68,12 @@ if np.dtype(np.longdouble).itemsize > 8:  # elsewhere it is another name of floa
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_every_layout_of_the_same_numbers_is_the_same(name):
+def test_every_layout_of_the_same_numbers_is_read_alike(name):
     assert torch.equal(floats(SAME[name], "x"), torch.from_numpy(X))
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_every_layout_of_the_same_numbers_is_noised_alike(name):
     noised = [DiffusionModel(10).forward_diffusion(x, 5)[0] for x in (np.asarray(SAME[name]), X)]
     assert np.array_equal(*noised)
 
@@ -71,33 +82,40 @@ def test_every_layout_of_the_same_numbers_is_the_same(name):
 def test_what_is_no_array_of_real_numbers_is_refused(name):
     with pytest.raises(ValueError, match=r"^x (must|has)"):
         numbers(REFUSED[name], "x")
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_array_of_real_numbers_is_not_noised(name):
     with pytest.raises(ValueError, match=r"^data (must|has)"):
         DiffusionModel(10).forward_diffusion(REFUSED[name], 5)
 
 
-def test_no_integer_is_rounded_and_bytes_are_steps_not_masks():
+@pytest.mark.parametrize("kind", [np.int64, np.uint64])
+def test_no_integer_is_rounded(kind):
     big = np.array([[2**24 + 1, 1], [2**62, 3]])
-    assert floats(big, "x").dtype == torch.float64
-    assert floats(big.astype(np.uint64), "x").tolist() == big.astype(float).tolist()
+    read = floats(big.astype(kind), "x")
+    assert read.dtype == torch.float64
+    assert read.tolist() == big.astype(float).tolist()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, ">i4", np.int8])
+def test_integers_of_every_kind_are_steps_and_not_masks(kind):
     model = DiffusionModel(10)
-    noise = np.ones((3, 2))
-    for kind in (np.uint8, np.uint16, ">i4", np.int8):
-        x_t = model.forward_diffusion(np.zeros((3, 2)), np.array([0, 1, 1], kind), noise)[0]
-        assert x_t[:, 0].tolist() == model.scheduler.sigma[[0, 1, 1]].tolist()
+    x_t = model.forward_diffusion(np.zeros((3, 2)), np.array([0, 1, 1], kind), np.ones((3, 2)))[0]
+    assert x_t[:, 0].tolist() == model.scheduler.sigma[[0, 1, 1]].tolist()
 
 
 # ---------------------------------------------------------------- files of points
 
 
 def saved(folder, table):
+    """The path of a file with this table."""
     np.save(folder / "x.npy", table)
     return str(folder / "x.npy")
 
 
 @pytest.mark.parametrize("shift,scale", [(1e8, 1), (-3e12, 1e-2), (0, 1e60), (1e-9, 1e-12), (0, 1e-40), (5, 1)])
 def test_points_far_away_large_or_small_are_normalised_as_if_they_were_not(shift, scale, tmp_path):
-    order = torch.randperm(len(X), generator=torch.Generator().manual_seed(0))
-    assert len(order) == len(X)
     data = read_points(saved(tmp_path, X * scale + shift), None, seed=0)
     plain = read_points(saved(tmp_path, X), None, seed=0)
     normaliser = Normaliser.of(data)
@@ -141,13 +159,21 @@ def test_without_an_exact_density_the_evaluation_compares_with_fresh_draws():
     assert not {tuple(row) for row in data.points} & {tuple(row) for row in unseen.points}
 
 
-@pytest.mark.parametrize("noise", ["0.001", "0"])
-def test_training_with_little_noise_says_which_figures_are_missing(noise, tmp_path):
-    line = f"train.py dataset.noise={noise} num_samples=600 max_steps=3 num_timesteps=4 eval_samples=100 model.hidden=8"
-    done = command(line, tmp_path)
-    assert done.returncode == 0, done.stderr
-    words = "no exact density (their noise is too small for one): floors come from other real points"
-    assert (words in done.stdout) == (noise == "0.001")
+def printed_by_a_training(noise, folder):
+    """What a short training on moons with so much noise prints."""
+    words = "num_samples=600 max_steps=3 num_timesteps=4 eval_samples=100 model.hidden=8"
+    return succeeded(f"train.py dataset.noise={noise} {words}", folder)
+
+
+NO_DENSITY = "no exact density (their noise is too small for one): floors come from other real points"
+
+
+def test_training_with_too_little_noise_for_an_exact_density_says_so(tmp_path):
+    assert NO_DENSITY in printed_by_a_training("0.001", tmp_path)
+
+
+def test_training_without_noise_does_not_speak_of_too_little(tmp_path):
+    assert NO_DENSITY not in printed_by_a_training("0", tmp_path)
 
 
 def test_too_few_points_for_the_evaluation_are_refused_before_the_training(tmp_path):
@@ -162,15 +188,15 @@ def test_too_few_points_for_the_evaluation_are_refused_before_the_training(tmp_p
 
 @pytest.fixture(scope="module")
 def state(tmp_path_factory):
+    """What the checkpoint of a training of two steps holds."""
     folder = tmp_path_factory.mktemp("small")
-    done = command(
-        "train.py num_samples=200 max_steps=2 num_timesteps=20 eval_samples=0 model.hidden=8 task_name=r", folder
-    )
-    assert done.returncode == 0, done.stderr
+    line = "train.py num_samples=200 max_steps=2 num_timesteps=20 eval_samples=0 model.hidden=8 task_name=r"
+    succeeded(line, folder)
     return checkpoint_file.load(folder / "r" / "last.pt")
 
 
 def changed(state, key, value):
+    """The same nested dictionary, with another value under the path `key`."""
     head, *rest = key
     return {**state, head: changed(state[head], rest, value) if rest else value}
 
@@ -193,23 +219,37 @@ def test_a_checkpoint_with_a_wrong_part_is_refused_in_one_sentence(state, key, t
             Pipeline.load(path, "cpu")
 
 
-def test_weights_of_another_type_or_with_nan_are_refused(state, tmp_path):
-    weights = state["ema"]["module.outputs.weight"]
-    for wrong in (weights.double(), weights.half(), weights * float("nan"), weights.to(torch.int64)):
-        checkpoint_file.save(tmp_path / "x.pt", changed(state, ("ema", "module.outputs.weight"), wrong))
-        with pytest.raises(ValueError, match=r"module\.outputs\.weight (as|is not finite)"):
-            Pipeline.load(tmp_path / "x.pt", "cpu")
+WRONG_WEIGHTS = {
+    "float64": lambda weights: weights.double(),
+    "float16": lambda weights: weights.half(),
+    "nan": lambda weights: weights * float("nan"),
+    "int64": lambda weights: weights.to(torch.int64),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_WEIGHTS)
+def test_weights_of_another_type_or_with_nan_are_refused(state, kind, tmp_path):
+    weights = WRONG_WEIGHTS[kind](state["ema"]["module.outputs.weight"])
+    checkpoint_file.save(tmp_path / "x.pt", changed(state, ("ema", "module.outputs.weight"), weights))
+    with pytest.raises(ValueError, match=r"module\.outputs\.weight (as|is not finite)"):
+        Pipeline.load(tmp_path / "x.pt", "cpu")
+
+
+def test_a_checkpoint_without_weights_is_refused(state, tmp_path):
     checkpoint_file.save(tmp_path / "x.pt", {k: v for k, v in state.items() if k != "ema"})
     with pytest.raises(ValueError, match=r"it has no 'ema'"):
         Pipeline.load(tmp_path / "x.pt", "cpu")
 
 
 @pytest.mark.filterwarnings("error")
-def test_pictures_and_statistics_of_a_constant_coordinate_and_of_one_point():
+def test_the_statistics_of_points_with_a_constant_coordinate_are_measured():
     data = np.c_[X, np.full(len(X), 0.1)]
     eps = np.random.default_rng(1).normal(size=(1, *data.shape))
     found = measured_statistics(data, 0.6 * data + 0.8 * eps)
-    assert float(found["snr"][0]) == pytest.approx(
-        0.36 * data.var(0).sum() / (0.64 * 3), rel=0.3
-    )  # 200 points: the sd is near 8 %
+    expected = 0.36 * data.var(0).sum() / (0.64 * 3)
+    assert float(found["snr"][0]) == pytest.approx(expected, rel=0.3)  # 200 points: the sd is near 8 %
+
+
+@pytest.mark.filterwarnings("error")
+def test_one_point_is_drawn_without_a_warning():
     stills.samples(X[:1], X[:1]).canvas.draw()

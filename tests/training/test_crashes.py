@@ -1,7 +1,8 @@
-"""Crashes, kills and damage, in short (tests/campaigns/soak.py: at length); see crashes.py."""
+"""Crashes, kills and damage, in short; tests/campaigns/soak.py tries them at length."""
 
 import contextlib
 import os
+import shutil
 from collections import Counter
 
 import pytest
@@ -12,30 +13,58 @@ from tests.campaigns.crashes import assert_same_state, crash, crash_points, dama
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="crashes are tried in forked children")
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """How many operations on files a small training does, and the folder of that training."""
+    return crash_points(tmp_path_factory.mktemp("undisturbed"))
+
+
+def crashes(undisturbed, place, every, how):
+    """Break a training down at every so-manieth operation on files; how often each kind of operation was the last."""
+    points, whole = undisturbed
+    return Counter(crash(place, whole, at, how) for at in range(1, points + 1, every))
+
+
+@pytest.mark.parametrize(("how", "every"), [("killed", 9), ("disk full", 12), ("power cut", 15)])
+def test_a_crash_loses_nothing_that_was_saved(how, every, undisturbed, tmp_path):
+    assert crashes(undisturbed, tmp_path, every, how).total() > 5
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "every"), [("killed", 3), ("disk full", 4), ("power cut", 7)])
-def test_a_crash_at_any_point_loses_nothing_that_was_saved(how, every, tmp_path):
-    points, whole = crash_points(tmp_path)
-    found = Counter(crash(tmp_path, whole, at, how) for at in range(1, points + 1, every))
-    assert points >= 80 and set(found) >= {"open", "write", "fsync"}, found
+def test_a_crash_in_any_operation_loses_nothing_that_was_saved(how, every, undisturbed, tmp_path):
+    found = crashes(undisturbed, tmp_path, every, how)
+    assert undisturbed[0] >= 80 and set(found) >= {"open", "write", "fsync"}, found
 
 
-@pytest.mark.parametrize(("kind", "start"), [("points", forked), ("labels", spawned), ("images", forked)])
+@pytest.mark.parametrize(
+    ("kind", "start"),
+    [
+        ("points", forked),
+        pytest.param("labels", spawned, marks=pytest.mark.slow),
+        pytest.param("images", forked, marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_training_goes_on_to_the_same_end(kind, start, tmp_path):
     assert kills(tmp_path, kind, count=1, seed=1, start=start) == 1
 
 
-def test_a_bit_flipped_in_the_directory_gives_no_other_weights(tmp_path):
-    # torch's own reader believes the directory: 27 of the 19,544 bits there made it load what lies elsewhere
-    path = crash_points(tmp_path)[1] / "last.pt"
-    whole, content = checkpoint_file.load(path), path.read_bytes()
+@pytest.fixture
+def checkpoint(undisturbed, tmp_path):
+    """A copy of the checkpoint of that training, to be damaged."""
+    return shutil.copy(undisturbed[1] / "last.pt", tmp_path / "last.pt")
+
+
+def test_a_bit_flipped_in_the_directory_gives_no_other_weights(checkpoint):
+    # torch's own reader trusts the directory: 27 of the 19,544 bits there made it load what lies elsewhere
+    whole, content = checkpoint_file.load(checkpoint), checkpoint.read_bytes()
     directory = content.index(b"PK\x01\x02")
     for place in range(directory + 300, directory + 700):
-        path.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
+        checkpoint.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
         with contextlib.suppress(ValueError):
-            assert_same_state(checkpoint_file.load(path), whole)
+            assert_same_state(checkpoint_file.load(checkpoint), whole)
 
 
-def test_a_damaged_checkpoint_is_refused_in_our_words(tmp_path):
-    _, whole = crash_points(tmp_path)
-    refused, right = damage(whole / "last.pt", truncations=60, flips=50, seed=0)
+def test_a_damaged_checkpoint_is_refused_in_our_words(checkpoint):
+    refused, right = damage(checkpoint, truncations=60, flips=50, seed=0)
     assert refused + right == 110 and refused > 80

@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import NO_EVALUATION, QUIET, ROOT, SMALL, command
+from conftest import NO_EVALUATION, QUIET, ROOT, SMALL, succeeded
 from PIL import Image
 
 from loss.log import ExcessLog, LossLog, read_excess, read_losses
@@ -19,7 +19,7 @@ CONFIG = {"lr": 0.008, "dataset": {"name": "moons"}}
 
 
 def train(folder, logger, start=0, steps=30):
-    """What a training writes, with the follower beside it, as training.callbacks has it."""
+    """Write what a training writes, with the follower beside it, as training.callbacks has it."""
     folder.mkdir(exist_ok=True)
     losses, excesses = LossLog(folder, start), ExcessLog(folder, [25, 75], 0.22, start)
     follower = Follower(folder, board(logger, folder, CONFIG, start), start)
@@ -42,53 +42,94 @@ def needs(package):
     return pytest.mark.skipif(importlib.util.find_spec(package) is None, reason=f"needs {package}")
 
 
-@needs("tensorboard")
-def test_tensorboard_holds_what_the_files_hold(tmp_path):
+def read_events(run, **options):
+    """What TensorBoard reads of a run."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    train(tmp_path / "run", "tensorboard")
-    train(tmp_path / "run", "tensorboard", start=30, steps=20)  # resumed
-    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events = EventAccumulator(str(run / "tensorboard"), **options)
     events.Reload()
-    losses, excess = read_losses(tmp_path / "run"), read_excess(tmp_path / "run")
-    expected = {name: (losses["step"], losses[name]) for name in ("loss", "lr", "seconds", "stable_loss")}
-    expected |= {name: (excess["step"], excess[name]) for name in ("excess", "floor")}
-    expected |= {f"excess by step/t{t}": (excess["step"], excess["by_t"][:, i]) for i, t in enumerate([25, 75])}
-    for name, (steps, values) in expected.items():
-        seen = events.Scalars(name)
-        assert [each.step for each in seen] == steps.tolist()
-        np.testing.assert_allclose([each.value for each in seen], values, rtol=1e-6)
-    figures = {"figures/neighbours": 0.51, "figures/neighbours (floor)": 0.5, "final loss": 0.25, "cpu_seconds": 3.0}
-    for name, value in figures.items():
-        assert [(each.step, pytest.approx(each.value)) for each in events.Scalars(name)][-1] == (50, value)
-    picture = events.Images("pictures/samples")[-1]
+    return events
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory):
+    """A run of 30 steps and 20 more after it was resumed, and its events."""
+    run = tmp_path_factory.mktemp("resumed") / "run"
+    train(run, "tensorboard")
+    train(run, "tensorboard", start=30, steps=20)
+    return run, read_events(run)
+
+
+@needs("tensorboard")
+@pytest.mark.parametrize("name", ["loss", "lr", "seconds", "stable_loss"])
+def test_tensorboard_holds_the_columns_of_the_losses(name, resumed):
+    run, events = resumed
+    losses = read_losses(run)
+    assert_scalars(events.Scalars(name), losses["step"], losses[name])
+
+
+@needs("tensorboard")
+@pytest.mark.parametrize("name", ["excess", "floor"])
+def test_tensorboard_holds_the_columns_of_the_excess(name, resumed):
+    run, events = resumed
+    excess = read_excess(run)
+    assert_scalars(events.Scalars(name), excess["step"], excess[name])
+
+
+@needs("tensorboard")
+@pytest.mark.parametrize(("i", "t"), [(0, 25), (1, 75)])
+def test_tensorboard_holds_the_excess_of_each_measured_step(i, t, resumed):
+    run, events = resumed
+    excess = read_excess(run)
+    assert_scalars(events.Scalars(f"excess by step/t{t}"), excess["step"], excess["by_t"][:, i])
+
+
+def assert_scalars(seen, steps, values):
+    assert [each.step for each in seen] == steps.tolist()
+    np.testing.assert_allclose([each.value for each in seen], values, rtol=1e-6)
+
+
+@needs("tensorboard")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("figures/neighbours", 0.51),
+        ("figures/neighbours (floor)", 0.5),
+        ("final loss", 0.25),
+        ("cpu_seconds", 3.0),
+    ],
+)
+def test_tensorboard_holds_the_figures_of_the_end(name, value, resumed):
+    newest = resumed[1].Scalars(name)[-1]
+    assert (newest.step, pytest.approx(newest.value)) == (50, value)
+
+
+@needs("tensorboard")
+def test_tensorboard_shows_the_pictures_of_the_end(resumed):
+    picture = resumed[1].Images("pictures/samples")[-1]
     assert (picture.step, picture.width, picture.height) == (50, 6, 4)
-    assert "dataset" in str(events.Tensors("options/text_summary")[0].tensor_proto)
+
+
+@needs("tensorboard")
+def test_tensorboard_holds_the_options(resumed):
+    assert "dataset" in str(resumed[1].Tensors("options/text_summary")[0].tensor_proto)
 
 
 @needs("tensorboard")
 def test_a_training_logs_to_tensorboard(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    done = command(f"train.py {SMALL} {NO_EVALUATION} max_steps=20 task_name=run logger=tensorboard", tmp_path)
-    assert done.returncode == 0, done.stderr
-    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
-    events.Reload()
-    assert [each.step for each in events.Scalars("loss")] == [10, 20] and len(events.Scalars("excess")) > 5
+    succeeded(f"train.py {SMALL} {NO_EVALUATION} max_steps=20 task_name=run logger=tensorboard", tmp_path)
+    events = read_events(tmp_path / "run")
+    assert [each.step for each in events.Scalars("loss")] == [10, 20]
+    assert len(events.Scalars("excess")) > 5
     assert events.Tags()["images"] == ["pictures/loss"]
 
 
 @needs("tensorboard")
 def test_tensorboard_shows_the_grids_while_images_are_learnt(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     words = "dataset=digits model=unet_small model.channels=[8,8] num_samples=64 batch_size=16 threads=1 max_steps=8"
     words += " num_timesteps=20 schedule=cosine references=0 viz_save=true viz_interval=3 viz_num=4 task_name=run"
-    done = command(f"train.py {words} {NO_EVALUATION} logger=tensorboard", tmp_path)
-    assert done.returncode == 0, done.stderr
-    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"), size_guidance={"images": 0})
-    events.Reload()
-    seen = events.Images("pictures/progress")
+    succeeded(f"train.py {words} {NO_EVALUATION} logger=tensorboard", tmp_path)
+    seen = read_events(tmp_path / "run", size_guidance={"images": 0}).Images("pictures/progress")
     names = {3: "ep1_it3", 4: "ep1_end", 6: "ep2_it6", 7: "ep2_end", 8: "ep3_end"}  # 51 images: 3.2 batches an epoch
     assert [each.step for each in seen] == [*names]
     for each in seen:
@@ -100,7 +141,7 @@ def test_tensorboard_shows_the_grids_while_images_are_learnt(tmp_path):
 @needs("trackio")
 def test_trackio_holds_what_the_files_hold(tmp_path):
     code = """
-import sys; sys.path[:0] = sys.argv[1:3]
+import sys; sys.path[:0] = sys.argv[1:]
 from pathlib import Path
 import test_loggers
 test_loggers.train(Path("run"), "trackio")
@@ -113,7 +154,7 @@ assert {row["step"]: row["excess"] for row in rows if "excess" in row} == {1: 2,
 assert [row["figures/neighbours"] for row in rows if "figures/neighbours" in row] == [0.51]
 assert any("pictures/samples" in row for row in rows)
 """
-    line = [sys.executable, "-c", code, str(ROOT), str(ROOT / "tests/training")]
+    line = [sys.executable, "-c", code, str(ROOT), str(ROOT / "tests"), str(ROOT / "tests/training")]
     environment = {**QUIET, "TRACKIO_DIR": str(tmp_path / "trackio"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr
@@ -136,4 +177,7 @@ def test_wandb_holds_what_the_files_hold(tmp_path, monkeypatch):
 def test_a_missing_package_is_named():
     with pytest.raises(ValueError, match="pip install no_such_board"):
         check("no_such_board")
+
+
+def test_no_logger_needs_no_package():
     check(None)
