@@ -1,4 +1,4 @@
-"""The decoded images of a folder are kept in one file, and never believed when the folder or that file has changed."""
+"""The decoded images of a folder are kept in a file, which is not used if the folder or the file has changed."""
 
 import multiprocessing
 import os
@@ -14,18 +14,21 @@ from PIL import Image
 
 from images.sets import MNISTDataset, make_images
 
-SIDE = 600  # three grey images of it are just more than cache.SMALLEST
+SIDE = 600  # Three grey images of this side have just more bytes than cache.SMALLEST.
 
 
 def aged(path, seconds):
-    """Last written that long ago: what was written a moment ago may change again within one tick of the file system."""
+    """Let a file be last written so many seconds ago.
+
+    A file that was written a moment ago may change again within one tick of the file system.
+    """
     when = 1_700_000_000 - seconds
     os.utime(path, (when, when))
 
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    """Three images of random columns, in two classes, and a user's cache folder of their own."""
+    """A folder with three images of random columns in two classes. The user's cache folder is empty."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
     rng = np.random.default_rng(0)
     for i, name in enumerate(["0/a.png", "0/b.png", "1/a.png"]):
@@ -49,12 +52,12 @@ def columns(data):
 
 
 def decoded(tree):
-    """What the files hold, read by another hand."""
+    """The columns of the files, read with Pillow."""
     return [np.asarray(Image.open(path))[0].tolist() for path in sorted(tree.glob("*/*.png"))]
 
 
 def swap_unnoticed(path):
-    """Other pixels in a file of the same size and time: only who opens it can know."""
+    """Write other pixels into a file and keep its size and time, so that only opening it shows the change."""
     size, when = path.stat().st_size, path.stat().st_mtime_ns
     Image.new("L", (SIDE, SIDE), 7).save(path)
     path.write_bytes(path.read_bytes().ljust(size, b"\0"))
@@ -62,25 +65,46 @@ def swap_unnoticed(path):
     assert path.stat().st_size == size
 
 
-def test_the_second_start_opens_no_image(tree, capsys):
-    first = MNISTDataset(tree)
-    assert columns(first) == decoded(tree)
+def test_the_first_reading_decodes_every_image(tree):
+    assert columns(MNISTDataset(tree)) == decoded(tree)
+
+
+def test_the_first_reading_says_where_it_keeps_the_images(tree, capsys):
+    MNISTDataset(tree)
     assert f"kept the decoded images in {kept(tree)}" in capsys.readouterr().out
+
+
+def test_the_second_reading_opens_no_image(tree):
+    first = MNISTDataset(tree)
     swap_unnoticed(tree / "0" / "b.png")
     again = MNISTDataset(tree)
     assert torch.equal(again.pixels, first.pixels)
     assert torch.equal(again.labels, first.labels)
+
+
+def test_the_second_reading_prints_nothing(tree, capsys):
+    MNISTDataset(tree)
+    capsys.readouterr()
+    MNISTDataset(tree)
     assert capsys.readouterr().out == ""
-    again.pixels.zero_()  # a page of its own: the file stays as it was
+
+
+def test_changed_pixels_do_not_change_the_file(tree):
+    first = MNISTDataset(tree)
+    MNISTDataset(tree).pixels.zero_()
     assert torch.equal(MNISTDataset(tree).pixels, first.pixels)
+
+
+def test_the_file_is_the_only_one_in_its_folder(tree):
+    MNISTDataset(tree)
+    MNISTDataset(tree)
     assert os.listdir(kept(tree).parent) == ["tree.npy"]
 
 
-@pytest.mark.parametrize("how", ["size", "time", "name", "gone", "more"])
-def test_a_changed_folder_is_read_again(tree, how):
-    before = columns(MNISTDataset(tree))
+def change(tree, how):
+    """Change a folder of images: the size, the time or the name of an image, or how many there are."""
     if how == "size":
-        draw(tree / "0" / "b.png", np.full(SIDE, 9), age=1)  # as old as it was
+        draw(tree / "0" / "b.png", np.full(SIDE, 9), age=1)  # as old as before
     elif how == "time":
         swap_unnoticed(tree / "0" / "b.png")
         aged(tree / "0" / "b.png", 50)
@@ -90,10 +114,33 @@ def test_a_changed_folder_is_read_again(tree, how):
         (tree / "0" / "b.png").unlink()
     else:
         draw(tree / "0" / "c.png", np.full(SIDE, 9), age=50)
-    changed = MNISTDataset(tree)
-    assert columns(changed) == decoded(tree)
-    assert how == "name" or columns(changed) != before
-    assert changed.labels.bincount().tolist() == [len(list((tree / name).iterdir())) for name in "01"]
+
+
+every_change = pytest.mark.parametrize("how", ["size", "time", "name", "gone", "more"])
+
+
+@every_change
+def test_a_changed_folder_is_read_again(tree, how):
+    before = columns(MNISTDataset(tree))
+    change(tree, how)
+    changed = columns(MNISTDataset(tree))
+    assert changed == decoded(tree)
+    assert how == "name" or changed != before
+
+
+@every_change
+def test_a_changed_folder_has_its_new_labels(tree, how):
+    MNISTDataset(tree)
+    change(tree, how)
+    expected = [len(list((tree / name).iterdir())) for name in "01"]
+    assert MNISTDataset(tree).labels.bincount().tolist() == expected
+
+
+@every_change
+def test_the_third_reading_of_a_changed_folder_is_right(tree, how):
+    MNISTDataset(tree)
+    change(tree, how)
+    MNISTDataset(tree)
     assert columns(MNISTDataset(tree)) == decoded(tree)
 
 
@@ -103,15 +150,19 @@ def test_images_written_a_moment_ago_are_not_kept(tree):
     assert not kept(tree).exists()
 
 
-def test_small_sets_are_not_worth_a_file(tree):
+def test_small_sets_are_not_kept(tree):
     (tree / "0" / "b.png").unlink()
     MNISTDataset(tree)
     assert not kept(tree).parent.exists()
 
 
-def test_a_part_of_the_folder_comes_out_of_the_whole(tree):
+def test_a_part_of_a_folder_is_not_kept(tree):
+    make_images("images", n_samples=2, seed=1, root=tree)
+    assert not kept(tree).exists()
+
+
+def test_a_part_of_a_folder_is_read_from_the_file_of_the_whole(tree):
     fresh = make_images("images", n_samples=2, seed=1, root=tree)
-    assert not kept(tree).exists()  # only a whole folder is kept
     MNISTDataset(tree)
     for path in tree.glob("*/*.png"):
         swap_unnoticed(path)
@@ -120,42 +171,80 @@ def test_a_part_of_the_folder_comes_out_of_the_whole(tree):
     assert torch.equal(again.labels, fresh.labels)
 
 
-def test_a_damaged_image_stays_damaged(tree, capsys):
+@pytest.fixture
+def damaged_tree(tree):
+    """A folder of four images, one of which is damaged."""
     draw(tree / "0" / "c.png", np.arange(SIDE) % 256, age=60)
     (tree / "0" / "b.png").write_bytes(b"<html>404</html>")
     aged(tree / "0" / "b.png", 5)
-    first, told = MNISTDataset(tree), capsys.readouterr().out.splitlines()[0]
-    assert kept(tree).exists()
-    again = MNISTDataset(tree)
-    assert capsys.readouterr().out.splitlines() == [told] == [f"skipped 1 damaged images: {tree}/0/b.png"]
+    return tree
+
+
+def test_a_folder_with_a_damaged_image_is_kept(damaged_tree):
+    MNISTDataset(damaged_tree)
+    assert kept(damaged_tree).exists()
+
+
+def test_every_reading_names_the_damaged_image(damaged_tree, capsys):
+    MNISTDataset(damaged_tree)
+    first = capsys.readouterr().out.splitlines()[0]
+    MNISTDataset(damaged_tree)
+    again = capsys.readouterr().out.splitlines()
+    assert again == [first] == [f"skipped 1 damaged images: {damaged_tree}/0/b.png"]
+
+
+def test_every_reading_leaves_out_the_damaged_image(damaged_tree):
+    first, again = MNISTDataset(damaged_tree), MNISTDataset(damaged_tree)
     assert torch.equal(again.pixels, first.pixels)
     assert again.labels.tolist() == first.labels.tolist() == [0, 0, 1]
-    for n_samples in range(1, 5):  # parts with and without it
-        part = make_images("images", n_samples=n_samples, seed=0, root=tree)
-        assert {tuple(row) for row in columns(part)} <= {tuple(row) for row in columns(first)}
+
+
+@pytest.mark.parametrize("n_samples", range(1, 5))
+def test_a_part_of_a_folder_has_no_damaged_image(damaged_tree, n_samples):
+    whole = MNISTDataset(damaged_tree)
+    part = make_images("images", n_samples=n_samples, seed=0, root=damaged_tree)
+    assert {tuple(row) for row in columns(part)} <= {tuple(row) for row in columns(whole)}
+
+
+def test_a_damaged_image_in_a_kept_folder_can_still_be_an_error(damaged_tree):
+    MNISTDataset(damaged_tree)
     with pytest.raises(ValueError, match=r"0/b\.png is damaged"):
-        MNISTDataset(tree, on_bad_image="error")
+        MNISTDataset(damaged_tree, on_bad_image="error")
 
 
 # ---------------------------------------------------------------- what can happen to the file
 
 
-def test_no_damage_to_the_file_gives_wrong_pixels(tree):
+def cut_anywhere(content, rng):
+    del content[rng.integers(len(content)) :]
+
+
+def cut_in_the_header(content, rng):
+    del content[rng.integers(300) :]
+
+
+def flip_a_bit_anywhere(content, rng):
+    content[rng.integers(len(content))] ^= 1 << rng.integers(8)
+
+
+def flip_a_bit_in_the_header(content, rng):
+    content[rng.integers(300)] ^= 1 << rng.integers(8)
+
+
+@pytest.mark.parametrize("damage", [cut_anywhere, cut_in_the_header, flip_a_bit_anywhere, flip_a_bit_in_the_header])
+@pytest.mark.parametrize("times", [5, pytest.param(50, marks=pytest.mark.slow)])
+def test_no_damage_to_the_file_gives_wrong_pixels(tree, damage, times):
     truth = MNISTDataset(tree).pixels
-    whole, rng = kept(tree).read_bytes(), np.random.default_rng(0)
-    for i in range(200):
+    whole = kept(tree).read_bytes()
+    rng = np.random.default_rng(0)
+    for i in range(times):
         damaged = bytearray(whole)
-        if i % 4 == 0:
-            del damaged[rng.integers(len(whole)) :]
-        elif i % 4 == 1:
-            del damaged[rng.integers(300) :]
-        else:  # one flipped bit: anywhere, or in the header
-            damaged[rng.integers(len(whole) if i % 4 == 2 else 300)] ^= 1 << rng.integers(8)
+        damage(damaged, rng)
         kept(tree).write_bytes(damaged)
         assert torch.equal(MNISTDataset(tree).pixels, truth), i
 
 
-def test_the_file_of_another_folder_is_not_believed(tree, tmp_path):
+def test_the_file_of_another_folder_is_not_used(tree, tmp_path):
     MNISTDataset(tree)
     other = tmp_path / "data" / "other"
     for path in tree.glob("*/*.png"):
@@ -165,24 +254,31 @@ def test_the_file_of_another_folder_is_not_believed(tree, tmp_path):
     assert columns(MNISTDataset(other)) == decoded(other)
 
 
-def test_beside_a_folder_that_cannot_be_written_the_users_cache_serves(tree, tmp_path):
-    kept(tree).parent.touch()  # a file where the folder should be: refused to root as well
+def test_images_in_a_folder_that_cannot_be_written_are_kept_in_the_cache_of_the_user(tree, tmp_path):
+    kept(tree).parent.touch()  # A file instead of the folder is an obstacle for root too.
     first = MNISTDataset(tree)
     assert len(list((tmp_path / "mine" / "moonwalk").iterdir())) == 1
     swap_unnoticed(tree / "0" / "b.png")
     assert torch.equal(MNISTDataset(tree).pixels, first.pixels)
 
 
-def test_a_full_disk_only_costs_the_file(tree, tmp_path):
+@pytest.fixture
+def full_disk():
+    """Let writing stop in the middle of the pixels."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (SIDE * SIDE, hard))  # writing stops in the middle of the pixels
-    try:
-        assert columns(MNISTDataset(tree)) == decoded(tree)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert not [
-        path for folder in (kept(tree).parent, tmp_path / "mine") for path in folder.rglob("*") if path.is_file()
-    ]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SIDE * SIDE, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_images_are_read_although_the_disk_is_full(tree, full_disk):
+    assert columns(MNISTDataset(tree)) == decoded(tree)
+
+
+def test_a_full_disk_leaves_no_part_of_a_file(tree, tmp_path, full_disk):
+    MNISTDataset(tree)
+    folders = (kept(tree).parent, tmp_path / "mine")
+    assert not [path for folder in folders for path in folder.rglob("*") if path.is_file()]
 
 
 def _read_many_times(tree, truth):
@@ -192,15 +288,25 @@ def _read_many_times(tree, truth):
             os._exit(1)
 
 
-def test_processes_at_once_do_not_disturb_each_other(tree):
-    truth, fork = decoded(tree), multiprocessing.get_context("fork")
-    others = [fork.Process(target=_read_many_times, args=(tree, truth)) for _ in range(3)]
-    for other in others:
-        other.start()
-    for other in others:
-        other.join()
-    assert [other.exitcode for other in others] == [0, 0, 0]
-    assert columns(MNISTDataset(tree)) == truth
+@pytest.fixture
+def exit_codes_of_three_readers(tree):
+    """The exit codes of three processes that read the same folder again and again, each without the file."""
+    truth = decoded(tree)
+    fork = multiprocessing.get_context("fork")
+    readers = [fork.Process(target=_read_many_times, args=(tree, truth)) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    return [reader.exitcode for reader in readers]
+
+
+def test_processes_at_the_same_time_read_the_right_pixels(exit_codes_of_three_readers):
+    assert exit_codes_of_three_readers == [0, 0, 0]
+
+
+def test_processes_at_the_same_time_leave_one_sound_file(exit_codes_of_three_readers, tree):
+    assert columns(MNISTDataset(tree)) == decoded(tree)
     assert os.listdir(kept(tree).parent) == ["tree.npy"]
 
 
@@ -220,21 +326,43 @@ print(checksum(data), sum(green), round(peak() - before))
 """
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks in kB, and pages that are given back")
-def test_a_large_set_stays_on_the_disk_while_it_is_decoded_checked_and_read(tmp_path):
-    """180 MB of pixels: the peak of memory grows by a fraction of them, and all starts see the same images."""
+@pytest.fixture(scope="module")
+def two_starts(tmp_path_factory):
+    """What two processes print that read 180 MB of pixels: a checksum, a sum of pixels, and the growth in MB."""
+    folder = tmp_path_factory.mktemp("large")
     for i in range(6):
-        path = tmp_path / f"tree/{i % 2}/{i}.png"
+        path = folder / f"tree/{i % 2}/{i}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (1024, 1024), (40 * i, 255 - 30 * i, 7)).save(path, compress_level=1)
         aged(path, i)
         for copy in range(9):
             os.link(path, path.with_name(f"{i}_{copy}.png"))
-    line = [sys.executable, "-c", LARGE_SET, str(tmp_path / "tree")]
-    starts = []
+    line = [sys.executable, "-c", LARGE_SET, str(folder / "tree")]
+    printed = []
     for _ in range(2):
         done = subprocess.run(line, env={**QUIET, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        starts.append(done.stdout.split()[-3:])
-        assert int(starts[-1][-1]) < 120, "MB, of 180"
-    assert starts[0][:2] == starts[1][:2] and "kept the decoded" not in done.stdout
+        printed.append(done.stdout)
+    return printed
+
+
+needs_linux = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="peaks in kB, and pages that are given back"
+)
+
+
+@needs_linux
+@pytest.mark.parametrize("start", [0, 1])
+def test_a_large_set_stays_on_the_disk_while_it_is_decoded_checked_and_read(two_starts, start):
+    assert int(two_starts[start].split()[-1]) < 120, "MB, of 180"
+
+
+@needs_linux
+def test_every_start_sees_the_same_images_of_a_large_set(two_starts):
+    first, second = (printed.split()[-3:-1] for printed in two_starts)
+    assert first == second
+
+
+@needs_linux
+def test_the_second_start_does_not_decode_a_large_set_again(two_starts):
+    assert "kept the decoded" not in two_starts[1]

@@ -1,4 +1,4 @@
-"""Image sets: bytes in memory, folder trees as people make them, what is held out."""
+"""Image sets: bytes in memory, folder trees as people make them, and held-out images."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,8 @@ def tree(tmp_path):
     return tmp_path / "tree"
 
 
-def refused(match, *args, error=ValueError, **options):
+def assert_refused(match, *args, error=ValueError, **options):
+    """Reading a folder raises an error whose message matches and has one line."""
     with pytest.raises(error, match=match) as caught:
         MNISTDataset(*args, **options)
     assert "\n" not in str(caught.value)
@@ -36,38 +37,61 @@ def refused(match, *args, error=ValueError, **options):
 # ---------------------------------------------------------------- image sets
 
 
-def test_an_image_set_keeps_bytes_and_gives_floats():
+def test_an_image_set_keeps_its_pixels_as_bytes():
+    assert digits().pixels.dtype == torch.uint8
+
+
+def test_an_image_set_knows_its_size_and_its_labels():
     data = digits()
-    assert data.pixels.dtype == torch.uint8
     assert len(data) == 1797
     assert data.dims == (1, 8, 8)
     assert data.num_labels == 10
-    assert data.mixture is None
-    image, label = data[3]
+
+
+def test_an_image_set_has_no_exact_distribution():
+    assert digits().mixture is None
+
+
+def test_a_row_of_an_image_set_is_an_image_of_floats_and_a_label():
+    image, label = digits()[3]
     assert image.dtype == torch.float32
     assert (image.shape, label.shape, label.dtype) == ((1, 8, 8), (), torch.int64)
-    everything, labels = data[:]
+
+
+def test_the_pixels_of_rows_reach_from_minus_1_to_1():
+    everything, _ = digits()[:]
     assert (everything.min(), everything.max()) == (-1, 1)
+
+
+def test_the_digits_of_scikit_learn_have_their_labels():
+    _, labels = digits()[:]
     assert labels.bincount().tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
 
 
-@pytest.mark.parametrize("index", [slice(2, 5), torch.tensor([2, 3, 4]), torch.arange(1797).sub(3).abs() < 2])
+@pytest.mark.parametrize(
+    "index",
+    [slice(2, 5), torch.tensor([2, 3, 4]), torch.arange(1797).sub(3).abs() < 2],
+    ids=["slice", "numbers", "mask"],
+)
 def test_rows_are_the_same_however_they_are_asked_for(index):
     images, labels = digits()[index]
     assert images.shape == (3, 1, 8, 8)
     for row, i in enumerate((2, 3, 4)):
         assert torch.equal(images[row], digits()[i][0])
-        assert labels[row] == digits()[i][1] == i  # scikit-learn's first ten digits are 0 .. 9
+        assert labels[row] == digits()[i][1] == i  # The first ten digits of scikit-learn are 0 to 9.
 
 
-def test_digit_levels_are_spread_over_the_bytes():
+def test_the_17_levels_of_digits_are_spread_over_the_bytes():
     assert digits().pixels.unique().tolist() == [round(255 * k / 16) for k in range(17)]
 
 
-def test_without_labels_there_are_only_images():
+def test_rows_of_an_image_set_without_labels_are_images_alone():
     data = ImageSet(digits().pixels)
     assert [len(row) for row in (data[0], data[:3], data.subset(torch.arange(4))[0])] == [1, 1, 1]
-    assert data.num_labels == 0
+
+
+def test_an_image_set_without_labels_has_none():
+    assert ImageSet(digits().pixels).num_labels == 0
 
 
 def test_pixels_must_be_bytes():
@@ -75,11 +99,15 @@ def test_pixels_must_be_bytes():
         ImageSet(torch.zeros(2, 1, 8, 8))
 
 
-def test_a_data_loader_takes_image_sets_by_row_and_by_batch():
+def test_a_data_loader_takes_image_sets_row_by_row():
     data = digits()
     images, labels = next(iter(DataLoader(data, batch_size=5)))
     assert torch.equal(images, data[:5][0])
     assert torch.equal(labels, data[:5][1])
+
+
+def test_two_batches_of_a_data_loader_have_every_image_of_an_epoch():
+    data = digits()
     stream = batches(DataLoader(data, sampler=ShuffledBatches(len(data), 1000, seed=0), batch_size=None))
     (first, first_labels), (second, second_labels) = next(stream), next(stream)
     assert (first.shape, second.shape) == ((1000, 1, 8, 8), (1000, 1, 8, 8))
@@ -90,26 +118,49 @@ def test_a_data_loader_takes_image_sets_by_row_and_by_batch():
 # ---------------------------------------------------------------- sets by name
 
 
-def test_the_seed_chooses_the_images():
+def test_an_equal_seed_chooses_equal_images():
     some = make_images("digits", n_samples=200, seed=1)
     assert len(some) == 200
     assert torch.equal(some.pixels, make_images("digits", n_samples=200, seed=1).pixels)
-    assert not torch.equal(some.pixels, make_images("digits", n_samples=200, seed=2).pixels)
-    assert len({image.numpy().tobytes() for image in some.pixels}) > 195  # without replacement
 
 
-def test_of_a_folder_only_the_chosen_images_are_read(tree):
-    picture(tree / "2" / "5.png", size=(9, 9))  # would be refused if it were read
-    sets = [make_images("images", n_samples=2, seed=seed, root=tree) for seed in range(4)]
-    assert all(torch.equal(data.pixels[:, 0, 0, 0] // 10, data.labels) for data in sets)
-    assert len({tuple(data.pixels[:, 0, 0, 0].tolist()) for data in sets}) > 1
+def test_another_seed_chooses_other_images():
+    one, other = (make_images("digits", n_samples=200, seed=seed).pixels for seed in (1, 2))
+    assert not torch.equal(one, other)
 
 
-def test_first_rows_are_of_several_classes(tree):
-    data = make_images("images", n_samples=None, seed=0, root=str(tree), test_root=None, on_bad_image="skip")
+def test_images_are_chosen_without_replacement():
+    # A few digits of scikit-learn are equal to each other.
+    some = make_images("digits", n_samples=200, seed=1)
+    assert len({image.numpy().tobytes() for image in some.pixels}) > 195
+
+
+def some_of_a_tree(tree):
+    """Two images of a folder for each of four seeds. Reading an image of another size would be an error."""
+    picture(tree / "2" / "5.png", size=(9, 9))
+    return [make_images("images", n_samples=2, seed=seed, root=tree) for seed in range(4)]
+
+
+def test_only_the_chosen_images_of_a_folder_are_read(tree):
+    assert all(torch.equal(data.pixels[:, 0, 0, 0] // 10, data.labels) for data in some_of_a_tree(tree))
+
+
+def test_the_seed_chooses_images_of_a_folder(tree):
+    assert len({tuple(data.pixels[:, 0, 0, 0].tolist()) for data in some_of_a_tree(tree)}) > 1
+
+
+def whole_tree(tree):
+    return make_images("images", n_samples=None, seed=0, root=str(tree), test_root=None, on_bad_image="skip")
+
+
+def test_all_images_of_a_folder_have_their_labels(tree):
+    data = whole_tree(tree)
     assert data.labels.bincount().tolist() == [5, 5, 5]
-    assert len(data.labels[:5].unique()) > 1
     assert torch.equal(data.pixels[:, 0, 0, 0] // 10, data.labels)
+
+
+def test_the_first_rows_of_a_folder_are_of_several_classes(tree):
+    assert len(whole_tree(tree).labels[:5].unique()) > 1
 
 
 @pytest.mark.parametrize(
@@ -134,19 +185,37 @@ def test_without_an_emoji_font_a_sentence_says_what_to_install(tmp_path, monkeyp
         make_images("emoji", n_samples=10, seed=0)
 
 
-def test_emoji_are_coloured_glyphs_by_block_of_unicode():
+@pytest.fixture
+def emoji_font():
     try:
-        font = emoji.find_font()
+        return emoji.find_font()
     except FileNotFoundError:
         pytest.skip("no font of coloured emoji is installed")
-    face, ball = (np.asarray(emoji.glyph(font, code)) for code in (0x1F600, 0x1F534))  # grinning face, red circle
+
+
+def test_the_glyph_of_a_red_circle_is_red_in_the_middle(emoji_font):
+    circle = np.asarray(emoji.glyph(emoji_font, 0x1F534))
     middle = slice(emoji.CANVAS // 2 - 5, emoji.CANVAS // 2 + 5)
-    red, green, blue = ball[middle, middle].reshape(-1, 3).mean(0)
-    assert red > 150 > 2 * max(green, blue) / 1.5 and (face[0, 0] == 255).all()
+    red, green, blue = circle[middle, middle].reshape(-1, 3).mean(0)
+    assert red > 150 > 2 * max(green, blue) / 1.5
+
+
+def test_the_glyph_of_a_face_has_a_white_corner(emoji_font):
+    face = np.asarray(emoji.glyph(emoji_font, 0x1F600))
+    assert (face[0, 0] == 255).all()
+
+
+def test_the_classes_of_emoji_are_blocks_of_unicode(emoji_font):
     data = make_images("emoji", n_samples=300, seed=0)
-    assert data.dims == (3, 32, 32) and set(data.classes) <= {*emoji.BLOCKS} and "Emoticons" in data.classes
+    assert data.dims == (3, 32, 32)
+    assert set(data.classes) <= {*emoji.BLOCKS}
+    assert "Emoticons" in data.classes
+
+
+def test_emoticons_are_mostly_yellow(emoji_font):
+    data = make_images("emoji", n_samples=300, seed=0)
     faces = data.pixels[data.labels == data.classes.index("Emoticons")].float().mean((0, 2, 3))
-    assert faces[0] > faces[1] > faces[2]  # most are yellow
+    assert faces[0] > faces[1] > faces[2]
 
 
 def test_mnist_that_was_never_prepared_says_how(tmp_path, monkeypatch):
@@ -161,14 +230,23 @@ def test_mnist_that_was_never_prepared_says_how(tmp_path, monkeypatch):
 
 def test_every_fifth_image_of_each_class_is_held_out():
     data = digits()
-    train, unseen = held_out_images(data, "digits")
-    assert len(train) + len(unseen) == len(data)
+    _, unseen = held_out_images(data, "digits")
     shares = unseen.labels.bincount() / data.labels.bincount()
     assert (shares - 0.2).abs().max() < 0.01
+
+
+def test_holding_out_loses_no_image():
+    data = digits()
+    train, unseen = held_out_images(data, "digits")
+    assert len(train) + len(unseen) == len(data)
     together = torch.cat([train.pixels, unseen.pixels]).flatten(1).long()
-    weights = torch.arange(1, 65)
+    weights = torch.arange(1, 65)  # The weighted sum of its pixels tells an image from others.
     assert torch.equal((together @ weights).sort().values, (data.pixels.flatten(1).long() @ weights).sort().values)
-    assert torch.equal(held_out_images(data, "digits")[1].pixels, unseen.pixels)
+
+
+def test_the_same_images_are_held_out_again():
+    data = digits()
+    assert torch.equal(held_out_images(data, "digits")[1].pixels, held_out_images(data, "digits")[1].pixels)
 
 
 @pytest.mark.parametrize("n", [2, 3, 6])
@@ -182,17 +260,30 @@ def test_a_single_image_cannot_be_held_out():
         held_out_images(digits(1), "digits")
 
 
-def test_the_test_folder_is_the_named_one_or_the_sibling(tree):
-    data = make_images("images", n_samples=None, seed=0, root=tree)
-    assert [len(part) for part in held_out_images(data, "images", root=tree)] == [12, 3]
+@pytest.fixture
+def sibling_folders(tree):
+    """Beside the folder, the sibling `tree_test` with pixels of value 7, and the folder `elsewhere` with value 8."""
     for value, folder in ((7, tree.with_name("tree_test")), (8, tree.with_name("elsewhere"))):
         for name in ("2", "9", "10"):
             picture(folder / name / "0.png", value)
+
+
+def test_without_a_test_folder_a_fifth_of_each_class_is_held_out(tree):
+    data = make_images("images", n_samples=None, seed=0, root=tree)
+    assert [len(part) for part in held_out_images(data, "images", root=tree)] == [12, 3]
+
+
+def test_the_sibling_folder_is_the_test_folder(tree, sibling_folders):
+    data = make_images("images", n_samples=None, seed=0, root=tree)
     train, unseen = held_out_images(data, "images", root=f"{tree}/")
     assert train is data
     assert unseen.pixels.unique().tolist() == [7]
-    named = held_out_images(data, "images", root=tree, test_root=tree.with_name("elsewhere"))[1]
-    assert named.pixels.unique().tolist() == [8]
+
+
+def test_a_test_folder_can_be_named(tree, sibling_folders):
+    data = make_images("images", n_samples=None, seed=0, root=tree)
+    _, unseen = held_out_images(data, "images", root=tree, test_root=tree.with_name("elsewhere"))
+    assert unseen.pixels.unique().tolist() == [8]
 
 
 @pytest.mark.parametrize(
@@ -214,13 +305,8 @@ def test_a_missing_test_folder_is_refused(tree):
 # ---------------------------------------------------------------- folder trees
 
 
-def test_a_tree_is_read_class_by_class(tree, capsys):
-    data = MNISTDataset(tree)
-    assert data.classes == ["2", "9", "10"]  # as numbers
-    assert data.dims == (1, 4, 6)
-    assert data.labels.tolist() == [0] * 5 + [1] * 5 + [2] * 5
-    assert data.pixels[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 10, 11, 12, 13, 14, 20, 21, 22, 23, 24]
-    assert capsys.readouterr().out == ""
+def test_class_names_that_are_numbers_are_sorted_as_numbers(tree):
+    assert MNISTDataset(tree).classes == ["2", "9", "10"]
 
 
 def test_class_names_that_are_no_numbers_are_sorted_as_words(tmp_path):
@@ -229,7 +315,22 @@ def test_class_names_that_are_no_numbers_are_sorted_as_words(tmp_path):
     assert MNISTDataset(tmp_path).classes == ["10", "9", "cat", "dog"]
 
 
-def test_anything_else_is_ignored_and_counted(tree, capsys):
+def test_a_folder_is_read_class_by_class(tree):
+    data = MNISTDataset(tree)
+    assert data.labels.tolist() == [0] * 5 + [1] * 5 + [2] * 5
+    assert data.pixels[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 10, 11, 12, 13, 14, 20, 21, 22, 23, 24]
+
+
+def test_images_of_a_folder_have_channel_height_and_width(tree):
+    assert MNISTDataset(tree).dims == (1, 4, 6)
+
+
+def test_reading_a_folder_of_images_prints_nothing(tree, capsys):
+    MNISTDataset(tree)
+    assert capsys.readouterr().out == ""
+
+
+def test_other_files_are_ignored_and_counted(tree, capsys):
     (tree / "notes.txt").touch()
     picture(tree / "contact_sheet.png", size=(50, 50))
     (tree / "9" / "Thumbs.db").touch()
@@ -249,23 +350,32 @@ def test_anything_else_is_ignored_and_counted(tree, capsys):
         assert any(what in line and example in line for line in lines), what
 
 
-def test_missing_and_empty_folders_are_named(tmp_path, tree):
-    refused(f"no folder {tmp_path}/none.*prepare_mnist.py", tmp_path / "none", error=FileNotFoundError)
-    refused("no folder", tree / "2" / "0.png", error=FileNotFoundError)
-    refused(r"2 holds no class folders.*2/0$", tree / "2")
+def test_a_missing_folder_is_refused(tmp_path):
+    assert_refused(f"no folder {tmp_path}/none.*prepare_mnist.py", tmp_path / "none", error=FileNotFoundError)
+
+
+def test_a_file_instead_of_a_folder_is_refused(tree):
+    assert_refused("no folder", tree / "2" / "0.png", error=FileNotFoundError)
+
+
+def test_a_folder_without_class_folders_is_refused(tree):
+    assert_refused(r"2 holds no class folders.*2/0$", tree / "2")
+
+
+def test_a_class_folder_without_images_is_refused(tree):
     (tree / "7").mkdir()
     (tree / "7" / "readme.txt").touch()
-    refused(r"tree/7 holds no images \(\.png", tree)
+    assert_refused(r"tree/7 holds no images \(\.png", tree)
 
 
 def test_images_of_two_sizes_are_refused(tree):
     picture(tree / "9" / "2.png", size=(6, 5))
-    refused(r"2/0\.png is 6x4 pixels but \S*9/2\.png is 6x5; give", tree)
+    assert_refused(r"2/0\.png is 6x4 pixels but \S*9/2\.png is 6x5; give", tree)
 
 
-def test_grey_mixed_with_colour_is_refused(tree):
+def test_grey_images_among_coloured_ones_are_refused(tree):
     picture(tree / "10" / "3.png", "red", "RGB")
-    refused(r"2/0\.png is grey but \S*10/3\.png is in colour; convert", tree)
+    assert_refused(r"2/0\.png is grey but \S*10/3\.png is in colour; convert", tree)
 
 
 def damage(path, how):
@@ -273,30 +383,44 @@ def damage(path, how):
     path.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "text": b"<html>404</html>"}[how])
 
 
-@pytest.mark.parametrize("how", ["empty", "cut", "text"])
-def test_a_damaged_image_is_skipped_or_fatal(tree, how, capsys):
+every_damage = pytest.mark.parametrize("how", ["empty", "cut", "text"])
+
+
+@every_damage
+def test_a_damaged_image_is_skipped(tree, how):
     damage(tree / "9" / "1.png", how)
     data = MNISTDataset(tree)
     assert data.labels.tolist() == [0] * 5 + [1] * 4 + [2] * 5
     assert data.pixels[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 10, 12, 13, 14, 20, 21, 22, 23, 24]
+
+
+@every_damage
+def test_a_skipped_image_is_named(tree, how, capsys):
+    damage(tree / "9" / "1.png", how)
+    MNISTDataset(tree)
     assert capsys.readouterr().out == f"skipped 1 damaged images: {tree}/9/1.png\n"
-    refused(r"9/1\.png is damaged \(.*on_bad_image=skip", tree, on_bad_image="error")
+
+
+@every_damage
+def test_a_damaged_image_can_be_an_error(tree, how):
+    damage(tree / "9" / "1.png", how)
+    assert_refused(r"9/1\.png is damaged \(.*on_bad_image=skip", tree, on_bad_image="error")
 
 
 def test_a_class_of_damaged_images_is_refused(tree):
     for path in (tree / "9").iterdir():
         damage(path, "cut")
-    refused("tree/9 is damaged", tree)
+    assert_refused("tree/9 is damaged", tree)
 
 
-def test_a_bad_choice_about_bad_images_is_refused(tree):
-    refused("skip or error, not 'no'", tree, on_bad_image="no")
+def test_an_unknown_choice_for_damaged_images_is_refused(tree):
+    assert_refused("skip or error, not 'no'", tree, on_bad_image="no")
 
 
 # ---------------------------------------------------------------- kinds of image files
 
 
-@pytest.mark.parametrize(
+every_kind_of_file = pytest.mark.parametrize(
     ("name", "mode", "value", "pixel"),
     [
         ("a.png", "L", 7, [7]),
@@ -314,12 +438,20 @@ def test_a_bad_choice_about_bad_images_is_refused(tree):
         ("a.webp", "RGB", (255, 255, 255), [255, 255, 255]),
     ],
 )
-def test_modes_and_formats(tmp_path, name, mode, value, pixel):
+
+
+@every_kind_of_file
+def test_an_image_of_every_mode_and_format_is_read(tmp_path, name, mode, value, pixel):
     image = read_image(picture(tmp_path / "0" / name, value, mode))
     assert image.dtype == np.uint8
     assert image.shape == (len(pixel), 4, 6)
     assert image[:, 2, 2].tolist() == pixel
-    assert len(MNISTDataset(tmp_path)) == 1  # and the extension is known
+
+
+@every_kind_of_file
+def test_the_extension_of_every_format_is_known(tmp_path, name, mode, value, pixel):
+    picture(tmp_path / "0" / name, value, mode)
+    assert len(MNISTDataset(tmp_path)) == 1
 
 
 @pytest.mark.parametrize(("colour", "channels"), [((5, 5, 5), 1), ((5, 6, 5), 3)])

@@ -1,4 +1,4 @@
-"""Samplers driven by e_posterior_noise(scheduler, t, s, "optimal"act denoisers of Gaussians, for which the distribution of every state is known."""
+"""Samplers driven by exact denoisers of Gaussians, for which the distribution of every state is known."""
 
 import math
 from itertools import pairwise
@@ -8,7 +8,7 @@ import torch
 from conftest import gaussian
 from scipy import stats
 
-from diffusion import denoiser, e_posterior_noise(scheduler, t, s, "optimal"act_denoiser
+from diffusion import denoiser, exact_denoiser
 from runtime.randomness import generator
 from samplers import SAMPLER_ALIASES, SAMPLERS, count_evaluations, last, sample, sampler_timesteps
 from samplers.ancestral import ddim, ddpm
@@ -17,37 +17,37 @@ from samplers.options import SamplingOptions
 from samplers.spacing import spaced_timesteps
 from schedule import CLEAN, CosineNoiseScheduler, LinearNoiseScheduler, NoiseScheduler, make_scheduler
 
-MEAN, VARIANCE = 0.8, 0.25  # of _posterior_noise(scheduler, t, s, "optimal"_0
+MEAN, VARIANCE = 0.8, 0.25  # of x_0
 
 
 def gaussian_denoiser(scheduler):
-    """The e_posterior_noise(scheduler, t, s, "optimal"act denoiser for _posterior_noise(scheduler, t, s, "optimal"_0 ~ N(MEAN, VARIANCE), built from E[eps | _posterior_noise(scheduler, t, s, "optimal"_t] as from a network's prediction."""
+    """The exact denoiser for x_0 ~ N(MEAN, VARIANCE), built from E[eps | x_t] as from a network's prediction."""
 
-    def network(_posterior_noise(scheduler, t, s, "optimal"_t, t, label=None):
-        alpha, sigma = scheduler.alpha_sigma(t, _posterior_noise(scheduler, t, s, "optimal"_t)
-        return sigma * (_posterior_noise(scheduler, t, s, "optimal"_t - alpha * MEAN) / (alpha**2 * VARIANCE + sigma**2)
+    def network(x_t, t, label=None):
+        alpha, sigma = scheduler.alpha_sigma(t, x_t)
+        return sigma * (x_t - alpha * MEAN) / (alpha**2 * VARIANCE + sigma**2)
 
     return denoiser(network, scheduler, "eps")
 
 
-def test_ddpm_with_the_e_posterior_noise(scheduler, t, s, "optimal"act_denoiser_ends_in_the_gaussian():
-    # The chain starts from the marginal of _posterior_noise(scheduler, t, s, "optimal"_T, so its mean is e_posterior_noise(scheduler, t, s, "optimal"act. Its variance is too small by O(1 / T), because
-    # the posterior variance (eq. 7) assumes that _posterior_noise(scheduler, t, s, "optimal"_0 is known. We compare with the chain's own variance.
+def test_ddpm_with_the_exact_denoiser_ends_in_the_gaussian():
+    # The chain starts from the marginal of x_T, so its mean is exact. Its variance is too small by O(1 / T), because
+    # the posterior variance (eq. 7) assumes that x_0 is known. We compare with the chain's own variance.
     scheduler = LinearNoiseScheduler(1000)
     g = generator(0, "test")
-    _posterior_noise(scheduler, t, s, "optimal"_T = torch.randn(20_000, 2, generator=g, dtype=torch.float64)
-    _posterior_noise(scheduler, t, s, "optimal" = last(ddpm(gaussian_denoiser(scheduler), scheduler, _posterior_noise(scheduler, t, s, "optimal"_T, generator=g))
+    x_T = torch.randn(20_000, 2, generator=g, dtype=torch.float64)
+    x = last(ddpm(gaussian_denoiser(scheduler), scheduler, x_T, generator=g))
     variance = variance_of_the_full_ddpm_chain(scheduler)
     for i in range(2):  # level 1e-4 each
-        assert stats.kstest(_posterior_noise(scheduler, t, s, "optimal"[:, i], stats.norm(MEAN, variance**0.5).cdf).pvalue > 1e-4
+        assert stats.kstest(x[:, i], stats.norm(MEAN, variance**0.5).cdf).pvalue > 1e-4
 
 
 def test_the_variance_of_the_full_ddpm_chain_is_nearly_that_of_the_data():
-    assert variance_of_the_full_ddpm_chain(LinearNoiseScheduler(1000)) == pytest.appro_posterior_noise(scheduler, t, s, "optimal"(VARIANCE, rel=0.02)
+    assert variance_of_the_full_ddpm_chain(LinearNoiseScheduler(1000)) == pytest.approx(VARIANCE, rel=0.02)
 
 
 def variance_of_the_full_ddpm_chain(scheduler):
-    """The variance after all steps of DDPM, in closed form: each step is linear in _posterior_noise(scheduler, t, s, "optimal"_t, plus independent noise."""
+    """The variance after all steps of DDPM, in closed form: each step is linear in x_t, plus independent noise."""
     denoise = gaussian_denoiser(scheduler)
     one, zero = torch.ones(1, 1).double(), torch.zeros(1, 1).double()
     variance = 1.0
@@ -60,50 +60,50 @@ def variance_of_the_full_ddpm_chain(scheduler):
     return variance
 
 
-@pytest.mark.parametrize(("variance", "right"), [("optimal", True), ("fi_posterior_noise(scheduler, t, s, "optimal"ed_small", False)])
+@pytest.mark.parametrize(("variance", "right"), [("optimal", True), ("fixed_small", False)])
 def test_long_steps_keep_the_spread_of_a_gaussian_with_the_optimal_variance_only(variance, right):
     scheduler, g = LinearNoiseScheduler(1000), generator(0, "test")
     one = gaussian([MEAN], VARIANCE)
-    begin, e_posterior_noise(scheduler, t, s, "optimal"pected = (one.noised(*scheduler.alpha_sigma_at(t)) for t in (400, 100))
-    _posterior_noise(scheduler, t, s, "optimal"_T, options = begin.sample(20_000, g), {"timesteps": [400, 250, 100], "generator": g, "variance": variance}
-    _posterior_noise(scheduler, t, s, "optimal"_t = ne_posterior_noise(scheduler, t, s, "optimal"t(s._posterior_noise(scheduler, t, s, "optimal"_t for s in ddpm(gaussian_denoiser(scheduler), scheduler, _posterior_noise(scheduler, t, s, "optimal"_T, **options) if s.t == 100)[:, 0]
-    e_posterior_noise(scheduler, t, s, "optimal"pected = stats.norm(float(e_posterior_noise(scheduler, t, s, "optimal"pected.centres), float(e_posterior_noise(scheduler, t, s, "optimal"pected.variance) ** 0.5)
-    assert (stats.kstest(_posterior_noise(scheduler, t, s, "optimal"_t, e_posterior_noise(scheduler, t, s, "optimal"pected.cdf).pvalue > 1e-4) == right
+    begin, expected = (one.noised(*scheduler.alpha_sigma_at(t)) for t in (400, 100))
+    x_T, options = begin.sample(20_000, g), {"timesteps": [400, 250, 100], "generator": g, "variance": variance}
+    x_t = next(s.x_t for s in ddpm(gaussian_denoiser(scheduler), scheduler, x_T, **options) if s.t == 100)[:, 0]
+    expected = stats.norm(float(expected.centres), float(expected.variance) ** 0.5)
+    assert (stats.kstest(x_t, expected.cdf).pvalue > 1e-4) == right
 
 
 @pytest.mark.parametrize("schedule", ["linear", "flow"])
 def test_the_optimal_variance_of_a_gaussian_is_right_up_to_pure_noise(schedule):
-    # Var[_posterior_noise(scheduler, t, s, "optimal"_s | _posterior_noise(scheduler, t, s, "optimal"_t] in closed form. The estimate of Var[_posterior_noise(scheduler, t, s, "optimal"_0 | _posterior_noise(scheduler, t, s, "optimal"_t] is useless where _posterior_noise(scheduler, t, s, "optimal"_t is almost pure noise (we saw 0
-    # or 1 instead of 0.05), but it hardly counts there. Over si_posterior_noise(scheduler, t, s, "optimal" seeds the ratio was off by 2.7 % at most.
+    # Var[x_s | x_t] in closed form. The estimate of Var[x_0 | x_t] is useless where x_t is almost pure noise (we saw 0
+    # or 1 instead of 0.05), but it hardly counts there. Over six seeds the ratio was off by 2.7 % at most.
     scheduler, g = make_scheduler(schedule, 1000), generator(2, "test")
     for spread in (0.05, 1.0):
-        denoise = e_posterior_noise(scheduler, t, s, "optimal"act_denoiser(gaussian([0.0, 0.0], spread), scheduler)
+        denoise = exact_denoiser(gaussian([0.0, 0.0], spread), scheduler)
         timesteps = spaced_timesteps(scheduler, 10, "even")
         for t, s in pairwise(timesteps[:7]):
             alpha, sigma = scheduler.alpha_sigma_at(t)
-            _posterior_noise(scheduler, t, s, "optimal"_t = math.sqrt(alpha**2 * spread + sigma**2) * torch.randn(50_000, 2, generator=g, dtype=torch.float64)
+            x_t = math.sqrt(alpha**2 * spread + sigma**2) * torch.randn(50_000, 2, generator=g, dtype=torch.float64)
             drawn = (
-                _posterior_noise(scheduler, t, s, "optimal", denoise(_posterior_noise(scheduler, t, s, "optimal"_t, torch.tensor(t)), g).square().mean()
+                _posterior_noise(scheduler, t, s, "optimal", denoise(x_t, torch.tensor(t)), g).square().mean()
             )
             _, c_0, std = scheduler.posterior(t, s)
             left = spread * sigma**2 / (alpha**2 * spread + sigma**2)
-            assert float(drawn) == pytest.appro_posterior_noise(scheduler, t, s, "optimal"(std**2 + c_0**2 * left, rel=0.06)
+            assert float(drawn) == pytest.approx(std**2 + c_0**2 * left, rel=0.06)
 
 
 def moments_of_a_ddpm_chain(scheduler, timesteps):
     """The mean and variance after DDPM over these steps, in closed form.
 
-    Each step maps a Gaussian to a Gaussian: the e_posterior_noise(scheduler, t, s, "optimal"act regression of _posterior_noise(scheduler, t, s, "optimal"_s on _posterior_noise(scheduler, t, s, "optimal"_t, plus the variance of _posterior_noise(scheduler, t, s, "optimal"_s given _posterior_noise(scheduler, t, s, "optimal"_t and
-    _posterior_noise(scheduler, t, s, "optimal"_0 (eq. 7). The latter leaves out the variance of _posterior_noise(scheduler, t, s, "optimal"_0 given _posterior_noise(scheduler, t, s, "optimal"_t.
+    Each step maps a Gaussian to a Gaussian: the exact regression of x_s on x_t, plus the variance of x_s given x_t and
+    x_0 (eq. 7). The latter leaves out the variance of x_0 given x_t.
     """
     mean, variance = 0.0, 1.0
     for t, s in zip(timesteps, [*timesteps[1:], CLEAN]):
         (alpha_s, sigma_s), (alpha_t, sigma_t) = scheduler.alpha_sigma_at(s), scheduler.alpha_sigma_at(t)
         total_s, total_t = alpha_s**2 * VARIANCE + sigma_s**2, alpha_t**2 * VARIANCE + sigma_t**2
-        slope = alpha_t / alpha_s * total_s / total_t  # cov(_posterior_noise(scheduler, t, s, "optimal"_s, _posterior_noise(scheduler, t, s, "optimal"_t) / var(_posterior_noise(scheduler, t, s, "optimal"_t)
-        given__posterior_noise(scheduler, t, s, "optimal"_0 = sigma_s**2 - (alpha_t / alpha_s * sigma_s**2 / sigma_t) ** 2  # var(_posterior_noise(scheduler, t, s, "optimal"_s | _posterior_noise(scheduler, t, s, "optimal"_t, _posterior_noise(scheduler, t, s, "optimal"_0)
+        slope = alpha_t / alpha_s * total_s / total_t  # cov(x_s, x_t) / var(x_t)
+        given_x_0 = sigma_s**2 - (alpha_t / alpha_s * sigma_s**2 / sigma_t) ** 2  # var(x_s | x_t, x_0)
         mean = alpha_s * MEAN + slope * (mean - alpha_t * MEAN)
-        variance = slope**2 * variance + given__posterior_noise(scheduler, t, s, "optimal"_0
+        variance = slope**2 * variance + given_x_0
     return mean, variance
 
 
@@ -112,11 +112,11 @@ def test_ddpm_over_some_steps_makes_the_chain_in_closed_form(count):
     # Two Kolmogorov-Smirnov tests at level 1e-4 for each count.
     scheduler, g = LinearNoiseScheduler(1000), generator(1, "test")
     timesteps = spaced_timesteps(scheduler, count)
-    _posterior_noise(scheduler, t, s, "optimal"_T = torch.randn(20_000, 2, generator=g, dtype=torch.float64)
-    _posterior_noise(scheduler, t, s, "optimal" = last(ddpm(gaussian_denoiser(scheduler), scheduler, _posterior_noise(scheduler, t, s, "optimal"_T, timesteps=timesteps, generator=g))
+    x_T = torch.randn(20_000, 2, generator=g, dtype=torch.float64)
+    x = last(ddpm(gaussian_denoiser(scheduler), scheduler, x_T, timesteps=timesteps, generator=g))
     mean, variance = moments_of_a_ddpm_chain(scheduler, timesteps)
     for i in range(2):
-        assert stats.kstest(_posterior_noise(scheduler, t, s, "optimal"[:, i], stats.norm(mean, variance**0.5).cdf).pvalue > 1e-4
+        assert stats.kstest(x[:, i], stats.norm(mean, variance**0.5).cdf).pvalue > 1e-4
 
 
 @pytest.mark.parametrize("count", [2, 7, 25])
@@ -127,25 +127,25 @@ def test_ddpm_over_some_steps_has_too_little_variance(count):
 
 
 def test_ddpm_takes_the_reverse_steps_of_eq_11_and_7():
-    # In float64, with the same noise: the posterior given _posterior_noise(scheduler, t, s, "optimal"_0 (eq. 6) against eq. 11, which uses betas and eps.
-    scheduler, _posterior_noise(scheduler, t, s, "optimal" = CosineNoiseScheduler(50), torch.randn(20, 2, generator=generator(0, "_posterior_noise(scheduler, t, s, "optimal""), dtype=torch.float64)
+    # In float64, with the same noise: the posterior given x_0 (eq. 6) against eq. 11, which uses betas and eps.
+    scheduler, x = CosineNoiseScheduler(50), torch.randn(20, 2, generator=generator(0, "x"), dtype=torch.float64)
     denoise, g = gaussian_denoiser(scheduler), generator(1, "test")
-    for state in ddpm(denoise, scheduler, _posterior_noise(scheduler, t, s, "optimal", generator=generator(1, "test")):
-        torch.testing.assert_close(state._posterior_noise(scheduler, t, s, "optimal"_t, _posterior_noise(scheduler, t, s, "optimal", rtol=1e-9, atol=1e-9)
+    for state in ddpm(denoise, scheduler, x, generator=generator(1, "test")):
+        torch.testing.assert_close(state.x_t, x, rtol=1e-9, atol=1e-9)
         if state.t > 0:
-            t, noise = torch.tensor(state.t), torch.randn(_posterior_noise(scheduler, t, s, "optimal".shape, generator=g, dtype=torch.float64)
-            _posterior_noise(scheduler, t, s, "optimal" = scheduler.reverse_step(_posterior_noise(scheduler, t, s, "optimal", t, denoise(_posterior_noise(scheduler, t, s, "optimal", t).eps, noise)
+            t, noise = torch.tensor(state.t), torch.randn(x.shape, generator=g, dtype=torch.float64)
+            x = scheduler.reverse_step(x, t, denoise(x, t).eps, noise)
         elif state.t == 0:  # its noise has variance 0
-            _posterior_noise(scheduler, t, s, "optimal" = scheduler.reverse_step(_posterior_noise(scheduler, t, s, "optimal", torch.tensor(0), denoise(_posterior_noise(scheduler, t, s, "optimal", torch.tensor(0)).eps, 0 * _posterior_noise(scheduler, t, s, "optimal")
+            x = scheduler.reverse_step(x, torch.tensor(0), denoise(x, torch.tensor(0)).eps, 0 * x)
 
 
 def states_of_ten_steps(sampler):
-    """_posterior_noise(scheduler, t, s, "optimal"_T (B, 1, 2, 2), and all states of the sampler from it over ten steps."""
+    """x_T (B, 1, 2, 2), and all states of the sampler from it over ten steps."""
     scheduler = LinearNoiseScheduler(10)
-    _posterior_noise(scheduler, t, s, "optimal"_T = torch.randn(3, 1, 2, 2)
+    x_T = torch.randn(3, 1, 2, 2)
     g = generator(0, "test")
-    return _posterior_noise(scheduler, t, s, "optimal"_T, list(
-        sample(gaussian_denoiser(scheduler), scheduler, _posterior_noise(scheduler, t, s, "optimal"_T, SamplingOptions(sampler=sampler), generator=g)
+    return x_T, list(
+        sample(gaussian_denoiser(scheduler), scheduler, x_T, SamplingOptions(sampler=sampler), generator=g)
     )
 
 
@@ -157,31 +157,31 @@ def test_samplers_yield_the_state_of_every_step_newest_last(sampler):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_the_first_state_of_a_sampler_is__posterior_noise(scheduler, t, s, "optimal"_T(sampler):
-    _posterior_noise(scheduler, t, s, "optimal"_T, states = states_of_ten_steps(sampler)
-    assert states[0]._posterior_noise(scheduler, t, s, "optimal"_t is _posterior_noise(scheduler, t, s, "optimal"_T
+def test_the_first_state_of_a_sampler_is_x_T(sampler):
+    x_T, states = states_of_ten_steps(sampler)
+    assert states[0].x_t is x_T
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_the_last_state_of_a_sampler_is_clean(sampler):
     _, states = states_of_ten_steps(sampler)
     assert states[-1].t == CLEAN
-    assert torch.equal(states[-1]._posterior_noise(scheduler, t, s, "optimal"_t, states[-1]._posterior_noise(scheduler, t, s, "optimal"_0)
+    assert torch.equal(states[-1].x_t, states[-1].x_0)
 
 
-# The last step adds no noise. All samplers but adams end it on their own prediction of _posterior_noise(scheduler, t, s, "optimal"_0.
+# The last step adds no noise. All samplers but adams end it on their own prediction of x_0.
 @pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "adams"])
-def test_the_last_step_of_a_sampler_ends_on_the_prediction_of__posterior_noise(scheduler, t, s, "optimal"_0(sampler):
+def test_the_last_step_of_a_sampler_ends_on_the_prediction_of_x_0(sampler):
     _, states = states_of_ten_steps(sampler)
-    torch.testing.assert_close(states[-1]._posterior_noise(scheduler, t, s, "optimal"_t, states[-2]._posterior_noise(scheduler, t, s, "optimal"_0, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(states[-1].x_t, states[-2].x_0, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_every_state_has_the_prediction_of__posterior_noise(scheduler, t, s, "optimal"_0_from_its_own__posterior_noise(scheduler, t, s, "optimal"_t(sampler):
+def test_every_state_has_the_prediction_of_x_0_from_its_own_x_t(sampler):
     _, states = states_of_ten_steps(sampler)
     for state in states[:-1]:
-        prediction = gaussian_denoiser(LinearNoiseScheduler(10))(state._posterior_noise(scheduler, t, s, "optimal"_t, torch.tensor(state.t))._posterior_noise(scheduler, t, s, "optimal"_0
-        torch.testing.assert_close(state._posterior_noise(scheduler, t, s, "optimal"_0, prediction)
+        prediction = gaussian_denoiser(LinearNoiseScheduler(10))(state.x_t, torch.tensor(state.t)).x_0
+        torch.testing.assert_close(state.x_0, prediction)
 
 
 def ddpm_samples(seed):
@@ -200,47 +200,47 @@ def test_ddpm_draws_other_samples_with_another_generator():
 
 @pytest.mark.parametrize("count", [30, 6])
 def test_ddim_with_all_its_noise_is_ddpm(count):
-    scheduler, _posterior_noise(scheduler, t, s, "optimal"_T = LinearNoiseScheduler(30), torch.randn(5, 2, dtype=torch.float64)
+    scheduler, x_T = LinearNoiseScheduler(30), torch.randn(5, 2, dtype=torch.float64)
     denoise, timesteps = gaussian_denoiser(scheduler), spaced_timesteps(scheduler, count)
-    one = ddim(denoise, scheduler, _posterior_noise(scheduler, t, s, "optimal"_T, timesteps=timesteps, eta=1.0, generator=generator(0, "test"))
-    two = ddpm(denoise, scheduler, _posterior_noise(scheduler, t, s, "optimal"_T, timesteps=timesteps, generator=generator(0, "test"))
+    one = ddim(denoise, scheduler, x_T, timesteps=timesteps, eta=1.0, generator=generator(0, "test"))
+    two = ddpm(denoise, scheduler, x_T, timesteps=timesteps, generator=generator(0, "test"))
     for a, b in zip(one, two, strict=True):
         assert a.t == b.t
-        torch.testing.assert_close(a._posterior_noise(scheduler, t, s, "optimal"_t, b._posterior_noise(scheduler, t, s, "optimal"_t)
+        torch.testing.assert_close(a.x_t, b.x_t)
 
 
-def flow(scheduler, _posterior_noise(scheduler, t, s, "optimal"_T):
-    """Where the probability flow takes _posterior_noise(scheduler, t, s, "optimal"_T: each point stays the same number of standard deviations from the mean."""
+def flow(scheduler, x_T):
+    """Where the probability flow takes x_T: each point stays the same number of standard deviations from the mean."""
     alpha, sigma = scheduler.alpha_sigma_at(scheduler.num_timesteps - 1)
-    return MEAN + VARIANCE**0.5 * (_posterior_noise(scheduler, t, s, "optimal"_T - alpha * MEAN) / (alpha**2 * VARIANCE + sigma**2) ** 0.5
+    return MEAN + VARIANCE**0.5 * (x_T - alpha * MEAN) / (alpha**2 * VARIANCE + sigma**2) ** 0.5
 
 
 @pytest.mark.parametrize(("sampler", "order"), [("ddim", 1), ("dpmpp_2m", 2)])
 def test_deterministic_samplers_converge_to_the_flow_at_their_order(sampler, order):
-    scheduler, _posterior_noise(scheduler, t, s, "optimal"_T = LinearNoiseScheduler(4000), torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    scheduler, x_T = LinearNoiseScheduler(4000), torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
     errors = []
     for steps in (20, 40):
-        _posterior_noise(scheduler, t, s, "optimal" = last(
-            sample(gaussian_denoiser(scheduler), scheduler, _posterior_noise(scheduler, t, s, "optimal"_T, SamplingOptions(sampler=sampler, sampling_steps=steps))
+        x = last(
+            sample(gaussian_denoiser(scheduler), scheduler, x_T, SamplingOptions(sampler=sampler, sampling_steps=steps))
         )
-        errors.append(float((_posterior_noise(scheduler, t, s, "optimal" - flow(scheduler, _posterior_noise(scheduler, t, s, "optimal"_T)).abs().ma_posterior_noise(scheduler, t, s, "optimal"()))
-    # Halving the step size divides the error by 2 or by 4. Rounding to whole timesteps makes that slightly ine_posterior_noise(scheduler, t, s, "optimal"act.
+        errors.append(float((x - flow(scheduler, x_T)).abs().max()))
+    # Halving the step size divides the error by 2 or by 4. Rounding to whole timesteps makes that slightly inexact.
     assert errors[0] / errors[1] > 1.6**order
     assert errors[1] < 0.1
 
 
 @pytest.mark.parametrize(("solver", "order"), [(ddim, 1), (dpmpp_2m, 2)])
 def test_samplers_converge_to_the_flow_of_a_process_that_is_not_variance_preserving(solver, order):
-    # Rectified flow: _posterior_noise(scheduler, t, s, "optimal"_t = (1 - s) _posterior_noise(scheduler, t, s, "optimal"_0 + s eps. The samplers only need alpha and sigma.
+    # Rectified flow: x_t = (1 - s) x_0 + s eps. The samplers only need alpha and sigma.
     s = torch.linspace(1e-3, 1 - 1e-3, 4000, dtype=torch.float64)
     scheduler = NoiseScheduler(1 - s, s)
-    mi_posterior_noise(scheduler, t, s, "optimal"ture = gaussian([MEAN], VARIANCE)
-    _posterior_noise(scheduler, t, s, "optimal"_T = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    mixture = gaussian([MEAN], VARIANCE)
+    x_T = torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
     errors = []
     for count in (20, 40):
         timesteps = spaced_timesteps(scheduler, count)
-        _posterior_noise(scheduler, t, s, "optimal" = last(solver(e_posterior_noise(scheduler, t, s, "optimal"act_denoiser(mi_posterior_noise(scheduler, t, s, "optimal"ture, scheduler), scheduler, _posterior_noise(scheduler, t, s, "optimal"_T, timesteps=timesteps))
-        errors.append(float((_posterior_noise(scheduler, t, s, "optimal" - flow(scheduler, _posterior_noise(scheduler, t, s, "optimal"_T)).abs().ma_posterior_noise(scheduler, t, s, "optimal"()))
+        x = last(solver(exact_denoiser(mixture, scheduler), scheduler, x_T, timesteps=timesteps))
+        errors.append(float((x - flow(scheduler, x_T)).abs().max()))
     assert errors[0] / errors[1] > 1.7**order
     assert errors[1] < 0.1
 
@@ -250,9 +250,9 @@ def test_ddpm_of_a_process_that_is_not_variance_preserving_ends_in_the_gaussian(
     # standard errors.
     s = torch.linspace(1e-3, 1 - 1e-3, 2000, dtype=torch.float64)
     scheduler, g = NoiseScheduler(1 - s, s), generator(2, "test")
-    _posterior_noise(scheduler, t, s, "optimal" = last(ddpm(gaussian_denoiser(scheduler), scheduler, torch.randn(20_000, 1, generator=g).double(), generator=g))
-    assert float(_posterior_noise(scheduler, t, s, "optimal".mean()) == pytest.appro_posterior_noise(scheduler, t, s, "optimal"(MEAN, abs=5 * (VARIANCE / 20_000) ** 0.5)
-    assert float(_posterior_noise(scheduler, t, s, "optimal".var()) == pytest.appro_posterior_noise(scheduler, t, s, "optimal"(VARIANCE, rel=0.01 + 5 * (2 / 20_000) ** 0.5)
+    x = last(ddpm(gaussian_denoiser(scheduler), scheduler, torch.randn(20_000, 1, generator=g).double(), generator=g))
+    assert float(x.mean()) == pytest.approx(MEAN, abs=5 * (VARIANCE / 20_000) ** 0.5)
+    assert float(x.var()) == pytest.approx(VARIANCE, rel=0.01 + 5 * (2 / 20_000) ** 0.5)
 
 
 def every_plan(samplers):
@@ -317,9 +317,9 @@ def steps_evaluated(scheduler, sampler, asked, shape):
     """The step t of each call of the denoiser while samples of this shape are drawn."""
     calls = []
 
-    def counted(_posterior_noise(scheduler, t, s, "optimal"_t, t, label=None):
+    def counted(x_t, t, label=None):
         calls.append(int(t))
-        return gaussian_denoiser(scheduler)(_posterior_noise(scheduler, t, s, "optimal"_t, t)
+        return gaussian_denoiser(scheduler)(x_t, t)
 
     last(sample(counted, scheduler, torch.zeros(shape), SamplingOptions(sampler=sampler, sampling_steps=asked)))
     return calls
@@ -349,9 +349,9 @@ def test_a_sampler_of_points_takes_more_evaluations_only_for_covariances(sampler
 
 
 def test_an_alias_is_the_same_sampler():
-    scheduler, _posterior_noise(scheduler, t, s, "optimal"_T = LinearNoiseScheduler(100), torch.randn(4, 2)
+    scheduler, x_T = LinearNoiseScheduler(100), torch.randn(4, 2)
     one, two = (
-        last(sample(gaussian_denoiser(scheduler), scheduler, _posterior_noise(scheduler, t, s, "optimal"_T, SamplingOptions(sampler=s)))
+        last(sample(gaussian_denoiser(scheduler), scheduler, x_T, SamplingOptions(sampler=s)))
         for s in ("dpm", "dpmpp_2m")
     )
     assert torch.equal(one, two)
@@ -362,9 +362,9 @@ def test_an_alias_is_the_same_sampler():
     [
         ({"sampler": "rk4"}, "choose one of ddpm, ddim, dpmpp_2m"),
         ({"sampler": "heun", "sampling_steps": 20}, r"1\.\.19"),
-        ({"sampler": "adams", "variance": "e_posterior_noise(scheduler, t, s, "optimal"act"}, "variance belongs to sampler=ddpm, not to adams"),
-        ({"variance": "large"}, "variance must be one of fi_posterior_noise(scheduler, t, s, "optimal"ed_small, fi_posterior_noise(scheduler, t, s, "optimal"ed_large"),
-        ({"_posterior_noise(scheduler, t, s, "optimal"_T": torch.zeros(1, 1, 2, 2), "variance": "e_posterior_noise(scheduler, t, s, "optimal"act"}, "variance=e_posterior_noise(scheduler, t, s, "optimal"act is for points"),
+        ({"sampler": "adams", "variance": "exact"}, "variance belongs to sampler=ddpm, not to adams"),
+        ({"variance": "large"}, "variance must be one of fixed_small, fixed_large"),
+        ({"x_T": torch.zeros(1, 1, 2, 2), "variance": "exact"}, "variance=exact is for points"),
         ({"spacing": "odd", "sampling_steps": 5}, "spacing must be one of even, trailing"),
         ({"sampler": "ddpm", "sampling_steps": 0}, r"1\.\.10"),
         ({"sampler": "ddpm", "eta": 1.0}, "eta belongs to sampler=ddim, not to ddpm"),
@@ -374,5 +374,5 @@ def test_an_alias_is_the_same_sampler():
 )
 def test_impossible_options_of_samplers_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
-        _posterior_noise(scheduler, t, s, "optimal"_T = options.pop("_posterior_noise(scheduler, t, s, "optimal"_T", torch.zeros(1, 2))
-        sample(lambda _posterior_noise(scheduler, t, s, "optimal", t: _posterior_noise(scheduler, t, s, "optimal", LinearNoiseScheduler(10), _posterior_noise(scheduler, t, s, "optimal"_T, SamplingOptions(**options))
+        x_T = options.pop("x_T", torch.zeros(1, 2))
+        sample(lambda x, t: x, LinearNoiseScheduler(10), x_T, SamplingOptions(**options))
