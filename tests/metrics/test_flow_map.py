@@ -11,6 +11,7 @@ from metrics.flow_map import exact_flow, flow_map, slope
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from samplers import SAMPLERS, sample
+from samplers.options import SamplingOptions
 from schedule import CLEAN, CosineNoiseScheduler, LinearNoiseScheduler, NoiseScheduler
 
 SMOOTH = GaussianMixture(torch.tensor([[-0.9, 0.3], [0.7, 0.8], [0.4, -1.0], [-0.3, -0.6]]), 0.4**2)
@@ -64,9 +65,9 @@ def test_samplers_have_their_order_of_convergence_with_the_exact_denoiser(sample
     counts = (40, 80, 160)
     errors = []
     for n in counts:
-        evaluations = SAMPLERS[sampler].a_step * n + 1
-        options = {"sampler": sampler, "sampling_steps": evaluations, "spacing": "log_snr"}
-        state = list(sample(denoise, scheduler, X_T, **options))[-2]
+        evaluations = SAMPLERS[sampler].evaluations_per_step * n + 1
+        options = SamplingOptions(sampler, evaluations, "log_snr")
+        state = list(sample(denoise, scheduler, X_T, options))[-2]
         assert state.t == 0
         errors.append(float((state.x_t - truth).square().mean().sqrt()))
     assert slope(counts, errors) == pytest.approx(order, abs=0.2), errors

@@ -16,7 +16,7 @@ from metrics import image_features
 from metrics.evaluation import as_frequent
 from metrics.sampler_comparison import EXACT, NETWORK, TRACKED, compare, save_numbers, table
 from samplers import last
-from samplers.guidance import Guidance
+from samplers.options import SamplingOptions
 from schedule import CLEAN
 from viz import comparison_pictures as pictures
 from viz.recording.comparison_recording import _image_scene, log_comparison
@@ -34,7 +34,7 @@ def model():
 @pytest.fixture(scope="module")
 def found(model):
     """A comparison of three samplers at two numbers of evaluations."""
-    return compare(model, ["ddim", "heun", "ddpm"], [10, 5, 5], 200, Guidance(), seed=3)
+    return compare(model, ["ddim", "heun", "ddpm"], [10, 5, 5], 200, 3, SamplingOptions(guidance=0.0))
 
 
 def test_every_sampler_is_tried_at_every_number_with_both_denoisers(found):
@@ -50,7 +50,9 @@ def test_every_sampler_begins_at_the_same_noise(found):
 
 
 def test_samples_of_the_network_are_those_of_the_pipeline(model, found):
-    alone = model.data_units(last(model.sample(200, 3, sampler="ddim", sampling_steps=5))).numpy()
+    alone = model.data_units(
+        last(model.states(200, SamplingOptions(sampler="ddim", sampling_steps=5, guidance=0.0), seed=3))
+    ).numpy()
     assert np.array_equal(found.of(NETWORK, "ddim", 5).samples, alone)
 
 
@@ -140,12 +142,12 @@ def test_the_file_holds_every_trial(saved, found):
 )
 def test_what_cannot_be_compared_is_refused_at_once(model, samplers, evaluations, words):
     with pytest.raises(ValueError, match=words):
-        compare(model, samplers, evaluations, 200, Guidance(), seed=0)
+        compare(model, samplers, evaluations, 200, 0, SamplingOptions(guidance=0.0))
 
 
 def test_labelled_points_are_denoised_exactly_under_their_labels():
     model = untrained(Moons(), MLP(hidden=8, layers=1), conditional=True)
-    found = compare(model, ["dpmpp_2m"], [30], 300, Guidance(), seed=0)
+    found = compare(model, ["dpmpp_2m"], [30], 300, 0, SamplingOptions(guidance=0.0))
     real = make_dataset("moons", 2000, 0, noise=0.05)
     samples = found.of(EXACT, "dpmpp_2m", 30).samples
     nearest = np.linalg.norm(samples[:, None] - real.points[None], axis=-1).argmin(1)
@@ -162,7 +164,7 @@ def found_for_own_points(tmp_path_factory):
     path = tmp_path_factory.mktemp("own") / "mine.npy"
     np.save(path, make_dataset("helix", 2000, 0, noise=0.05).points)
     model = untrained(File(path=str(path)), MLP(hidden=8, layers=1))
-    return compare(model, ["adams"], [3], 200, Guidance(), 0)
+    return compare(model, ["adams"], [3], 200, 0, SamplingOptions(guidance=0.0))
 
 
 def test_points_of_ones_own_have_no_exact_denoiser_and_no_flow_map(found_for_own_points):
@@ -201,7 +203,9 @@ def found_for_images(tmp_path_factory):
         patch.setattr(image_features, "FEWEST_IMAGES", 600)
         options = {"schedule": "cosine", "conditional": True}
         model = untrained(Digits(), UNetSmall(channels=[8, 8], heads=2, blocks=1), **options)
-        return compare(model, ["ddim", "heun"], [3, 4], 60, Guidance(0.35, (0.5, 5.0)), seed=0)
+        return compare(
+            model, ["ddim", "heun"], [3, 4], 60, 0, SamplingOptions(guidance=0.35, guidance_interval=(0.5, 5.0))
+        )
 
 
 def test_images_are_compared_by_the_frechet_distance_alone(found_for_images):

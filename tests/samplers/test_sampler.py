@@ -11,7 +11,7 @@ from scipy import stats
 from diffusion import denoiser, exact_denoiser
 from runtime.randomness import generator
 from samplers import SAMPLER_ALIASES, SAMPLERS, count_evaluations, last, sample, sampler_timesteps
-from samplers.ancestral import ddim, ddpm
+from samplers.ancestral import _posterior_noise, ddim, ddpm
 from samplers.multistep import dpmpp_2m
 from samplers.options import SamplingOptions
 from samplers.spacing import spaced_timesteps
@@ -82,9 +82,7 @@ def test_the_optimal_variance_of_a_gaussian_is_right_up_to_pure_noise(schedule):
         for t, s in pairwise(timesteps[:7]):
             alpha, sigma = scheduler.alpha_sigma_at(t)
             x_t = math.sqrt(alpha**2 * spread + sigma**2) * torch.randn(50_000, 2, generator=g, dtype=torch.float64)
-            drawn = (
-                _posterior_noise(scheduler, t, s, "optimal", denoise(x_t, torch.tensor(t)), g).square().mean()
-            )
+            drawn = _posterior_noise(scheduler, t, s, "optimal", denoise(x_t, torch.tensor(t)), g).square().mean()
             _, c_0, std = scheduler.posterior(t, s)
             left = spread * sigma**2 / (alpha**2 * spread + sigma**2)
             assert float(drawn) == pytest.approx(std**2 + c_0**2 * left, rel=0.06)
