@@ -1,4 +1,7 @@
-"""Sets of images in memory, from scikit-learn or a folder tree. `python -m images.sets` draws the digits."""
+"""Sets of images: from scikit-learn, from an emoji font, or from a folder.
+
+`python -m images.sets` draws the digits.
+"""
 
 import math
 import os
@@ -23,15 +26,25 @@ from runtime.randomness import generator
 class ImageSet(Dataset):
     """Images of one size, stored as bytes; `self[i]` returns float32 in [-1, 1].
 
-    pixels: (N, C, H, W) uint8; of a np.memmap the pages that have been read are given back each time.
-    labels: (N,) int64, indices into `classes`, or None.
-    classes: names of the labels. rows: which of the pixels belong to the set, in its order; default: all.
+    A subset shares the stored pixels with the set that it comes from.
+
+    Args:
+        pixels: shape (N, C, H, W), uint8. The pages of an np.memmap are released after each
+            access.
+        labels: shape (M,), int64, indices into `classes`; None for a set without labels.
+        classes: names of the labels.
+        rows: shape (M,), which of the pixels belong to the set, in its order; default: all.
+
+    Attributes:
+        held: all stored pixels (N, C, H, W).
+        file: the same as np.memmap, or None if they are in memory.
+        rows, labels, classes: as above.
 
     Raises:
         ValueError: pixels of another type or shape.
     """
 
-    mixture = None  # unlike for synthetic points, the exact distribution of images is unknown
+    mixture = None  # the exact distribution of images is unknown, unlike that of synthetic points
 
     def __init__(
         self,
@@ -41,85 +54,118 @@ class ImageSet(Dataset):
         rows: Tensor | None = None,
     ) -> None:
         self.file = pixels if isinstance(pixels, np.memmap) else None
-        pixels = numbers(pixels, "pixels")
-        if pixels.dtype != torch.uint8 or pixels.ndim != 4:
-            raise ValueError(f"pixels must be uint8 (N, C, H, W), not {pixels.dtype} {tuple(pixels.shape)}")
-        self.held, self.rows, self.labels, self.classes = pixels, rows, labels, list(classes or [])
+        self.held = numbers(pixels, "pixels")
+        if self.held.dtype != torch.uint8 or self.held.ndim != 4:
+            kind = f"{self.held.dtype} {tuple(self.held.shape)}"
+            raise ValueError(f"pixels must be uint8 (N, C, H, W), not {kind}")
+        self.rows = rows
+        self.labels = labels
+        self.classes = list(classes or [])
 
     def __len__(self) -> int:
         return len(self.held if self.rows is None else self.rows)
 
     def __getitem__(self, i: int | slice | Tensor) -> tuple[Tensor, ...]:
-        """(images, labels), or (images,) without labels: (C, H, W) and () for an int, else (B, C, H, W) and (B,)."""
-        images = self._bytes(i) / 127.5 - 1
-        return (images,) if self.labels is None else (images, self.labels[i])
+        """Return (images, labels), or (images,) for a set without labels.
 
-    def _bytes(self, i: int | slice | Tensor) -> Tensor:
-        found = self.held[i if self.rows is None else self.rows[i]]
+        For an int their shapes are (C, H, W) and (), otherwise (B, C, H, W) and (B,).
+        """
+        images = self._stored(i) / 127.5 - 1
+        if self.labels is None:
+            return (images,)
+        return images, self.labels[i]
+
+    def _stored(self, i: int | slice | Tensor) -> Tensor:
+        """Return the pixels of images i as uint8."""
+        rows = i if self.rows is None else self.rows[i]
+        pixels = self.held[rows]
         if self.file is not None:
             release_pages(self.file)
-        return found
+        return pixels
 
     @property
     def pixels(self) -> Tensor:
-        """All of the set, (N, C, H, W) uint8, in memory unless they are all that there are."""
-        return self.held if self.rows is None else self.held[self.rows]
+        """The pixels of the whole set, (M, C, H, W) uint8; a copy if the set is a subset."""
+        if self.rows is None:
+            return self.held
+        return self.held[self.rows]
 
     def blocks(self) -> Iterator[Tensor]:
-        """The same, some images at a time."""
-        for some in torch.arange(len(self)).split(max(1, PIECE_BYTES // math.prod(self.dims))):
-            yield self._bytes(some)
+        """Yield the pixels of the whole set as uint8, some images at a time."""
+        images_per_block = max(1, PIECE_BYTES // math.prod(self.dims))
+        for rows in torch.arange(len(self)).split(images_per_block):
+            yield self._stored(rows)
 
     @property
     def dims(self) -> tuple[int, int, int]:
         """(C, H, W)."""
-        _, c, h, w = self.held.shape
-        return c, h, w
+        _, channels, height, width = self.held.shape
+        return channels, height, width
 
     @property
     def num_labels(self) -> int:
+        """The number of classes; 0 for a set without labels."""
         return len(self.classes)
 
     def subset(self, indices: Tensor) -> "ImageSet":
-        """The images of these indices, or where they are True; the classes stay the same, even those without images.
+        """Return the images of these indices (int64), or the images where they are True (bool).
 
-        No pixel is copied: they may be more than memory holds.
+        No pixel is copied, because the set may be larger than the memory. The classes stay the
+        same, including those without images.
         """
-        rows = torch.arange(len(self.held))[indices] if self.rows is None else self.rows[indices]
-        held = self.held if self.file is None else self.file
-        return ImageSet(held, None if self.labels is None else self.labels[indices], self.classes, rows)
+        all_rows = torch.arange(len(self.held)) if self.rows is None else self.rows
+        rows = all_rows[indices]
+        stored = self.held if self.file is None else self.file
+        labels = None if self.labels is None else self.labels[indices]
+        return ImageSet(stored, labels, self.classes, rows)
 
 
 class MNISTDataset(ImageSet):
-    """A folder of images for each class: `root/0/*.png` .. `root/9/*.png`, or any other names.
+    """A folder with one subfolder of images for each class: `root/0/*.png` .. `root/9/*.png`.
 
-    Labels are indices into the sorted folder names, sorted as numbers if all are. Anything else (other files,
-    hidden ones, folders in class folders) is ignored, and a printed line says how many there are.
+    The subfolders may have any names. Labels are indices into the sorted names, which are sorted as
+    numbers if all are numbers. Anything else in the folder is ignored, and a printed line says how
+    much.
 
-    on_bad_image: "skip" ignores a damaged image and names it in a printed line, "error" stops.
-    n_samples: read at most that many, chosen by the seed, still in the order of the folders.
+    Args:
+        root: the folder.
+        on_bad_image: "skip" leaves out damaged images and prints their names, "error" stops.
+        n_samples: read at most that many images, in the order of the folders; default: all.
+        seed: the choice of n_samples images is a function of it.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: no class folders, an empty one, images of several sizes, grey mixed with colour, or a damaged image.
+        ValueError: no class folders, a class without readable images, images of several sizes, grey
+            mixed with colour, or a damaged image where on_bad_image is "error".
     """
 
     def __init__(
-        self, root: str | Path, on_bad_image: str = "skip", n_samples: int | None = None, seed: int = 0
+        self,
+        root: str | Path,
+        on_bad_image: str = "skip",
+        n_samples: int | None = None,
+        seed: int = 0,
     ) -> None:
         if on_bad_image not in ("skip", "error"):
             raise ValueError(f"on_bad_image must be skip or error, not {on_bad_image!r}")
-        classes, paths, labels = list_images(root)
+        classes, paths, all_labels = list_images(root)
         chosen = choose(len(paths), n_samples, seed).sort().values
         pixels, good = read_cached(root, paths, chosen, on_bad_image)
-        labels = torch.tensor(labels)[chosen]
-        if lost := set(labels.tolist()) - set(labels[good].tolist()):
-            raise ValueError(f"every image read from {Path(root, classes[min(lost)])} is damaged; replace them")
-        super().__init__(pixels, labels[good], classes)
+
+        chosen_labels = torch.tensor(all_labels)[chosen]
+        labels = chosen_labels[good]
+        lost = set(chosen_labels.tolist()) - set(labels.tolist())
+        if lost:
+            folder = Path(root, classes[min(lost)])
+            raise ValueError(f"every image read from {folder} is damaged; replace them")
+        super().__init__(pixels, labels, classes)
 
 
 def choose(total: int, n_samples: int | None, seed: int) -> Tensor:
-    """Indices of n_samples rows out of `total`, or of all, in random order."""
+    """Draw n_samples of `total` indices without replacement, in random order: (n_samples,) int64.
+
+    None, or a number above `total`, means all.
+    """
     return torch.randperm(total, generator=generator(seed, "dataset"))[:n_samples]
 
 
@@ -127,29 +173,51 @@ def choose(total: int, n_samples: int | None, seed: int) -> Tensor:
 
 
 def digits(n_samples: int | None = None, seed: int = 0) -> ImageSet:
-    """The 1 797 handwritten digits of 8x8 that scikit-learn carries; its 17 levels k become round(255 k / 16)."""
+    """Return the 1,797 handwritten digits of scikit-learn, 8x8 pixels.
+
+    Their 17 grey levels k become round(255 k / 16).
+    """
     levels, labels = load_digits(return_X_y=True)
-    pixels = torch.from_numpy(np.rint(levels * (255 / 16)).astype(np.uint8)).reshape(-1, 1, 8, 8)
-    whole = ImageSet(pixels, torch.from_numpy(labels).long(), [str(i) for i in range(10)])
+    pixels = np.rint(levels * (255 / 16)).astype(np.uint8)
+    pixels = torch.from_numpy(pixels).reshape(-1, 1, 8, 8)
+    classes = [str(i) for i in range(10)]
+    whole = ImageSet(pixels, torch.from_numpy(labels).long(), classes)
     return whole.subset(choose(len(whole), n_samples, seed).sort().values)
 
 
 def emoji(n_samples: int | None = None, seed: int = 0) -> ImageSet:
-    """The glyphs of an installed emoji font in colour, 32x32 on white; labels: blocks of Unicode."""
+    """Return the glyphs of an installed emoji font, 32x32 pixels in colour on white.
+
+    The labels are blocks of Unicode.
+
+    Raises:
+        FileNotFoundError: there is no emoji font.
+    """
     pixels, labels, blocks = draw_glyphs()
     whole = ImageSet(torch.from_numpy(pixels), torch.from_numpy(labels), blocks)
     return whole.subset(choose(len(whole), n_samples, seed).sort().values)
 
 
 def mnist(root: str | None = None, test_root: str | None = None, **options: Any) -> ImageSet:
-    """MNIST as scripts/prepare_mnist.py writes it."""
+    """Return MNIST from the folders that scripts/prepare_mnist.py writes; raises as MNISTDataset.
+
+    Args:
+        root: the folder; default: MNIST_ROOT.
+        test_root: not used here, see held_out_images.
+        options: arguments of MNISTDataset.
+    """
     return MNISTDataset(root or MNIST_ROOT, **options)
 
 
 def own_images(root: str | None = None, test_root: str | None = None, **options: Any) -> ImageSet:
-    """A folder tree of one's own."""
+    """Return the images of any folder; arguments as `mnist`, errors as MNISTDataset.
+
+    Raises:
+        ValueError: no root.
+    """
     if not root:
-        raise ValueError("dataset=images needs dataset.root=DIR, a folder that holds a folder of images for each class")
+        rule = "dataset=images needs dataset.root=DIR"
+        raise ValueError(f"{rule}, a folder that holds a folder of images for each class")
     return MNISTDataset(root, **options)
 
 
@@ -162,33 +230,55 @@ IMAGE_DATASETS: dict[str, Callable[..., ImageSet]] = {
 
 
 def make_images(name: str, *, n_samples: int | None, seed: int, **options: Any) -> ImageSet:
-    """At most n_samples images of the set of that name (a key of IMAGE_DATASETS), in random order.
+    """Return images of the set of that name in random order.
+
+    Args:
+        name: a key of IMAGE_DATASETS.
+        n_samples: at most so many images; None means all.
+        seed: the choice and the order are functions of it.
+        options: the options of the set, such as `root`.
 
     Raises:
-        ValueError: no such set, n_samples below 1, or a folder that cannot be used (see MNISTDataset).
+        ValueError: no such set, n_samples less than 1, or a folder that cannot be used (see
+            MNISTDataset).
         FileNotFoundError: no such folder.
     """
     if name not in IMAGE_DATASETS:
-        raise ValueError(f"dataset {name!r} is unknown; choose one of {', '.join(IMAGE_DATASETS)}")
+        known = ", ".join(IMAGE_DATASETS)
+        raise ValueError(f"dataset {name!r} is unknown; choose one of {known}")
     if n_samples is not None and n_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {n_samples}")
     return shuffled(IMAGE_DATASETS[name](n_samples=n_samples, seed=seed, **options), seed)
 
 
 def shuffled(data: ImageSet, seed: int) -> ImageSet:
-    """In random order, so that the first hundred are not all of the first class."""
+    """Return the same images in random order, so that the first hundred are of all classes."""
     return data.subset(choose(len(data), None, seed))
 
 
-def held_out_images(
-    data: ImageSet, name: str, *, root: str | None = None, test_root: str | None = None, on_bad_image: str = "skip"
-) -> tuple[ImageSet, ImageSet]:
-    """Images to train on and images to evaluate on; takes the options that made `data`.
+# ---------------------------------------------------------------- images to evaluate on
 
-    The unseen images are those of test_root, else of the folder `<root>_test` beside root, else a fifth of data itself.
+
+def held_out_images(
+    data: ImageSet,
+    name: str,
+    *,
+    root: str | None = None,
+    test_root: str | None = None,
+    on_bad_image: str = "skip",
+) -> tuple[ImageSet, ImageSet]:
+    """Return images to train on and images to evaluate on.
+
+    The images to evaluate on come from test_root, or else from the folder `<root>_test` beside
+    root. If neither exists, they are a fifth of `data`.
+
+    Args:
+        data: all images of `root`.
+        name: a key of IMAGE_DATASETS.
+        root, test_root, on_bad_image: the options with which `data` was made.
 
     Raises:
-        ValueError: the two folders differ in classes or sizes, or data holds a single image.
+        ValueError: the two folders differ in classes or sizes, or `data` is a single image.
         FileNotFoundError: no such test_root.
     """
     if name == "mnist":
@@ -196,33 +286,45 @@ def held_out_images(
     sibling = f"{os.path.abspath(root)}_test" if root else ""
     if not test_root and not os.path.isdir(sibling):
         return split_fifth(data)
-    unseen = shuffled(MNISTDataset(test_root or sibling, on_bad_image), seed=0)
-    for what, mine, theirs in (("classes", data.classes, unseen.classes), ("(C, H, W)", data.dims, unseen.dims)):
-        if mine != theirs:
-            raise ValueError(f"{test_root or sibling} does not match {root}: its {what} are {theirs}, not {mine}")
+
+    unseen_root = test_root or sibling
+    unseen = shuffled(MNISTDataset(unseen_root, on_bad_image), seed=0)
+    problem = f"{unseen_root} does not match {root}"
+    if data.classes != unseen.classes:
+        raise ValueError(f"{problem}: its classes are {unseen.classes}, not {data.classes}")
+    if data.dims != unseen.dims:
+        raise ValueError(f"{problem}: its (C, H, W) are {unseen.dims}, not {data.dims}")
     return data, unseen
 
 
 def split_fifth(data: ImageSet) -> tuple[ImageSet, ImageSet]:
-    """Four fifths and one fifth of each class (up to rounding): every fifth image of each class, in their order."""
-    if len(data) < 2:
-        raise ValueError("one image cannot be split into images to train on and images to evaluate on")
-    by_class = torch.arange(len(data)) if data.labels is None else data.labels.argsort(stable=True)
-    unseen = torch.zeros(len(data), dtype=torch.bool)
-    unseen[by_class[min(4, len(data) - 1) :: 5]] = True
-    return data.subset(~unseen), data.subset(unseen)
+    """Split images into four fifths and one fifth of each class, up to rounding.
+
+    Every fifth image of each class goes to the second set. Both keep the order of `data`.
+
+    Raises:
+        ValueError: there is a single image.
+    """
+    count = len(data)
+    if count < 2:
+        purpose = "images to train on and images to evaluate on"
+        raise ValueError(f"one image cannot be split into {purpose}")
+    by_class = torch.arange(count)
+    if data.labels is not None:
+        by_class = data.labels.argsort(stable=True)
+    first = min(4, count - 1)
+    is_unseen = torch.zeros(count, dtype=torch.bool)
+    is_unseen[by_class[first::5]] = True
+    return data.subset(~is_unseen), data.subset(is_unseen)
 
 
 if __name__ == "__main__":
-    from viz import image_grids as image_figures  # only this demo draws: images must not import viz
-    from viz import stills as figures
+    # Only this demonstration draws: images must not import viz.
+    from viz import image_grids, stills
 
     data = digits()
     images, labels = data[:200]
     print(f"digits: {len(data)} images of {data.dims}, labels {', '.join(data.classes)}")
-    print(
-        figures.save(
-            image_figures.data(images.numpy(), labels.numpy(), data.classes, "digits: real images"),
-            "outputs/images.png",
-        )
-    )
+    title = "digits: real images"
+    figure = image_grids.data(images.numpy(), labels.numpy(), data.classes, title)
+    print(stills.save(figure, "outputs/images.png"))

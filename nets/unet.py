@@ -1,15 +1,15 @@
-"""A UNet with attention for small images, `net(x_t, t, label=None)`: (B, C, H, W) -> (B, C, H, W).
+"""A UNet with attention for small images: `net(x_t, t, label=None)`, (B, C, H, W) -> (B, C, H, W).
 
-What makes it fast on a CPU: squares of `patch` x `patch` pixels become channels before the first convolution
-(pixel_unshuffle) and pixels again at the end, so nothing runs at full resolution; and attention is used only on maps
-of at most `attention_size` pixels a side.
+Two choices make it fast on a CPU. Squares of `patch` x `patch` pixels become channels before the
+first convolution (pixel_unshuffle) and pixels again after the last, so nothing runs at full
+resolution. Attention is used only on maps of at most `attention_size` pixels a side.
 
     x_t -> stem -> DownSamplingBlock ... -> BottleNeck -> UpSamplingBlock ... -> head
                         \\__________________ skip ________________/
 """
 
+import math
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import TypedDict
 
 import torch
@@ -21,20 +21,26 @@ from nets.attention import MultiHeadCrossAttention, MultiHeadSelfAttention
 from nets.embedding import TimeEmbedding, label_or_null
 
 LABEL_TOKENS = 4  # learned tokens of a label in cross-attention
+MAX_GROUPS = 8  # of a GroupNorm
 CONDITIONING = ("embedding", "cross_attention")
 
 
-def group_norm(channels: int, most: int = 8) -> nn.GroupNorm:
-    """GroupNorm (Wu and He 2018) with the most groups, up to `most`, that divide the channels into two or more each.
+def group_norm(channels: int, most: int = MAX_GROUPS) -> nn.GroupNorm:
+    """Return a GroupNorm (Wu and He 2018) with as many groups as possible, up to `most`.
 
-    In a group of one channel, normalising would remove what the condition adds: the network could not depend on t.
+    Each group has at least two channels. In a group of one channel, the normalisation would remove
+    the condition that was added to it, and the output could not depend on t.
 
     Raises:
-        ValueError: there would be a single group of many channels.
+        ValueError: more than two channels that only a single group divides.
     """
-    groups = next((g for g in range(min(most, channels // 2), 0, -1) if channels % g == 0), 1)
+    groups = min(most, channels // 2)
+    while groups > 1 and channels % groups != 0:
+        groups -= 1
+    groups = max(groups, 1)
     if groups == 1 and channels > 2:
-        raise ValueError(f"{channels} channels cannot be divided into groups of equal size: choose a multiple of 8")
+        problem = f"{channels} channels cannot be divided into groups of equal size"
+        raise ValueError(f"{problem}: choose a multiple of 8")
     return nn.GroupNorm(groups, channels)
 
 
@@ -42,7 +48,7 @@ def group_norm(channels: int, most: int = 8) -> nn.GroupNorm:
 
 
 class StageOptions(TypedDict, total=False):
-    """Options of Stage, which the blocks below pass on to it."""
+    """The options of Stage, which the blocks below pass on to it."""
 
     blocks: int
     heads: int
@@ -51,23 +57,35 @@ class StageOptions(TypedDict, total=False):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions, with the condition (B, cond_dim) added between them: (B, in, H, W) -> (B, out, H, W)."""
+    """Two convolutions with a condition added between them, and a skip connection.
+
+    x (B, in, H, W) and the condition (B, cond_dim) give (B, out, H, W).
+    """
 
     def __init__(self, in_channels: int, out_channels: int, cond_dim: int) -> None:
         super().__init__()
-        self.norm_1, self.norm_2 = group_norm(in_channels), group_norm(out_channels)
+        self.norm_1 = group_norm(in_channels)
+        self.norm_2 = group_norm(out_channels)
         self.conv_1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.conv_2 = _zero(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.conv_2 = _with_zero_weights(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.condition = nn.Linear(cond_dim, out_channels)
-        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        if in_channels == out_channels:
+            self.skip = nn.Identity()
+        else:
+            self.skip = nn.Conv2d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        h = self.conv_1(F.silu(self.norm_1(x))) + self.condition(cond)[:, :, None, None]  # (B, out, H, W)
+        shift = self.condition(cond)[:, :, None, None]
+        h = self.conv_1(F.silu(self.norm_1(x))) + shift  # (B, out, H, W)
         return self.skip(x) + self.conv_2(F.silu(self.norm_2(h)))
 
 
 class AttentionBlock(nn.Module):
-    """Residual attention among the pixels of a map (B, C, H, W), or with `context_dim` from them to context tokens."""
+    """Residual attention of the pixels of a map: (B, C, H, W) -> (B, C, H, W).
+
+    Without `context_dim` the pixels attend to each other. With it they attend to a context
+    (B, M, context_dim), which is then an argument of the call.
+    """
 
     def __init__(self, channels: int, heads: int, context_dim: int | None = None) -> None:
         super().__init__()
@@ -76,15 +94,27 @@ class AttentionBlock(nn.Module):
             self.attention = MultiHeadSelfAttention(channels, heads)
         else:
             self.attention = MultiHeadCrossAttention(channels, context_dim, heads)
-        _zero(self.attention.output)
+        _with_zero_weights(self.attention.output)
 
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:
         tokens = self.norm(x).flatten(2).transpose(1, 2)  # (B, H * W, C)
-        return x + self.attention(tokens, *context).transpose(1, 2).unflatten(2, x.shape[2:])  # (B, C, H, W)
+        attended = self.attention(tokens, *context)  # (B, H * W, C)
+        return x + attended.transpose(1, 2).unflatten(2, x.shape[2:])
 
 
 class Stage(nn.Module):
-    """The layers at one resolution: residual blocks, each followed by self- and cross-attention if wanted."""
+    """The layers at one resolution: residual blocks, each followed by attention if wanted.
+
+    x (B, in, H, W), the condition (B, cond_dim) and perhaps a context (B, M, context_dim) give
+    (B, out, H, W).
+
+    Args:
+        in_channels, out_channels, cond_dim: see above.
+        blocks: number of residual blocks.
+        heads: attention heads.
+        attention: whether self-attention follows each block.
+        context_dim: if given, cross-attention follows self-attention.
+    """
 
     def __init__(
         self,
@@ -98,11 +128,21 @@ class Stage(nn.Module):
         context_dim: int | None = None,
     ) -> None:
         super().__init__()
-        widths = [in_channels] + [out_channels] * blocks
-        self.residual = nn.ModuleList(ResidualBlock(a, b, cond_dim) for a, b in pairwise(widths))
-        self.attention = nn.ModuleList(AttentionBlock(out_channels, heads) for _ in range(blocks if attention else 0))
-        crossed = attention and context_dim is not None
-        self.cross = nn.ModuleList(AttentionBlock(out_channels, heads, context_dim) for _ in range(blocks * crossed))
+        # The order of construction is that of the initial random weights.
+        self.residual = nn.ModuleList()
+        for i in range(blocks):
+            width = in_channels if i == 0 else out_channels
+            self.residual.append(ResidualBlock(width, out_channels, cond_dim))
+
+        self.attention = nn.ModuleList()
+        if attention:
+            for _ in range(blocks):
+                self.attention.append(AttentionBlock(out_channels, heads))
+
+        self.cross = nn.ModuleList()
+        if attention and context_dim is not None:
+            for _ in range(blocks):
+                self.cross.append(AttentionBlock(out_channels, heads, context_dim))
 
     def forward(self, x: Tensor, cond: Tensor, context: Tensor | None = None) -> Tensor:
         for i, residual in enumerate(self.residual):
@@ -115,25 +155,37 @@ class Stage(nn.Module):
 
 
 class DownSamplingBlock(nn.Module):
-    """A stage, then a convolution of stride 2 that halves the resolution.
+    """A stage, followed by a convolution that halves the resolution.
 
-    (B, in, H, W) -> (B, out, H/2, W/2) and the skip (B, in, H, W). Options: see Stage.
+    x (B, in, H, W) gives (B, out, H/2, W/2) and the skip (B, in, H, W). Options: see Stage.
 
     Raises:
-        ValueError: the map cannot be halved.
+        ValueError: in a call, H or W is odd.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, cond_dim: int, **stage: Unpack[StageOptions]) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        cond_dim: int,
+        **stage: Unpack[StageOptions],
+    ) -> None:
         super().__init__()
         self.stage = Stage(in_channels, in_channels, cond_dim, **stage)
         self.down = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
 
-    def forward(self, x: Tensor, cond: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        if x.shape[-1] % 2 or x.shape[-2] % 2:
-            height, width = x.shape[-2:]
-            use = f"{height + height % 2}x{width + width % 2}"
-            raise ValueError(f"a map of {height}x{width} cannot be halved: make both sides even, {use}, or halve less")
-        skip = self.stage(x, cond, context)  # (B, in, H, W)
+    def forward(
+        self,
+        x: Tensor,
+        cond: Tensor,
+        context: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        height, width = x.shape[-2:]
+        if height % 2 or width % 2:
+            even_size = f"{height + height % 2}x{width + width % 2}"
+            advice = f"make both sides even, {even_size}, or halve less"
+            raise ValueError(f"a map of {height}x{width} cannot be halved: {advice}")
+        skip = self.stage(x, cond, context)
         return self.down(skip), skip
 
 
@@ -149,42 +201,59 @@ class BottleNeck(nn.Module):
 
 
 class UpSamplingBlock(nn.Module):
-    """A transposed convolution that doubles the resolution, concatenation with the skip, then a stage.
+    """A transposed convolution that doubles the resolution, followed by a stage.
 
-    (B, in, H, W) and the skip (B, out, 2H, 2W) -> (B, out, 2H, 2W). Options: see Stage.
+    x (B, in, H, W) and the skip (B, out, 2H, 2W) give (B, out, 2H, 2W). The stage gets both,
+    concatenated along the channels. Options: see Stage.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, cond_dim: int, **stage: Unpack[StageOptions]) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        cond_dim: int,
+        **stage: Unpack[StageOptions],
+    ) -> None:
         super().__init__()
         self.up = nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
         self.stage = Stage(2 * out_channels, out_channels, cond_dim, **stage)
 
-    def forward(self, x: Tensor, skip: Tensor, cond: Tensor, context: Tensor | None = None) -> Tensor:
-        return self.stage(torch.cat([self.up(x), skip], 1), cond, context)  # of (B, 2 out, 2H, 2W)
+    def forward(
+        self,
+        x: Tensor,
+        skip: Tensor,
+        cond: Tensor,
+        context: Tensor | None = None,
+    ) -> Tensor:
+        both = torch.cat([self.up(x), skip], 1)  # (B, 2 out, 2H, 2W)
+        return self.stage(both, cond, context)
 
 
 # ---------------------------------------------------------------- the whole
 
 
 class UNet(nn.Module):
-    """The epsilon-network for images: x_t (B, C, H, W), t (B,) or (), label (B,) or None -> (B, C, H, W).
+    """The network for images: x_t (B, C, H, W), t (B,) or (), label (B,) or None -> (B, C, H, W).
+
+    `label=None` stands for the null label of classifier-free guidance (Ho and Salimans 2022,
+    arXiv 2207.12598). In a batch of labels it is the number num_labels.
 
     Args:
         dims: (C, H, W).
         num_timesteps: T.
-        num_labels: classes 0 .. num_labels-1; 0: unconditional. `label=None` is the null label of guidance
-            (Ho and Salimans 2022, arXiv 2207.12598), which has the number num_labels in a batch.
-        channels: at each resolution, from the highest to the lowest; the resolution halves between entries.
+        num_labels: labels are 0 .. num_labels-1; 0 for an unconditional network.
+        channels: at each resolution, from the highest to the lowest. Each resolution is half of the
+            one before it.
         blocks: residual blocks at each resolution.
-        patch: side, in pixels, of the squares that enter as one.
+        patch: side in pixels of the squares that become channels.
         heads: attention heads.
-        attention_size: the longest side, in pixels, of maps with attention.
-        conditioning: the label is added to the time embedding ("embedding"), or pixels attend to learned tokens of
-            the label and one of the time ("cross_attention").
+        attention_size: the longest side in pixels of maps with attention.
+        conditioning: "embedding" adds the label to the time embedding. With "cross_attention" the
+            pixels attend to learned tokens of the label and one token of the time.
 
     Raises:
-        ValueError: a size that cannot be halved that often, channels that heads or groups do not divide, an unknown
-            conditioning, or cross-attention where no map is small enough for it.
+        ValueError: sides that cannot be halved so often, channels that heads or groups do not
+            divide, an unknown conditioning, or cross-attention where all maps are too large.
     """
 
     def __init__(
@@ -201,38 +270,49 @@ class UNet(nn.Module):
         conditioning: str = "embedding",
     ) -> None:
         super().__init__()
-        if conditioning not in CONDITIONING:
-            raise ValueError(f"conditioning must be one of {', '.join(CONDITIONING)}, not {conditioning!r}")
-        if not channels or min(channels) < 1:
-            raise ValueError(f"channels must be a list of numbers above 0, such as [32,64]; got {list(channels)}")
-        self.patch, self.num_labels = patch, num_labels
-        sides = _sides(dims, patch, len(channels))
-        cond_dim = 2 * channels[0]
+        _check_options(channels, conditioning)
+        sides = _map_sides(dims, patch, len(channels))
         crossed = conditioning == "cross_attention" and num_labels > 0
-        if crossed and sides[-1] > attention_size:  # the label would have no effect
-            raise ValueError(f"cross_attention needs attention: raise attention_size to {sides[-1]} or more")
-        tokens = LABEL_TOKENS if crossed else 1
-
-        def stage(level: int) -> StageOptions:
-            attention = sides[level] <= attention_size
-            context_dim = cond_dim if crossed else None
-            return {"blocks": blocks, "heads": heads, "attention": attention, "context_dim": context_dim}
-
-        self.time = TimeEmbedding(channels[0] + channels[0] % 2, cond_dim, num_timesteps)
-        self.label = nn.Embedding(num_labels + 1, tokens * cond_dim) if num_labels else None
+        if crossed and sides[-1] > attention_size:  # no map has attention to the label
+            advice = f"raise attention_size to {sides[-1]} or more"
+            raise ValueError(f"cross_attention needs attention: {advice}")
+        self.patch = patch
+        self.num_labels = num_labels
         self.crossed = crossed
 
-        self.stem = nn.Conv2d(dims[0] * patch**2, channels[0], 3, padding=1)
-        steps = list(enumerate(pairwise(channels)))
-        self.down = nn.ModuleList(DownSamplingBlock(a, b, cond_dim, **stage(i)) for i, (a, b) in steps)
-        self.bottleneck = BottleNeck(channels[-1], cond_dim, **stage(len(channels) - 1))
-        self.up = nn.ModuleList(UpSamplingBlock(b, a, cond_dim, **stage(i)) for i, (a, b) in reversed(steps))
+        cond_dim = 2 * channels[0]
+        tokens = LABEL_TOKENS if crossed else 1
+        time_dim = channels[0] + channels[0] % 2  # even
+        self.time = TimeEmbedding(time_dim, cond_dim, num_timesteps)
+        self.label = nn.Embedding(num_labels + 1, tokens * cond_dim) if num_labels else None
+
+        options: list[StageOptions] = []  # of the stage at each resolution
+        for side in sides:
+            options.append(
+                {
+                    "blocks": blocks,
+                    "heads": heads,
+                    "attention": side <= attention_size,
+                    "context_dim": cond_dim if crossed else None,
+                }
+            )
+
+        patch_channels = dims[0] * patch**2
+        self.stem = nn.Conv2d(patch_channels, channels[0], 3, padding=1)
+        self.down = nn.ModuleList()
+        for i in range(len(channels) - 1):
+            self.down.append(DownSamplingBlock(channels[i], channels[i + 1], cond_dim, **options[i]))
+        self.bottleneck = BottleNeck(channels[-1], cond_dim, **options[-1])
+        self.up = nn.ModuleList()
+        for i in reversed(range(len(channels) - 1)):
+            self.up.append(UpSamplingBlock(channels[i + 1], channels[i], cond_dim, **options[i]))
         self.norm = group_norm(channels[0])
-        self.head = _zero(nn.Conv2d(channels[0], dims[0] * patch**2, 3, padding=1))
+        self.head = _with_zero_weights(nn.Conv2d(channels[0], patch_channels, 3, padding=1))
 
     def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        cond, context = self._condition(t.expand(len(x_t)), label)  # (B, cond_dim), (B, M, cond_dim) or None
-        x = self.stem(F.pixel_unshuffle(x_t, self.patch))  # (B, channels[0], H / patch, W / patch)
+        """Return the output (B, C, H, W)."""
+        cond, context = self._condition(t.expand(len(x_t)), label)
+        x = self.stem(F.pixel_unshuffle(x_t, self.patch))  # (B, channels[0], H/patch, W/patch)
         skips = []
         for block in self.down:
             x, skip = block(x, cond, context)
@@ -240,35 +320,56 @@ class UNet(nn.Module):
         x = self.bottleneck(x, cond, context)
         for block in self.up:
             x = block(x, skips.pop(), cond, context)
-        return F.pixel_shuffle(self.head(F.silu(self.norm(x))), self.patch)  # (B, C, H, W)
+        x = self.head(F.silu(self.norm(x)))
+        return F.pixel_shuffle(x, self.patch)
 
     def _condition(self, t: Tensor, label: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """The condition of every residual block (B, cond_dim), and the context tokens (B, M, cond_dim) or None."""
-        time, label = self.time(t), label_or_null(label, self.num_labels, t)  # (B, cond_dim), (B,)
+        """Return the condition of every residual block, and the context of cross-attention.
+
+        Their shapes are (B, cond_dim) and (B, LABEL_TOKENS + 1, cond_dim). Without cross-attention
+        the context is None.
+        """
+        time = self.time(t)  # (B, cond_dim)
+        label = label_or_null(label, self.num_labels, t)  # (B,)
         if self.label is None:
             return F.silu(time), None
         embedded = self.label(label)  # (B, tokens * cond_dim)
         if not self.crossed:
             return F.silu(time + embedded), None
-        return F.silu(time), torch.cat([embedded.unflatten(1, (LABEL_TOKENS, -1)), time[:, None]], 1)
+        label_tokens = embedded.unflatten(1, (LABEL_TOKENS, -1))
+        return F.silu(time), torch.cat([label_tokens, time[:, None]], 1)
 
 
-def _sides(dims: tuple[int, ...], patch: int, levels: int) -> list[int]:
-    """The longer side of the map at every resolution."""
+def _check_options(channels: Sequence[int], conditioning: str) -> None:
+    if conditioning not in CONDITIONING:
+        known = ", ".join(CONDITIONING)
+        raise ValueError(f"conditioning must be one of {known}, not {conditioning!r}")
+    if not channels or min(channels) < 1:
+        rule = "a list of numbers above 0, such as [32,64]"
+        raise ValueError(f"channels must be {rule}; got {list(channels)}")
+
+
+def _map_sides(dims: tuple[int, ...], patch: int, levels: int) -> list[int]:
+    """Return the longer side of the map at each resolution; raises ValueError if not divisible."""
     _, height, width = dims
     divisor = patch * 2 ** (levels - 1)
     if height % divisor or width % divisor:
-        nearest = [-(-side // divisor) * divisor for side in (height, width)]
+        next_height = math.ceil(height / divisor) * divisor
+        next_width = math.ceil(width / divisor) * divisor
         raise ValueError(
-            f"{height}x{width} cannot be divided into squares of {patch} and halved {levels - 1} times: both sides must"
-            f" be divisible by {divisor}; use {nearest[0]}x{nearest[1]}, fewer channels in model.channels or a smaller"
-            " model.patch"
+            f"{height}x{width} cannot be divided into squares of {patch} and halved {levels - 1}"
+            f" times: both sides must be divisible by {divisor}; use {next_height}x{next_width},"
+            " fewer channels in model.channels or a smaller model.patch"
         )
-    return [max(height, width) // patch // 2**i for i in range(levels)]
+    longest = max(height, width) // patch
+    return [longest // 2**level for level in range(levels)]
 
 
-def _zero(layer: nn.Module) -> nn.Module:
-    """The layer with all weights zero, so that a residual branch, or a whole network, starts with the output 0."""
+def _with_zero_weights(layer: nn.Module) -> nn.Module:
+    """Set all weights of a layer to zero and return it.
+
+    A residual branch, or the whole network, then begins with the output 0.
+    """
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
