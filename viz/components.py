@@ -97,7 +97,9 @@ def time_embedding_lines(
         ylim=(-1.1, 1.1),
         xlim=(-1, count),
     )
-    ax.set_title(f"time embedding, first {count} dimensions: changing fast with t on the left, slowly on the right")
+    ax.set_title(
+        f"time embedding, first {count} dimensions: changing fast with t on the left, slowly on the right",
+    )
     marked = np.arange(0, count, 9)
     above = ax.secondary_xaxis("top")
     above.set_xticks(marked, [f"{periods[i]:.0f}" for i in marked])
