@@ -301,11 +301,13 @@ class UNet(nn.Module):
         self.stem = nn.Conv2d(patch_channels, channels[0], 3, padding=1)
         self.down = nn.ModuleList()
         for i in range(len(channels) - 1):
-            self.down.append(DownSamplingBlock(channels[i], channels[i + 1], cond_dim, **options[i]))
+            block = DownSamplingBlock(channels[i], channels[i + 1], cond_dim, **options[i])
+            self.down.append(block)
         self.bottleneck = BottleNeck(channels[-1], cond_dim, **options[-1])
         self.up = nn.ModuleList()
         for i in reversed(range(len(channels) - 1)):
-            self.up.append(UpSamplingBlock(channels[i + 1], channels[i], cond_dim, **options[i]))
+            block = UpSamplingBlock(channels[i + 1], channels[i], cond_dim, **options[i])
+            self.up.append(block)
         self.norm = group_norm(channels[0])
         self.head = _with_zero_weights(nn.Conv2d(channels[0], patch_channels, 3, padding=1))
 
