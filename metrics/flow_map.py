@@ -132,22 +132,42 @@ def flow_map(
     _, x_0 = posterior_means(at_zero, *scheduler.alpha_sigma_at(0))
     last_step = _distance(x_0, clean)
 
-    def error(denoiser: str, sampler: str, count: int) -> float:
-        denoise = denoisers[denoiser]
-        states = sample(denoise, scheduler, x_T[denoiser], sampler=sampler, sampling_steps=count)
-        return _distance(last(states).double().cpu(), clean)
-
-    asked = [n for n in EVALUATIONS if n <= scheduler.num_timesteps]
+    counts = [n for n in EVALUATIONS if n <= scheduler.num_timesteps]
     evaluations = {}
+    for sampler in samplers:
+        evaluations[sampler] = [evaluations_of(scheduler, sampler, n) for n in counts]
+
+    errors = {}
+    for name, denoise in denoisers.items():
+        errors[name] = _errors(denoise, scheduler, x_T[name], samplers, counts, clean)
+
     slopes = {}
-    errors = {denoiser: {} for denoiser in denoisers}
-    for name in samplers:
-        evaluations[name] = [evaluations_of(scheduler, name, n) for n in asked]
-        for denoiser in denoisers:
-            errors[denoiser][name] = [error(denoiser, name, n) for n in asked]
-        plateau = min(last_step, *errors[exact][name])
-        slopes[name] = slope(evaluations[name], errors[exact][name], ABOVE_PLATEAU * plateau)
+    for sampler in samplers:
+        plateau = min(last_step, *errors[exact][sampler])
+        above = ABOVE_PLATEAU * plateau
+        slopes[sampler] = slope(evaluations[sampler], errors[exact][sampler], above)
     return FlowMap(evaluations, errors, slopes, last_step)
+
+
+def _errors(
+    denoise: Denoiser,
+    scheduler: NoiseScheduler,
+    x_T: Tensor,
+    samplers: Sequence[str],
+    counts: Sequence[int],
+    clean: Tensor,
+) -> dict[str, list[float]]:
+    """Return the error of each sampler at each number of evaluations, with one denoiser.
+
+    clean: where the exact flow carries each point of x_T, of shape (N, d).
+    """
+    errors = {}
+    for sampler in samplers:
+        errors[sampler] = []
+        for n in counts:
+            states = sample(denoise, scheduler, x_T, sampler=sampler, sampling_steps=n)
+            errors[sampler].append(_distance(last(states).double().cpu(), clean))
+    return errors
 
 
 def _distance(a: Tensor, b: Tensor) -> float:
