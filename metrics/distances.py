@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from metrics.significance import MOST, Evidence, run_tests
+from metrics.significance import MAX_SAMPLES, Evidence, run_tests
 from metrics.table import MetricResult
 from points.mixture import GaussianMixture
 from runtime import distributed
@@ -140,8 +140,8 @@ def evaluate_points(
             samples or real points.
     """
     samples = _checked(samples, dim=draw(1, 0).shape[1])
-    real = draw(MOST, 0)
-    n = min(len(samples), len(real), MOST)
+    real = draw(MAX_SAMPLES, 0)
+    n = min(len(samples), len(real), MAX_SAMPLES)
     evidence = Evidence(samples[:n], real[:n], mixture, parts, train, seed)
     tests = run_tests(evidence)
     distances = [partial(_distance_result, metric, samples[:n], draw) for metric in METRICS]
