@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from images.sets import ImageSet
-from metrics.image_features import PURPOSE, check_labels, feature_classifier, features_of
+from metrics.image_features import SEED_PURPOSE, check_labels, feature_classifier, features_of
 from metrics.table import LEVEL, MetricResult, tested
 from metrics.two_sample import copies, nearest_ratio
 from runtime.randomness import generator, integer_seed
@@ -107,7 +107,7 @@ def evaluate_images(
     real, predicted = features_of(net, (unseen[rows][0] for rows in chosen.split(CHUNK)))
     right = (predicted == labels[chosen]).numpy()  # (at most MOST_REAL,)
     print(f"feature classifier: {right.mean():.2%} of {len(right):,} unseen images classified correctly")
-    chosen = _choice(len(samples), MOST, seed, f"{PURPOSE}d images")
+    chosen = _choice(len(samples), MOST, seed, f"{SEED_PURPOSE}d images")
     made, predicted = features_of(net, (samples[rows] for rows in chosen.split(CHUNK)))
     rows = [*compare_features(made[:n], real, seed), _memorised(samples[chosen], train, unseen, seed)]
     if asked is not None:
@@ -177,7 +177,7 @@ def compare_features(made: Tensor, real: Tensor, seed: int) -> list[MetricResult
 
 def _accuracies(right: NDArray, n: int, seed: int) -> NDArray:
     """Simulated accuracies (4000,) on n real images: binomial, of a rate that is known from len(right) images only."""
-    rng, hits = np.random.default_rng(integer_seed(seed, f"{PURPOSE} accuracy")), right.sum()
+    rng, hits = np.random.default_rng(integer_seed(seed, f"{SEED_PURPOSE} accuracy")), right.sum()
     return rng.binomial(n, rng.beta(hits + 0.5, len(right) - hits + 0.5, size=4000)) / n  # 0.5: Jeffreys' prior
 
 
