@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from metrics.significance import MOST, Evidence, run_tests
+from metrics.significance import MAX_SAMPLES, Evidence, run_tests
 from metrics.table import MetricResult
 from points.mixture import GaussianMixture
 from runtime.arrays import floats
@@ -36,8 +36,9 @@ def sliced_wasserstein(a: NDArray, b: NDArray, directions: int = 100) -> float:
     It is the mean, over fixed random directions, of the Wasserstein-1 distance between the
     projected sets (Bonneel et al. 2015). In one dimension that distance matches sorted points.
 
-    It sees a shift, a wrong scale and wrong masses of the parts. It does not see details finer than
-    its floor, such as the thickness of a thin curve, or copies of training points.
+    It sees coarse faults: on two moons of noise 0.05 and n = 10,000 a shift by 0.02, masses of 45 %
+    and 55 %, or a gap of 20 % of a moon (each in two of two sets). It does not see noise that is
+    50 % too wide, 3 % of strays, or copies of training points.
 
     Args:
         a, b: points of shape (n, d).
@@ -58,7 +59,8 @@ def wasserstein2(a: NDArray, b: NDArray) -> float:
     """Return the Wasserstein-2 distance of two sets of n points, in the points' units.
 
     It is the root mean squared length of the optimal one-to-one matching. Its time grows as n^3, so
-    an evaluation uses few points. Then its floor is large, and it sees coarse faults only.
+    an evaluation uses 500 points. Then its floor is large, and it sees very coarse faults only,
+    such as the loss of half a moon.
 
     Raises:
         ValueError: as in `sliced_wasserstein`.
@@ -136,8 +138,8 @@ def evaluate_points(
             samples or real points.
     """
     samples = _checked(samples, dim=draw(1, 0).shape[1])
-    real = draw(MOST, 0)
-    n = min(len(samples), len(real), MOST)
+    real = draw(MAX_SAMPLES, 0)
+    n = min(len(samples), len(real), MAX_SAMPLES)
     evidence = Evidence(samples[:n], real[:n], mixture, parts, train, seed)
     tests = run_tests(evidence)
     distances = [_distance_result(metric, samples[:n], draw) for metric in METRICS]

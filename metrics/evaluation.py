@@ -98,7 +98,7 @@ def check_enough(unseen: DataSet, num_samples: int) -> None:
     if isinstance(unseen, ImageSet):
         image_metrics.compared(num_samples, len(unseen))
     else:
-        significance.check_enough(num_samples, len(real_draws(unseen, 0)(significance.FEWEST, 0)))
+        significance.check_enough(num_samples, len(real_draws(unseen, 0)(significance.MIN_SAMPLES, 0)))
 
 
 def _point_rows(samples: NDArray, unseen: PointSet, train: NDArray | None, seed: int) -> list[MetricResult]:

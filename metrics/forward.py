@@ -1,5 +1,4 @@
-"""Statistics of the forward process at each step: measured on its states, and predicted by
-theory."""
+"""Statistics of the forward process at each step, measured on its states and predicted."""
 
 import math
 

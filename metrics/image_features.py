@@ -1,4 +1,4 @@
-"""The feature classifier: a small network, trained once on the training images, whose features metrics use."""
+"""The feature classifier: a small network, trained on the training images, for image metrics."""
 
 import hashlib
 from collections.abc import Iterable
@@ -14,49 +14,78 @@ from runtime import checkpoint_file
 from runtime.progress import progress_bar
 from runtime.randomness import generator, integer_seed
 
-RECIPE = 1  # part of a saved classifier's name: raise it whenever the network or its training changes
-PURPOSE = "judge"  # seeds its random numbers; another word would give another classifier, and other results
+RECIPE = 1  # part of a saved classifier's name: raise it when the network or its training changes
+SEED_PURPOSE = "judge"  # seeds all random numbers here: another word would change the results
 FEATURES = 64
-BATCH, PEAK_LEARNING_RATE = 128, 4e-3
-EPOCHS, FEWEST_IMAGES, MOST_IMAGES = 4, 60_000, 250_000  # four epochs, but within these numbers of images
+BATCH = 128
+PEAK_LEARNING_RATE = 4e-3
+EPOCHS = 4  # the length of the training, within these limits:
+FEWEST_IMAGES = 60_000  # images seen in a training, repeated ones included
+MAX_IMAGES = 250_000
+SHIFT_DIVISOR = 14  # training images are shifted by up to a fourteenth of their height
+
+
+# ---------------------------------------------------------------- the network
 
 
 class FeatureClassifier(nn.Module):
-    """A small classifier of images (B, C, H, W) in [-1, 1] of any size: three convolutions, 64 features, K logits."""
+    """A small classifier of images: three convolutions, 64 features, K logits.
+
+    It takes images of shape (B, C, H, W) and any size, with values in [-1, 1].
+    """
 
     def __init__(self, dims: tuple[int, int, int], num_labels: int) -> None:
         super().__init__()
         channels, height, width = dims
-        cells = -(-height // 8) * -(-width // 8)  # each stride halves, rounding up
+        # Three convolutions of stride 2 halve each side three times, rounding up.
+        cells = -(-height // 8) * -(-width // 8)
         self.body = nn.Sequential(
-            *_convolution(channels, 32, 5), *_convolution(32, 64, 5), *_convolution(64, 64, 3), nn.Flatten(),
-            # Variance 1 for every feature gives distances one unit, whatever the data and the network.
-            nn.Linear(64 * cells, FEATURES, bias=False), nn.BatchNorm1d(FEATURES, affine=False),
-        )  # fmt: skip
+            *_convolution(channels, 32, 5),
+            *_convolution(32, 64, 5),
+            *_convolution(64, 64, 3),
+            nn.Flatten(),
+            nn.Linear(64 * cells, FEATURES, bias=False),
+            # With variance 1 for every feature, distances have one unit for all data and networks.
+            nn.BatchNorm1d(FEATURES, affine=False),
+        )
         self.head = nn.Linear(FEATURES, num_labels)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, 64), taken before the last nonlinearity: closer to Gaussian than after it; logits (B, K)."""
+        """Return features of shape (B, 64) and logits of shape (B, K).
+
+        The features are those before the last nonlinearity, where they are closer to Gaussian.
+        """
         features = self.body(images)
         return features, self.head(F.relu(features))
 
 
 def _convolution(inputs: int, outputs: int, size: int) -> list[nn.Module]:
+    """Return a convolution of stride 2, its batch normalisation and a ReLU."""
     convolution = nn.Conv2d(inputs, outputs, size, stride=2, padding=size // 2, bias=False)
     return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
 
 
-def feature_classifier(
-    data: ImageSet, *, seed: int = 0, folder: str | Path = "outputs/classifiers", device: str | torch.device = "cpu"
-) -> FeatureClassifier:
-    """The classifier for these training images: trained the first time, then read from `folder`.
+# ---------------------------------------------------------------- the saved classifier
 
-    Its file is named after a checksum of images, labels, seed and recipe. A damaged file means training it again.
+
+def feature_classifier(
+    data: ImageSet,
+    *,
+    seed: int = 0,
+    folder: str | Path = "outputs/classifiers",
+    device: str | torch.device = "cpu",
+) -> FeatureClassifier:
+    """Return the classifier for these training images, in evaluation mode.
+
+    It is trained the first time, and read from `folder` afterwards. The name of its file is a
+    checksum of images, labels, seed and recipe. If the file is damaged, the classifier is trained
+    again.
 
     Raises:
         ValueError: the images have no labels, or a single class.
     """
-    net, path = _untrained(data, seed), Path(folder) / f"{_checksum(data, seed)}.classifier"
+    net = _untrained(data, seed)
+    path = Path(folder) / f"{_checksum(data, seed)}.classifier"
     try:
         net.load_state_dict(checkpoint_file.load(path)["classifier"])
     except FileNotFoundError:
@@ -65,25 +94,61 @@ def feature_classifier(
         print(f"training the feature classifier again: {error}")
     else:
         return net.to(device).eval()
+
     net = train_classifier(data, seed=seed, device=device)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         checkpoint_file.save(path, {"classifier": net.state_dict()})
-    except OSError as error:  # the results are worth more than the file
+    except OSError as error:  # the evaluation can go on without the file
         print(f"the feature classifier could not be saved: {error}")
     return net
 
 
-def train_classifier(data: ImageSet, *, seed: int, device: str | torch.device = "cpu") -> FeatureClassifier:
-    """Trained on all of `data`, randomly shifted a little; the same for the same (data, seed) on the same machine."""
+def _checksum(data: ImageSet, seed: int) -> str:
+    """Return a checksum of the images, their labels, the seed and the recipe."""
+    facts = (RECIPE, seed, tuple(data.dims), data.num_labels)
+    digest = hashlib.sha256(repr(facts).encode())
+    for part in chain(data.blocks(), [check_labels(data)]):
+        digest.update(part.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def check_labels(data: ImageSet) -> Tensor:
+    """Return the labels, of shape (N,).
+
+    Raises:
+        ValueError: there are none, or a single class.
+    """
+    if data.labels is None or data.num_labels < 2:
+        advice = "put the images of each class into a folder of their own"
+        raise ValueError(f"evaluating images needs labels: {advice}")
+    return data.labels
+
+
+# ---------------------------------------------------------------- the training
+
+
+def train_classifier(
+    data: ImageSet,
+    *,
+    seed: int,
+    device: str | torch.device = "cpu",
+) -> FeatureClassifier:
+    """Train a classifier on all images, each randomly shifted a little, and return it.
+
+    On the same machine the result is the same for the same data and seed.
+    """
     net = _untrained(data, seed).to(device).train()
-    order = _order(len(data), seed)
+    batches = _order(len(data), seed)
     optimizer = torch.optim.AdamW(net.parameters(), PEAK_LEARNING_RATE, fused=True)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LEARNING_RATE, total_steps=len(order))
-    for step, rows in enumerate(progress_bar(order, "training the classifier", total=len(order))):
+    steps = len(batches)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LEARNING_RATE, total_steps=steps)
+    progress = progress_bar(batches, "training the classifier", total=steps)
+    for step, rows in enumerate(progress):
         images, labels = data[rows]
-        images = _shifted(images, generator(seed, f"{PURPOSE} shift", step))
-        loss = F.cross_entropy(net(images.to(device))[1], labels.to(device))
+        images = _shifted(images, generator(seed, f"{SEED_PURPOSE} shift", step))
+        _, logits = net(images.to(device))
+        loss = F.cross_entropy(logits, labels.to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -92,47 +157,55 @@ def train_classifier(data: ImageSet, *, seed: int, device: str | torch.device = 
 
 
 def _untrained(data: ImageSet, seed: int) -> FeatureClassifier:
-    with torch.random.fork_rng(devices=[]):  # nobody else's random numbers may depend on this
-        torch.manual_seed(integer_seed(seed, f"{PURPOSE} weights"))
+    """Return a classifier with its initial weights, and leave torch's global generator
+    unchanged."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(integer_seed(seed, f"{SEED_PURPOSE} weights"))
         return FeatureClassifier(data.dims, data.num_labels)
 
 
 def _order(n: int, seed: int) -> list[Tensor]:
-    """Row numbers for each step, epoch after epoch, in full batches (batch norm cannot use a single image)."""
-    batch, total = min(BATCH, n), min(max(EPOCHS * n, FEWEST_IMAGES), MOST_IMAGES)
-    epochs = [torch.randperm(n, generator=generator(seed, f"{PURPOSE} order", i)) for i in range(-(-total // n))]
-    return list(torch.cat(epochs)[: total // batch * batch].split(batch))
+    """Return the row numbers of each training step: shuffled epochs, cut into full batches.
+
+    A smaller batch at the end is left out, because batch normalisation cannot use a single image.
+    """
+    batch = min(BATCH, n)
+    total = min(max(EPOCHS * n, FEWEST_IMAGES), MAX_IMAGES)
+    epochs = []
+    for i in range(-(-total // n)):
+        epochs.append(torch.randperm(n, generator=generator(seed, f"{SEED_PURPOSE} order", i)))
+    kept = total // batch * batch
+    return list(torch.cat(epochs)[:kept].split(batch))
 
 
 def _shifted(images: Tensor, g: torch.Generator) -> Tensor:
-    """The batch shifted by up to a fourteenth of its height (2 pixels in 28), and at least by up to 1."""
+    """Return the batch, shifted in both directions by up to 2 pixels in 28, and at least by up to
+    1."""
     height, width = images.shape[-2:]
-    most = max(1, height // 14)
-    top, left = torch.randint(2 * most + 1, (2,), generator=g).tolist()
-    return F.pad(images, [most] * 4, mode="replicate")[..., top : top + height, left : left + width]
+    largest = max(1, height // SHIFT_DIVISOR)
+    top, left = torch.randint(2 * largest + 1, (2,), generator=g).tolist()
+    padded = F.pad(images, [largest] * 4, mode="replicate")
+    return padded[..., top : top + height, left : left + width]
 
 
-def _checksum(data: ImageSet, seed: int) -> str:
-    digest = hashlib.sha256(repr((RECIPE, seed, tuple(data.dims), data.num_labels)).encode())
-    for part in chain(data.blocks(), [check_labels(data)]):
-        digest.update(part.numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
-def check_labels(data: ImageSet) -> Tensor:
-    """The labels (N,). Raises ValueError where there are none, or only one class."""
-    if data.labels is None or data.num_labels < 2:
-        raise ValueError("evaluating images needs labels: put the images of each class into a folder of their own")
-    return data.labels
+# ---------------------------------------------------------------- features
 
 
 @torch.no_grad()
 def features_of(net: FeatureClassifier, chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Features (N, 64) in float64 and predicted labels (N,) of images that come in chunks; both on the CPU.
+    """Return features (N, 64) in float64 and predicted labels (N,) of images, both on the CPU.
 
     Values outside [-1, 1] are clamped, as they are when an image is saved or displayed.
+
+    Args:
+        net: the classifier.
+        chunks: the images, some at a time, each of shape (B, C, H, W).
     """
     device = next(net.parameters()).device
-    outputs = [net(chunk.to(device).clamp(-1, 1)) for chunk in chunks]  # (B, 64), (B, K) each
-    features = torch.cat([f.cpu().double() for f, _ in outputs])  # (N, 64)
-    return features, torch.cat([logits.argmax(1).cpu() for _, logits in outputs])
+    features = []
+    predicted = []
+    for chunk in chunks:
+        chunk_features, logits = net(chunk.to(device).clamp(-1, 1))
+        features.append(chunk_features.cpu().double())
+        predicted.append(logits.argmax(1).cpu())
+    return torch.cat(features), torch.cat(predicted)

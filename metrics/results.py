@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind in numbers: metrics.json, and the table that people read."""
+"""The output of an evaluation: metrics.json, the table in the terminal, score fields to draw."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from dataset import DataSet, PointSet
 from metrics.evaluation import Evaluation
@@ -17,43 +16,81 @@ from points.mixture import GaussianMixture
 from runtime.atomic_file import atomic_file
 from schedule import step_of
 
-FIELD_SHARES = (0.02, 0.1, 0.3, 0.6)  # of T: the moments at which the score field is drawn
-FIELD_POINTS = 46  # grid points a side
+FIELD_SHARES = (0.02, 0.1, 0.3, 0.6)  # of T: the steps at which the score field is drawn
+FIELD_POINTS = 46  # grid points along each side
+FIELD_EDGE = 2.6  # the grid covers -2.6 .. 2.6 in normalised units
 
 
-def write_report(folder: Path, evaluation: Evaluation | None, unseen: DataSet, **facts: Any) -> dict[str, Any]:
-    """metrics.json, with the `facts`, into `folder`; the table to the terminal. Returns what metrics.json holds.
+# ---------------------------------------------------------------- the report
 
-    unseen: the images or the points (with or without their exact distribution) that the evaluation compared with.
+
+def write_report(
+    folder: Path,
+    evaluation: Evaluation | None,
+    unseen: DataSet,
+    **facts: Any,
+) -> dict[str, Any]:
+    """Write metrics.json into `folder`, print the table, and return what metrics.json contains.
+
+    Args:
+        folder: the run folder.
+        evaluation: None if there was none. Then metrics.json contains the facts only.
+        unseen: the data that the samples were compared with.
+        facts: other entries of metrics.json.
     """
-    result = {**facts, "figures": as_json(evaluation.rows)} if evaluation else facts
+    result = dict(facts)
+    if evaluation:
+        result["figures"] = as_json(evaluation.rows)
     with atomic_file(folder / "metrics.json") as file:
         file.write(f"{json.dumps(result, indent=2)}\n".encode())
     if evaluation:
-        print(table(evaluation.rows, "at most" if isinstance(unseen, PointSet) else "about"))
-        if isinstance(unseen, PointSet) and unseen.mixture is None:
-            missing = [test.name for test in TESTS if test.name not in result["figures"]]
-            print(f"  these points have no exact density ({unseen.inexact}): floors come from other real points, and")
-            print(f"  there is no {', '.join(missing)}, error of epsilon or KL")
+        _print_table(evaluation, unseen)
     return result
 
 
+def _print_table(evaluation: Evaluation, unseen: DataSet) -> None:
+    is_points = isinstance(unseen, PointSet)
+    bound = "at most" if is_points else "about"  # the level for images was measured
+    print(table(evaluation.rows, bound))
+
+    if is_points and unseen.mixture is None:
+        found = {row.name for row in evaluation.rows}
+        missing = [test.name for test in TESTS if test.name not in found]
+        reason = f"these points have no exact density ({unseen.inexact})"
+        print(f"  {reason}: floors come from other real points, and")
+        print(f"  there is no {', '.join(missing)}, error of epsilon or KL")
+
+
+# ---------------------------------------------------------------- the score fields
+
+
 def score_fields(pipeline: Pipeline, unseen: DataSet) -> list[dict[str, Any]]:
-    """The network's and the exact score on a grid, in normalised units, at a few moments; [] where it is not known."""
+    """Return the network's and the exact score on a grid, at a few steps, in normalised units.
+
+    The list is empty where the exact distribution is not known, or does not have two dimensions.
+    Each entry has the step, sigma, the axes "x" and "y" of shape (46,), the exact "log_density"
+    (46, 46), and the scores "network" and "exact" (46, 46, 2).
+    """
     if unseen.mixture is None or unseen.mixture.dim != 2:
         return []
     mixture = pipeline.normaliser.distribution(unseen.mixture)
     last = pipeline.scheduler.num_timesteps - 1
-    return [_field(pipeline, mixture, round(share * last)) for share in FIELD_SHARES]
+    return [_score_field(pipeline, mixture, round(share * last)) for share in FIELD_SHARES]
 
 
 @torch.no_grad()
-def _field(pipeline: Pipeline, mixture: GaussianMixture, t: int) -> dict[str, NDArray | float]:
+def _score_field(pipeline: Pipeline, mixture: GaussianMixture, t: int) -> dict[str, Any]:
+    axis = np.linspace(-FIELD_EDGE, FIELD_EDGE, FIELD_POINTS)
+    points = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
+    grid = torch.from_numpy(points).float()
+
     alpha, sigma = pipeline.scheduler.alpha_sigma_at(t)
-    noised, axis, side = mixture.noised(alpha, sigma), np.linspace(-2.6, 2.6, FIELD_POINTS), (FIELD_POINTS,) * 2
-    grid = torch.from_numpy(np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)).float()
-    at = torch.tensor(t, device=pipeline.device)
-    network = -pipeline.denoiser()(grid.to(pipeline.device), at).eps.cpu() / sigma
+    noised = mixture.noised(alpha, sigma)
+    device = pipeline.device
+    prediction = pipeline.denoiser()(grid.to(device), torch.tensor(t, device=device))
+    network = -prediction.eps.cpu() / sigma  # score = -eps / sigma
+
+    side = (FIELD_POINTS, FIELD_POINTS)
     return {
         "step": step_of(t),
         "sigma": sigma,

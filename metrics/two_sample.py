@@ -6,6 +6,9 @@ the null distribution of each test here, whatever the distribution of the points
 
 All tests are one-sided: a large value means that the two sets differ. None of them needs the exact
 distribution.
+
+What a test sees was measured on two moons of noise 0.05 with n = 10,000, on two sets of samples
+for each fault. The docstrings name faults that failed the test both times, and faults that passed.
 """
 
 from functools import partial
@@ -38,9 +41,11 @@ def neighbours(samples: NDArray, real: NDArray) -> Statistic:
     """Test the share of a point's 5 nearest neighbours, in the union, that are of its own kind.
 
     The share is about 1/2 under the null hypothesis (Schilling 1986; Henze 1988). It is larger
-    where samples repeat each other, and where one of the two densities is larger. It sees local
-    faults, such as a wrong thickness or a gap. It hardly sees a small change of the masses of large
-    parts.
+    where samples repeat each other, and where one of the two densities is larger.
+
+    It sees noise that is 30 % too wide or too narrow, a shift by 0.02, a gap of 20 % of a moon,
+    10 % of strays, and 200 points that are repeated 50 times. It does not see noise that is 10 %
+    too wide, masses of 45 % and 55 %, 3 % of strays, or copies of training points.
 
     Let w_ij count how often i and j are neighbours of each other, 0 to 2, and let g_i be +1 for
     samples and -1 for real points. The share is a linear function of Q = sum_{i<j} w_ij g_i g_j.
@@ -64,8 +69,7 @@ def neighbours(samples: NDArray, real: NDArray) -> Statistic:
 
 
 def _neighbour_graph(points: NDArray) -> csr_array:
-    """Return how often two points are neighbours of each other, 0 to 2: sparse (N, N),
-    symmetric."""
+    """Return how often two points are neighbours of each other, 0 to 2, as a symmetric matrix."""
     N = len(points)
     nearest = np.asarray(KDTree(points).query(points, NEIGHBOURS + 1)[1])  # (N, 6)
 
@@ -107,9 +111,10 @@ def _moments(graph: csr_array) -> tuple[float, float]:
 def classifier(samples: NDArray, real: NDArray, seed: int) -> Statistic:
     """Test the accuracy of a classifier that is trained to separate samples from real points.
 
-    The classifier is a set of gradient-boosted trees (Lopez-Paz and Oquab 2017, arXiv 1610.06545).
-    It sees whatever axis-aligned cuts of the space can show, so mainly faults of coarse shape. It
-    does not see copies of training points.
+    The classifier consists of gradient-boosted trees (Lopez-Paz and Oquab 2017, arXiv 1610.06545).
+    It sees noise that is 30 % too wide or too narrow, a shift by 0.02, a gap of 20 % of a moon, and
+    10 % of strays. It does not see noise that is 10 % too wide, masses of 45 % and 55 %, 3 % of
+    strays, or copies of training points.
 
     The points are divided at random into 5 blocks. Each block but the first is predicted by trees
     that were fitted to the blocks before it. Under the null hypothesis each prediction is right
@@ -152,14 +157,14 @@ def classifier(samples: NDArray, real: NDArray, seed: int) -> Statistic:
 def energy(samples: NDArray, real: NDArray, seed: int) -> Statistic:
     """Test the energy distance sqrt(2 E|a - b| - E|a - a'| - E|b - b'|) by random permutations.
 
-    The distance is that of Szekely and Rizzo 2013; at most 2,000 points of each kind are used. It
-    sees shifts, wrong scales and wrong masses of large parts. It does not see fine structure, such
-    as the thickness of a thin curve, or copies of training points.
+    The distance is that of Szekely and Rizzo 2013. At most 2,000 points of each kind are used. So
+    the test sees coarse faults only, such as a gap of 20 % of a moon. It does not see noise that is
+    50 % too wide, a shift by 0.05, masses of 45 % and 55 %, or 10 % of strays.
 
     Each permutation exchanges the two points of random pairs, one sample and one real point each.
-    Under the null hypothesis the true assignment is one of 1,300 equally likely ones, so the
-    p-value, the share of assignments with at least this distance, is exact. Its smallest value is 1
-    / 1300.
+    Under the null hypothesis the true assignment is one of 1,300 equally likely ones. So the
+    p-value is exact: the share of the assignments that give at least this distance. It is at least
+    1/1300.
     """
     n = min(len(samples), ENERGY_POINTS)
     rng = np.random.default_rng(integer_seed(seed, "permutations"))
@@ -224,8 +229,9 @@ def nearest_ratio(nearest: NDArray) -> NDArray:
 def copies(made: NDArray, real: NDArray) -> Statistic:
     """Test the share of samples among the points that are closest to a single training point.
 
-    These points are the 5 % of all points with the smallest `nearest_ratio`. The test sees copies
-    of training points, exact or noisy, among the samples. It sees nothing else.
+    These points are the 5 % of all points with the smallest `nearest_ratio`. The test sees 10 % of
+    copies of training points among the samples. It does not see copies whose added noise is as
+    large as the distance between training points, and no other fault.
 
     Under the null hypothesis samples and held-out real points are equally often so close to a
     training point. So the number of samples among those 5 % is hypergeometric, and the p-value is
