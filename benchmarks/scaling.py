@@ -1,7 +1,8 @@
-"""How much faster one training runs in several processes: the tables of docs/scaling.md, measured and on paper.
+"""How much faster a training runs in several processes: the tables of docs/scaling.md.
 
-`python benchmarks/scaling.py` needs as many quiet cores as processes: beside other work its figures mean nothing. Each
-process has one thread; the first line of each training is plain `python train.py`. Of two runs the quicker counts.
+Run as `python -m benchmarks.scaling` in the root of the repository. It needs as many idle cores as
+processes; beside other work its figures mean nothing. Each process has one thread. The first row of
+each training is plain `python train.py`. Of two runs the faster one counts.
 """
 
 import argparse
@@ -15,16 +16,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-TRAININGS = {  # name: options, optimizer steps
+TRAININGS = {  # name: options and optimizer steps
     "digits, batches of 32": ("dataset=digits model=unet_small", 400),
     "digits, batches of 256": ("dataset=digits model=unet_small batch_size=256", 80),
     "moons, batches of 1024": ("dataset=moons batch_size=1024", 1500),
 }
-ALONE, SEVERAL = [sys.executable], [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone")
+BYTES_PER_FLOAT = 4
 
 
 class Measured(NamedTuple):
-    """Of the first process: seconds of an optimizer step, and of its CPU; and how many parameters the network has."""
+    """The first process of a training.
+
+    seconds, cpu_seconds: of an optimizer step.
+    parameters: their number in the network.
+    """
 
     seconds: float
     cpu_seconds: float
@@ -33,72 +39,127 @@ class Measured(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2, 4], help="default: 1 2 4")
-    parser.add_argument("--repeats", type=int, default=2, help="runs of each, of which the quickest counts; default: 2")
-    parser.add_argument("--paper", action="store_true", help="only the table of what 8 to 4096 GPUs would do")
-    o = parser.parse_args()
-    print(f"{os.cpu_count()} cores; load before the start: {os.getloadavg()[0]:.1f}, which should be near 0\n")
-    if not o.paper:
-        print("| training | processes | step | speed-up | sent by each | waiting |\n|---|---|---|---|---|---|")
-        for name, (options, steps) in TRAININGS.items():
-            alone = None
-            for p in o.processes:
-                found = min(measured(p, options, steps) for _ in range(o.repeats))
-                alone = alone or found.seconds
-                print(row(name, p, found, alone), flush=True)
+    parser.add_argument(
+        "--processes",
+        type=int,
+        nargs="+",
+        default=[1, 2, 4],
+        help="numbers of processes; default: 1 2 4",
+    )
+    parser.add_argument(
+        "--repeats",
+        type=int,
+        default=2,
+        help="runs of each training, of which the fastest counts; default: %(default)s",
+    )
+    parser.add_argument(
+        "--paper",
+        action="store_true",
+        help="print only the computed table, for 8 to 4096 GPUs",
+    )
+    args = parser.parse_args()
+
+    load = os.getloadavg()[0]
+    print(f"{os.cpu_count()} cores; load before the start: {load:.1f}, which should be near 0\n")
+    if not args.paper:
+        print_measured_table(args.processes, args.repeats)
         print()
-    print(on_paper())
+    print(computed_table())
+
+
+# ---------------------------------------------------------------- measured
+
+
+def print_measured_table(processes: list[int], repeats: int) -> None:
+    print("| training | processes | step | speed-up | sent by each | waiting |")
+    print("|---|---|---|---|---|---|")
+    for name, (options, steps) in TRAININGS.items():
+        first_seconds = None
+        for count in processes:
+            fastest = min(measured(count, options, steps) for _ in range(repeats))
+            first_seconds = first_seconds or fastest.seconds
+            print(row(name, count, fastest, first_seconds), flush=True)
 
 
 def measured(processes: int, options: str, steps: int) -> Measured:
-    """One training, its evaluation left out."""
-    launch = ALONE if processes == 1 else [*SEVERAL, f"--nproc-per-node={processes}"]
+    """One training without its evaluation."""
+    launch = [sys.executable]
+    if processes > 1:
+        launch += [*TORCHRUN, f"--nproc-per-node={processes}"]
     with tempfile.TemporaryDirectory() as folder:
-        words = [*options.split(), f"max_steps={steps}", "threads=1", "eval_samples=0", f"task_name={folder}/run"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        command = [*launch, str(ROOT / "train.py"), *words]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+        run_folder = Path(folder, "run")
+        words = [
+            *options.split(),
+            f"max_steps={steps}",
+            "threads=1",
+            "eval_samples=0",
+            f"task_name={run_folder}",
+        ]
+        done = subprocess.run(
+            [*launch, str(ROOT / "train.py"), *words],
+            cwd=folder,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
         if done.returncode:
             sys.exit(done.stderr)
-        figures = json.loads(Path(folder, "run", "metrics.json").read_text())
+        results = json.loads((run_folder / "metrics.json").read_text())
+
     parameters = re.search(r"([\d,]+) parameters", done.stdout)
     assert parameters
     count = int(parameters[1].replace(",", ""))
-    return Measured(figures["seconds"] / steps, figures["cpu_seconds"] / steps, count)
+    return Measured(results["seconds"] / steps, results["cpu_seconds"] / steps, count)
 
 
-def row(name: str, p: int, found: Measured, alone: float) -> str:
-    sent, waiting = sent_by_each(found.parameters, p), max(0.0, 1 - found.cpu_seconds / found.seconds)
-    step = f"{1e3 * found.seconds:.1f} ms | {alone / found.seconds:.2f}"
-    return f"| {name} | {p} | {step} | {sent / 1e6:.2f} MB | {waiting:.0%} |"
+def row(name: str, processes: int, found: Measured, seconds_alone: float) -> str:
+    milliseconds = 1e3 * found.seconds
+    speed_up = seconds_alone / found.seconds
+    megabytes = bytes_sent_by_each(found.parameters, processes) / 1e6
+    waiting = max(0.0, 1 - found.cpu_seconds / found.seconds)
+    return f"| {name} | {processes} | {milliseconds:.1f} ms | {speed_up:.2f} | {megabytes:.2f} MB | {waiting:.0%} |"
 
 
-def sent_by_each(parameters: int, processes: int, shards: int | None = None) -> float:
-    """Bytes of a step that each process sends (see runtime.distributed.added_up); by default a shard for each."""
-    k = (shards or processes) // processes
-    return 4 * (k + 1) * parameters * (processes - 1) / processes
+def bytes_sent_by_each(parameters: int, processes: int) -> float:
+    """Bytes that each process sends in a step with one shard for each process.
+
+    See runtime.distributed.added_up.
+    """
+    return BYTES_PER_FLOAT * 2 * parameters * (processes - 1) / processes
 
 
-# ---------------------------------------------------------------- on paper
+# ---------------------------------------------------------------- computed
 
-# Assumed, not measured: a network of 10^8 parameters, batches of 4096 images, GPUs like an H100 with 8 to a machine.
-PARAMETERS, ROWS = 1e8, 4096
-PER_ROW, IN_FULL = 1e-3, 3e-3  # s: forward and backward of an image; optimizer, averages and launches, done by each
-BANDWIDTH = {8: 3e11, 4096: 4e10}  # bytes/s of each GPU, up to so many: within a machine, and between machines
-MESSAGE = 3e-6  # s: what each of the p - 1 messages of an exchange costs beside its bytes
+# Assumed, not measured: a network of 10^8 parameters, batches of 4096 images, GPUs like an H100,
+# and 8 GPUs in a machine.
+PARAMETERS = 10**8
+BATCH_SIZE = 4096
+SECONDS_PER_IMAGE = 1e-3  # forward and backward pass
+SECONDS_IN_FULL = 3e-3  # optimizer, averages and launches, which every process does itself
+GPU_COUNTS = (1, 8, 64, 512, 4096)
+# Bytes per second of each GPU, for at most so many GPUs: inside a machine and between machines.
+BANDWIDTHS = {8: 3e11, 4096: 4e10}
+SECONDS_PER_MESSAGE = 3e-6  # of each of the messages of an exchange, beside its bytes
 
 
-def on_paper() -> str:
+def computed_table() -> str:
     lines = [
         "| GPUs | compute | in full | bytes | messages | step | speed-up | efficiency |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for p in (1, 8, 64, 512, 4096):
-        bandwidth = next(speed for most, speed in BANDWIDTH.items() if p <= most)
-        parts = [PER_ROW * ROWS / p, IN_FULL, sent_by_each(int(PARAMETERS), p) / bandwidth, 2 * (p - 1) * MESSAGE]
-        step, alone = sum(parts), PER_ROW * ROWS + IN_FULL
-        cells = " | ".join(f"{1e3 * part:.1f} ms" for part in (*parts, step))
-        lines.append(f"| {p} | {cells} | {alone / step:.0f} | {alone / step / p:.0%} |")
+    seconds_alone = SECONDS_PER_IMAGE * BATCH_SIZE + SECONDS_IN_FULL
+    for gpus in GPU_COUNTS:
+        bandwidth = next(speed for most, speed in BANDWIDTHS.items() if gpus <= most)
+        parts = [
+            SECONDS_PER_IMAGE * BATCH_SIZE / gpus,
+            SECONDS_IN_FULL,
+            bytes_sent_by_each(PARAMETERS, gpus) / bandwidth,
+            2 * (gpus - 1) * SECONDS_PER_MESSAGE,
+        ]
+        step = sum(parts)
+        cells = " | ".join(f"{1e3 * seconds:.1f} ms" for seconds in (*parts, step))
+        speed_up = seconds_alone / step
+        lines.append(f"| {gpus} | {cells} | {speed_up:.0f} | {speed_up / gpus:.0%} |")
     return "\n".join(lines)
 
 
