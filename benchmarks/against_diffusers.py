@@ -153,7 +153,8 @@ def compare(name: str, data: ImageSet, unseen: ImageSet, args: argparse.Namespac
         flush=True,
     )
 
-    options = SamplingOptions("ddim", SAMPLING_STEPS, guidance=guidance)
+    guidance = None if name == "ours" else 0.0
+    options = SamplingOptions(SAMPLER, SAMPLING_STEPS, guidance=guidance)
     pipeline.ready(torch.device("cpu"))
     evaluation = evaluate_model(
         pipeline,

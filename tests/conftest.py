@@ -7,6 +7,7 @@ import atexit
 import functools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,11 @@ from conf.config import Train
 from dataset import IMAGE_DATASETS, Normaliser, make_sets
 from pipeline import Pipeline, build
 from points.mixture import GaussianMixture
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where each process of tests makes its own
+    fcntl = None
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -182,13 +188,38 @@ def standard_normal():
 
 
 @pytest.fixture(scope="session")
-def workplace(tmp_path_factory):
-    """A folder in which `python train.py` has been run once, for 300 steps."""
-    folder = tmp_path_factory.mktemp("workplace")
-    done = command(f"train.py {SMALL} max_steps=300 checkpoint_every=100 eval_samples=500", folder)
-    assert done.returncode == 0, done.stderr
-    (folder / "train.txt").write_text(done.stdout)
-    return folder
+def made_once(tmp_path_factory):
+    """Lets the processes of tests share what is expensive: `made_once(name, make)` calls `make(folder)` in one of them.
+
+    The others wait for it. Each gets a copy of that folder, into which it may write.
+    """
+    common = tmp_path_factory.getbasetemp()
+    if fcntl and "PYTEST_XDIST_WORKER" in os.environ:
+        common = common.parent
+
+    def folder_of(name: str, make: Callable[[Path], object]) -> Path:
+        original = common / f"{name}-original"
+        with (common / f"{name}.lock").open("w") as lock:
+            if fcntl:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if not original.exists():
+                unfinished = tmp_path_factory.mktemp(f"{name}-unfinished")
+                make(unfinished)
+                unfinished.rename(original)
+        return Path(shutil.copytree(original, tmp_path_factory.mktemp(name), dirs_exist_ok=True))
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def workplace(made_once):
+    """A folder in which `python train.py` has been run once, for 300 steps, with what that printed in train.txt."""
+
+    def make(folder):
+        printed = succeeded(f"train.py {SMALL} max_steps=300 checkpoint_every=100 eval_samples=500", folder)
+        (folder / "train.txt").write_text(printed)
+
+    return made_once("workplace", make)
 
 
 @pytest.fixture(scope="session")

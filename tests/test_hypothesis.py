@@ -1,4 +1,4 @@
-"""Every public function of the story with arrays of every kind: the right answer, or a refusal in our own words."""
+"""Public functions take arrays of every kind: they give the right answer, or refuse in our own words."""
 
 import linecache
 import math
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import rerun as rr
 import torch
-from conftest import ROOT
+from conftest import ROOT, gaussian
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -41,7 +41,7 @@ REFUSED = object()
 
 
 def answered(f, *given, **options):
-    """What f gives back, or REFUSED where a `raise` of ours says that it takes no such thing."""
+    """What f returns, or REFUSED where a `raise` of ours says that it takes no such thing."""
     try:
         return f(*given, **options)
     except (ValueError, TypeError, FileNotFoundError) as error:
@@ -103,7 +103,7 @@ tame = arrays(wild=False, least=1)
 
 
 @given(st.integers(-3, 60), st.sampled_from([0.0, 1e-300, 1e-9, 1e-3, 0.05, 3, 1e9, -1.0, math.nan, math.inf]))
-def test_moons(n, noise):
+def test_moons_are_finite_points_or_refused(n, noise):
     points = answered(create_moon_dataset, n, noise)
     assert (points is REFUSED) == (n < 1 or not 0 <= noise < math.inf)
     if points is not REFUSED:
@@ -171,7 +171,7 @@ def test_a_schedule_falls_from_signal_to_noise_or_is_refused(name, T, start, end
 
 
 @given(junk | hnp.arrays(np.float64, st.integers(0, 5), elements=st.floats()))
-def test_betas_of_any_kind(betas):
+def test_betas_of_any_kind_make_a_schedule_or_are_refused(betas):
     scheduler = answered(VariancePreserving, betas)
     if scheduler is not REFUSED:
         torch.testing.assert_close(scheduler.alphas_cumprod, torch.tensor(np.cumprod(1 - np.asarray(betas, float))))
@@ -247,7 +247,8 @@ start = st.just(torch.randn(4, 2, generator=torch.Generator().manual_seed(0)))
 @given(st.sampled_from([*SAMPLERS, "dpm", "other"]), st.none() | st.integers(-1, 14), any_array | start,
        st.sampled_from([0.0, 0.5, 1.0, -0.5, 2.0, math.nan]))  # fmt: skip
 def test_a_sampler_ends_at_the_mean_of_a_point_or_refuses(name, count, x_T, eta):
-    mixture, g = GaussianMixture(torch.tensor([[0.5, -1.0]]), 0.0), torch.Generator().manual_seed(0)
+    mixture = gaussian([0.5, -1.0], 0.0)
+    g = torch.Generator().manual_seed(0)
     denoise = exact_denoiser(mixture, MODEL.scheduler)
     found = answered(
         lambda: last(

@@ -143,6 +143,7 @@ def test_a_trial_over_the_limit_is_not_the_best(tmp_path):
     study = opened(tmp_path, False, ["x"])
     for value, over in ((3.0, -1.0), (1.0, 5.0), (2.0, 0.0)):
         trial = study.ask()
+        trial.suggest_float("lr", 1e-3, 1e-2)
         trial.set_constraint("cpu_seconds", over)
         study.tell(trial, value)
     report(study, tmp_path, "loss")

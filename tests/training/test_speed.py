@@ -69,6 +69,7 @@ def test_the_gradient_of_attention_in_bf16_takes_no_longer_than_in_fp32():
     assert measured < 2  # 1.0 or so; torch's kernel for bf16 had 3.8 on a CPU with units for it
 
 
+@pytest.mark.slow
 def test_main_starts_almost_as_quickly_as_what_it_imports(tmp_path):
     def run(*words):
         return lambda: subprocess.run([sys.executable, *words], cwd=tmp_path, check=True, capture_output=True)
@@ -83,7 +84,13 @@ def test_main_starts_almost_as_quickly_as_what_it_imports(tmp_path):
     assert measured < 2
 
 
+def test_main_imports_nothing_heavy_that_it_does_not_need():
+    code = "import main, sys; print([name for name in ('torch._dynamo', 'rerun', 'pandas') if name in sys.modules])"
+    assert printed_by(code) == "[]\n"
+
+
 def printed_by(code):
+    """What a few lines print in an interpreter of their own."""
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 

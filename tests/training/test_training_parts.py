@@ -15,7 +15,8 @@ from training.startup_check import label_warning, weight_warning
 def averaged(sequence, decay):
     """What the average holds after each of the weights in the sequence (N,), each a number: (N,)."""
     net = torch.nn.Linear(1, 1, bias=False).double()
-    learner, held = Learner(net, [], decay), []
+    learner = Learner(net, [], decay)
+    held = []
     for weight in sequence:
         torch.nn.init.constant_(net.weight, float(weight))
         learner.advance_ema()
@@ -47,40 +48,58 @@ def test_a_given_decay_is_the_average_without_bias(decay):
     torch.testing.assert_close(averaged(sequence, decay), expected, rtol=1e-9, atol=1e-12)
 
 
-def test_constant_weights_stay_as_they_are():
-    for decay in (None, 0.9, 0.9999):
-        torch.testing.assert_close(averaged([0.7] * 50, decay), torch.full((50,), 0.7).double())
+@pytest.mark.parametrize("decay", [None, 0.9, 0.9999])
+def test_constant_weights_stay_as_they_are(decay):
+    torch.testing.assert_close(averaged([0.7] * 50, decay), torch.full((50,), 0.7).double())
+
+
+def average_of_rising_weights(decay):
+    """The average after 300 updates, at each of which the weight rises by 1."""
+    return float(averaged(range(1, 301), decay)[-1])
+
+
+@pytest.mark.parametrize(("decay", "error"), [(0.9999, 0.1), (0.998, 1)])
+def test_a_decay_near_1_looks_back_over_almost_all_of_a_short_training(decay, error):
+    # The mean of 1 .. 300 is 150.5, to which d adds about (1 - d) 300^2 / 12.
+    assert average_of_rising_weights(decay) == pytest.approx(150.5 + (1 - decay) * 7500, abs=error)
 
 
 def test_decays_differ_in_a_short_training():
-    # Weights that rise by 1 at each of 300 updates. A decay d near 1 looks back over almost all of them:
-    # the mean of 1 .. 300 is 150.5, to which d adds about (1 - d) 300^2 / 12.
-    slow, quick, tenth = (float(averaged(range(1, 301), decay)[-1]) for decay in (0.9999, 0.998, None))
-    assert slow == pytest.approx(150.5 + 1e-4 * 7500, abs=0.1)
-    assert quick == pytest.approx(150.5 + 2e-3 * 7500, abs=1)
-    assert quick - slow > 10 and tenth > 265
+    assert average_of_rising_weights(0.998) - average_of_rising_weights(0.9999) > 10
 
 
-# ---------------------------------------------------------------- the loss's weights
+def test_without_a_decay_the_average_looks_back_over_a_tenth_of_the_training():
+    assert average_of_rising_weights(None) > 265
 
 
-def test_a_weight_that_looks_at_one_step_only_is_warned_about():
+# ---------------------------------------------------------------- warnings before a training
+
+
+def test_a_weight_that_looks_at_one_step_only_is_warned_about_and_another_one_named():
     # 1 / alpha-bar of the cosine's last step, 4e8, outweighs all others; in closed form from the schedule
     scheduler = CosineNoiseScheduler(1000)
     share = float((1 / scheduler.alphas_cumprod[-1]) / (1 / scheduler.alphas_cumprod).sum())
     warning = weight_warning(loss_weights(scheduler, "eps", "v"))
     assert warning is not None and warning.startswith(f"{share:.1%} of the loss's weight lies on t = 999")
-    assert share == pytest.approx(0.998, abs=0.001)
     assert "loss_weight=target" in warning
+
+
+def test_the_weight_of_v_for_a_network_that_predicts_eps_lies_on_the_last_step_of_cosine():
+    weights = loss_weights(CosineNoiseScheduler(1000), "eps", "v")
+    assert float(weights[-1] / weights.sum()) == pytest.approx(0.998, abs=0.001)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("target", TARGETS)
-def test_even_weights_are_not_warned_about(schedule, target):
-    for T in (1, 2, 50, 1000):
-        assert weight_warning(loss_weights(make_scheduler(schedule, T), target, "target")) is None
-    for weight in ("eps", "v", "min_snr"):
-        assert weight_warning(loss_weights(make_scheduler(schedule, 1000), "v", weight)) is None
+@pytest.mark.parametrize("T", [1, 2, 50, 1000])
+def test_uniform_weights_are_not_warned_about(schedule, target, T):
+    assert weight_warning(loss_weights(make_scheduler(schedule, T), target, "target")) is None
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("weight", ["eps", "v", "min_snr"])
+def test_usual_weights_of_a_network_that_predicts_v_are_not_warned_about(schedule, weight):
+    assert weight_warning(loss_weights(make_scheduler(schedule, 1000), "v", weight)) is None
 
 
 @pytest.mark.parametrize(
