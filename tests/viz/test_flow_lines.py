@@ -3,6 +3,7 @@
 import functools
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,14 +11,16 @@ import torch
 from PIL import Image
 
 from conf.config import Inference
+from conf.inference_modes import chosen_mode
 from dataset import Normaliser, PointSet, make_dataset
-from inference import check_flow, flow_pictures
 from pipeline import Pipeline, build
 from runtime.randomness import generator
+from samplers.options import SamplingOptions
 from viz import flow, flow_lines, light
 from viz.colours import LIGHTS
 from viz.films.film_files import write
 from viz.films.film_moments import between
+from viz.flow_line_pictures import DEFAULTS, check_noiseless
 from viz.scene import HELD_S, LASTS_S
 
 MLP = {"name": "mlp", "hidden": 16, "layers": 1, "frequencies": 0, "prediction": "v"}
@@ -34,7 +37,7 @@ def untrained_pipeline(**dataset):
 
 
 def lines_of(network, count=40, **sampling):
-    return flow_lines.of_trained(network, count, 3, None, network.sampling(flow_lines.DEFAULTS, **sampling))
+    return flow_lines.flow_lines(network, count, 3, None, network.resolve(SamplingOptions(**sampling), DEFAULTS))
 
 
 # ---------------------------------------------------------------- paths and colours
@@ -53,7 +56,7 @@ every_set = pytest.mark.parametrize("name", ["moons", "helix"])
 @every_set
 def test_lines_end_where_the_sampler_ends(name):
     pipeline, lines = pipeline_and_lines(name)
-    *_, end = pipeline.sample(40, 3, sampler="dpmpp_2m", sampling_steps=12)
+    *_, end = pipeline.states(40, SamplingOptions(sampler="dpmpp_2m", sampling_steps=12, guidance=0.0), seed=3)
     assert np.array_equal(lines.paths[-1], pipeline.data_units(end.x_t).numpy())
 
 
@@ -125,7 +128,7 @@ def conditional_lines():
     pipeline.classes = ["0", "1"]
     labels = pipeline.labels(None, 6)
     sampling = pipeline.sampling(flow_lines.DEFAULTS, guidance=2.0, sampling_steps=5)
-    return flow_lines.of_trained(pipeline, 6, 0, labels, sampling)
+    return flow_lines.flow_lines(pipeline, 6, 0, labels, sampling)
 
 
 def test_labels_are_the_colours_of_a_conditional_model(conditional_lines):
@@ -197,7 +200,7 @@ def beside_exact():
     """The paths of the network, and the same ones beside those of the exact denoiser."""
     pipeline = untrained_pipeline(name="moons", noise=0.05)
     sampling = pipeline.sampling(flow_lines.DEFAULTS, sampling_steps=40)
-    lines = flow_lines.of_trained(pipeline, 200, 3, None, sampling)
+    lines = flow_lines.flow_lines(pipeline, 200, 3, None, sampling)
     return lines, *flow_lines.beside_exact(pipeline, lines, 3, None, sampling)
 
 
@@ -229,15 +232,15 @@ def test_points_of_a_file_have_no_exact_denoiser_beside_them(tmp_path):
     np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(50, 2)))
     pipeline = untrained_pipeline(name="file", path=str(tmp_path / "a.npy"))
     sampling = pipeline.sampling(flow_lines.DEFAULTS, sampling_steps=4)
-    lines = flow_lines.of_trained(pipeline, 5, 0, None, sampling)
+    lines = flow_lines.flow_lines(pipeline, 5, 0, None, sampling)
     assert flow_lines.beside_exact(pipeline, lines, 0, None, sampling) is None
 
 
 def test_autoguidance_has_no_exact_denoiser_beside_it():
     pipeline = untrained_pipeline(name="moons", noise=0.05)
     sampling = pipeline.sampling(flow_lines.DEFAULTS, sampling_steps=4)
-    lines = flow_lines.of_trained(pipeline, 5, 0, None, sampling)
-    assert flow_lines.beside_exact(pipeline, lines, 0, None, sampling | {"autoguidance": 1.0}) is None
+    lines = flow_lines.flow_lines(pipeline, 5, 0, None, sampling)
+    assert flow_lines.beside_exact(pipeline, lines, 0, None, replace(sampling, autoguidance=1.0)) is None
 
 
 # ---------------------------------------------------------------- films
@@ -430,12 +433,13 @@ def test_more_light_is_brighter():
         ({"sampler": "dpmpp_2m_sde"}, "without fresh noise"),
         ({"eta": 0.5}, "leave out eta"),
         ({"track_samples": [0], "save_trajectory": True}, "leave out track_samples and save_trajectory"),
-        ({"observe": "y=0.2"}, "leave out observe"),
+        ({"observe": "y=0.2"}, "observe and flow are two things"),
     ],
 )
 def test_options_without_an_effect_on_flow_lines_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
-        check_flow(Inference(flow=True, **options))
+        chosen_mode(Inference(flow=True, **options))
+        check_noiseless(SamplingOptions(sampler=options.get("sampler"), eta=options.get("eta", 0.0)))
 
 
 def test_flow_lines_in_five_dimensions_are_refused_and_leave_no_file(tmp_path):
