@@ -20,7 +20,7 @@ from viz import flow, flow_lines, light
 from viz.colours import LIGHTS
 from viz.films.film_files import write
 from viz.films.film_moments import between
-from viz.flow_line_pictures import DEFAULTS, check_noiseless
+from viz.flow_line_pictures import DEFAULTS, check_noiseless, save_flow_lines
 from viz.scene import HELD_S, LASTS_S
 
 MLP = {"name": "mlp", "hidden": 16, "layers": 1, "frequencies": 0, "prediction": "v"}
@@ -127,7 +127,7 @@ def conditional_lines():
     pipeline.net, _ = build(pipeline.config, (2,), 2)
     pipeline.classes = ["0", "1"]
     labels = pipeline.labels(None, 6)
-    sampling = pipeline.sampling(flow_lines.DEFAULTS, guidance=2.0, sampling_steps=5)
+    sampling = pipeline.resolve(SamplingOptions(guidance=2.0, sampling_steps=5), DEFAULTS)
     return flow_lines.flow_lines(pipeline, 6, 0, labels, sampling)
 
 
@@ -199,7 +199,7 @@ def test_a_square_picture_only_scales_the_paths(placed_moons):
 def beside_exact():
     """The paths of the network, and the same ones beside those of the exact denoiser."""
     pipeline = untrained_pipeline(name="moons", noise=0.05)
-    sampling = pipeline.sampling(flow_lines.DEFAULTS, sampling_steps=40)
+    sampling = pipeline.resolve(SamplingOptions(sampling_steps=40), DEFAULTS)
     lines = flow_lines.flow_lines(pipeline, 200, 3, None, sampling)
     return lines, *flow_lines.beside_exact(pipeline, lines, 3, None, sampling)
 
@@ -231,14 +231,14 @@ def test_the_title_says_how_far_the_ends_lie_apart(beside_exact):
 def test_points_of_a_file_have_no_exact_denoiser_beside_them(tmp_path):
     np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(50, 2)))
     pipeline = untrained_pipeline(name="file", path=str(tmp_path / "a.npy"))
-    sampling = pipeline.sampling(flow_lines.DEFAULTS, sampling_steps=4)
+    sampling = pipeline.resolve(SamplingOptions(sampling_steps=4), DEFAULTS)
     lines = flow_lines.flow_lines(pipeline, 5, 0, None, sampling)
     assert flow_lines.beside_exact(pipeline, lines, 0, None, sampling) is None
 
 
 def test_autoguidance_has_no_exact_denoiser_beside_it():
     pipeline = untrained_pipeline(name="moons", noise=0.05)
-    sampling = pipeline.sampling(flow_lines.DEFAULTS, sampling_steps=4)
+    sampling = pipeline.resolve(SamplingOptions(sampling_steps=4), DEFAULTS)
     lines = flow_lines.flow_lines(pipeline, 5, 0, None, sampling)
     assert flow_lines.beside_exact(pipeline, lines, 0, None, replace(sampling, autoguidance=1.0)) is None
 
@@ -444,5 +444,6 @@ def test_options_without_an_effect_on_flow_lines_are_refused(options, words):
 
 def test_flow_lines_in_five_dimensions_are_refused_and_leave_no_file(tmp_path):
     with pytest.raises(ValueError, match="points of 2 or 3 coordinates"):
-        flow_pictures(Inference(flow=True), untrained_pipeline(name="moons", noise=0.05, embed=5), tmp_path)
+        pipeline = untrained_pipeline(name="moons", noise=0.05, embed=5)
+        save_flow_lines(pipeline, tmp_path, 10, SamplingOptions(), 0, ["png"], labels=None, film=None)
     assert not list(tmp_path.iterdir())

@@ -325,7 +325,8 @@ def test_labels_and_guidance_are_in_the_recording(tmp_path):
     states = rng.normal(size=(3, 40, 2)).astype("f")
     scene = replay.reverse_scene(
         pipeline, Process("reverse", states, np.array([50, 20, 0])), states[:, :4], tmp_path,
-        labels=labels, tracked=np.arange(4), seed=0, options=SamplingOptions(guidance=1.0, guidance_interval=(0.2, 2.0)),
+        labels=labels, tracked=np.arange(4), seed=0,
+        options=SamplingOptions(guidance=1.0, guidance_interval=(0.2, 2.0)),
     )  # fmt: skip
     assert scene.steered == "guidance 1 at noise 0.2 .. 2"
     assert [(f.name, f.label) for f in scene.fields] == [(n, k) for k in (0, 1) for n in ("network", "exact")]
