@@ -128,7 +128,7 @@ def train_on_pairs(
     """The flow's network, trained further with x_T as the noise of x_0; returns its average."""
     net = copy.deepcopy(flow.net)
     optimizers = make_optimizers(net, "muon", lr=lr, weight_decay=WEIGHT_DECAY)
-    learner = Learner.of(net, optimizers, None)
+    learner = Learner(net, optimizers, None)
     target = flow.config["model"]["prediction"]
     loss_of = partial(training_loss, net.train(), flow.scheduler, target=target)
 
