@@ -1,7 +1,8 @@
-"""What a recording or an animation is about: plain arrays, computed in replay.py, drawn elsewhere.
+"""What a recording or a film shows: plain arrays, computed in viz/replay.py and drawn elsewhere.
 
-Everything is in one coordinate system: for a trained model the normalised one, in which it was trained and in which
-x_T is N(0, I). Forward steps are explained in schedule.py, the two clocks in rerun_viz.py.
+All arrays are in one coordinate system. For a trained model it is the normalised one, in which the
+model was trained and in which x_T is N(0, I). schedule.py explains forward steps, rerun_viz.py the
+clocks.
 """
 
 from collections.abc import Sequence
@@ -14,13 +15,19 @@ from numpy.typing import ArrayLike, NDArray
 from runtime.arrays import numbers
 from samplers.spacing import clock
 
-LASTS_S, HELD_S = 10.0, 2.0  # seconds that a process takes wherever it is played, and its last picture stays
+LASTS_S = 10.0  # seconds that a process takes, in films and recordings
+HELD_S = 2.0  # seconds that its last state remains
+TRACKED_ROWS = 6  # rows that are tracked by default
 
 
 class Process(NamedTuple):
-    """One process, side "forward" or "reverse": states (S, N, d), of images (S, N, C, H, W).
+    """A forward or reverse process.
 
-    states[i] is as noisy as after steps[i] forward steps; steps (S,) rise from 0, in reverse they fall to 0.
+    Attributes:
+        side: "forward" or "reverse".
+        states: (S, N, d) for points, (S, N, C, H, W) for images.
+        steps: (S,), the number of forward steps of each state: rising from 0 for a forward process,
+            falling to 0 for a reverse one.
     """
 
     side: str
@@ -28,15 +35,20 @@ class Process(NamedTuple):
     steps: NDArray
 
     @property
-    def story(self) -> NDArray:
-        """(S,): how many steps the process has gone."""
+    def elapsed_steps(self) -> NDArray:
+        """How many steps the process has made at each state, (S,)."""
         return np.abs(self.steps - self.steps[0])
 
 
 class Field(NamedTuple):
-    """Arrows along a score: origins (G, d), vectors (S, G, d), vectors[i] after steps[i] forward steps.
+    """Arrows along a score.
 
-    name: "network" or "exact"; label: the condition, an index into Scene.classes.
+    Attributes:
+        name: "network" or "exact".
+        origins: (G, d), where the arrows begin.
+        vectors: (S, G, d), the arrows after steps[i] forward steps.
+        steps: (S,), numbers of forward steps.
+        label: the condition, an index into Scene.classes.
     """
 
     name: str
@@ -47,7 +59,13 @@ class Field(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """A training loss (K,), means up to optimizer steps (K,), and the least that is possible, where it is known."""
+    """A training loss.
+
+    Attributes:
+        step: (K,), optimizer steps, evenly spaced.
+        loss: (K,), the mean of the loss over the steps up to each of these.
+        floor: the lowest possible loss, if it is known.
+    """
 
     step: NDArray
     loss: NDArray
@@ -55,77 +73,131 @@ class Loss(NamedTuple):
 
 
 class Distance(NamedTuple):
-    """Distance to the data at each state of each process, by side, and its floors: of pairs of real sets (K,)."""
+    """Distances to the data.
+
+    Attributes:
+        by_side: for each side of a process its distance at each state, (S,).
+        floors: (K,), distances between pairs of sets of real data.
+    """
 
     by_side: dict[str, NDArray]
     floors: NDArray
 
 
 class Scene(NamedTuple):
-    """One or two processes and whatever is known around them."""
+    """One or two processes, and what is known about them.
+
+    Attributes:
+        processes: the forward process, the reverse one, or both.
+        data: clean data (N, d).
+        alpha_bar: (T + 1,), beginning with 1 for clean data.
+        fields: scores to draw.
+        guesses: of tracked samples the places and the predicted x_0, both (S, K, *dims).
+        distance: how far the processes are from the data.
+        loss: the training loss of the network.
+        normalised: whether coordinates have mean 0 and standard deviation 1 over the data.
+        labels: (N,), the condition of each sample, an index into `classes`.
+        classes: the names of the labels.
+        row_words: what the rows of a grid of images with labels mean.
+        steered: how the reverse process was guided, in words.
+        tracked: rows of points that are drawn in cyan.
+    """
 
     processes: list[Process]
-    data: NDArray | None = None  # (N, d), clean
-    alpha_bar: NDArray | None = None  # (T + 1,), 1 for the clean data
+    data: NDArray | None = None
+    alpha_bar: NDArray | None = None
     fields: Sequence[Field] = ()
-    guesses: tuple[NDArray, NDArray] | None = None  # of tracked samples: where they are, their x_0; both (S, K, *dims)
+    guesses: tuple[NDArray, NDArray] | None = None
     distance: Distance | None = None
     loss: Loss | None = None
     normalised: bool = False
-    labels: NDArray | None = None  # the condition of each sample, an index into `classes`
+    labels: NDArray | None = None
     classes: Sequence[str] = ()
     row_words: str = "Each row was conditioned on the label at its left"
-    steered: str = ""  # how the reverse process was guided, in words
-    tracked: Sequence[int] | NDArray[np.int64] = ()  # rows of points that are drawn in cyan
+    steered: str = ""
+    tracked: Sequence[int] | NDArray[np.int64] = ()
 
     def noise(self, steps: NDArray) -> NDArray:
-        """sigma = sqrt(1 - alpha-bar), the amplitude of the noise after so many forward steps: 0 .. 1, as `steps`.
+        """Return the amplitude of the noise, sigma = sqrt(1 - alpha_bar), 0 .. 1.
 
-        Where the schedule is not known: the share of the way.
+        Without a schedule it is the share of all forward steps.
+
+        Args:
+            steps: numbers of forward steps, of any shape.
         """
-        if self.alpha_bar is None:
-            return steps / max(1, max(int(p.steps.max()) for p in self.processes))
-        return np.sqrt(1 - self.alpha_bar[steps])
+        if self.alpha_bar is not None:
+            return np.sqrt(1 - self.alpha_bar[steps])
+        most = max(int(process.steps.max()) for process in self.processes)
+        return steps / max(1, most)
 
     def seconds(self, process: Process, steps: NDArray | None = None) -> NDArray:
-        """When each state of a process is played, from 0 to LASTS_S; or its states after other numbers of `steps`.
+        """Return when the states of a process are shown, from 0 to LASTS_S.
 
-        Even on `clock`; where the schedule is not known, even in steps.
+        A process moves evenly on `samplers.spacing.clock`; without a schedule, evenly in steps.
+
+        Args:
+            process: the process.
+            steps: numbers of forward steps; by default those of its states.
         """
-        hands = self._hands(process.steps)
-        gone = np.abs((hands if steps is None else self._hands(steps)) - hands[0])
-        return LASTS_S * gone / max(float(np.abs(hands[-1] - hands[0])), 1e-12)
+        if steps is None:
+            steps = process.steps
+        first, last = self._log_snr_grid(process.steps[[0, -1]])
+        elapsed = np.abs(self._log_snr_grid(steps) - first)
+        whole = max(float(np.abs(last - first)), 1e-12)
+        return LASTS_S * elapsed / whole
 
-    def _hands(self, steps: NDArray) -> NDArray:
-        return -steps if self.alpha_bar is None else clock(self.alpha_bar)[steps]
+    def _log_snr_grid(self, steps: NDArray) -> NDArray:
+        """Return the place of forward steps on the clock, which falls with the noise."""
+        if self.alpha_bar is None:
+            return -steps
+        return clock(self.alpha_bar)[steps]
 
     @property
     def of_images(self) -> bool:
+        """Whether the states are images; otherwise they are points."""
         return self.processes[0].states.ndim == 5
 
     @property
     def dim(self) -> int:
+        """The number of coordinates of a point."""
         return self.processes[0].states.shape[-1]
 
 
 def checked_points(points: NDArray) -> NDArray[np.float32]:
-    """Points (..., 2 or 3) as contiguous float32, finite: rerun itself accepts NaN without a word."""
+    """Return points (..., 2) or (..., 3) as contiguous float32.
+
+    Raises:
+        ValueError: another shape, no points, NaN or infinity. Rerun itself would accept NaN
+            silently.
+    """
     points = numbers(points, "points").float().contiguous().numpy()
     if points.ndim < 2 or points.shape[-1] not in (2, 3):
         raise ValueError(f"points must have 2 or 3 coordinates, got shape {points.shape}")
     if 0 in points.shape:
         raise ValueError(f"there are no points to show: the shape is {points.shape}")
-    if not np.isfinite([points.min(), points.max()]).all():  # NaN, too, comes through both; no copy is made
+    # NaN and infinity pass through min or max, so that no copy of the points is needed.
+    if not np.isfinite([points.min(), points.max()]).all():
         raise ValueError("the points hold NaN or infinity: nothing was recorded")
     return points
 
 
 def checked_rows(rows: ArrayLike | None, count: int) -> NDArray[np.int64]:
-    """Tracked rows of `count`; by default the first six."""
-    given = numbers(np.arange(min(6, count)) if rows is None else rows, "track_samples")
-    if given.ndim != 1 or (given.numel() and (given.is_floating_point() or given.dtype == torch.bool)):
+    """Return the rows to track.
+
+    Args:
+        rows: indices of rows; by default the first TRACKED_ROWS.
+        count: how many rows there are.
+
+    Raises:
+        ValueError: `rows` is no list of whole numbers from 0 to count - 1.
+    """
+    if rows is None:
+        rows = np.arange(min(TRACKED_ROWS, count))
+    given = numbers(rows, "track_samples")
+    whole_numbers = not given.is_floating_point() and given.dtype != torch.bool
+    if given.ndim != 1 or (given.numel() and not whole_numbers):
         raise ValueError(f"track_samples must be a list of rows such as [0,10,20], got {rows}")
     chosen = given.long().numpy()
-    if chosen.size and not (chosen.min() >= 0 and chosen.max() < count):
+    if chosen.size and (chosen.min() < 0 or chosen.max() >= count):
         raise ValueError(f"track_samples must lie in 0..{count - 1}, got {chosen.tolist()}")
     return chosen

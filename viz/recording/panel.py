@@ -65,7 +65,7 @@ def time_panel(
 
 def stride(process: Process) -> int:
     """How many steps it is from one recorded state to the next, as a rule."""
-    return max(1, round(float(np.median(np.diff(process.story))))) if len(process.story) > 1 else 1
+    return max(1, round(float(np.median(np.diff(process.elapsed_steps))))) if len(process.elapsed_steps) > 1 else 1
 
 
 # ---------------------------------------------------------------- points and arrows
