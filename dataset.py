@@ -264,8 +264,8 @@ def exact_parts(name: str, embed: int | None = None, **options: Any) -> list[Gau
     """Return the parts of a synthetic set's exact distribution, which have equal mass.
 
     Raises:
-        ValueError: no such set, an option that it does not take, a noise that is negative or not
-            finite, or fewer dimensions than the set has itself.
+        ValueError: no such set, an unknown option, a noise that is negative or not finite, or fewer
+            dimensions than the set has itself.
     """
     if name not in DATASETS:
         known = ", ".join([*DATASETS, "file", *IMAGE_DATASETS])

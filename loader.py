@@ -83,8 +83,8 @@ def shuffled(num_rows: int, seed: int, epoch: int) -> Iterator[Tensor]:
     """Yield all row numbers once, in an order that is a function of (seed, epoch).
 
     A permutation of more than MOST rows would need gigabytes. For data in a file, it would also
-    read one page of the file for each row. Larger sets are therefore shuffled in two stages: blocks
-    of BLOCK rows are put in random order, and then the rows of TOGETHER blocks at a time.
+    read one page of the file for each row. Larger sets are therefore shuffled in two stages. First
+    blocks of BLOCK rows are put in random order, and then the rows of TOGETHER blocks at a time.
     """
     g = generator(seed, "order", epoch)
     if num_rows <= MOST:

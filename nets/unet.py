@@ -252,8 +252,8 @@ class UNet(nn.Module):
             pixels attend to learned tokens of the label and one token of the time.
 
     Raises:
-        ValueError: sides that cannot be halved so often, channels that heads or groups do not
-            divide, an unknown conditioning, or cross-attention where all maps are too large.
+        ValueError: sides that cannot be halved so often, or channels that heads or groups do not
+            divide. An unknown conditioning, or cross-attention where all maps are too large.
     """
 
     def __init__(
