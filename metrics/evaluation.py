@@ -1,4 +1,4 @@
-"""The evaluation of a model: how far its samples, and of points its epsilon and density, are from the truth."""
+"""The evaluation of a model: samples, and for points also eps and density, beside their floors."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +14,7 @@ from images.image_files import read_samples
 from images.sets import ImageSet
 from metrics import image_metrics, significance
 from metrics.bayes import bayes_floor, excess, make_probes, noisiness
-from metrics.distances import METRICS, Draw, Metric, evaluate_points, exact_draws, rows_of
+from metrics.distances import METRICS, Draw, evaluate_points, exact_draws, rows_of
 from metrics.likelihood import kl_from_exact
 from metrics.table import MetricResult
 from pipeline import Pipeline
@@ -26,15 +26,29 @@ from samplers.options import SamplingOptions
 from samplers.spacing import evenly_on
 from schedule import step_of
 
-PROBE_STEPS, PROBE_POINTS = 50, 400
-KL_STEPS, KL_POINTS, MORE_KL_POINTS, KL_POINTS_EXACT = 200, 512, 4096, 128
-# Tolerances of what is known of a network without drawing samples: that can always be distinguished from the best one.
-GOOD_EXCESS, GOOD_KL = 0.01, 0.01  # of the Bayes floor; nats
+PROBE_STEPS = 50  # steps at which the error of eps is measured
+PROBE_POINTS = 400  # points at each of them
+KL_STEPS = 200  # of the integration
+KL_POINTS = 512
+MORE_KL_POINTS = 4096  # where 512 points do not decide
+KL_POINTS_EXACT = 128  # for the KL of the exact denoiser, which is the floor
+HALF_BAND = 1.645  # standard deviations from the median to the end of a normal 90 % band
+
+# The error of eps and the KL are known of a network without drawing samples. With enough points
+# they distinguish every network from the best one. So they have a tolerance instead of a p-value.
+GOOD_EXCESS = 0.01  # of the Bayes floor
+GOOD_KL = 0.01  # nats
+
+Condition = tuple[int | None, GaussianMixture]
+"""A label, or None, and the exact distribution of the data with that label, in normalised units."""
 
 
 @dataclass(frozen=True)
 class LossByStep:
-    """The error of epsilon after `steps` forward steps: its Bayes floor and the excess over it; all (K,)."""
+    """The error of eps by step: the Bayes floor and the excess over it. All have shape (K,).
+
+    steps: the numbers of forward steps.
+    """
 
     steps: NDArray
     floor: NDArray
@@ -43,8 +57,12 @@ class LossByStep:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The table, the samples (data units) and the labels asked for; of a known distribution also the loss by step.
+    """The outcome of an evaluation.
 
+    rows: the lines of the table.
+    samples: of shape (N, *dims), in data units.
+    labels: the labels (N,) that the samples were generated for, or None.
+    by_step: the loss by step, where the exact distribution is known.
     sampling: how a model was sampled; the default where the samples came from a file.
     """
 
@@ -55,162 +73,290 @@ class Evaluation:
     sampling: SamplingOptions = SamplingOptions()
 
 
+# ---------------------------------------------------------------- a model, or a file of samples
+
+
 def evaluate_model(
-    pipeline: Pipeline, train: DataSet, unseen: DataSet, *, num_samples: int, seed: int, options: SamplingOptions
+    pipeline: Pipeline,
+    train: DataSet,
+    unseen: DataSet,
+    *,
+    num_samples: int,
+    seed: int,
+    options: SamplingOptions,
 ) -> Evaluation:
-    """Sample from the model and hold everything that can be known about it against its floor.
+    """Sample from the model, and compare all that can be known about it with its floor.
 
     Args:
-        train: what it has learnt from; the feature classifier of images learns from it too.
-        unseen: gives the exact distribution of points. Without one (points from a file, images) it holds real ones
-            to compare with, and neither the density nor the best epsilon is known.
+        pipeline: the model.
+        train: the data that it has learnt from. The feature classifier of images learns from it
+            too.
+        unseen: for points, it gives the exact distribution where that is known. Otherwise it
+            contains real points or images to compare with, and neither the density nor the best eps
+            is known.
+        num_samples: N.
+        seed: of the samples and of the tests.
         options: how the samples are drawn.
+
+    Raises:
+        ValueError: there are too few samples or unseen data.
     """
     check_enough(unseen, num_samples)
     labels = as_frequent(unseen, num_samples, seed) if pipeline.classes else None
     options = pipeline.resolve(options)
     states = pipeline.states(num_samples, options, labels=labels, seed=seed)
-    count = len(sampler_timesteps(pipeline.scheduler, options)) + 1
-    samples = pipeline.data_units(last(progress_bar(states, "sampling", count)))
+    steps = sampler_timesteps(pipeline.scheduler, options)
+    samples = pipeline.data_units(last(progress_bar(states, "sampling", len(steps) + 1)))
     asked = None if labels is None else labels.numpy()
+
     if isinstance(unseen, ImageSet) and isinstance(train, ImageSet):
         rows = image_metrics.evaluate_images(samples, labels, train, unseen, seed=seed, device=pipeline.device)
         return Evaluation(rows, samples.numpy(), asked, sampling=options)
+
     assert isinstance(unseen, PointSet)
-    rows = _point_rows(samples.numpy(), unseen, train.points if isinstance(train, PointSet) else None, seed)
-    found = Evaluation(rows, samples.numpy(), asked, sampling=options)
-    return found if unseen.mixture is None else _with_exact(found, pipeline, unseen, seed)
+    learnt = train.points if isinstance(train, PointSet) else None
+    rows = _point_rows(samples.numpy(), unseen, learnt, seed)
+    evaluation = Evaluation(rows, samples.numpy(), asked, sampling=options)
+    if unseen.mixture is None:
+        return evaluation
+    return _with_exact(evaluation, pipeline, unseen, seed)
 
 
-def figures_of(train: DataSet, unseen: DataSet, labelled: bool) -> list[str]:
-    """The names of the figures that the evaluation of a model of these data finds. labelled: it learns their labels."""
-    if isinstance(unseen, ImageSet):
-        shares = [name for name in image_metrics.SHARES if labelled or name != "label accuracy"]
-        return ["Frechet distance", "memorised", *shares]
-    real, learnt = unseen.points, train.points if isinstance(train, PointSet) else None
-    e = significance.Evidence(real, real, unseen.mixture, max(1, len(unseen.parts)), learnt, seed=0)
-    names = [each.name for each in (*significance.TESTS, *METRICS) if isinstance(each, Metric) or each.applies(e)]
-    return names if unseen.mixture is None else [*names, "error of epsilon", "KL(exact || model)"]
+def evaluate_file(
+    path: str,
+    dataset: dict[str, Any],
+    num_samples: int,
+    seed: int,
+) -> tuple[Evaluation, DataSet]:
+    """Evaluate a file of samples, and return the unseen real data as well.
 
+    Args:
+        path: a file of points, or of images (N, C, H, W) in [-1, 1] (.npy).
+        dataset: the name and the options of the data set to compare with.
+        num_samples: at most so many samples of the file are used.
+        seed: of the tests.
 
-def check_enough(unseen: DataSet, num_samples: int) -> None:
-    """Raises ValueError where so many samples, or the unseen data, are too few to compare them."""
-    if isinstance(unseen, ImageSet):
-        image_metrics.compared(num_samples, len(unseen))
-    else:
-        significance.check_enough(num_samples, len(real_draws(unseen, 0)(significance.MIN_SAMPLES, 0)))
-
-
-def _point_rows(samples: NDArray, unseen: PointSet, train: NDArray | None, seed: int) -> list[MetricResult]:
-    draw, parts = real_draws(unseen, seed), max(1, len(unseen.parts))
-    return evaluate_points(samples, draw, unseen.mixture, parts=parts, train=train, seed=seed)
-
-
-def _with_exact(found: Evaluation, pipeline: Pipeline, unseen: PointSet, seed: int) -> Evaluation:
-    """The same, and how far the network's epsilon and density are from the exact ones, label by label if it has any."""
-    conditions = _conditions(pipeline, unseen)
-    by_step = [_loss_by_step(pipeline, mixture, label, seed) for label, mixture in conditions]
-    mean = LossByStep(by_step[0].steps, *(np.mean([getattr(b, k) for b in by_step], 0) for k in ("floor", "excess")))
-    floors = [bayes_floor(mixture, pipeline.scheduler) for _, mixture in conditions]
-    floor = float(np.mean(floors))
-    rows = [*found.rows, _excess_result(float(mean.excess.mean()), floor), _kl_result(pipeline, conditions, seed)]
-    return replace(found, rows=rows, by_step=mean)
-
-
-def _conditions(pipeline: Pipeline, unseen: PointSet) -> list[tuple[int | None, GaussianMixture]]:
-    """The exact distribution, in the network's units, under each condition that the network knows."""
-    assert unseen.mixture is not None
-    of_label: list[tuple[int | None, GaussianMixture]] = [*enumerate(unseen.parts)] if pipeline.classes else []
-    known = of_label or [(None, unseen.mixture)]
-    return [(label, pipeline.normaliser.distribution(mixture)) for label, mixture in known]
-
-
-def evaluate_file(path: str, dataset: dict[str, Any], num_samples: int, seed: int) -> tuple[Evaluation, DataSet]:
-    """Evaluate a file: points against those of the data set of that name, or images (N, C, H, W) in [-1, 1], .npy.
-
-    Returns the unseen real ones as well. Raises ValueError, FileNotFoundError: a file or a data set of no use.
+    Raises:
+        ValueError, FileNotFoundError: the file or the data set cannot be used.
     """
-    images = dataset["name"] in IMAGE_DATASETS
-    train, unseen = make_sets(n_samples=None if images else num_samples, seed=seed, **dataset)
+    of_images = dataset["name"] in IMAGE_DATASETS
+    set_size = None if of_images else num_samples
+    train, unseen = make_sets(n_samples=set_size, seed=seed, **dataset)
     if isinstance(train, ImageSet) and isinstance(unseen, ImageSet):
         samples = read_samples(path)[:num_samples]
-        rows = image_metrics.evaluate_images(torch.from_numpy(samples), None, train, unseen, seed=seed)
+        images = torch.from_numpy(samples)
+        rows = image_metrics.evaluate_images(images, None, train, unseen, seed=seed)
         return Evaluation(rows, samples), unseen
+
     assert isinstance(unseen, PointSet)
     points = read_points(path, n_samples=num_samples, seed=seed).points
     return Evaluation(_point_rows(points, unseen, None, seed), points), unseen
 
 
+def _point_rows(
+    samples: NDArray,
+    unseen: PointSet,
+    train: NDArray | None,
+    seed: int,
+) -> list[MetricResult]:
+    """Return all tests and distances of points."""
+    draw = real_draws(unseen, seed)
+    parts = max(1, len(unseen.parts))
+    return evaluate_points(samples, draw, unseen.mixture, parts=parts, train=train, seed=seed)
+
+
+def figures_of(train: DataSet, unseen: DataSet, labelled: bool) -> list[str]:
+    """Return the names of the metrics that the evaluation of a model of these data computes.
+
+    labelled: whether the model learns the labels.
+    """
+    if isinstance(unseen, ImageSet):
+        names = ["Frechet distance", "memorised", *image_metrics.SHARES]
+        return names if labelled else [name for name in names if name != "label accuracy"]
+
+    learnt = train.points if isinstance(train, PointSet) else None
+    parts = max(1, len(unseen.parts))
+    evidence = significance.Evidence(unseen.points, unseen.points, unseen.mixture, parts, learnt)
+    names = [test.name for test in significance.TESTS if test.applies(evidence)]
+    names += [metric.name for metric in METRICS]
+    if unseen.mixture is not None:
+        names += ["error of epsilon", "KL(exact || model)"]
+    return names
+
+
+def check_enough(unseen: DataSet, num_samples: int) -> None:
+    """Check that the number of samples and the unseen data suffice for a comparison.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if isinstance(unseen, ImageSet):
+        image_metrics.compared(num_samples, len(unseen))
+        return
+    real = real_draws(unseen, 0)(significance.MIN_SAMPLES, 0)
+    significance.check_enough(num_samples, len(real))
+
+
+# ---------------------------------------------------------------- real data
+
+
 def as_frequent(data: DataSet, count: int, seed: int) -> Tensor:
-    """Labels (count,) as frequent as in the data."""
+    """Draw labels (count,) that are as frequent as in the data."""
     labels = torch.as_tensor(data.labels)
-    return labels[torch.randint(len(labels), (count,), generator=generator(seed, "labels"))]
+    rows = torch.randint(len(labels), (count,), generator=generator(seed, "labels"))
+    return labels[rows]
 
 
 def real_rows(data: DataSet, count: int, seed: int) -> NDArray:
-    """At most `count` real points or images beside which samples are shown."""
+    """Return at most `count` real points or images, to be shown beside samples."""
     if isinstance(data, ImageSet):
         return data[:count][0].numpy()
     return real_draws(data, seed)(count, 0)
 
 
 def real_draws(data: PointSet, seed: int) -> Draw:
-    """Fresh draws of the exact distribution where it is known; else random rows of the held-out points."""
-    return rows_of(data.points, seed) if data.mixture is None else exact_draws(data.mixture, seed)
+    """Return a Draw of the exact distribution where it is known, and of random rows otherwise."""
+    if data.mixture is None:
+        return rows_of(data.points, seed)
+    return exact_draws(data.mixture, seed)
 
 
 # ---------------------------------------------------------------- against the exact distribution
 
 
-def _loss_by_step(pipeline: Pipeline, mixture: GaussianMixture, label: int | None, seed: int) -> LossByStep:
-    probes = make_probes(mixture, pipeline.scheduler, num_steps=PROBE_STEPS, num_points=PROBE_POINTS, seed=seed)
-    over = excess(pipeline.denoiser_for_label(label), probes, pipeline.device)
-    return LossByStep(np.array([*map(step_of, probes.timesteps.tolist())]), probes.floor.numpy(), over.numpy())
+def _with_exact(
+    evaluation: Evaluation,
+    pipeline: Pipeline,
+    unseen: PointSet,
+    seed: int,
+) -> Evaluation:
+    """Add the distance of the network's eps and density from the exact ones.
+
+    Both are means over the conditions that the network knows.
+    """
+    conditions = _conditions(pipeline, unseen)
+    by_step = [_loss_by_step(pipeline, mixture, label, seed) for label, mixture in conditions]
+    floors = [bayes_floor(mixture, pipeline.scheduler) for _, mixture in conditions]
+    mean = LossByStep(
+        steps=by_step[0].steps,
+        floor=np.mean([each.floor for each in by_step], 0),
+        excess=np.mean([each.excess for each in by_step], 0),
+    )
+    error = _excess_result(float(mean.excess.mean()), float(np.mean(floors)))
+    kl = _kl_result(pipeline, conditions, seed)
+    return replace(evaluation, rows=[*evaluation.rows, error, kl], by_step=mean)
 
 
-def _excess_result(over: float, floor: float) -> MetricResult:
-    """The whole error beside the Bayes floor; their difference is measured by itself, without the noise of either."""
-    share = over / floor
+def _conditions(pipeline: Pipeline, unseen: PointSet) -> list[Condition]:
+    """Return the exact distribution under each condition that the network knows: its labels, or
+    none."""
+    assert unseen.mixture is not None
+    known: list[Condition] = [(None, unseen.mixture)]
+    if pipeline.classes and unseen.parts:
+        known = list(enumerate(unseen.parts))
+    return [(label, pipeline.normaliser.distribution(mixture)) for label, mixture in known]
+
+
+def _loss_by_step(
+    pipeline: Pipeline,
+    mixture: GaussianMixture,
+    label: int | None,
+    seed: int,
+) -> LossByStep:
+    """Measure the excess of the network under one condition at each probed step."""
+    probes = make_probes(
+        mixture,
+        pipeline.scheduler,
+        num_steps=PROBE_STEPS,
+        num_points=PROBE_POINTS,
+        seed=seed,
+    )
+    by_step = excess(pipeline.denoiser_for_label(label), probes, pipeline.device)
+    steps = [step_of(t) for t in probes.timesteps.tolist()]
+    return LossByStep(np.array(steps), probes.floor.numpy(), by_step.numpy())
+
+
+def _excess_result(excess: float, floor: float) -> MetricResult:
+    """Return the line of the error of eps. It passes if the excess is at most 1 % of the Bayes
+    floor.
+
+    The excess is measured by itself, against E[eps | x_t]. So the scatter of the whole error, which
+    comes from the drawn noise, does not enter it.
+    """
+    share = excess / floor
     return MetricResult(
-        "error of epsilon", floor + over, floor, floor, floor,
-        n=PROBE_STEPS * PROBE_POINTS, passed=share <= GOOD_EXCESS, verdict=f"{share:.2%} above the Bayes floor",
-    )  # fmt: skip
+        "error of epsilon",
+        value=floor + excess,
+        floor=floor,
+        low=floor,
+        high=floor,
+        n=PROBE_STEPS * PROBE_POINTS,
+        passed=share <= GOOD_EXCESS,
+        verdict=f"{share:.2%} above the Bayes floor",
+    )
 
 
-def _kl_result(pipeline: Pipeline, conditions: list[tuple[int | None, GaussianMixture]], seed: int) -> MetricResult:
-    """KL(exact || model), the mean over the conditions, with a tolerance; its floor is the exact denoiser's.
+def _kl_result(pipeline: Pipeline, conditions: list[Condition], seed: int) -> MetricResult:
+    """Return the line of KL(exact || model). It passes if it is at most 0.01 nats above its floor.
 
-    512 points know it to within 0.006 nats or so where the control variate does not help (`mean_kl`), and then good
-    models of 0.005 failed now and then. A failure within that error is measured once more, with more points.
+    The floor is the KL of the exact denoiser, which differs from 0 by the error of the integration.
+
+    512 points determine the KL to about 0.006 nats where the control variate does not help (see
+    `mean_kl`). Then good models with a KL of 0.005 would sometimes fail. So a failure by less than
+    two standard errors is measured once more, with more points.
     """
     points = KL_POINTS
     value, floor, error = _kl(pipeline, conditions, seed, points)
-    if 0 < value - floor - GOOD_KL < 2 * error:
+    beyond = value - floor - GOOD_KL
+    if 0 < beyond < 2 * error:
         points = MORE_KL_POINTS
         value, floor, error = _kl(pipeline, conditions, seed, points)
+
     passed = value - floor <= GOOD_KL
-    verdict = f"{value:.4f} +- {error:.4f} nats from the exact distribution" + f", within {GOOD_KL}" * passed
-    low, high = floor - 1.645 * error, floor + 1.645 * error
-    return MetricResult("KL(exact || model)", value, floor, low, high, points, passed, verdict, "nats")
+    verdict = f"{value:.4f} +- {error:.4f} nats from the exact distribution"
+    if passed:
+        verdict += f", within {GOOD_KL}"
+    return MetricResult(
+        "KL(exact || model)",
+        value=value,
+        floor=floor,
+        low=floor - HALF_BAND * error,
+        high=floor + HALF_BAND * error,
+        n=points,
+        passed=passed,
+        verdict=verdict,
+        unit="nats",
+    )
 
 
 def _kl(
-    pipeline: Pipeline, conditions: list[tuple[int | None, GaussianMixture]], seed: int, points: int
+    pipeline: Pipeline,
+    conditions: list[Condition],
+    seed: int,
+    points: int,
 ) -> tuple[float, float, float]:
-    """KL(exact || model) in nats, that of the exact denoiser, and the standard error, from so many points."""
-    scheduler, g = pipeline.scheduler, generator(seed, "kl")
+    """Return the KL of the model, the KL of the exact denoiser, and the standard error, in nats.
+
+    All are means over the conditions, which share the `points` evenly.
+    """
+    scheduler = pipeline.scheduler
+    g = generator(seed, "kl")
     timesteps = evenly_on(noisiness(scheduler), KL_STEPS)[::-1]
+    count = -(-points // len(conditions))  # rounded up
+    count_exact = -(-KL_POINTS_EXACT // len(conditions))
+
     values = []
     errors = []
     floors = []
     for label, mixture in conditions:
-        x = mixture.noised(*scheduler.alpha_sigma_at(0)).sample(-(-points // len(conditions)), g)
+        x = mixture.noised(*scheduler.alpha_sigma_at(0)).sample(count, g)
         denoise = pipeline.denoiser_for_label(label)
         value, error = kl_from_exact(denoise, scheduler, mixture, x, timesteps, pipeline.device)
         values.append(value)
         errors.append(error)
 
-        few = x[: -(-KL_POINTS_EXACT // len(conditions))]
-        floor, _ = kl_from_exact(exact_denoiser(mixture, scheduler), scheduler, mixture, few, timesteps)
+        exact = exact_denoiser(mixture, scheduler)
+        floor, _ = kl_from_exact(exact, scheduler, mixture, x[:count_exact], timesteps)
         floors.append(floor)
-    return float(np.mean(values)), float(np.mean(floors)), float(np.linalg.norm(errors) / len(errors))
+    mean_error = float(np.linalg.norm(errors) / len(errors))
+    return float(np.mean(values)), float(np.mean(floors)), mean_error

@@ -142,11 +142,7 @@ def flow_map(
     for name, denoise in denoisers.items():
         errors[name] = _errors(denoise, scheduler, x_T[name], samplers, counts, clean)
 
-    slopes = {}
-    for sampler in samplers:
-        plateau = min(last_step, *errors[exact][sampler])
-        above = ABOVE_PLATEAU * plateau
-        slopes[sampler] = slope(evaluations[sampler], errors[exact][sampler], above)
+    slopes = _slopes(evaluations, errors[exact], last_step)
     return FlowMap(evaluations, errors, slopes, last_step)
 
 
@@ -169,6 +165,19 @@ def _errors(
             states = sample(denoise, scheduler, x_T, SamplingOptions(sampler, n))
             errors[sampler].append(_distance(last(states).double().cpu(), clean))
     return errors
+
+
+def _slopes(
+    evaluations: Mapping[str, list[int]],
+    errors: Mapping[str, list[float]],
+    last_step: float,
+) -> dict[str, float]:
+    """Return the order of convergence of each sampler, from the errors above its plateau."""
+    slopes = {}
+    for sampler, counts in evaluations.items():
+        plateau = min(last_step, *errors[sampler])
+        slopes[sampler] = slope(counts, errors[sampler], ABOVE_PLATEAU * plateau)
+    return slopes
 
 
 def _distance(a: Tensor, b: Tensor) -> float:

@@ -168,12 +168,11 @@ def evaluate_images(
             are not floats or not finite.
     """
     check_labels(train)
-    unseen_labels = check_labels(unseen)
+    check_labels(unseen)
     n = _checked(samples, asked, train.dims, len(unseen))
     net = feature_classifier(train, seed=seed, folder=folder, device=device)
 
-    chosen_real, real, predicted = _real_features(net, unseen, seed)
-    right = (predicted == unseen_labels[chosen_real]).numpy()
+    real, right = _real_features(net, unseen, seed)
     share = f"{right.mean():.2%} of {len(right):,} unseen images"
     print(f"feature classifier: {share} classified correctly")
 
@@ -211,7 +210,7 @@ def frechet_of(
     check_labels(unseen)
     n = compared(count, len(unseen))
     net = feature_classifier(train, seed=seed, folder=folder, device=device)
-    _, real, _ = _real_features(net, unseen, seed)
+    real, _ = _real_features(net, unseen, seed)
     own, *others = _shuffles(real, seed)
 
     def measure(images: Tensor) -> float:
@@ -226,11 +225,16 @@ def _real_features(
     net: FeatureClassifier,
     unseen: ImageSet,
     seed: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return rows of `unseen`, chosen at random, their features and their predicted labels."""
+) -> tuple[Tensor, NDArray]:
+    """Return features of unseen images, chosen at random, and whether each was classified
+    correctly.
+
+    Both cover at most 10,000 images.
+    """
     chosen = _choice(len(unseen), MAX_REAL, seed, "unseen images")
     features, predicted = features_of(net, (unseen[rows][0] for rows in chosen.split(CHUNK)))
-    return chosen, features, predicted
+    right = (predicted == check_labels(unseen)[chosen]).numpy()
+    return features, right
 
 
 def _shuffles(real: Tensor, seed: int) -> list[Tensor]:
