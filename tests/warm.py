@@ -1,9 +1,9 @@
 """A Python that has done once what every command would do again, and forks for each line that it reads.
 
-conftest.command uses it. torch, its dynamo (every first optimizer imports it), scipy, scikit-learn, matplotlib and
-rerun cost a training 5 seconds of CPU before its first step, and the tests run two hundred commands. Nothing of
-moonwalk is imported here. Each child is a process with a folder, an environment and an exit code of its own, and reads
-our code as a fresh interpreter does.
+conftest.command uses it. torch, its dynamo (every first optimizer imports it), scipy, scikit-learn and matplotlib cost
+a training 5 seconds of CPU before its first step, and the tests run two hundred commands. Nothing of moonwalk is
+imported here. Each child is a process with a folder, an environment and an exit code of its own, and reads our code as
+a fresh interpreter does.
 """
 
 import atexit
@@ -18,7 +18,7 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
-PACKAGES = ["torch", "torch._dynamo", "scipy.stats", "sklearn.datasets", "matplotlib.pyplot", "hydra", "rerun"]
+PACKAGES = ["torch", "torch._dynamo", "scipy.stats", "sklearn.datasets", "matplotlib.pyplot", "hydra"]
 
 
 def prepare() -> None:
@@ -90,13 +90,22 @@ def finish(code: int) -> NoReturn:
 
 
 def serve() -> None:
-    """Answer each line of stdin with the exit code of what it asked for."""
+    """Answer each line of stdin, which is a request in JSON, with a number.
+
+    {"begin": ...}: the process id of a new child. {"wait": process id}: its exit code, once it has ended.
+    {"poll": process id}: the same, or nothing while it runs.
+    """
     requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
-    for request in requests:
-        child = os.fork()
-        if child == 0:
-            become(**json.loads(request))
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers, flush=True)
+    for line in requests:
+        ((kind, given),) = json.loads(line).items()
+        if kind == "begin":
+            answer = os.fork()
+            if answer == 0:
+                become(**given)
+        else:
+            ended, status = os.waitpid(given, 0 if kind == "wait" else os.WNOHANG)
+            answer = os.waitstatus_to_exitcode(status) if ended else ""
+        print(answer, file=answers, flush=True)
 
 
 if __name__ == "__main__":

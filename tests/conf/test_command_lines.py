@@ -6,29 +6,34 @@ import re
 import pytest
 from conftest import command, python
 
-
-@pytest.fixture(scope="module", params=[12, pytest.param(60, marks=pytest.mark.slow)])
-def campaign(request, tmp_path_factory):
-    """How many lines a campaign is to try; its exit code; what it said; and its counts."""
-    done = command(f"tests/campaigns/fuzz.py {request.param} --seed 3", tmp_path_factory.mktemp("campaign"))
-    counts = dict(re.findall(r"'([\w ]+)': (\d+)", done.stdout.splitlines()[-1]))
-    return request.param, done.returncode, done.stdout + done.stderr, {name: int(n) for name, n in counts.items()}
+LINES = 24
 
 
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory):
+    """A campaign of 24 lines: its exit code, what it said, and its counts."""
+    done = command(f"tests/campaigns/fuzz.py {LINES} --seed 3", tmp_path_factory.mktemp("campaign"))
+    counts = re.findall(r"'([\w ]+)': (\d+)", done.stdout.splitlines()[-1])
+    return done.returncode, done.stdout + done.stderr, {name: int(count) for name, count in counts}
+
+
+@pytest.mark.slow
 def test_random_command_lines_work_or_are_answered_in_one_line(campaign):
-    _, code, said, _ = campaign
+    code, said, _ = campaign
     assert code == 0, said
 
 
+@pytest.mark.slow
 def test_a_campaign_tries_as_many_lines_as_it_was_asked_for(campaign):
-    asked, _, _, counts = campaign
-    assert counts["lines"] == asked
-    assert counts["ended with 0"] + counts["ended with 1"] == asked
+    *_, counts = campaign
+    assert counts["lines"] == LINES
+    assert counts["ended with 0"] + counts["ended with 1"] == LINES
 
 
+@pytest.mark.slow
 def test_a_quarter_of_the_random_lines_are_right_at_least(campaign):
-    asked, _, _, counts = campaign
-    assert counts["right"] >= asked // 4  # each with probability 0.6: fewer in one of 100 seeds at 12, and never at 60
+    *_, counts = campaign
+    assert counts["right"] >= 6  # each with probability 0.6: fewer in one of 10,000 seeds
 
 
 # What a line is, how it ended (exit code, stderr, files that it left), and whether that is a fault.

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from conftest import NO_EVALUATION, QUIET, ROOT, SMALL, command, python, succeeded
+from conftest import NO_EVALUATION, ROOT, SMALL, begun, command, python, succeeded
 from PIL import Image
 
 from conf.config import Train
@@ -45,14 +45,11 @@ LONG = f"train.py {SMALL} {NO_EVALUATION} max_steps=300000 task_name=long"
 
 @pytest.fixture
 def start():
-    """What starts a command in the background; a test that fails leaves none running."""
+    """Begins commands in the background. A test that fails leaves none running."""
     running = []
 
     def begin(line, cwd):
-        script, *words = line.split()
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        environment = {**QUIET, "PYTHONPATH": str(ROOT)}
-        running.append(subprocess.Popen([sys.executable, ROOT / script, *words], cwd=cwd, env=environment, **pipes))
+        running.append(begun(line, cwd))
         return running[-1]
 
     yield begin
@@ -124,8 +121,8 @@ def test_ctrl_c_ends_a_training_with_130_and_says_how_to_go_on(interrupted):
     assert "go on with  python train.py resume=runs/half" in interrupted.printed
 
 
-def test_ctrl_c_ends_a_training_after_a_save_of_that_step(interrupted):
-    assert interrupted.checkpoint["step"] == 60
+def test_ctrl_c_ends_a_training_after_a_save_of_that_step_or_the_next(interrupted):
+    assert interrupted.checkpoint["step"] in (60, 61)
 
 
 @pytest.fixture(scope="module")
