@@ -1,4 +1,4 @@
-"""Recordings read back from the file: every number is the trajectory's own."""
+"""Recordings, read back from their files: every number is that of the trajectory."""
 
 import os
 import statistics
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import rerun as rr
 import torch
-from conftest import NO_EVALUATION, SMALL, command, python, started
+from conftest import NO_EVALUATION, SMALL, column, command, python, started
 from rerun.chunk import RrdReader
 
 from dataset import Normaliser, make_dataset
@@ -21,7 +21,7 @@ from pipeline import Pipeline
 from rerun_viz import log_forward_diffusion, log_reverse_diffusion, log_scene
 from runtime.randomness import generator
 from samplers import State
-from samplers.options import SamplingOptions
+from samplers.guidance import Guidance
 from schedule import make_scheduler, t_of
 from viz import replay
 from viz import scene as scenes
@@ -31,54 +31,65 @@ from viz.scene import Loss, Process, Scene
 from viz.viewer import recording
 
 
-def column(path, entity, component, clock="step"):
-    """(step, values per row) of one component, in order of time."""
-    steps, values = [], []
-    for chunk in RrdReader(path).stream().filter(content=entity, is_static=False, components=component):
-        batch = chunk.to_record_batch()
-        if clock not in batch.schema.names:
-            continue
-        steps += batch.column(clock).to_numpy().tolist()  # of a clock in seconds: nanoseconds
-        values += batch.column(component).to_pylist()
-    order = np.argsort(steps)
-    return np.array(steps)[order], [np.array(values[i]) for i in order]
+def entities(path):
+    """The paths of all entities of a recording."""
+    return {str(chunk.entity_path) for chunk in RrdReader(path).stream()}
 
 
-@pytest.fixture
-def forward(tmp_path):
+def rgb_of(path, entity):
+    """The colour (3,) of the points of an entity at each step."""
+    _, colours = column(path, entity, "Points2D:colors")
+    return [[c >> 24 & 255, c >> 16 & 255, c >> 8 & 255] for (c,) in colours]
+
+
+# ---------------------------------------------------------------- arrays of a user
+
+
+@pytest.fixture(scope="module")
+def forward(tmp_path_factory):
+    """The recording of a forward process with 40 points and 8 states, two of which are tracked, and the states."""
     rng = np.random.default_rng(0)
     data, trajectory = rng.normal(size=(40, 2)).astype("f"), rng.normal(size=(7, 40, 2)).astype("f")
-    with recording("test", tmp_path / "a.rrd", "file") as rec:
+    path = tmp_path_factory.mktemp("forward") / "a.rrd"
+    with recording("test", path, "file") as rec:
         log_forward_diffusion(data, trajectory, [0, 5], rec=rec)
-    return tmp_path / "a.rrd", np.concatenate([data[None], trajectory])
+    return path, np.concatenate([data[None], trajectory])
 
 
-def test_positions_are_bit_identical(forward):
+def test_positions_of_a_recording_are_those_of_the_trajectory_bitwise(forward):
     path, states = forward
     steps, positions = column(path, "/forward/points", "Points2D:positions")
     assert steps.tolist() == list(range(8))
     assert np.array_equal(np.stack(positions).astype("f"), states)
+
+
+def test_positions_of_tracked_points_are_those_of_the_trajectory_bitwise(forward):
+    path, states = forward
     _, tracked = column(path, "/forward/tracked", "Points2D:positions")
     assert np.array_equal(np.stack(tracked).astype("f"), states[:, [0, 5]])
 
 
-def test_colours_go_from_green_to_red(forward):
-    _, colours = column(forward[0], "/forward/points", "Points2D:colors")
-    rgb = [[c >> 24 & 255, c >> 16 & 255, c >> 8 & 255] for (c,) in colours]
-    assert np.array_equal(rgb, noise_colours(np.arange(8) / 7))  # no schedule is known: the share of the way
-    assert rgb[0][1] > 2 * rgb[0][0] and rgb[-1][0] > 2 * rgb[-1][1]
+def test_without_a_schedule_colours_change_evenly_over_the_states(forward):
+    assert np.array_equal(rgb_of(forward[0], "/forward/points"), noise_colours(np.arange(8) / 7))
 
 
-def test_the_file_is_sound(forward):
-    done = subprocess.run(
-        [os.path.join(os.path.dirname(sys.executable), "rerun"), "rrd", "verify", str(forward[0])],
-        capture_output=True, text=True,
-    )  # fmt: skip
+def test_colours_change_from_green_to_red(forward):
+    rgb = rgb_of(forward[0], "/forward/points")
+    assert rgb[0][1] > 2 * rgb[0][0]
+    assert rgb[-1][0] > 2 * rgb[-1][1]
+
+
+def test_rerun_finds_no_fault_in_the_file(forward):
+    program = os.path.join(os.path.dirname(sys.executable), "rerun")
+    done = subprocess.run([program, "rrd", "verify", str(forward[0])], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_recording_leaves_one_file(forward):
     assert os.listdir(forward[0].parent) == ["a.rrd"]
 
 
-def test_reverse_runs_on_two_clocks(tmp_path):
+def test_the_steps_of_a_reverse_process_count_from_its_noise(tmp_path):
     states = np.random.default_rng(0).normal(size=(4, 10, 3)).astype("f")
     with recording("test", tmp_path / "r.rrd", "file") as rec:
         log_reverse_diffusion(states, [30, 20, 10, 0], [], data=states[0], rec=rec)
@@ -99,13 +110,16 @@ def test_reverse_runs_on_two_clocks(tmp_path):
         (np.zeros((0, 2)), np.zeros((3, 0, 2)), [], "no points"),
     ],
 )
-def test_bad_input_is_named_and_leaves_no_file(data, trajectory, track, words, tmp_path):
+def test_bad_arrays_are_refused_and_leave_no_file(data, trajectory, track, words, tmp_path):
     with pytest.raises(ValueError, match=words), recording("test", tmp_path / "a.rrd", "file") as rec:
         log_forward_diffusion(data, trajectory, track, rec=rec)
     assert os.listdir(tmp_path) == []
 
 
-def test_the_calls_of_the_readme(tmp_path):
+@pytest.fixture(scope="module")
+def readme(tmp_path_factory):
+    """What the calls of the README print, and the folder in which they ran."""
+    folder = tmp_path_factory.mktemp("readme")
     code = (
         "from dataset import create_moon_dataset; from diffusion import DiffusionModel\n"
         "from rerun_viz import init_rerun, log_forward_diffusion\n"
@@ -114,14 +128,23 @@ def test_the_calls_of_the_readme(tmp_path):
         "init_rerun('my_visualization')\n"
         "log_forward_diffusion(data, trajectory, track_samples=[0, 10, 20])\n"
     )
-    done = python(code, tmp_path)
+    done = python(code, folder)
     assert done.returncode == 0, done.stderr
-    assert "rerun outputs/my_visualization.rrd" in done.stdout
-    steps, _ = column(tmp_path / "outputs/my_visualization.rrd", "/forward/points", "Points2D:positions")
+    return done.stdout, folder
+
+
+def test_the_calls_of_the_readme_say_how_to_open_the_recording(readme):
+    printed, _ = readme
+    assert "rerun outputs/my_visualization.rrd" in printed
+
+
+def test_the_calls_of_the_readme_record_every_step(readme):
+    _, folder = readme
+    steps, _ = column(folder / "outputs/my_visualization.rrd", "/forward/points", "Points2D:positions")
     assert steps.tolist() == list(range(11))
 
 
-def test_a_display_that_points_nowhere_loses_nothing(tmp_path, monkeypatch, capfd):
+def test_with_a_display_that_does_not_exist_the_recording_becomes_a_file(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("DISPLAY", ":97")
     with recording("test", tmp_path / "a.rrd", "window") as rec:
         rec.log("x", rr.Points2D([[0, 0]]))
@@ -136,15 +159,14 @@ KEPT = [0, 1, 8, 15, 20]
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A scene with everything in it, for the exact denoiser, and its recording."""
+    """The recording of a scene with everything in it, for the exact denoiser, and the scene."""
     scheduler, real = make_scheduler("linear", 20), make_dataset("moons", 60, 1, noise=0.05)
     x = torch.from_numpy(real.points)
-    states, tracked = [State(t_of(n), x + n, x - 1) for n in reversed(KEPT)], np.array([0, 7])
+    states = [State(t_of(n), x + n, x - 1) for n in reversed(KEPT)]
+    tracked = np.array([0, 7])
     reverse, guesses, _ = replay.reverse(states, slice(None), tracked)
-    processes, exact = (
-        [replay.forward(scheduler, real.points, KEPT, 0), reverse],
-        exact_denoiser(real.mixture, scheduler),
-    )
+    processes = [replay.forward(scheduler, real.points, KEPT, 0), reverse]
+    exact = exact_denoiser(real.mixture, scheduler)
     scene = Scene(
         processes,
         data=real.points,
@@ -161,118 +183,216 @@ def whole(tmp_path_factory):
     return path, scene
 
 
-def test_both_sides_stand_at_equal_noise_on_the_clock_t(whole):
+every_side = pytest.mark.parametrize(("side", "i", "sign"), [("forward", 0, 1), ("reverse", 1, -1)])
+
+
+@every_side
+def test_on_the_clock_t_both_processes_are_at_equal_noise(whole, side, i, sign):
     path, scene = whole
-    for side, process in zip(("forward", "reverse"), scene.processes):
-        t, positions = column(path, f"/{side}/points", "Points2D:positions", "t")
-        order = np.argsort(process.steps)
-        assert t.tolist() == KEPT
-        assert np.array_equal(np.stack(positions).astype("f"), process.states[order])
-    steps, _ = column(path, "/reverse/points", "Points2D:positions")
+    process = scene.processes[i]
+    t, positions = column(path, f"/{side}/points", "Points2D:positions", "t")
+    assert t.tolist() == KEPT
+    assert np.array_equal(np.stack(positions).astype("f"), process.states[np.argsort(process.steps)])
+
+
+def test_on_the_clock_step_the_reverse_process_begins_at_0(whole):
+    steps, _ = column(whole[0], "/reverse/points", "Points2D:positions")
     assert steps.tolist() == [0, 5, 12, 19, 20]
 
 
-def test_every_process_takes_ten_seconds_evenly_in_log_snr(whole):
+def seconds_of(path, side):
+    nanoseconds, _ = column(path, f"/{side}/points", "Points2D:positions", "time")
+    return nanoseconds / 1e9
+
+
+@every_side
+def test_every_process_takes_ten_seconds(whole, side, i, sign):
+    seconds = seconds_of(whole[0], side)
+    assert seconds[0] == 0
+    assert seconds[-1] == pytest.approx(10)
+
+
+@every_side
+def test_visible_steps_are_even_in_log_snr(whole, side, i, sign):
+    # 1 and 8 forward steps lie between the ends of what can be seen. Their distance in time is that in log-SNR.
     path, scene = whole
     log_snr = make_scheduler("linear", 20).log_snr.numpy()
-    for side, sign in (("forward", 1), ("reverse", -1)):
-        seconds, _ = column(path, f"/{side}/points", "Points2D:positions", "time")
-        seconds = seconds / 1e9
-        assert seconds[0] == 0 and seconds[-1] == pytest.approx(10)
-        at = dict(zip(KEPT[::sign], seconds))
-        # 1 and 8 forward steps lie between the ends of what can be seen: as far apart as their log-SNR
-        pace = 10 / np.ptp(scenes.clock(scene.alpha_bar))
-        assert at[8] - at[1] == pytest.approx(sign * pace * (log_snr[0] - log_snr[7]), rel=1e-6)
-    times, texts = column(path, "/now", "TextDocument:text", "time")
-    assert times[-1] == 12e9  # the last picture is held
+    at = dict(zip(KEPT[::sign], seconds_of(path, side)))
+    pace = 10 / np.ptp(scenes.clock(scene.alpha_bar))
+    assert at[8] - at[1] == pytest.approx(sign * pace * (log_snr[0] - log_snr[7]), rel=1e-6)
+
+
+def test_the_last_picture_is_held_for_two_seconds(whole):
+    times, texts = column(whole[0], "/now", "TextDocument:text", "time")
+    assert times[-1] == 12e9
     assert texts[-1] == texts[-2]
 
 
-def test_colour_is_the_noise_and_not_the_share_of_the_way(whole):
+@every_side
+def test_with_a_schedule_the_colour_is_the_amount_of_noise(whole, side, i, sign):
     path, scene = whole
-    for side, process in zip(("forward", "reverse"), scene.processes):
-        _, colours = column(path, f"/{side}/points", "Points2D:colors")
-        rgb = [[c >> 24 & 255, c >> 16 & 255, c >> 8 & 255] for (c,) in colours]
-        assert np.array_equal(rgb, noise_colours(np.sqrt(1 - scene.alpha_bar[process.steps])))
+    expected = noise_colours(np.sqrt(1 - scene.alpha_bar[scene.processes[i].steps]))
+    assert np.array_equal(rgb_of(path, f"/{side}/points"), expected)
 
 
-def test_the_floor_is_drawn_as_mean_and_band(whole):
-    path, _ = whole
-    for clock_name, ends in (("step", [0, 20]), ("t", [0, 20])):
-        steps, values = column(path, "/distance/floor", "Scalars:scalars", clock_name)
-        assert steps.tolist() == ends
-        for row in values:
-            assert row.tolist() == pytest.approx([0.15, 0.105, 0.195])  # of 0.1 and 0.2: mean, 5 % and 95 %
+@pytest.mark.parametrize("clock", ["step", "t"])
+def test_the_floor_is_drawn_as_mean_and_band(whole, clock):
+    times, values = column(whole[0], "/distance/floor", "Scalars:scalars", clock)
+    assert times.tolist() == [0, 20]
+    for row in values:
+        assert row.tolist() == pytest.approx([0.15, 0.105, 0.195])  # mean, 5 % and 95 % of 0.1 and 0.2
 
 
-def test_guesses_lead_to_x_0_and_are_blank_without_signal(whole):
-    path, scene = whole
-    t, vectors = column(path, "/reverse/guess", "Arrows2D:vectors", "t")
-    _, origins = column(path, "/reverse/guess", "Arrows2D:origins", "t")
-    where, guess = (array[::-1] for array in scene.guesses)
-    for i, n in enumerate(t):
+@pytest.fixture(scope="module")
+def arrows(whole):
+    """The arrows to predictions of x_0: their steps t, origins and vectors."""
+    t, vectors = column(whole[0], "/reverse/guess", "Arrows2D:vectors", "t")
+    _, origins = column(whole[0], "/reverse/guess", "Arrows2D:origins", "t")
+    return t, origins, vectors
+
+
+def test_arrows_lead_from_points_to_their_predictions_of_x_0(whole, arrows):
+    _, scene = whole
+    where, predictions = (array[::-1] for array in scene.guesses)
+    for i, (n, origin, vector) in enumerate(zip(*arrows)):
+        if scene.alpha_bar[n] >= LEAST_SIGNAL:
+            assert np.allclose(origin, where[i])
+            assert np.allclose(origin + vector, predictions[i], atol=1e-5)
+
+
+def test_without_a_signal_there_are_no_arrows(whole, arrows):
+    _, scene = whole
+    t, _, vectors = arrows
+    for n, vector in zip(t, vectors):
         if scene.alpha_bar[n] < LEAST_SIGNAL:
-            assert len(vectors[i]) == 0
-        else:
-            assert np.allclose(origins[i] + vectors[i], guess[i], atol=1e-5) and np.allclose(origins[i], where[i])
-    assert len(vectors[-1]) == 0 and len(vectors[0]) == 2
+            assert len(vector) == 0
 
 
-def test_the_score_field_points_uphill(whole):
-    path, scene = whole
-    mixture, field = make_dataset("moons", 1, 0, noise=0.05).mixture, scene.fields[0]
-    scheduler = make_scheduler("linear", 20)
-    t, vectors = column(path, "/score/exact", "Arrows2D:vectors", "t")
+def test_there_are_arrows_for_tracked_points_at_the_end_and_none_at_the_beginning(arrows):
+    _, _, vectors = arrows
+    assert len(vectors[0]) == 2
+    assert len(vectors[-1]) == 0
+
+
+@pytest.fixture(scope="module")
+def score_arrows(whole):
+    """The arrows of the exact score: their steps t and vectors."""
+    return column(whole[0], "/score/exact", "Arrows2D:vectors", "t")
+
+
+def test_the_score_field_has_arrows_at_every_noisy_step(score_arrows):
+    t, _ = score_arrows
     assert t.tolist() == KEPT[1:]
-    for i, n in enumerate(t):
-        score = mixture.noised(*scheduler.alpha_sigma_at(n - 1)).score(torch.from_numpy(field.origins)).numpy()
-        cosine = (vectors[i] * score).sum(-1) / np.linalg.norm(vectors[i], axis=-1) / np.linalg.norm(score, axis=-1)
+
+
+def test_arrows_of_the_score_field_have_the_direction_of_the_score(whole, score_arrows):
+    _, scene = whole
+    mixture, origins = make_dataset("moons", 1, 0, noise=0.05).mixture, torch.from_numpy(scene.fields[0].origins)
+    scheduler = make_scheduler("linear", 20)
+    for n, vectors in zip(*score_arrows):
+        score = mixture.noised(*scheduler.alpha_sigma_at(n - 1)).score(origins).numpy()
+        cosine = (vectors * score).sum(-1) / np.linalg.norm(vectors, axis=-1) / np.linalg.norm(score, axis=-1)
         assert cosine.min() > 0.999
-        assert np.linalg.norm(vectors[i], axis=-1).max() <= 2 * replay.REACH / (replay.PER_SIDE[2] - 1)
 
 
-def test_the_readout_runs_on_both_clocks_and_holds_the_last_picture(whole):
-    for clock, moments in (("step", [0, 1, 5, 8, 12, 15, 19, 20, 24]), ("t", [*KEPT, 24])):
-        found = {}
-        for chunk in RrdReader(whole[0]).stream().filter(content="/now", is_static=False):
-            batch = chunk.to_record_batch()
-            if clock in batch.schema.names:
-                texts = batch.column("TextDocument:text").to_pylist()
-                found |= dict(zip(batch.column(clock).to_pylist(), [text[0] for text in texts]))
-        assert sorted(found) == moments
-        assert f"{clock} 0 of 20" in found[0] and found[20] == found[24]
-        assert ("20 forward steps" in found[0]) == (clock == "step")
+def test_arrows_of_the_score_field_do_not_reach_beyond_the_next_origin(score_arrows):
+    _, all_vectors = score_arrows
+    for vectors in all_vectors:
+        assert np.linalg.norm(vectors, axis=-1).max() <= 2 * replay.REACH / (replay.PER_SIDE[2] - 1)
 
 
-def test_three_dimensions_get_a_scene_of_three(tmp_path):
+def readout(path, clock):
+    """The text about each moment on a clock."""
+    found = {}
+    for chunk in RrdReader(path).stream().filter(content="/now", is_static=False):
+        batch = chunk.to_record_batch()
+        if clock in batch.schema.names:
+            texts = batch.column("TextDocument:text").to_pylist()
+            found |= dict(zip(batch.column(clock).to_pylist(), [text[0] for text in texts]))
+    return found
+
+
+@pytest.mark.parametrize(("clock", "moments"), [("step", [0, 1, 5, 8, 12, 15, 19, 20, 24]), ("t", [*KEPT, 24])])
+def test_the_text_about_a_moment_is_on_both_clocks(whole, clock, moments):
+    assert sorted(readout(whole[0], clock)) == moments
+
+
+@pytest.mark.parametrize("clock", ["step", "t"])
+def test_the_text_about_a_moment_names_the_clock(whole, clock):
+    assert f"{clock} 0 of 20" in readout(whole[0], clock)[0]
+
+
+@pytest.mark.parametrize("clock", ["step", "t"])
+def test_the_text_about_the_last_moment_is_held(whole, clock):
+    found = readout(whole[0], clock)
+    assert found[20] == found[24]
+
+
+@pytest.mark.parametrize(("clock", "named"), [("step", True), ("t", False)])
+def test_the_text_names_forward_steps_on_the_clock_step_only(whole, clock, named):
+    assert ("20 forward steps" in readout(whole[0], clock)[0]) == named
+
+
+@pytest.fixture(scope="module")
+def in_space(tmp_path_factory):
+    """The recording of ten points in three dimensions, and their states."""
     states = np.random.default_rng(0).normal(size=(4, 10, 3)).astype("f")
-    with recording("test", tmp_path / "r.rrd", "file") as rec:
+    path = tmp_path_factory.mktemp("space") / "r.rrd"
+    with recording("test", path, "file") as rec:
         log_forward_diffusion(states[0], states[1:], [0], rec=rec)
-    _, positions = column(tmp_path / "r.rrd", "/forward/points", "Points3D:positions")
+    return path, states
+
+
+def test_positions_in_three_dimensions_are_those_of_the_trajectory(in_space):
+    path, states = in_space
+    _, positions = column(path, "/forward/points", "Points3D:positions")
     assert np.array_equal(np.stack(positions).astype("f"), states)
-    entities = {str(chunk.entity_path) for chunk in RrdReader(tmp_path / "r.rrd").stream()}
-    assert "/forward/data" in entities and not any("paths" in name for name in entities)
 
 
-def test_no_tracked_samples_leave_no_trace(tmp_path):
+def test_a_recording_in_three_dimensions_has_the_data_and_no_paths(in_space):
+    names = entities(in_space[0])
+    assert "/forward/data" in names
+    assert not any("paths" in name for name in names)
+
+
+def test_a_recording_without_tracked_points_has_no_entity_for_them(tmp_path):
     with recording("test", tmp_path / "r.rrd", "file") as rec:
         log_forward_diffusion(np.zeros((5, 2)), np.zeros((3, 5, 2)), [], rec=rec)
-    entities = {str(chunk.entity_path) for chunk in RrdReader(tmp_path / "r.rrd").stream()}
-    assert "/forward/points" in entities and "/forward/tracked" not in entities
+    names = entities(tmp_path / "r.rrd")
+    assert "/forward/points" in names
+    assert "/forward/tracked" not in names
 
 
-def test_strides_over_several_steps_are_the_same_chain():
-    """Mean and covariance over time of the thinned chain against eq. 4: the share of x_0 and of the earlier state."""
-    scheduler, n = make_scheduler("linear", 50), 200_000
-    x_0 = torch.full((n, 1), 2.0, dtype=torch.float64)
-    clean, x_10, x_25 = forward_states(scheduler, x_0, [0, 10, 25], generator(0, "test"))
-    left = scheduler.alpha_bar
-    assert torch.equal(clean, x_0)
-    for x, k in ((x_10, 10), (x_25, 25)):
-        assert float(x.mean()) == pytest.approx(2 * left[k] ** 0.5, abs=0.01)
-        assert float(x.var()) == pytest.approx(1 - left[k], rel=0.02)
+# ---------------------------------------------------------------- the forward process over several steps at a time
+
+
+@pytest.fixture(scope="module")
+def thinned_chain():
+    """200,000 chains from x_0 = 2: the states after 0, 10 and 25 steps, and alpha_bar."""
+    scheduler = make_scheduler("linear", 50)
+    x_0 = torch.full((200_000, 1), 2.0, dtype=torch.float64)
+    states = forward_states(scheduler, x_0, [0, 10, 25], generator(0, "test"))
+    return dict(zip([0, 10, 25], states)), scheduler.alpha_bar
+
+
+def test_a_thinned_chain_begins_at_the_data(thinned_chain):
+    states, _ = thinned_chain
+    assert torch.equal(states[0], torch.full((200_000, 1), 2.0, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("k", [10, 25])
+def test_a_thinned_chain_has_the_moments_of_eq_4(thinned_chain, k):
+    states, alpha_bar = thinned_chain
+    assert float(states[k].mean()) == pytest.approx(2 * alpha_bar[k] ** 0.5, abs=0.01)
+    assert float(states[k].var()) == pytest.approx(1 - alpha_bar[k], rel=0.02)
+
+
+def test_a_thinned_chain_has_the_covariance_of_the_whole_chain(thinned_chain):
+    # The later state has the share sqrt(alpha_bar_25 / alpha_bar_10) of the earlier one.
+    states, alpha_bar = thinned_chain
+    x_10, x_25 = states[10], states[25]
     covariance = float(((x_10 - x_10.mean()) * (x_25 - x_25.mean())).mean())
-    assert covariance == pytest.approx((left[25] / left[10]) ** 0.5 * (1 - left[10]), rel=0.03)
+    assert covariance == pytest.approx((alpha_bar[25] / alpha_bar[10]) ** 0.5 * (1 - alpha_bar[10]), rel=0.03)
 
 
 # ---------------------------------------------------------------- conditional points
@@ -281,72 +401,121 @@ NORMALISER = Normaliser(torch.tensor([1.0, -1.0]), torch.tensor([2.0, 4.0]))
 
 
 def conditional(dataset, **config):
-    """A conditional model that knows nothing, of points with labels."""
+    """An untrained conditional pipeline of points with labels, and 400 real points."""
     torch.manual_seed(0)
     config = {"dataset": dataset, "loss_weight": "eps", "label_dropout": 0.25, "model": {"prediction": "eps"}, **config}
-    net, real = build_model("mlp", (2,), num_timesteps=50, num_labels=2, hidden=8, layers=1, frequencies=1), None
+    net = build_model("mlp", (2,), num_timesteps=50, num_labels=2, hidden=8, layers=1, frequencies=1)
     real = make_dataset(n_samples=400, seed=0, **dataset)
     return Pipeline(net.eval(), make_scheduler("linear", 50), NORMALISER, config, real.classes), real
 
 
-def test_the_floor_of_a_conditional_loss_is_that_of_its_labels():
-    """One Gaussian a label, of variance v: E[Var(eps | x_t)] = alpha^2 v / (alpha^2 v + sigma^2), in closed form."""
-    pipeline, real = conditional({"name": "gaussians", "modes": 2, "noise": 0.3})
+TWO_GAUSSIANS = {"name": "gaussians", "modes": 2, "noise": 0.3}
+
+
+@pytest.fixture(scope="module")
+def floors():
+    """For two labels with a Gaussian each: the floor of the conditional loss, and those with and without a label.
+
+    For a Gaussian of variance v, E[Var(eps | x_t)] = alpha^2 v / (alpha^2 v + sigma^2).
+    """
+    pipeline, real = conditional(TWO_GAUSSIANS)
     scheduler = pipeline.scheduler
-    of_label = np.zeros(2)
-    for k, part in enumerate(real.parts):
-        assert len(part.centres) == 1
-        v = torch.full((2,), 0.3**2, dtype=torch.float64) / NORMALISER.std.square()
-        signal = scheduler.alpha.square()[:, None] * v
-        of_label[k] = float((signal / (signal + scheduler.sigma.square()[:, None])).mean())
-    whole = bayes_floor(real.mixture.scaled(NORMALISER.mean, NORMALISER.std), scheduler)
-    assert replay.loss_floor(pipeline, real) == pytest.approx(0.75 * of_label.mean() + 0.25 * whole, rel=1e-3)
-    assert of_label.mean() < 0.95 * whole  # what was drawn before: bars below 0
+    assert [len(part.centres) for part in real.parts] == [1, 1]
+    v = torch.full((2,), 0.3**2, dtype=torch.float64) / NORMALISER.std.square()
+    signal = scheduler.alpha.square()[:, None] * v
+    with_label = float((signal / (signal + scheduler.sigma.square()[:, None])).mean())
+    without_label = bayes_floor(real.mixture.scaled(NORMALISER.mean, NORMALISER.std), scheduler)
+    return replay.loss_floor(pipeline, real), with_label, without_label
+
+
+def test_the_floor_of_a_conditional_loss_is_the_mean_over_rows_with_and_without_labels(floors):
+    found, with_label, without_label = floors
+    assert found == pytest.approx(0.75 * with_label + 0.25 * without_label, rel=1e-3)
+
+
+def test_the_floor_with_a_label_is_below_that_without(floors):
+    _, with_label, without_label = floors
+    assert with_label < 0.95 * without_label
+
+
+def test_a_loss_with_another_weight_than_eps_has_no_floor():
+    _, real = conditional(TWO_GAUSSIANS)
     assert replay.loss_floor(conditional({"name": "moons", "noise": 0.1}, loss_weight="v")[0], real) is None
 
 
-def test_the_default_weight_of_the_loss_has_its_floor():
-    dataset = {"name": "gaussians", "modes": 2, "noise": 0.3}
-    pipeline, real = conditional(dataset, loss_weight=None)  # as train.py saves it where nobody names one
-    assert replay.loss_floor(pipeline, real) == replay.loss_floor(conditional(dataset)[0], real) is not None
+def test_the_default_weight_of_the_loss_has_the_floor_of_eps():
+    # train.py saves None if no weight is asked for.
+    pipeline, real = conditional(TWO_GAUSSIANS, loss_weight=None)
+    assert replay.loss_floor(pipeline, real) == replay.loss_floor(conditional(TWO_GAUSSIANS)[0], real) is not None
 
 
-def test_real_points_are_those_of_the_labels_asked_for():
-    real, other = replay.real_sets({"name": "moons", "noise": 0.01}, 300, 0, np.array([1]))
-    assert len(real) == len(other) == 300 and set(real.labels) == {1}
-    assert max(real.points[:, 1].max(), other[:, 1].max()) < 0.6  # the lower moon
+LOWER_MOON = 1
+
+
+def test_real_points_of_a_label_are_those_of_its_part():
+    real, other = replay.real_sets({"name": "moons", "noise": 0.01}, 300, 0, np.array([LOWER_MOON]))
+    assert len(real) == len(other) == 300
+    assert set(real.labels) == {LOWER_MOON}
+    assert max(real.points[:, 1].max(), other[:, 1].max()) < 0.6
+
+
+def test_real_points_without_a_chosen_label_have_every_label():
     both, _ = replay.real_sets({"name": "moons", "noise": 0.01}, 300, 0)
-    assert len(both) == 300 and set(both.labels) == {0, 1}
+    assert len(both) == 300
+    assert set(both.labels) == {0, 1}
 
 
-def test_labels_and_guidance_are_in_the_recording(tmp_path):
+LABELS = np.arange(40) % 2
+
+
+@pytest.fixture(scope="module")
+def guided(tmp_path_factory):
+    """The recording of guided conditional samples, its scene, the pipeline and real points."""
+    folder = tmp_path_factory.mktemp("guided")
     pipeline, real = conditional({"name": "moons", "noise": 0.1})
-    labels, rng = np.arange(40) % 2, np.random.default_rng(0)
-    states = rng.normal(size=(3, 40, 2)).astype("f")
-    scene = replay.reverse_scene(
-        pipeline, Process("reverse", states, np.array([50, 20, 0])), states[:, :4], tmp_path,
-        labels=labels, tracked=np.arange(4), seed=0,
-        options=SamplingOptions(guidance=1.0, guidance_interval=(0.2, 2.0)),
-    )  # fmt: skip
-    assert scene.steered == "guidance 1 at noise 0.2 .. 2"
-    assert [(f.name, f.label) for f in scene.fields] == [(n, k) for k in (0, 1) for n in ("network", "exact")]
-    path = tmp_path / "a.rrd"
-    with recording("test", path, "file") as rec:
+    states = np.random.default_rng(0).normal(size=(3, 40, 2)).astype("f")
+    process = Process("reverse", states, np.array([50, 20, 0]))
+    options = {"labels": LABELS, "tracked": np.arange(4), "seed": 0, "guidance": Guidance(1.0, (0.2, 2.0))}
+    scene = replay.of_trained(pipeline, process, states[:, :4], folder, **options)
+    with recording("test", folder / "a.rrd", "file") as rec:
         log_scene(scene, range(4), rec=rec)
-    for k in (0, 1):
-        _, positions = column(path, f"/reverse/points/{k}", "Points2D:positions")
-        assert np.array_equal(np.stack(positions).astype("f"), states[:, labels == k])
-        t, vectors = column(path, f"/score/exact/{k}", "Arrows2D:vectors", "t")
-        part = real.parts[k].scaled(NORMALISER.mean, NORMALISER.std)
-        if k == 1:  # without noise enough to guide at t = 49: the exact score of that label alone
-            eps = -part.noised(*pipeline.scheduler.alpha_sigma_at(49)).score(torch.from_numpy(scene.fields[3].origins))
-            cosine = (np.stack(vectors)[-1] * -eps.numpy()).sum(-1)
-            assert t[-1] == 50 and (cosine > 0).all()
-    texts = str(rrb_names(path))
-    assert "Score for label 0" in texts and "Reverse: noise to data, guidance 1" in texts
+    return folder / "a.rrd", scene, pipeline, real
 
 
-def rrb_names(path):
+def test_a_guided_scene_names_its_guidance(guided):
+    _, scene, _, _ = guided
+    assert scene.steered == "guidance 1 at noise 0.2 .. 2"
+
+
+def test_a_conditional_scene_has_score_fields_for_each_label(guided):
+    _, scene, _, _ = guided
+    assert [(f.name, f.label) for f in scene.fields] == [(n, k) for k in (0, 1) for n in ("network", "exact")]
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_points_of_each_label_have_an_entity_of_their_own(guided, label):
+    path, scene, _, _ = guided
+    _, positions = column(path, f"/reverse/points/{label}", "Points2D:positions")
+    assert np.array_equal(np.stack(positions).astype("f"), scene.processes[-1].states[:, label == LABELS])
+
+
+def test_outside_of_the_guidance_interval_the_exact_score_is_that_of_the_label_alone(guided):
+    # At t = 49 there is too much noise to guide.
+    path, scene, pipeline, real = guided
+    t, vectors = column(path, "/score/exact/1", "Arrows2D:vectors", "t")
+    part = real.parts[1].scaled(NORMALISER.mean, NORMALISER.std)
+    score = part.noised(*pipeline.scheduler.alpha_sigma_at(49)).score(torch.from_numpy(scene.fields[3].origins))
+    cosine = (np.stack(vectors)[-1] * score.numpy()).sum(-1)
+    assert t[-1] == 50
+    assert (cosine > 0).all()
+
+
+@pytest.mark.parametrize("words", ["Score for label 0", "Reverse: noise to data, guidance 1"])
+def test_the_panels_of_a_guided_recording_name_label_and_guidance(guided, words):
+    assert words in str(names_in_layout(guided[0]))
+
+
+def names_in_layout(path):
     """All names in the layout of a recording."""
     found = []
     reader = RrdReader(path)
@@ -361,7 +530,7 @@ def rrb_names(path):
 
 
 def write_raw(states, path):
-    """The points alone, as rerun's own column call of 2 MiB pieces."""
+    """Write the points alone, with rerun's own call for columns, in pieces of 2 MiB."""
     with recording("raw", path, "file") as rec:
         rows = max(1, (2 << 20) // states[0].nbytes)
         for first in range(0, len(states), rows):
@@ -382,18 +551,35 @@ def seconds(write, states, path):
     return time.process_time() - began
 
 
-def test_many_points_cost_little_more_than_their_bytes(tmp_path):
+@pytest.fixture(scope="module")
+def cost_of_many_points(tmp_path_factory):
+    """Median seconds of CPU for the raw points and for a scene, and the bytes of the scene's file and of the states."""
+    folder = tmp_path_factory.mktemp("cost")
     states = np.random.default_rng(0).normal(size=(101, 100_000, 2)).astype("f")
     raw, ours = [], []
-    for _ in range(3):  # in turns: the machine's load falls on both
-        raw.append(seconds(write_raw, states, tmp_path / "raw.rrd"))
-        ours.append(seconds(write_scene, states, tmp_path / "ours.rrd"))
+    for _ in range(3):  # The two take turns, so that the machine's load affects both.
+        raw.append(seconds(write_raw, states, folder / "raw.rrd"))
+        ours.append(seconds(write_scene, states, folder / "ours.rrd"))
     print(f"raw {raw}, ours {ours}, ratio {statistics.median(ours) / statistics.median(raw):.2f}")
-    assert (tmp_path / "ours.rrd").stat().st_size <= 1.3 * states.nbytes
-    assert statistics.median(ours) <= 2 * statistics.median(raw) + 0.1
-    assert statistics.median(ours) < 2
+    return statistics.median(raw), statistics.median(ours), (folder / "ours.rrd").stat().st_size, states.nbytes
 
 
+def test_the_file_of_many_points_is_little_larger_than_their_bytes(cost_of_many_points):
+    _, _, size, states_size = cost_of_many_points
+    assert size <= 1.3 * states_size
+
+
+def test_recording_many_points_takes_at_most_twice_the_time_of_rerun_alone(cost_of_many_points):
+    raw, ours, _, _ = cost_of_many_points
+    assert ours <= 2 * raw + 0.1
+
+
+def test_recording_many_points_takes_less_than_two_seconds(cost_of_many_points):
+    _, ours, _, _ = cost_of_many_points
+    assert ours < 2
+
+
+@pytest.mark.slow  # two new interpreters with up to 300 states of 50,000 points
 def test_memory_does_not_grow_with_the_number_of_steps(tmp_path):
     code = (
         "import resource, numpy as np; from viz.scene import Process, Scene\n"
@@ -408,32 +594,68 @@ def test_memory_does_not_grow_with_the_number_of_steps(tmp_path):
     said = [started(["-c", code.replace("STEPS", str(steps))], tmp_path).stdout for steps in (50, 300)]
     grown = [int(each.splitlines()[-1]) / 1024 for each in said]
     print(f"MiB beyond the trajectory: {grown}")
-    assert grown[1] < grown[0] + 30  # the trajectory itself has grown by 95 MiB
+    assert grown[1] < grown[0] + 30  # The trajectory itself has grown by 95 MiB.
 
 
-def test_the_default_scene_stays_small(tmp_path):
+def test_the_file_of_a_default_scene_is_small(tmp_path):
     states = np.random.default_rng(0).normal(size=(101, 2000, 2)).astype("f")
     write_scene(states, tmp_path / "a.rrd")
     assert (tmp_path / "a.rrd").stat().st_size <= 1.3 * states.nbytes
 
 
-# ---------------------------------------------------------------- training
+# ---------------------------------------------------------------- a training
 
 
-def test_a_training_is_recorded_without_changing_it(run, tmp_path):
-    done = command(
-        f"train.py {SMALL} {NO_EVALUATION} max_steps=300 checkpoint_every=100 record=true task_name=seen", tmp_path
-    )
+@pytest.fixture(scope="module")
+def recorded_training(tmp_path_factory):
+    """What a recorded training prints, and its run folder. Its options are those of the fixture `run`."""
+    folder = tmp_path_factory.mktemp("training")
+    line = f"train.py {SMALL} {NO_EVALUATION} max_steps=300 checkpoint_every=100 record=true task_name=seen"
+    done = command(line, folder)
     assert done.returncode == 0, done.stderr
-    assert "rerun seen/training.rrd" in done.stdout
-    weights = [torch.load(folder / "last.pt", weights_only=True)["ema"] for folder in (run, tmp_path / "seen")]
-    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    return done.stdout, folder / "seen"
 
-    path = tmp_path / "seen" / "training.rrd"
-    steps, clouds = column(path, "/training/samples", "Points2D:positions", "train_step")
-    assert steps[0] == 0 and steps[1] == 1 and steps[-1] == 300 and len(steps) > 20
-    distance = [value[0] for value in column(path, "/distance/samples", "Scalars:scalars", "train_step")[1]]
-    assert distance[-1] < 0.6 * distance[0]
-    far = [np.linalg.norm(np.asarray(c) - np.asarray(clouds[-1]), axis=1).mean() for c in (clouds[0], clouds[-2])]
-    assert far[1] < 0.5 * far[0]  # the same noise: late pictures resemble each other point by point
-    assert 300 in column(path, "/loss/training", "Scalars:scalars", "train_step")[0]
+
+def test_a_recorded_training_says_how_to_open_the_recording(recorded_training):
+    printed, _ = recorded_training
+    assert "rerun seen/training.rrd" in printed
+
+
+def test_a_recorded_training_has_the_weights_of_an_unrecorded_one(recorded_training, run):
+    _, folder = recorded_training
+    ours, theirs = (torch.load(each / "last.pt", weights_only=True)["ema"] for each in (folder, run))
+    assert all(torch.equal(theirs[key], ours[key]) for key in theirs)
+
+
+@pytest.fixture(scope="module")
+def samples_of_training(recorded_training):
+    """The steps of a training at which samples are recorded, and the samples."""
+    _, folder = recorded_training
+    return column(folder / "training.rrd", "/training/samples", "Points2D:positions", "train_step")
+
+
+def test_samples_of_a_training_are_recorded_from_its_first_to_its_last_step(samples_of_training):
+    steps, _ = samples_of_training
+    assert steps[0] == 0
+    assert steps[1] == 1
+    assert steps[-1] == 300
+    assert len(steps) > 20
+
+
+def test_samples_of_a_training_have_the_same_noise(samples_of_training):
+    # Therefore late samples resemble each other point by point.
+    _, clouds = samples_of_training
+    first, last_but_one = (np.linalg.norm(cloud - clouds[-1], axis=1).mean() for cloud in (clouds[0], clouds[-2]))
+    assert last_but_one < 0.5 * first
+
+
+def test_the_recorded_distance_falls_during_a_training(recorded_training):
+    _, folder = recorded_training
+    _, values = column(folder / "training.rrd", "/distance/samples", "Scalars:scalars", "train_step")
+    assert values[-1][0] < 0.6 * values[0][0]
+
+
+def test_the_loss_is_recorded_up_to_the_last_step(recorded_training):
+    _, folder = recorded_training
+    steps, _ = column(folder / "training.rrd", "/loss/training", "Scalars:scalars", "train_step")
+    assert 300 in steps
