@@ -21,7 +21,6 @@ from pipeline import Pipeline
 from rerun_viz import log_forward_diffusion, log_reverse_diffusion, log_scene
 from runtime.randomness import generator
 from samplers import State
-from samplers.guidance import Guidance
 from schedule import make_scheduler, t_of
 from viz import replay
 from viz import scene as scenes
@@ -475,8 +474,9 @@ def guided(tmp_path_factory):
     pipeline, real = conditional({"name": "moons", "noise": 0.1})
     states = np.random.default_rng(0).normal(size=(3, 40, 2)).astype("f")
     process = Process("reverse", states, np.array([50, 20, 0]))
-    options = {"labels": LABELS, "tracked": np.arange(4), "seed": 0, "guidance": Guidance(1.0, (0.2, 2.0))}
-    scene = replay.of_trained(pipeline, process, states[:, :4], folder, **options)
+    sampling = SamplingOptions(guidance=1.0, guidance_interval=(0.2, 2.0))
+    options = {"labels": LABELS, "tracked": np.arange(4), "seed": 0, "options": sampling}
+    scene = replay.reverse_scene(pipeline, process, states[:, :4], folder, **options)
     with recording("test", folder / "a.rrd", "file") as rec:
         log_scene(scene, range(4), rec=rec)
     return folder / "a.rrd", scene, pipeline, real
