@@ -21,6 +21,7 @@ from pipeline import Pipeline
 from rerun_viz import log_forward_diffusion, log_reverse_diffusion, log_scene
 from runtime.randomness import generator
 from samplers import State
+from samplers.options import SamplingOptions
 from schedule import make_scheduler, t_of
 from viz import replay
 from viz import scene as scenes
