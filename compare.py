@@ -20,7 +20,7 @@ from viz import stills, style
 def main(o: Compare, run_folder: Path) -> None:
     """Sample by every sampler from the same noise; save table, compare.json, pictures and recording in `run_folder`."""
     style.use(o.style)
-    path, state = checkpoint_file.asked_or_newest(o.checkpoint)
+    path, state = checkpoint_file.load_or_newest(o.checkpoint)
     pipeline = pipeline_from_checkpoint(state, path, devices.choose(o.device), o.precision)
     devices.use_threads(o.threads, pipeline.of_images)
     count = o.num_samples or NUM_SAMPLES["compare"][pipeline.kind]

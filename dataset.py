@@ -17,8 +17,8 @@ from torch import Tensor
 
 from images.sets import IMAGE_DATASETS, ImageSet, held_out_images, make_images
 from points import curves, drawings
-from points.large import copy_rows, map_large_file, read_rows, spread
-from points.mixture import MAX_EXACT_CENTRES, GaussianMixture, mixed
+from points.large import copy_rows, map_large_file, read_rows, stratified_rows
+from points.mixture import MAX_EXACT_CENTRES, GaussianMixture, equal_mixture
 from points.point_files import read_table
 from runtime.arrays import numbers
 from runtime.randomness import generator, integer_seed
@@ -226,7 +226,7 @@ def make_dataset(
         raise ValueError(f"dataset={name} has no fixed size: {advice}")
 
     parts = exact_parts(name, embed, **options)
-    mixture = mixed(parts)
+    mixture = equal_mixture(parts)
     if name == "moons" and embed is None:  # the points that users of scikit-learn know
         random_state = integer_seed(seed, "dataset") % 2**32
         points, labels = make_moons(n_samples, random_state=random_state, **options)
@@ -301,7 +301,7 @@ def embed_mixture(mixture: GaussianMixture, dim: int) -> GaussianMixture:
     return GaussianMixture(mixture.centres @ plane.T, variance, mixture.weights, noisier)
 
 
-def source_of(options: Mapping[str, Any]) -> str:
+def source_name(options: Mapping[str, Any]) -> str:
     """Return the text, or the stem of the file name, from which a set with these options is made.
 
     "" for all other sets.
@@ -342,7 +342,7 @@ def read_points(
         if n_samples is None:
             raise ValueError(f"{path} is too large for memory: set num_samples")
         count = min(n_samples, len(file))
-        chosen = spread(len(file), count, generator(seed, "dataset"))
+        chosen = stratified_rows(len(file), count, generator(seed, "dataset"))
         return PointSet(read_rows(file, chosen, path))
 
     points, labels, names = read_table(path, label)
@@ -395,8 +395,8 @@ def make_large_sets(
     num_held_out = len(file) // 5
     num_train = len(file) - num_held_out
     g = generator(seed, "dataset")
-    train = spread(num_train, min(SUBSET_ROWS, num_train), g)
-    held_out = spread(num_held_out, min(SUBSET_ROWS, num_held_out), g)
+    train = stratified_rows(num_train, min(SUBSET_ROWS, num_train), g)
+    held_out = stratified_rows(num_held_out, min(SUBSET_ROWS, num_held_out), g)
 
     train_points = read_rows(file, _train_rows(train), path)
     unseen_points = read_rows(file, _held_out_rows(held_out), path)

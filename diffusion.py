@@ -14,9 +14,9 @@ from torch import Tensor
 from points.mixture import GaussianMixture
 from registry import implementation
 from registry.process_rows import TARGETS
-from runtime.arrays import floats, joined
+from runtime.arrays import concatenated, floats
 from runtime.randomness import generator
-from schedule import CLEAN, NoiseScheduler, make_scheduler, t_of
+from schedule import CLEAN, NoiseScheduler, make_scheduler, t_from_step
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 
@@ -137,7 +137,7 @@ def forward_states(
     """Run the Markov chain, and yield its state after some numbers of forward steps only.
 
     Long chains then fit into memory. Several steps at once are exact, because a sum of independent
-    Gaussians is a Gaussian (see scheduler.stride).
+    Gaussians is a Gaussian (see scheduler.transition).
 
     Args:
         scheduler: the process.
@@ -151,9 +151,9 @@ def forward_states(
     x = x_0
     s = CLEAN
     for step in steps:
-        t = t_of(step)
+        t = t_from_step(step)
         if t != s:
-            a, b = scheduler.stride(s, t)
+            a, b = scheduler.transition(s, t)
             eps = torch.randn(x.shape, generator=generator, dtype=x.dtype)
             x = a * x + b * eps
             s = t
@@ -296,7 +296,7 @@ def exact_denoiser(mixture: GaussianMixture, scheduler: NoiseScheduler) -> Denoi
     return denoise
 
 
-def within_range(denoise: Denoiser, scheduler: NoiseScheduler) -> Denoiser:
+def clamped_denoiser(denoise: Denoiser, scheduler: NoiseScheduler) -> Denoiser:
     """Return a denoiser of images whose prediction of x_0 is clamped to [-1, 1].
 
     All pixels lie in that range. eps changes with x_0, so that x_t = alpha x_0 + sigma eps holds.
@@ -318,7 +318,7 @@ def in_chunks(denoise: Denoiser, rows: int) -> Denoiser:
         parts = x_t.split(rows)
         labels = [None] * len(parts) if label is None else label.split(rows)
         predictions = (denoise(x, t, own_label) for x, own_label in zip(parts, labels))
-        return Prediction(*joined(predictions, len(x_t)))
+        return Prediction(*concatenated(predictions, len(x_t)))
 
     return denoise_in_chunks
 

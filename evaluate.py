@@ -49,7 +49,7 @@ def evaluate_samples(o: Evaluate, samples: str, run_folder: Path) -> dict:
 
 def evaluate_checkpoint(o: Evaluate, run_folder: Path) -> dict:
     """The samples of a checkpoint, against the data that it was trained for."""
-    path, state = checkpoint_file.asked_or_newest(o.checkpoint)
+    path, state = checkpoint_file.load_or_newest(o.checkpoint)
     pipeline = pipeline_from_checkpoint(state, path, devices.choose(o.device), o.precision)
     devices.use_threads(o.threads, pipeline.of_images)
     config = pipeline.config
@@ -61,7 +61,7 @@ def evaluate_checkpoint(o: Evaluate, run_folder: Path) -> dict:
     evaluation = evaluate_model(pipeline, train, unseen, num_samples=count, seed=o.seed, options=options)
 
     real = real_rows(unseen, count, o.seed)
-    history = read_excess(checkpoint_file.folder_of(path))
+    history = read_excess(checkpoint_file.run_folder_path(path))
     fields = score_fields(pipeline, unseen)
     save_pictures(run_folder, evaluation, real, fields, history, o.figures, pipeline.classes)
     facts = {"seed": o.seed, "checkpoint": str(path), "num_samples": count, **evaluation.sampling.as_facts()}

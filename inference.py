@@ -21,7 +21,7 @@ from runtime.progress import progress_bar
 from samplers import sampler_timesteps
 from samplers.options import SamplingOptions
 from samplers.spacing import clock, evenly_on
-from schedule import CLEAN, step_of
+from schedule import CLEAN, step_from_t
 from viz import films, image_grids, replay, stills, style
 from viz.conditioning_pictures import save_inpaintings, save_posterior_samples
 from viz.flow_line_pictures import FLOW_LINES, save_flow_lines
@@ -34,7 +34,7 @@ from viz.sweeps import save_sheet
 def main(o: Inference, run_folder: Path) -> None:
     """Sample from a checkpoint; save samples.npy, samples.png, a film and the recording in `run_folder`."""
     mode = chosen_mode(o)
-    path, state = checkpoint_file.asked_or_newest(o.checkpoint)
+    path, state = checkpoint_file.load_or_newest(o.checkpoint)
     pipeline = pipeline_from_checkpoint(state, path, devices.choose(o.device), o.precision)
     devices.use_threads(o.threads, pipeline.of_images)
     style.use(o.style)
@@ -55,7 +55,7 @@ def main(o: Inference, run_folder: Path) -> None:
         lines = o.num_samples or FLOW_LINES
         save_flow_lines(pipeline, run_folder, lines, options, o.seed, o.figures, labels=o.labels, film=o.animation)
     else:
-        training_folder = checkpoint_file.folder_of(path)
+        training_folder = checkpoint_file.run_folder_path(path)
         save_reverse_process(o, pipeline, pipeline.resolve(options), count, training_folder, run_folder)
 
 
@@ -70,7 +70,7 @@ def save_reverse_process(
 
     # The states that are shown lie evenly on the display grid.
     timesteps = sampler_timesteps(pipeline.scheduler, options)
-    steps = [step_of(t) for t in [*timesteps, CLEAN]]
+    steps = [step_from_t(t) for t in [*timesteps, CLEAN]]
     shown = set(evenly_on(clock(pipeline.scheduler.alpha_bar)[steps], o.viz_steps))
     all_states = pipeline.states(count, options, labels=labels, seed=o.seed)
     states = (state for i, state in enumerate(progress_bar(all_states, "sampling", len(steps))) if i in shown)

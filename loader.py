@@ -14,9 +14,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler, TensorDataset
 from runtime import device as devices
 from runtime.randomness import generator
 
-MOST = 10**8  # rows that are shuffled by one permutation
-BLOCK = 2**14  # rows; larger sets are shuffled by blocks
-TOGETHER = 64  # blocks whose rows are shuffled into each other
+MAX_PERMUTATION_ROWS = 10**8  # rows that are shuffled by one permutation
+BLOCK_ROWS = 2**14  # rows; larger sets are shuffled by blocks
+BLOCKS_TOGETHER = 64  # blocks whose rows are shuffled into each other
 CPU = torch.device("cpu")
 
 
@@ -74,12 +74,12 @@ class ShuffledBatches(Sampler[Tensor]):
         """Yield the row numbers, epoch after epoch, without the first `skip` of them."""
         first_epoch, skip = divmod(skip, self.num_rows)
         for epoch in count(first_epoch):
-            for rows in shuffled(self.num_rows, self.seed, epoch):
+            for rows in shuffled_rows(self.num_rows, self.seed, epoch):
                 yield rows[skip:]
                 skip = max(0, skip - len(rows))
 
 
-def shuffled(num_rows: int, seed: int, epoch: int) -> Iterator[Tensor]:
+def shuffled_rows(num_rows: int, seed: int, epoch: int) -> Iterator[Tensor]:
     """Yield all row numbers once, in an order that is a function of (seed, epoch).
 
     A permutation of more than MOST rows would need gigabytes. For data in a file, it would also
@@ -87,25 +87,25 @@ def shuffled(num_rows: int, seed: int, epoch: int) -> Iterator[Tensor]:
     blocks of BLOCK rows are put in random order, and then the rows of TOGETHER blocks at a time.
     """
     g = generator(seed, "order", epoch)
-    if num_rows <= MOST:
+    if num_rows <= MAX_PERMUTATION_ROWS:
         yield torch.randperm(num_rows, generator=g)
         return
 
-    num_blocks = -(-num_rows // BLOCK)  # rounded up
+    num_blocks = -(-num_rows // BLOCK_ROWS)  # rounded up
     block_order = torch.randperm(num_blocks, generator=g)
-    for blocks in block_order.split(TOGETHER):
-        rows = (blocks[:, None] * BLOCK + torch.arange(BLOCK)).flatten()
+    for blocks in block_order.split(BLOCKS_TOGETHER):
+        rows = (blocks[:, None] * BLOCK_ROWS + torch.arange(BLOCK_ROWS)).flatten()
         rows = rows[rows < num_rows]  # the last block may be incomplete
         yield rows[torch.randperm(len(rows), generator=g)]
 
 
-def steps_of(epochs: int, num_rows: int, batch_size: int) -> int:
+def steps_in_epochs(epochs: int, num_rows: int, batch_size: int) -> int:
     """Return the number of optimizer steps in which each row is used `epochs` times, rounded up."""
     rows = epochs * num_rows
     return -(-rows // min(batch_size, num_rows))
 
 
-def epochs_of(steps: int, num_rows: int, batch_size: int) -> int:
+def epochs_in_steps(steps: int, num_rows: int, batch_size: int) -> int:
     """Return the number of complete epochs in `steps` optimizer steps."""
     rows = steps * min(batch_size, num_rows)
     return rows // num_rows
@@ -135,7 +135,7 @@ def make_loader(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    placed = held_on(data, device, devices.room(device))
+    placed = copied_to(data, device, devices.room_for_data(device))
     on_cpu = placed is data
     sampler = ShuffledBatches(len(data), batch_size, seed, CPU if on_cpu else device)
     # From pinned memory a batch is copied to a GPU while the GPU computes.
@@ -145,7 +145,7 @@ def make_loader(
     return DataLoader(dataset, sampler=sampler, batch_size=None, pin_memory=pin_memory)
 
 
-def held_on(data: Rows, device: torch.device, room: int) -> Rows:
+def copied_to(data: Rows, device: torch.device, room: int) -> Rows:
     """Return a copy of all rows on `device` if they take at most `room` bytes, else `data`."""
     if room == 0:
         return data
@@ -155,7 +155,7 @@ def held_on(data: Rows, device: torch.device, room: int) -> Rows:
         return data
 
     pieces = []
-    for rows in torch.arange(len(data)).split(BLOCK):
+    for rows in torch.arange(len(data)).split(BLOCK_ROWS):
         pieces.append([x.to(device) for x in data[rows]])
     columns = [torch.cat(column) for column in zip(*pieces)]
     return TensorDataset(*columns)

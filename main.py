@@ -20,7 +20,7 @@ from images.sets import make_images
 from metrics.forward import measured_statistics, theoretical_statistics
 from registry.process_rows import SCHEDULES
 from samplers.spacing import clock, evenly_on
-from schedule import NoiseScheduler, evenly, make_scheduler, t_of
+from schedule import NoiseScheduler, evenly_spaced, make_scheduler, t_from_step
 from viz import films, image_grids, replay, stills, style
 from viz.scene import checked_rows
 from viz.sweeps import save_sheet
@@ -97,17 +97,17 @@ def save_schedule(folder: Path, scheduler: NoiseScheduler, data: DataSet, seed: 
     """schedule.png; for points also statistics.png, what the schedule does to them, measured and by theory."""
     fresh = []
     for t in range(scheduler.num_timesteps):
-        _, noise = scheduler.stride(t - 1, t)
+        _, noise = scheduler.transition(t - 1, t)
         fresh.append(noise**2)
     sheet = stills.schedule(scheduler.alpha.numpy(), scheduler.sigma.numpy(), np.array(fresh))
     print(stills.save(sheet, folder / "schedule.png", formats))
 
     if isinstance(data, PointSet):
-        steps = evenly(0, scheduler.num_timesteps, STATISTICS_STEPS)
+        steps = evenly_spaced(0, scheduler.num_timesteps, STATISTICS_STEPS)
         noised = steps[1:]
         states = replay.forward(scheduler, data.points, steps, seed).states[1:]
         measured = measured_statistics(data.points, states)
-        timesteps = [t_of(step) for step in noised]
+        timesteps = [t_from_step(step) for step in noised]
         theory = theoretical_statistics(data.points, data.mixture, scheduler, timesteps, seed)
         sheet = stills.forward_statistics(np.array(noised), measured, theory)
         print(stills.save(sheet, folder / "statistics.png", formats))
@@ -122,11 +122,11 @@ def schedule_comparison(clean: NDArray, num_timesteps: int, seed: int) -> stills
     models["linear, betas 1e-4 .. 0.02"] = DiffusionModel(num_timesteps, 1e-4, 0.02, seed=seed)
 
     of_images = clean.ndim == 4
-    steps = evenly(0, num_timesteps, 7 if of_images else 6)
+    steps = evenly_spaced(0, num_timesteps, 7 if of_images else 6)
     _, noise = models["linear"].forward_diffusion(clean, 0)
     states = {}
     for name, model in models.items():
-        noised = [model.forward_diffusion(clean, t_of(step), noise)[0] for step in steps[1:]]
+        noised = [model.forward_diffusion(clean, t_from_step(step), noise)[0] for step in steps[1:]]
         states[name] = [clean, *noised]
 
     if of_images:

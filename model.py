@@ -137,14 +137,14 @@ def build_model(
     Raises:
         ValueError: no such network, or one that does not take such data or options.
     """
-    check_takes(name, images=len(dims) == 3)
+    check_model_takes(name, images=len(dims) == 3)
     try:
         return MODELS[name](dims, num_timesteps, num_labels, **options)
     except TypeError as error:
         raise ValueError(f"model={name} does not take these options: {error}") from error
 
 
-def check_takes(name: str, images: bool) -> None:
+def check_model_takes(name: str, images: bool) -> None:
     """Check that a network of that name exists and takes images, or points.
 
     Raises:

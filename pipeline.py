@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from dataset import Normaliser
-from diffusion import Denoiser, Prediction, check_target, denoiser, in_chunks, within_range
+from diffusion import Denoiser, Prediction, check_target, clamped_denoiser, denoiser, in_chunks
 from model import build_model
 from registry.sampler_rows import SAMPLING, Kind, SamplingDefaults
 from runtime import checkpoint_file
@@ -203,7 +203,7 @@ class Pipeline:
             early = self._network_denoiser(self.early)
             denoise = guided(denoise, early, options.autoguidance, self.scheduler, interval)
         if self.of_images:
-            return in_chunks(within_range(denoise, self.scheduler), IMAGES_PER_PASS)
+            return in_chunks(clamped_denoiser(denoise, self.scheduler), IMAGES_PER_PASS)
         return in_chunks(denoise, POINTS_PER_PASS)
 
     def denoiser_for_label(self, number: int | None) -> Denoiser:

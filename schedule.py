@@ -2,8 +2,8 @@
 
 Everywhere in moonwalk, `t` is a 0-based integer step, 0 .. T-1. `alphas_cumprod[t]` is the paper's
 alpha-bar at t + 1, and clean data comes before step 0, at t = CLEAN = -1. Recordings count forward
-steps instead: their `step` is 0 for clean data, and k for the state after k steps. Only `step_of`
-and `t_of` convert between the two.
+steps instead: their `step` is 0 for clean data, and k for the state after k steps. Only `step_from_t`
+and `t_from_step` convert between the two.
 
 Equation numbers are those of Ho et al. 2020, "Denoising Diffusion Probabilistic Models"
 (arXiv 2006.11239).
@@ -32,17 +32,17 @@ MIN_ALPHA_BAR = 1e-36
 MAX_FINAL_ALPHA_BAR = 0.01
 
 
-def step_of(t: int) -> int:
+def step_from_t(t: int) -> int:
     """Return the number of forward steps that lead to x_t: t + 1, and 0 at CLEAN."""
     return t + 1
 
 
-def t_of(step: int) -> int:
+def t_from_step(step: int) -> int:
     """Return the t of the state after `step` forward steps: step - 1, and CLEAN after none."""
     return step - 1
 
 
-def evenly(first: int, last: int, count: int) -> list[int]:
+def evenly_spaced(first: int, last: int, count: int) -> list[int]:
     """Return at most `count` distinct integers from `first` to `last`, evenly spaced.
 
     Both ends are included. `last` may be less than `first`; then the integers fall.
@@ -154,10 +154,10 @@ class NoiseScheduler:
 
     def add_noise_step(self, x_prev: Tensor, t: int | Tensor, eps: Tensor) -> Tensor:
         """Return x_t given x_{t-1}, one step of the Markov chain (eq. 2); one t for all rows."""
-        a, b = self.stride(int(t) - 1, int(t))
+        a, b = self.transition(int(t) - 1, int(t))
         return a * x_prev + b * eps
 
-    def stride(self, s: int, t: int) -> tuple[float, float]:
+    def transition(self, s: int, t: int) -> tuple[float, float]:
         """Return (a, b) of the forward transition x_t = a x_s + b eps, for s < t.
 
         It covers any number of steps of the Markov chain at once. Here a = alpha_t / alpha_s and
@@ -180,7 +180,7 @@ class NoiseScheduler:
         """
         alpha_s, sigma_s = self.alpha_sigma_at(s)
         _, sigma_t = self.alpha_sigma_at(t)
-        a, b = self.stride(s, t)
+        a, b = self.transition(s, t)
         c_t = a * (sigma_s / sigma_t) ** 2
         c_0 = alpha_s * (b / sigma_t) ** 2
         std = b * sigma_s / sigma_t

@@ -15,7 +15,7 @@ from conf.choices import default_epochs
 from conf.config import Train
 from conf.resumed import resumed_options
 from dataset import make_sets
-from loss.log import last_mean, read_excess
+from loss.log import final_loss, read_excess
 from metrics.evaluation import Evaluation, evaluate_model, real_rows
 from metrics.results import score_fields, write_report
 from runtime import checkpoint_file, distributed
@@ -43,7 +43,7 @@ def begin_or_resume(options: Train, run_folder: Path, typed: set[str]) -> dict[s
     """Begin a training in `run_folder`; or with resume= continue another one, in its folder and with its options."""
     path = distributed.from_first(lambda: checkpoint_to_resume(options.resume, run_folder))
     if path:
-        run_folder = checkpoint_file.folder_of(path)
+        run_folder = checkpoint_file.run_folder_path(path)
     is_new = not path and distributed.restart_count() == 0
 
     with locked_run_folder(run_folder, is_new), ExitStack() as stack:
@@ -117,7 +117,7 @@ def report(options: Train, run_folder: Path, state: TrainingState) -> dict[str, 
     The first process does so. The others have done their part, and end.
     """
     distributed.end_other_processes()
-    loss = last_mean(run_folder)
+    loss = final_loss(run_folder)
     save_losses(run_folder / "loss.png", {run_folder.name: run_folder}, options.figures)
     print_summary(options, run_folder, state, loss)
 

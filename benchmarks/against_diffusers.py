@@ -28,7 +28,7 @@ from images.sets import ImageSet
 from loader import batches, make_loader
 from loss.objective import loss_weights, training_loss
 from metrics.evaluation import evaluate_model
-from metrics.table import table
+from metrics.table import format_table
 from pipeline import Pipeline, build
 from runtime.randomness import integer_seed
 from samplers.options import SamplingOptions
@@ -164,7 +164,7 @@ def compare(name: str, data: ImageSet, unseen: ImageSet, args: argparse.Namespac
         seed=args.seed,
         options=options,
     )
-    print(table(evaluation.rows, "about"), flush=True)
+    print(format_table(evaluation.rows, "about"), flush=True)
 
 
 def main() -> None:

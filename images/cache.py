@@ -25,11 +25,11 @@ from torch import Tensor
 
 from images.image_files import PIECE_BYTES, read_images, say_skipped
 from runtime.arrays import disable_read_ahead, release_pages
-from runtime.atomic_file import unfinished
+from runtime.atomic_file import temporary_path
 
 RECIPE = 1  # part of the checksum; raise it whenever image_files.read_image returns other pixels
-SMALLEST = 2**20  # bytes of pixels; fewer are read so fast that no file is written
-LARGE = 2**29  # bytes of pixels; at least so many stay on the disk and are read when needed
+MIN_CACHED_BYTES = 2**20  # bytes of pixels; fewer are read so fast that no file is written
+LARGE_BYTES = 2**29  # bytes of pixels; at least so many stay on the disk and are read when needed
 SETTLING_SECONDS = 2.0  # a file changed less long ago may change again without a new time
 DIGEST_BYTES = 32
 
@@ -79,10 +79,10 @@ def read_cached(
     chosen_paths = [paths[i] for i in chosen]
     pixels, good = read_images(chosen_paths, on_bad_image, partial(_empty_pixels, root))
     is_whole_folder = len(chosen) == len(paths)
-    if key and is_whole_folder and pixels.nbytes >= SMALLEST:
+    if key and is_whole_folder and pixels.nbytes >= MIN_CACHED_BYTES:
         is_good = np.isin(np.arange(len(paths)), good.numpy())
         path = _save(root, key, CachedImages(is_good, pixels))
-        if path is not None and pixels.nbytes >= LARGE:
+        if path is not None and pixels.nbytes >= LARGE_BYTES:
             saved = _load(path, key)
             if saved is not None:
                 pixels = saved.pixels
@@ -103,7 +103,7 @@ def _select(cached: CachedImages, chosen: Tensor) -> tuple[Tensor | np.memmap, T
 
 def _on_disk_if_large(pixels: np.ndarray) -> Tensor | np.memmap:
     """Return large mapped pixels as they are, and all others as a tensor."""
-    if not isinstance(pixels, np.memmap) or pixels.nbytes < LARGE:
+    if not isinstance(pixels, np.memmap) or pixels.nbytes < LARGE_BYTES:
         return torch.from_numpy(pixels)
     disable_read_ahead(pixels)
     return pixels
@@ -115,7 +115,7 @@ def _empty_pixels(root: str | Path, shape: tuple[int, ...]) -> np.ndarray:
     It is in memory, or for at least LARGE bytes in a nameless file, if a disk has room for it.
     """
     size = math.prod(shape)
-    if size < LARGE or not hasattr(os, "posix_fallocate"):
+    if size < LARGE_BYTES or not hasattr(os, "posix_fallocate"):
         return np.empty(shape, np.uint8)
     for path in _places(root):
         with suppress(OSError):
@@ -187,7 +187,7 @@ def _write(path: Path, key: bytes, cached: CachedImages) -> None:
     It is an .npy file of the pixels, followed by `good` and the checksum.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = unfinished(path)
+    temporary = temporary_path(path)
     header = {"descr": "|u1", "fortran_order": False, "shape": cached.pixels.shape}
     try:
         with temporary.open("wb") as file:

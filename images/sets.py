@@ -149,7 +149,7 @@ class MNISTDataset(ImageSet):
         if on_bad_image not in ("skip", "error"):
             raise ValueError(f"on_bad_image must be skip or error, not {on_bad_image!r}")
         classes, paths, all_labels = list_images(root)
-        chosen = choose(len(paths), n_samples, seed).sort().values
+        chosen = random_rows(len(paths), n_samples, seed).sort().values
         pixels, good = read_cached(root, paths, chosen, on_bad_image)
 
         chosen_labels = torch.tensor(all_labels)[chosen]
@@ -161,7 +161,7 @@ class MNISTDataset(ImageSet):
         super().__init__(pixels, labels, classes)
 
 
-def choose(total: int, n_samples: int | None, seed: int) -> Tensor:
+def random_rows(total: int, n_samples: int | None, seed: int) -> Tensor:
     """Draw n_samples of `total` indices without replacement, in random order: (n_samples,) int64.
 
     None, or a number above `total`, means all.
@@ -182,7 +182,7 @@ def digits(n_samples: int | None = None, seed: int = 0) -> ImageSet:
     pixels = torch.from_numpy(pixels).reshape(-1, 1, 8, 8)
     classes = [str(i) for i in range(10)]
     whole = ImageSet(pixels, torch.from_numpy(labels).long(), classes)
-    return whole.subset(choose(len(whole), n_samples, seed).sort().values)
+    return whole.subset(random_rows(len(whole), n_samples, seed).sort().values)
 
 
 def emoji(n_samples: int | None = None, seed: int = 0) -> ImageSet:
@@ -195,7 +195,7 @@ def emoji(n_samples: int | None = None, seed: int = 0) -> ImageSet:
     """
     pixels, labels, blocks = draw_glyphs()
     whole = ImageSet(torch.from_numpy(pixels), torch.from_numpy(labels), blocks)
-    return whole.subset(choose(len(whole), n_samples, seed).sort().values)
+    return whole.subset(random_rows(len(whole), n_samples, seed).sort().values)
 
 
 def mnist(root: str | None = None, test_root: str | None = None, **options: Any) -> ImageSet:
@@ -253,7 +253,7 @@ def make_images(name: str, *, n_samples: int | None, seed: int, **options: Any) 
 
 def shuffled(data: ImageSet, seed: int) -> ImageSet:
     """Return the same images in random order, so that the first hundred are of all classes."""
-    return data.subset(choose(len(data), None, seed))
+    return data.subset(random_rows(len(data), None, seed))
 
 
 # ---------------------------------------------------------------- images to evaluate on

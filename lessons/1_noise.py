@@ -36,7 +36,7 @@ from matplotlib.figure import Figure
 
 from dataset import Normaliser, make_dataset
 from diffusion import DiffusionModel
-from schedule import CosineNoiseScheduler, LinearNoiseScheduler, evenly
+from schedule import CosineNoiseScheduler, LinearNoiseScheduler, evenly_spaced
 from viz.colours import hex_colour, noise_colours
 
 # %% [markdown]
@@ -60,7 +60,7 @@ moons = make_dataset("moons", effort(20_000, 5_000), 0, noise=0.05)
 normaliser = Normaliser.of(moons)
 x_0 = normaliser.normalise(moons[:][0])
 
-steps = evenly(0, T - 1, effort(500, 100))
+steps = evenly_spaced(0, T - 1, effort(500, 100))
 signal = [float((model.forward_diffusion(x_0, t)[0] * x_0).mean() ** 2) for t in steps]
 measured = next(t for t, share in zip(steps, signal) if share < 0.5) / T
 
@@ -133,7 +133,7 @@ def check_jump(jump) -> None:
     for process in (LinearNoiseScheduler(1000), CosineNoiseScheduler(50)):
         for s, t in ((0, 1), (3, 30), (20, 45)):
             a, b = jump(*process.alpha_sigma_at(s), *process.alpha_sigma_at(t))
-            true_a, true_b = process.stride(s, t)
+            true_a, true_b = process.transition(s, t)
             assert math.isclose(a, true_a, rel_tol=1e-9), f"x_{t} must keep {true_a:.4f} of x_{s}, and yours {a:.4f}"
             assert math.isclose(b, true_b, rel_tol=1e-6), f"x_{t} needs {true_b:.4f} fresh noise, and yours has {b:.4f}"
 

@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 from loss.moments import Moment
 
-NAME = "loss.csv"
-EXCESS_NAME = "excess.csv"
-COLUMNS = ("step", "loss", "lr", "seconds", "stable_loss")  # of loss.csv
+LOSS_FILE = "loss.csv"
+EXCESS_FILE = "excess.csv"
+LOSS_COLUMNS = ("step", "loss", "lr", "seconds", "stable_loss")  # of loss.csv
 EXCESS_COLUMNS = ("step", "excess", "floor")  # of excess.csv, before those of the probed steps
 
 
 # ---------------------------------------------------------------- tables in general
 
 
-def opened(path: Path, header: Sequence[str], start: int) -> TextIO:
+def open_table(path: Path, header: Sequence[str], start: int) -> TextIO:
     """Open a table for appending rows, and create it with its header if it does not exist.
 
     An existing table is cut off after step `start`, because a resumed training writes later rows
@@ -91,9 +91,9 @@ def read_table(path: Path, columns: Sequence[str]) -> dict[str, NDArray]:
     return table
 
 
-def secure(folder: Path) -> None:
+def sync_tables(folder: Path) -> None:
     """Force the rows of both tables in `folder` to the disk."""
-    for name in (NAME, EXCESS_NAME):
+    for name in (LOSS_FILE, EXCESS_FILE):
         path = folder / name
         if path.exists():
             with path.open("rb") as file:
@@ -115,7 +115,7 @@ class LossLog:
     """
 
     def __init__(self, folder: Path, start: int) -> None:
-        self.file = opened(folder / NAME, COLUMNS, start)
+        self.file = open_table(folder / LOSS_FILE, LOSS_COLUMNS, start)
         self.rows = csv.writer(self.file)
 
     def after(self, moment: Moment) -> None:
@@ -147,16 +147,16 @@ def read_losses(folder: str | Path) -> dict[str, NDArray]:
     """
     path = Path(folder)
     if path.is_dir():
-        path = path / NAME
+        path = path / LOSS_FILE
     if not path.exists():
         raise FileNotFoundError(f"there is no loss to plot at {path}")
-    table = read_table(path, COLUMNS)
+    table = read_table(path, LOSS_COLUMNS)
     if not len(table["step"]):
         raise ValueError(f"{path} holds no row yet")
-    return {name: table[name] for name in COLUMNS}
+    return {name: table[name] for name in LOSS_COLUMNS}
 
 
-def last_mean(folder: Path) -> float:
+def final_loss(folder: Path) -> float:
     """Return the mean loss over the last 5 % of the rows of loss.csv. Raises as `read_losses`."""
     losses = read_losses(folder)["loss"]
     count = max(1, len(losses) // 20)
@@ -181,7 +181,7 @@ class ExcessLog:
 
     def __init__(self, folder: Path, timesteps: Sequence[int], floor: float, start: int) -> None:
         header = [*EXCESS_COLUMNS, *(f"t{t}" for t in timesteps)]
-        self.file = opened(folder / EXCESS_NAME, header, start)
+        self.file = open_table(folder / EXCESS_FILE, header, start)
         self.rows = csv.writer(self.file)
         self.floor = floor
 
@@ -206,7 +206,7 @@ def read_excess(folder: str | Path) -> dict[str, NDArray] | None:
     Raises:
         ValueError: the file is not an excess.csv.
     """
-    path = Path(folder) / EXCESS_NAME
+    path = Path(folder) / EXCESS_FILE
     if not path.exists():
         return None
     table = read_table(path, EXCESS_COLUMNS)

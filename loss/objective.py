@@ -210,7 +210,7 @@ def reference_batches(x_0: Tensor, label: Tensor | None, size: int) -> list[Refe
     return [References(len(rows), rows, row_labels) for rows, row_labels in zip(groups, labels)]
 
 
-def overlapping(references: Sequence[References], begin: int, end: int) -> list[References]:
+def references_of_rows(references: Sequence[References], begin: int, end: int) -> list[References]:
     """Return the references of the rows begin .. end - 1, given those of a whole batch."""
     kept = []
     first = 0
@@ -223,7 +223,7 @@ def overlapping(references: Sequence[References], begin: int, end: int) -> list[
     return kept
 
 
-def references_for(rows: int, asked: int | None) -> int:
+def reference_batch_size(rows: int, asked: int | None) -> int:
     """Return the size of the reference batches for a data set of `rows` rows.
 
     A given size, `asked`, takes precedence. By default small data sets have no reference batches.
@@ -254,10 +254,10 @@ def draw_steps(num_timesteps: int, rows: int, power: float, generator: torch.Gen
     (Kingma et al. 2021, arXiv 2107.00630, appendix I.1). With power 1 all steps are equally likely.
     A larger power draws small t more often.
     """
-    return steps_at(torch.rand(rows, generator=generator), num_timesteps, power)
+    return steps_from_bins(torch.rand(rows, generator=generator), num_timesteps, power)
 
 
-def steps_at(within: Tensor, num_timesteps: int, power: float) -> Tensor:
+def steps_from_bins(within: Tensor, num_timesteps: int, power: float) -> Tensor:
     """Return the steps of `draw_steps` from the position of each u within its bin.
 
     `within` has shape (rows,) and values in [0, 1).
@@ -280,7 +280,7 @@ def step_weights(num_timesteps: int, power: float) -> Tensor:
 # ---------------------------------------------------------------- the weight of each step
 
 
-def weight_of(scheduler: NoiseScheduler, weight: str | None) -> str:
+def weight_name(scheduler: NoiseScheduler, weight: str | None) -> str:
     """Return the name of the weight. None is "eps" where possible, and otherwise "target".
 
     Where the last step is pure noise, "eps" would give that step the weight 0.
@@ -299,13 +299,13 @@ def loss_weights(scheduler: NoiseScheduler, target: str, weight: str | None) -> 
 
     Args:
         target: what the network predicts, a key of registry.process_rows.TARGETS.
-        weight: a key of registry.process_rows.LOSS_WEIGHTS, or None (see `weight_of`). "eps" is
+        weight: a key of registry.process_rows.LOSS_WEIGHTS, or None (see `weight_name`). "eps" is
             the weight of Ho et al. 2020, eq. 14; "v" that of Salimans and Ho 2022, arXiv
             2202.00512, appendix D.
     """
     alpha = scheduler.alpha
     sigma = scheduler.sigma
-    row = LOSS_WEIGHTS[weight_of(scheduler, weight)]
+    row = LOSS_WEIGHTS[weight_name(scheduler, weight)]
     factor = implementation(row)(scheduler)
     if row.quantity is None:
         return factor

@@ -7,8 +7,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from loss.log import NAME
-from runtime.checkpoint_file import FOLDERS, newest_first
+from loss.log import LOSS_FILE
+from runtime.checkpoint_file import OUTPUT_FOLDERS, files_newest_first
 from viz import style
 from viz.evaluation_pictures import save_losses
 
@@ -21,9 +21,9 @@ def newest_run() -> Path:
     Raises:
         FileNotFoundError: there is none.
     """
-    found = newest_first(NAME)
+    found = files_newest_first(LOSS_FILE)
     if not found:
-        folders = " or ".join(FOLDERS)
+        folders = " or ".join(OUTPUT_FOLDERS)
         raise FileNotFoundError(f"no run yet below {folders}: run `python train.py` first, or name one")
     return found[0].parent
 

@@ -56,14 +56,14 @@ def bayes_floor(mixture: GaussianMixture, scheduler: NoiseScheduler) -> float:
         mixture: the exact distribution of the normalised data, which the network is trained on.
         scheduler: the process.
     """
-    log_noise = noisiness(scheduler)
+    log_noise = log_noise_ratio(scheduler)
     timesteps = evenly_on(log_noise, FLOOR_STEPS)
     floors = [_floor_at(mixture, scheduler, t) for t in timesteps]
     spline = CubicSpline(log_noise[timesteps], floors)
     return float(spline(log_noise).mean())
 
 
-def noisiness(scheduler: NoiseScheduler) -> NDArray:
+def log_noise_ratio(scheduler: NoiseScheduler) -> NDArray:
     """Return log(sigma / alpha) of each step, a rising array of shape (T,).
 
     Where the last step is pure noise its value would be infinite. It is replaced by one more step

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dataset import make_sets
-from diffusion import Denoiser, exact_denoiser, within_range
+from diffusion import Denoiser, clamped_denoiser, exact_denoiser
 from images.sets import ImageSet
 from metrics.distances import compute_floors
 from metrics.exact_truth import DISTANCE, TRUTH_DRAWS, distance_to_truth, exact_set
@@ -117,7 +117,7 @@ def _conditioned_states(
 ) -> Iterator[State]:
     """The states of `count` samples given an observation in normalised units."""
     x_T, g = pipeline.start(count, seed)
-    within = partial(within_range, scheduler=pipeline.scheduler) if pipeline.of_images else None
+    within = partial(clamped_denoiser, scheduler=pipeline.scheduler) if pipeline.of_images else None
     return sample_given(denoise, pipeline.scheduler, x_T, observation, method=method, generator=g, postprocess=within)
 
 

@@ -13,7 +13,7 @@ from diffusion import exact_denoiser
 from images.image_files import read_samples
 from images.sets import ImageSet
 from metrics import image_metrics, significance
-from metrics.bayes import bayes_floor, excess, make_probes, noisiness
+from metrics.bayes import bayes_floor, excess, log_noise_ratio, make_probes
 from metrics.distances import METRICS, Draw, evaluate_points, exact_draws, rows_of
 from metrics.likelihood import kl_from_exact
 from metrics.table import MetricResult
@@ -24,7 +24,7 @@ from runtime.randomness import generator
 from samplers import last, sampler_timesteps
 from samplers.options import SamplingOptions
 from samplers.spacing import evenly_on
-from schedule import step_of
+from schedule import step_from_t
 
 PROBE_STEPS = 50  # steps at which the error of eps is measured
 PROBE_POINTS = 400  # points at each of them
@@ -272,7 +272,7 @@ def _loss_by_step(
         seed=seed,
     )
     by_step = excess(pipeline.denoiser_for_label(label), probes, pipeline.device)
-    steps = [step_of(t) for t in probes.timesteps.tolist()]
+    steps = [step_from_t(t) for t in probes.timesteps.tolist()]
     return LossByStep(np.array(steps), probes.floor.numpy(), by_step.numpy())
 
 
@@ -341,7 +341,7 @@ def _kl(
     """
     scheduler = pipeline.scheduler
     g = generator(seed, "kl")
-    timesteps = evenly_on(noisiness(scheduler), KL_STEPS)[::-1]
+    timesteps = evenly_on(log_noise_ratio(scheduler), KL_STEPS)[::-1]
     count = -(-points // len(conditions))  # rounded up
     count_exact = -(-KL_POINTS_EXACT // len(conditions))
 

@@ -29,7 +29,7 @@ from samplers import count_evaluations, last, sample
 from samplers.options import SamplingOptions
 from schedule import CLEAN, NoiseScheduler
 
-Guess = Callable[[Tensor, float, float], tuple[Tensor, Tensor]]
+PosteriorMeans = Callable[[Tensor, float, float], tuple[Tensor, Tensor]]
 """(x_t, alpha, sigma) -> E[eps | x_t], E[x_0 | x_t]: a denoiser that takes numbers alpha and
 sigma."""
 
@@ -44,7 +44,7 @@ FEWEST_FOR_SLOPE = 3
 
 
 def exact_flow(
-    posterior_means: Guess,
+    posterior_means: PosteriorMeans,
     scheduler: NoiseScheduler,
     x_T: Tensor,
     steps: Sequence[int] = (CLEAN,),
@@ -113,7 +113,7 @@ class FlowMap:
 
 
 def flow_map(
-    posterior_means: Guess,
+    posterior_means: PosteriorMeans,
     scheduler: NoiseScheduler,
     denoisers: Mapping[str, Denoiser],
     x_T: Mapping[str, Tensor],

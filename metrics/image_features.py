@@ -20,7 +20,7 @@ FEATURES = 64
 BATCH = 128
 PEAK_LEARNING_RATE = 4e-3
 EPOCHS = 4  # the length of the training, within these limits:
-FEWEST_IMAGES = 60_000  # images seen in a training, repeated ones included
+MIN_IMAGES_SEEN = 60_000  # images seen in a training, repeated ones included
 MAX_IMAGES = 250_000
 SHIFT_DIVISOR = 14  # training images are shifted by up to a fourteenth of their height
 
@@ -170,7 +170,7 @@ def _order(n: int, seed: int) -> list[Tensor]:
     A smaller batch at the end is left out, because batch normalisation cannot use a single image.
     """
     batch = min(BATCH, n)
-    total = min(max(EPOCHS * n, FEWEST_IMAGES), MAX_IMAGES)
+    total = min(max(EPOCHS * n, MIN_IMAGES_SEEN), MAX_IMAGES)
     epochs = []
     for i in range(-(-total // n)):
         epochs.append(torch.randperm(n, generator=generator(seed, f"{SEED_PURPOSE} order", i)))
@@ -192,7 +192,7 @@ def _shifted(images: Tensor, g: torch.Generator) -> Tensor:
 
 
 @torch.no_grad()
-def features_of(net: FeatureClassifier, chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+def extract_features(net: FeatureClassifier, chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Return features (N, 64) in float64 and predicted labels (N,) of images, both on the CPU.
 
     Values outside [-1, 1] are clamped, as they are when an image is saved or displayed.

@@ -29,10 +29,10 @@ from metrics.image_features import (
     SEED_PURPOSE,
     FeatureClassifier,
     check_labels,
+    extract_features,
     feature_classifier,
-    features_of,
 )
-from metrics.table import LEVEL, MetricResult, tested
+from metrics.table import LEVEL, MetricResult, to_result
 from metrics.two_sample import copies, nearest_ratio
 from runtime.randomness import generator, integer_seed
 
@@ -177,7 +177,7 @@ def evaluate_images(
     print(f"feature classifier: {share} classified correctly")
 
     chosen = _choice(len(samples), MAX_SAMPLES, seed, f"{SEED_PURPOSE}d images")
-    made, predicted = features_of(net, (samples[rows] for rows in chosen.split(CHUNK)))
+    made, predicted = extract_features(net, (samples[rows] for rows in chosen.split(CHUNK)))
     results = compare_features(made[:n], real, seed)
     results.append(_memorised(samples[chosen], train, unseen, seed))
     if asked is not None:
@@ -187,7 +187,7 @@ def evaluate_images(
     return results
 
 
-def frechet_of(
+def frechet_measure(
     train: ImageSet,
     unseen: ImageSet,
     count: int,
@@ -214,7 +214,7 @@ def frechet_of(
     own, *others = _shuffles(real, seed)
 
     def measure(images: Tensor) -> float:
-        made, _ = features_of(net, iter(images[:n].split(CHUNK)))
+        made, _ = extract_features(net, iter(images[:n].split(CHUNK)))
         return frechet_distance(made, own[n:])
 
     floors = [frechet_distance(shuffled[:n], shuffled[n:]) for shuffled in others]
@@ -232,7 +232,7 @@ def _real_features(
     Both cover at most 10,000 images.
     """
     chosen = _choice(len(unseen), MAX_REAL, seed, "unseen images")
-    features, predicted = features_of(net, (unseen[rows][0] for rows in chosen.split(CHUNK)))
+    features, predicted = extract_features(net, (unseen[rows][0] for rows in chosen.split(CHUNK)))
     right = (predicted == check_labels(unseen)[chosen]).numpy()
     return features, right
 
@@ -280,7 +280,7 @@ def _memorised(samples: Tensor, train: ImageSet, unseen: ImageSet, seed: int) ->
     real = unseen[_choice(len(unseen), n, seed, "compared images")][0]
     made_ratios = nearest_ratio(nearest_two(samples[:n].clamp(-1, 1), train).numpy())
     real_ratios = nearest_ratio(nearest_two(real, train).numpy())
-    return tested("memorised", copies(made_ratios, real_ratios), LEVEL / 5)
+    return to_result("memorised", copies(made_ratios, real_ratios), LEVEL / 5)
 
 
 def _accuracies(right: NDArray, n: int, seed: int) -> NDArray:

@@ -10,11 +10,11 @@ import torch
 from dataset import DataSet, PointSet
 from metrics.evaluation import Evaluation
 from metrics.significance import TESTS
-from metrics.table import as_json, table
+from metrics.table import format_table, results_by_name
 from pipeline import Pipeline
 from points.mixture import GaussianMixture
 from runtime.atomic_file import atomic_file
-from schedule import step_of
+from schedule import step_from_t
 
 FIELD_SHARES = (0.02, 0.1, 0.3, 0.6)  # of T: the steps at which the score field is drawn
 FIELD_POINTS = 46  # grid points along each side
@@ -40,7 +40,7 @@ def write_report(
     """
     result = dict(facts)
     if evaluation:
-        result["figures"] = as_json(evaluation.rows)
+        result["figures"] = results_by_name(evaluation.rows)
     with atomic_file(folder / "metrics.json") as file:
         file.write(f"{json.dumps(result, indent=2)}\n".encode())
     if evaluation:
@@ -51,7 +51,7 @@ def write_report(
 def _print_table(evaluation: Evaluation, unseen: DataSet) -> None:
     is_points = isinstance(unseen, PointSet)
     bound = "at most" if is_points else "about"  # the level for images was measured
-    print(table(evaluation.rows, bound))
+    print(format_table(evaluation.rows, bound))
 
     if is_points and unseen.mixture is None:
         found = {row.name for row in evaluation.rows}
@@ -92,7 +92,7 @@ def _score_field(pipeline: Pipeline, mixture: GaussianMixture, t: int) -> dict[s
 
     side = (FIELD_POINTS, FIELD_POINTS)
     return {
-        "step": step_of(t),
+        "step": step_from_t(t),
         "sigma": sigma,
         "x": axis,
         "y": axis,

@@ -22,7 +22,7 @@ from images.sets import ImageSet
 from metrics import image_metrics, two_sample
 from metrics.distances import METRICS, Draw, compute_floors, sliced_wasserstein
 from metrics.evaluation import as_frequent, check_enough, real_draws, real_rows
-from metrics.flow_map import EVALUATIONS, FlowMap, Guess, exact_flow, flow_map
+from metrics.flow_map import EVALUATIONS, FlowMap, PosteriorMeans, exact_flow, flow_map
 from metrics.significance import Evidence, negative_log_density
 from pipeline import Pipeline
 from runtime.atomic_file import atomic_file
@@ -31,7 +31,7 @@ from runtime.randomness import generator
 from samplers import SAMPLERS, State, sample, sampler_row
 from samplers.guidance import exact_predictor
 from samplers.options import SamplingOptions
-from schedule import CLEAN, NoiseScheduler, evenly
+from schedule import CLEAN, NoiseScheduler, evenly_spaced
 
 NETWORK, EXACT = "network", "exact denoiser"
 TRACKED = 6  # samples whose states are kept
@@ -181,7 +181,7 @@ def _with_labels(denoise: Denoiser, labels: Tensor | None) -> Denoiser:
     return denoise_labelled
 
 
-def exact_guess(pipeline: Pipeline, data: DataSet, labels: Tensor | None) -> Guess | None:
+def exact_guess(pipeline: Pipeline, data: DataSet, labels: Tensor | None) -> PosteriorMeans | None:
     """The best predictions in normalised units for rows with these labels; None where the distribution is not known."""
     if not isinstance(data, PointSet) or data.mixture is None:
         return None
@@ -197,7 +197,7 @@ def exact_guess(pipeline: Pipeline, data: DataSet, labels: Tensor | None) -> Gue
     return predict_labelled
 
 
-def _exact_denoiser(exact: Guess, scheduler: NoiseScheduler) -> Denoiser:
+def _exact_denoiser(exact: PosteriorMeans, scheduler: NoiseScheduler) -> Denoiser:
     def denoise(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
         alpha, sigma = scheduler.alpha_sigma_at(int(t))
         return Prediction(*exact(x_t, alpha, sigma))
@@ -243,7 +243,7 @@ def _trial(
 
 def _flow_map_of(
     scheduler: NoiseScheduler,
-    exact: Guess,
+    exact: PosteriorMeans,
     denoisers: Mapping[str, Denoiser],
     x_T: Tensor,
     samplers: Sequence[str],
@@ -258,9 +258,9 @@ def _flow_map_of(
     return flow_map(exact, scheduler, pair, starts, deterministic)
 
 
-def _exact_path(scheduler: NoiseScheduler, exact: Guess, x_T: Tensor, trials: Sequence[Trial]) -> list[State]:
+def _exact_path(scheduler: NoiseScheduler, exact: PosteriorMeans, x_T: Tensor, trials: Sequence[Trial]) -> list[State]:
     """The exact paths of the first TRACKED x_T, at every step of the trials' paths and at FLOW_STATES more."""
-    steps = {CLEAN, *evenly(scheduler.num_timesteps - 1, 0, FLOW_STATES)}
+    steps = {CLEAN, *evenly_spaced(scheduler.num_timesteps - 1, 0, FLOW_STATES)}
     for trial in trials:
         steps |= {state.t for state in trial.path}
     falling = sorted(steps, reverse=True)
@@ -308,7 +308,7 @@ def _of_points(data: PointSet, draw: Draw, count: int, seed: int) -> Truth:
 
 
 def _of_images(train: ImageSet, unseen: ImageSet, count: int, seed: int, device: torch.device) -> Truth:
-    measure, floors = image_metrics.frechet_of(train, unseen, count, seed=seed, device=device)
+    measure, floors = image_metrics.frechet_measure(train, unseen, count, seed=seed, device=device)
     low, median, high = np.quantile(floors, [0.05, 0.5, 0.95]).tolist()
 
     def figures(samples: NDArray) -> dict[str, float]:

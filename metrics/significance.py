@@ -32,7 +32,7 @@ from scipy import stats
 from scipy.spatial import KDTree
 
 from metrics import two_sample
-from metrics.table import LEVEL, MetricResult, Statistic, tested
+from metrics.table import LEVEL, MetricResult, Statistic, to_result
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
 
@@ -265,7 +265,7 @@ def run_tests(e: Evidence) -> list[MetricResult]:
 
 
 def _result(test: Test, e: Evidence, level: float) -> MetricResult:
-    return tested(test.name, test.compute(e), level)
+    return to_result(test.name, test.compute(e), level)
 
 
 def check_enough(samples: int, real: int) -> None:

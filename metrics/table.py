@@ -60,7 +60,7 @@ class Statistic:
     n: int
 
 
-def tested(name: str, s: Statistic, level: float) -> MetricResult:
+def to_result(name: str, s: Statistic, level: float) -> MetricResult:
     """Return the line of a test. It fails if its p-value is at most `level`."""
     p = float(s.p)
     passed = p > level
@@ -79,7 +79,7 @@ def tested(name: str, s: Statistic, level: float) -> MetricResult:
     )
 
 
-def table(rows: Sequence[MetricResult], bound: str = "at most") -> str:
+def format_table(rows: Sequence[MetricResult], bound: str = "at most") -> str:
     """Return the table as text: one line for each metric, then the overall verdict and its level.
 
     bound: "at most" where every test has an exact p-value, "about" where the level was measured.
@@ -101,7 +101,7 @@ def table(rows: Sequence[MetricResult], bound: str = "at most") -> str:
     return "\n".join(lines)
 
 
-def as_json(rows: Sequence[MetricResult]) -> dict[str, dict]:
+def results_by_name(rows: Sequence[MetricResult]) -> dict[str, dict]:
     """Return the results for metrics.json: the fields of each metric, by its name."""
     results = {}
     for row in rows:

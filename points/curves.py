@@ -10,7 +10,7 @@ import math
 import numpy as np
 import torch
 
-from points.mixture import GaussianMixture, curve, mixed, surface
+from points.mixture import GaussianMixture, curve, equal_mixture, surface
 
 ROLL_END = 4.5 * math.pi  # the last angle of scikit-learn's swiss roll; its first is a third of it
 ROLL_LENGTH = 9.5  # an upper bound of |d point / d angle|, times the range of the angle
@@ -146,7 +146,7 @@ def s_curve(noise: float) -> list[GaussianMixture]:
 
     The curvature jumps where they meet, so each half has a smooth surface of its own.
     """
-    return [mixed([_half_s(-1, noise), _half_s(1, noise)])]
+    return [equal_mixture([_half_s(-1, noise), _half_s(1, noise)])]
 
 
 def _half_s(sign: int, noise: float) -> GaussianMixture:

@@ -13,7 +13,7 @@ from torch import Tensor
 from points.point_files import check_sizes
 from runtime.arrays import disable_read_ahead, floats, release_pages
 
-SIZE = 2**29  # bytes; a file of at least this size is too large for memory
+LARGE_FILE_BYTES = 2**29  # bytes; a file of at least this size is too large for memory
 ROWS_PER_READ = 1024
 
 
@@ -37,7 +37,7 @@ def map_large_file(path: str | None) -> np.memmap | None:
         return None
     except OSError:
         return None
-    if rows.nbytes < SIZE:
+    if rows.nbytes < LARGE_FILE_BYTES:
         return None
 
     _check_usable(rows, path)
@@ -59,7 +59,7 @@ def _check_usable(rows: np.memmap, path: str) -> None:
         raise ValueError(f"{path} must hold {rule}, not {rows.shape}")
 
 
-def spread(total: int, count: int, generator: torch.Generator) -> Tensor:
+def stratified_rows(total: int, count: int, generator: torch.Generator) -> Tensor:
     """Draw `count` distinct rows of `total`, one from each of `count` equal ranges of rows.
 
     No part of a sorted file is missed then. The rows come in random order: (count,) int64.

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from runtime.arrays import floats, joined
+from runtime.arrays import concatenated, floats
 
 # Quadrature of a curve. More centres than MAX_EXACT_CENTRES make densities too slow; such a mixture
 # is used for drawing samples only.
@@ -335,7 +335,7 @@ class GaussianMixture:
         points = self._points(x).double()
         rows = max(1, CHUNK_PAIRS // len(self.centres))
         results = ((f(part, self._log_terms(part)),) for part in points.split(rows))
-        (whole,) = joined(results, len(points))
+        (whole,) = concatenated(results, len(points))
         return whole
 
 
@@ -433,11 +433,11 @@ def _gauss_legendre(count: int) -> tuple[np.ndarray, np.ndarray]:
     return (nodes + 1) / 2, weights / 2
 
 
-def mixed(mixtures: list[GaussianMixture]) -> GaussianMixture:
+def equal_mixture(mixtures: list[GaussianMixture]) -> GaussianMixture:
     """Return the mixture of these mixtures with equal weights; all have the same variance."""
     centres = torch.cat([mixture.centres for mixture in mixtures])
     weights = torch.cat([mixture.weights for mixture in mixtures]) / len(mixtures)
     noisier = [mixture.noisier for mixture in mixtures if mixture.noisier is not None]
     all_have_noisier = len(noisier) == len(mixtures)
-    coarser = mixed(noisier) if all_have_noisier else None
+    coarser = equal_mixture(noisier) if all_have_noisier else None
     return GaussianMixture(centres, mixtures[0].variance, weights, coarser)

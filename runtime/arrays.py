@@ -89,7 +89,7 @@ def release_pages(file: np.memmap) -> None:
 # ---------------------------------------------------------------- concatenation
 
 
-def joined(parts: Iterable[tuple[Tensor, ...]], rows: int) -> tuple[Tensor, ...]:
+def concatenated(parts: Iterable[tuple[Tensor, ...]], rows: int) -> tuple[Tensor, ...]:
     """Concatenate tuples of tensors along the first dimension, each tensor with its counterparts.
 
     Each part is copied to its place before the next one is computed. torch.cat needs all parts at

@@ -26,7 +26,7 @@ def atomic_file(path: str | Path) -> Iterator[io.BytesIO]:
     content = io.BytesIO()
     yield content
 
-    temporary = unfinished(path)
+    temporary = temporary_path(path)
     try:
         with temporary.open("wb") as file:
             file.write(content.getbuffer())
@@ -47,7 +47,7 @@ def save_array(path: str | Path, array: NDArray) -> None:
         np.save(file, array)
 
 
-def unfinished(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """Return the path under which this process writes `path` until it is complete."""
     return path.with_name(f".{path.name}.{os.getpid()}")
 

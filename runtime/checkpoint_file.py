@@ -14,8 +14,8 @@ from runtime.atomic_file import atomic_file
 DEFAULT_NAME = "last.pt"
 EXTENSIONS = (".pt", ".pth")
 FORMAT = "moonwalk checkpoint 1"
-FOLDERS = ("outputs", "runs")  # searched for the newest checkpoint
-PLACES = " or ".join(FOLDERS)
+OUTPUT_FOLDERS = ("outputs", "runs")  # searched for the newest checkpoint
+PLACES = " or ".join(OUTPUT_FOLDERS)
 NONE_FOUND = f"checkpoint yet below {PLACES}: run `python train.py` first, or name one"
 
 
@@ -64,7 +64,7 @@ def load(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if path.is_dir():
-        path = in_folder(path)
+        path = checkpoint_in_folder(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no checkpoint at {path}; `python train.py` makes one")
 
@@ -77,7 +77,7 @@ def load(path: str | Path) -> dict[str, Any]:
 
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(f"{path} is no checkpoint of this version of moonwalk ({FORMAT})")
-    name = not_finite(state)
+    name = first_non_finite(state)
     if name is not None:
         cause = f"of a training that had diverged: {name} is not finite"
         raise ValueError(f"the checkpoint {path} is {cause}")
@@ -104,7 +104,7 @@ def _verified_archive(content: bytes) -> io.BytesIO:
     return copy
 
 
-def not_finite(state: Mapping[Any, Any]) -> str | None:
+def first_non_finite(state: Mapping[Any, Any]) -> str | None:
     """Return the dotted name of the first tensor that holds NaN or infinity, or None.
 
     Such a name is "net.out.weight", for state["net"]["out.weight"].
@@ -126,7 +126,7 @@ def _named_tensors(state: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple
 # ---------------------------------------------------------------- finding
 
 
-def asked_or_newest(asked: str | None) -> tuple[Path, dict[str, Any]]:
+def load_or_newest(asked: str | None) -> tuple[Path, dict[str, Any]]:
     """Load the named checkpoint or run folder, or for None the newest checkpoint.
 
     Returns:
@@ -137,10 +137,10 @@ def asked_or_newest(asked: str | None) -> tuple[Path, dict[str, Any]]:
     """
     if asked:
         return Path(asked), load(asked)
-    return newest()
+    return load_newest()
 
 
-def newest(root: str | Path = ".") -> tuple[Path, dict[str, Any]]:
+def load_newest(root: str | Path = ".") -> tuple[Path, dict[str, Any]]:
     """Load the newest readable checkpoint below outputs/ and runs/ of the folder `root`.
 
     Returns:
@@ -150,7 +150,7 @@ def newest(root: str | Path = ".") -> tuple[Path, dict[str, Any]]:
     Raises:
         FileNotFoundError: there is none.
     """
-    for path in all_of_them(root):
+    for path in find_checkpoints(root):
         try:
             return path, load(path)
         except (ValueError, FileNotFoundError) as error:
@@ -158,19 +158,19 @@ def newest(root: str | Path = ".") -> tuple[Path, dict[str, Any]]:
     raise FileNotFoundError(f"no readable {NONE_FOUND}")
 
 
-def all_of_them(root: str | Path = ".") -> list[Path]:
+def find_checkpoints(root: str | Path = ".") -> list[Path]:
     """List all files below outputs/ and runs/ that are named like checkpoints, newest first.
 
     Raises:
         FileNotFoundError: there is none.
     """
-    found = [path for path in newest_first("*.pt*", root) if _is_checkpoint_name(path)]
+    found = [path for path in files_newest_first("*.pt*", root) if _is_checkpoint_name(path)]
     if not found:
         raise FileNotFoundError(f"no {NONE_FOUND}")
     return found
 
 
-def in_folder(folder: Path) -> Path:
+def checkpoint_in_folder(folder: Path) -> Path:
     """Return the newest file in a run folder that is named like a checkpoint.
 
     Its name depends on ckpt_save_name. Without such a file this is the path of last.pt.
@@ -179,15 +179,15 @@ def in_folder(folder: Path) -> Path:
     return max(found, key=_modification_time, default=folder / DEFAULT_NAME)
 
 
-def folder_of(path: Path) -> Path:
+def run_folder_path(path: Path) -> Path:
     """Return the run folder of a checkpoint, given the path of either."""
     return path if path.is_dir() else path.parent
 
 
-def newest_first(pattern: str, root: str | Path = ".") -> list[Path]:
+def files_newest_first(pattern: str, root: str | Path = ".") -> list[Path]:
     """List all files below outputs/ and runs/ whose names match `pattern`, newest first."""
     found: list[Path] = []
-    for folder in FOLDERS:
+    for folder in OUTPUT_FOLDERS:
         found += (Path(root) / folder).rglob(pattern)
     return sorted(found, key=_modification_time, reverse=True)
 

@@ -44,7 +44,7 @@ def place(net: nn.Module, device: torch.device, channels_last: bool) -> nn.Modul
     return net.to(device, memory_format=layout)  # pyright: ignore
 
 
-def room(device: torch.device) -> int:
+def room_for_data(device: torch.device) -> int:
     """Bytes of a GPU's memory that the data set may occupy: a quarter; 0 for other devices.
 
     On a CPU the data set is in main memory already, so nothing is copied.

@@ -82,7 +82,7 @@ def _posterior_noise(
 
     if variance == "fixed_large":
         alpha_s, sigma_s = scheduler.alpha_sigma_at(s)
-        _, b = scheduler.stride(s, t)
+        _, b = scheduler.transition(s, t)
         return b * math.hypot(alpha_s, sigma_s) / math.hypot(alpha_t, sigma_t) * z
 
     if variance == "optimal":

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffusion import Denoiser, Prediction
-from points.mixture import GaussianMixture, mixed
+from points.mixture import GaussianMixture, equal_mixture
 from schedule import NoiseScheduler
 
 Interval = tuple[float, float]
@@ -91,7 +91,7 @@ def exact_predictor(parts: Sequence[GaussianMixture]) -> Callable[..., Predictio
     parts[k] is the distribution of label k; all labels have equal shares. Without a label the prediction is that for
     the whole mixture.
     """
-    whole = mixed(list(parts))
+    whole = equal_mixture(list(parts))
 
     def predict(x_t: Tensor, alpha: float, sigma: float, label: Tensor | None = None) -> Prediction:
         if label is None:

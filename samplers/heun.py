@@ -45,7 +45,7 @@ def heun(
         corrected = is_corrected(scheduler, t, s)
         churned = _churned_step(scheduler, t, gamma)
         if churned > t:
-            a, b = scheduler.stride(t, churned)
+            a, b = scheduler.transition(t, churned)
             x = a * x + b * noise_like(x, generator)
             t = churned
 

@@ -154,7 +154,7 @@ def repaint(
     x = x_T
     x_s = x_T
     for t, s in transitions(scheduler, timesteps):
-        a, b = scheduler.stride(s, t)
+        a, b = scheduler.transition(s, t)
         x_0 = x
         for rounds_left in range(REPAINT_ROUNDS - 1, -1, -1):
             x_0 = denoise(x, as_t(t, x)).x_0
@@ -313,7 +313,7 @@ def sample_given(
 ) -> Iterator[State]:
     """Samples of x_0 given the observation, in the denoiser's units; `method` is a key of METHODS.
 
-    postprocess: applied to the conditioned denoiser, such as diffusion.within_range.
+    postprocess: applied to the conditioned denoiser, such as diffusion.clamped_denoiser.
     """
     row = METHODS[method]
     timesteps = method_timesteps(scheduler, method)

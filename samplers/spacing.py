@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from registry import implementation
 from registry.sampler_rows import SPACINGS, SpacingRow
-from schedule import NoiseScheduler, evenly
+from schedule import NoiseScheduler, evenly_spaced
 
 NOISE_MIN = 0.01  # sigma / alpha
 NOISE_MAX = 20.0
@@ -69,7 +69,7 @@ def spaced_timesteps(scheduler: NoiseScheduler, count: int | None = None, spacin
     if not 1 <= count <= T:
         raise ValueError(f"the number of sampling steps must lie in 1..{T}, got {count}")
     if spacing == "even":
-        return evenly(T - 1, 0, count)
+        return evenly_spaced(T - 1, 0, count)
     return _evenly_spaced(SPACINGS[spacing], scheduler.alpha.numpy(), scheduler.sigma.numpy(), count)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from samplers.spacing import spaced_timesteps
-from schedule import CLEAN, NoiseScheduler, step_of
+from schedule import CLEAN, NoiseScheduler, step_from_t
 
 
 class State(NamedTuple):
@@ -20,7 +20,7 @@ class State(NamedTuple):
     @property
     def step(self) -> int:
         """The number of forward steps that lead from clean data to this state."""
-        return step_of(self.t)
+        return step_from_t(self.t)
 
 
 def transitions(scheduler: NoiseScheduler, timesteps: Sequence[int] | None) -> Iterator[tuple[int, int]]:

@@ -61,8 +61,8 @@ def make(runs: Sequence[str | None], out: Path) -> None:
         ValueError: two runs have one name.
         OSError: a run is missing, or a file cannot be written.
     """
-    checkpoints = [checkpoint_file.asked_or_newest(run) for run in runs]
-    names = [checkpoint_file.folder_of(path).resolve().name for path, _ in checkpoints]
+    checkpoints = [checkpoint_file.load_or_newest(run) for run in runs]
+    names = [checkpoint_file.run_folder_path(path).resolve().name for path, _ in checkpoints]
     repeated = {name for name in names if names.count(name) > 1}
     if repeated:
         raise ValueError(f"two runs are called {min(repeated)}, and each needs a folder of its own: rename one of them")
@@ -79,7 +79,7 @@ def gallery_entry(path: Path, state: Mapping[str, Any], out: Path, folder: Path)
 
     Its pictures are copied to out / folder, and its page is made there.
     """
-    source = checkpoint_file.folder_of(path)
+    source = checkpoint_file.run_folder_path(path)
     pipeline = pipeline_from_checkpoint(state, path, torch.device("cpu"))
     figures = evaluated_figures(source)
     html, _ = explorable(pipeline, page_sampling(pipeline), figures)

@@ -92,7 +92,7 @@ def main() -> None:
     args = parser.parse_args()
 
     torch.set_num_threads(1)
-    path, state = checkpoint_file.asked_or_newest(args.run)
+    path, state = checkpoint_file.load_or_newest(args.run)
     flow = pipeline_from_checkpoint(state, path, torch.device("cpu"))
     schedule = flow.config["schedule"]
     if schedule != "flow":
@@ -100,7 +100,7 @@ def main() -> None:
 
     x_T, x_0, labels = make_pairs(flow, args.pairs, args.seed)
     average = train_on_pairs(flow, x_T, x_0, labels, args.steps, args.lr, args.seed)
-    folder = checkpoint_file.folder_of(path) / "reflow"
+    folder = checkpoint_file.run_folder_path(path) / "reflow"
     save(state, path, average, folder)
     report(flow, average, args.seed)
     print(f"saved in {folder}: python inference.py checkpoint={folder} sampling_steps=2")

@@ -60,8 +60,8 @@ def main() -> None:
     args = parser.parse_args()
 
     run = args.run.removeprefix("checkpoint=") if args.run else None
-    path, state = checkpoint_file.asked_or_newest(run)
-    folder = checkpoint_file.folder_of(path)
+    path, state = checkpoint_file.load_or_newest(run)
+    folder = checkpoint_file.run_folder_path(path)
     pipeline = pipeline_from_checkpoint(state, path, torch.device("cpu"))
     html, facts = explorable(pipeline, page_sampling(pipeline), evaluated_figures(folder))
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from images import MNIST_ROOT
 from images.image_files import list_images, read_images
-from images.sets import ImageSet, choose
+from images.sets import ImageSet, random_rows
 from nets.embedding import frequencies, time_embedding
 from pipeline import Pipeline
 from runtime import device as devices
@@ -236,7 +236,7 @@ def unet_pictures(name: str, part: Part) -> Pictures:
 
 def mnist_pictures(root: str, listing: tuple[list[str], list[str], list[int]]) -> Pictures:
     classes, paths, labels = listing
-    chosen = choose(len(paths), MNIST_IMAGES, seed=0)
+    chosen = random_rows(len(paths), MNIST_IMAGES, seed=0)
     pixels, readable = read_images([paths[i] for i in chosen])
     images, shown = ImageSet(pixels, torch.tensor(labels)[chosen][readable], classes)[:]
     names = [classes[label] for label in shown]

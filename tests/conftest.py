@@ -247,7 +247,7 @@ def made_once(tmp_path_factory):
     if fcntl and "PYTEST_XDIST_WORKER" in os.environ:
         common = common.parent
 
-    def folder_of(name: str, make: Callable[[Path], object]) -> Path:
+    def run_folder_path(name: str, make: Callable[[Path], object]) -> Path:
         original = common / f"{name}-original"
         with (common / f"{name}.lock").open("w") as lock:
             if fcntl:
@@ -258,7 +258,7 @@ def made_once(tmp_path_factory):
                 unfinished.rename(original)
         return Path(shutil.copytree(original, tmp_path_factory.mktemp(name), dirs_exist_ok=True))
 
-    return folder_of
+    return run_folder_path
 
 
 @pytest.fixture(scope="session")

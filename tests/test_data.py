@@ -7,7 +7,7 @@ from torch.utils.data import TensorDataset
 
 from conf.choices import default_epochs
 from dataset import Normaliser, create_moon_dataset, make_dataset
-from loader import batches, epochs_of, make_loader, steps_of
+from loader import batches, epochs_in_steps, make_loader, steps_in_epochs
 from runtime.randomness import generator, integer_seed
 
 
@@ -68,7 +68,7 @@ def four_epochs():
     """The batches of four epochs over ten rows, each of which is its own label, four rows a batch."""
     data = TensorDataset(torch.arange(10.0)[:, None], torch.arange(10))
     stream = batches(make_loader(data, batch_size=4, seed=0))
-    return [next(stream) for _ in range(steps_of(4, 10, 4))]
+    return [next(stream) for _ in range(steps_in_epochs(4, 10, 4))]
 
 
 def test_all_batches_are_of_one_size(four_epochs):
@@ -96,15 +96,15 @@ def test_a_batch_larger_than_the_data_is_all_of_them():
 
 
 def test_an_epoch_of_a_batch_larger_than_the_data_is_one_step():
-    assert steps_of(7, 3, 4) == 7
+    assert steps_in_epochs(7, 3, 4) == 7
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 7])
 @pytest.mark.parametrize("sizes", [(10, 4), (10, 3), (10, 10), (3, 4), (1, 1)])
 def test_the_steps_of_so_many_epochs_end_them(sizes, epochs):
-    steps = steps_of(epochs, *sizes)
-    assert epochs_of(steps, *sizes) == epochs
-    assert epochs_of(steps - 1, *sizes) == epochs - 1
+    steps = steps_in_epochs(epochs, *sizes)
+    assert epochs_in_steps(steps, *sizes) == epochs
+    assert epochs_in_steps(steps - 1, *sizes) == epochs - 1
 
 
 EACH_LENGTH = pytest.mark.parametrize(

@@ -9,7 +9,15 @@ from scipy import stats
 from scipy.special import logit
 
 from dataset import create_moon_dataset
-from diffusion import DiffusionModel, Prediction, denoiser, forward_states, in_chunks, prediction_target, within_range
+from diffusion import (
+    DiffusionModel,
+    Prediction,
+    clamped_denoiser,
+    denoiser,
+    forward_states,
+    in_chunks,
+    prediction_target,
+)
 from loss.objective import loss_weights, training_loss
 from registry.process_rows import TARGETS
 from runtime.randomness import generator
@@ -153,7 +161,7 @@ def test_chosen_steps_of_the_chain_are_correlated_as_in_closed_form(chosen_state
     scheduler = LinearNoiseScheduler(20)
     x_s, x_t = chosen_states[2][:, 0], chosen_states[3][:, 0]
     sigma_s, sigma_t = scheduler.alpha_sigma_at(5)[1], scheduler.alpha_sigma_at(19)[1]
-    expected = scheduler.stride(5, 19)[0] * sigma_s / sigma_t
+    expected = scheduler.transition(5, 19)[0] * sigma_s / sigma_t
     assert abs(np.corrcoef(x_s, x_t)[0, 1] - expected) < 5 * (1 - expected**2) / COPIES**0.5
 
 
@@ -369,14 +377,14 @@ def test_predictions_of_images_are_kept_within_their_range(target, factor, noise
     predicted = factor * x_0
     assert factor < 1 or float(predicted.abs().max()) > 2
     network = perfect(target, scheduler, predicted, t, (x_t - alpha * predicted) / sigma)
-    kept = within_range(denoiser(network, scheduler, target), scheduler)(x_t, t)
+    kept = clamped_denoiser(denoiser(network, scheduler, target), scheduler)(x_t, t)
     torch.testing.assert_close(kept.x_0, predicted.clamp(-1, 1), rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(scheduler.add_noise(kept.x_0, t, kept.eps), x_t, rtol=1e-8, atol=1e-8)
 
 
 def test_a_prediction_within_the_range_stays_as_it_is(noised):
     scheduler, x_0, t, eps, x_t = noised
-    out = within_range(lambda x_t, t, label: Prediction(eps, x_0), scheduler)(x_t, t)
+    out = clamped_denoiser(lambda x_t, t, label: Prediction(eps, x_0), scheduler)(x_t, t)
     assert torch.equal(out.eps, eps) and torch.equal(out.x_0, x_0)
 
 

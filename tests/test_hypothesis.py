@@ -30,7 +30,7 @@ from runtime import device as devices
 from runtime.randomness import generator, integer_seed
 from samplers import SAMPLERS, last, sample
 from samplers.options import SamplingOptions
-from schedule import VariancePreserving, evenly, make_scheduler
+from schedule import VariancePreserving, evenly_spaced, make_scheduler
 from viz import image_grids, stills
 from viz.colours import NOISE_STOPS, noise_colours
 
@@ -398,7 +398,7 @@ def test_colours_run_from_green_to_red(share):
 
 @given(st.integers(-50, 50), st.integers(-50, 50), st.integers(1, 30))
 def test_evenly_has_both_ends_and_no_repetition(first, last, count):
-    found = evenly(first, last, count)
+    found = evenly_spaced(first, last, count)
     assert len(found) == len(set(found)) == min(count, abs(last - first) + 1)
     assert found[0] == first and (count == 1 or found[-1] == last)
 

@@ -17,10 +17,10 @@ from schedule import (
     NoiseScheduler,
     SigmoidNoiseScheduler,
     VariancePreserving,
-    evenly,
+    evenly_spaced,
     make_scheduler,
-    step_of,
-    t_of,
+    step_from_t,
+    t_from_step,
 )
 
 T = 1000
@@ -167,11 +167,11 @@ def test_a_transition_is_the_product_of_its_steps(name):
         beta = float(scheduler.betas[t])
         a *= math.sqrt(1 - beta)
         b_squared = b_squared * (1 - beta) + beta
-        assert scheduler.stride(29, t) == pytest.approx((a, math.sqrt(b_squared)), rel=1e-9)
+        assert scheduler.transition(29, t) == pytest.approx((a, math.sqrt(b_squared)), rel=1e-9)
 
 
 def test_steps_and_t_count_from_the_clean_data():
-    assert (step_of(CLEAN), step_of(0), t_of(0), t_of(1)) == (0, 1, CLEAN, 0)
+    assert (step_from_t(CLEAN), step_from_t(0), t_from_step(0), t_from_step(1)) == (0, 1, CLEAN, 0)
 
 
 def test_clean_data_are_all_signal_and_no_noise():
@@ -361,5 +361,5 @@ def test_even_steps_are_all_equally_long_up_to_rounding(count):
 
 @pytest.mark.parametrize(("count", "expected"), [(2, [0, 10]), (3, [0, 5, 10]), (50, list(range(11)))])
 def test_evenly_chosen_integers_hold_both_ends(count, expected):
-    assert evenly(0, 10, count) == expected
-    assert evenly(10, 0, count) == [10 - i for i in expected]
+    assert evenly_spaced(0, 10, count) == expected
+    assert evenly_spaced(10, 0, count) == [10 - i for i in expected]

@@ -9,9 +9,9 @@ from typing import Any
 from tqdm import tqdm
 
 from images.sets import ImageSet
-from loss.log import ExcessLog, LossLog, secure
+from loss.log import ExcessLog, LossLog, sync_tables
 from loss.moments import Callback, Moment, log_spaced_steps
-from loss.objective import weight_of
+from loss.objective import weight_name
 from metrics.bayes import bayes_floor, excess, make_probes
 from pipeline import Pipeline
 from points.mixture import GaussianMixture
@@ -84,7 +84,7 @@ def _mixture_of_floor(state: TrainingState) -> GaussianMixture | None:
     The floor is that of an unconditional model, and of a loss that weights the error of eps evenly.
     """
     pipeline = state.pipeline
-    if pipeline.classes or weight_of(pipeline.scheduler, state.config["loss_weight"]) != "eps":
+    if pipeline.classes or weight_name(pipeline.scheduler, state.config["loss_weight"]) != "eps":
         return None
     return state.data.mixture
 
@@ -225,8 +225,8 @@ class Checkpoints(Callback):
             **self.fixed,
             **self.state.learner.state(),
         }
-        name = checkpoint_file.not_finite(checkpoint)
+        name = checkpoint_file.first_non_finite(checkpoint)
         if name:
             raise divergence_error(f"{name} is not finite", moment, self.state, self.path.parent)
-        secure(self.path.parent)
+        sync_tables(self.path.parent)
         checkpoint_file.save(self.path, checkpoint)

@@ -19,14 +19,14 @@ from PIL import Image
 from torch import Tensor
 
 from images.sets import ImageSet
-from loader import epochs_of, steps_of
+from loader import epochs_in_steps, steps_in_epochs
 from loss.moments import Callback, Moment
 from pipeline import Pipeline
 from runtime.atomic_file import atomic_file
 from runtime.randomness import generator
 from samplers.ancestral import ddim
 from samplers.steps import State
-from schedule import evenly, step_of
+from schedule import evenly_spaced, step_from_t
 from viz.films.film_files import write
 from viz.image_grids import Sheet, table_picture
 from viz.scene import HELD_S
@@ -74,10 +74,10 @@ class Grids(Callback):
         if moment.loss is not None:
             self.loss = moment.loss
         done = moment.done
-        epoch = epochs_of(done - 1, *self.sizes) + 1  # in which this step began
+        epoch = epochs_in_steps(done - 1, *self.sizes) + 1  # in which this step began
         if done % self.interval == 0:
             self._draw(f"epoch {epoch}, step {done:,}", f"denoise_progress_ep{epoch}_it{done}.png")
-        if epochs_of(done, *self.sizes) == epoch or done == self.total:
+        if epochs_in_steps(done, *self.sizes) == epoch or done == self.total:
             self._draw(f"end of epoch {epoch}, step {done:,}", f"denoise_progress_ep{epoch}_end.png")
 
     def _draw(self, when: str, name: str) -> None:
@@ -110,7 +110,7 @@ def saved_grids(folder: Path, start: int, total: int, num_rows: int, batch_size:
         epoch, step = found.groups()
         at_end = step is None
         if at_end:
-            step = min(steps_of(int(epoch), num_rows, batch_size), total)
+            step = min(steps_in_epochs(int(epoch), num_rows, batch_size), total)
         paths[int(step), at_end] = path
     return [paths[key] for key in sorted(paths) if key[0] <= start]
 
@@ -128,7 +128,7 @@ class GridPainter:
         self.pipeline = pipeline
         scheduler = pipeline.scheduler
         first = scheduler.num_timesteps - 1 if viz_t == -1 else viz_t
-        self.timesteps = evenly(first, 0, EVALUATIONS)
+        self.timesteps = evenly_spaced(first, 0, EVALUATIONS)
 
         self.x_0, *labels = data[:num]
         eps = torch.randn(self.x_0.shape, generator=generator(pipeline.config["seed"], "grids"))
@@ -153,9 +153,9 @@ class GridPainter:
         return self.sheet.turn(tiles, title)
 
     def _row_names(self) -> list[str]:
-        names = ["real image", f"x_t: after {step_of(self.timesteps[0])} steps"]
+        names = ["real image", f"x_t: after {step_from_t(self.timesteps[0])} steps"]
         for i in self.shown:
-            names.append(f"x_0 prediction\nat step {step_of(self.timesteps[i])}")
+            names.append(f"x_0 prediction\nat step {step_from_t(self.timesteps[i])}")
         return [*names, "result"]
 
     def _column_names(self) -> list[str]:

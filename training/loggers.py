@@ -14,7 +14,7 @@ from typing import Any, Protocol, TextIO
 import numpy as np
 from PIL import Image
 
-from loss.log import EXCESS_NAME, NAME
+from loss.log import EXCESS_FILE, LOSS_FILE
 from loss.moments import Callback, Moment
 
 PROJECT = "moonwalk"
@@ -112,7 +112,7 @@ class Follower(Callback):
         self.done = start
         self.grids = grids
         self.num_shown = len(grids)
-        self.tables = [_opened_at_end(path) for path in (folder / NAME, folder / EXCESS_NAME) if path.exists()]
+        self.tables = [_opened_at_end(path) for path in (folder / LOSS_FILE, folder / EXCESS_FILE) if path.exists()]
 
     def after(self, moment: Moment) -> None:
         self.done = moment.done

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from loss.objective import steps_at
+from loss.objective import steps_from_bins
 from pipeline import Pipeline
 from runtime.randomness import generator
 from training.shards import Batch
@@ -71,7 +71,7 @@ class Noise:
         """
         device = self.pipeline.device
         drawn = Drawn(*(numbers.to(device) for numbers in self.drawn(step, len(x_0))))
-        t = steps_at(drawn.within, self.pipeline.scheduler.num_timesteps, self.pipeline.config["t_power"])
+        t = steps_from_bins(drawn.within, self.pipeline.scheduler.num_timesteps, self.pipeline.config["t_power"])
 
         if x_0.device != self.normaliser.mean.device:  # in the first step of data that lie on a GPU
             self.normaliser = self.normaliser.on(x_0.device)

@@ -78,10 +78,10 @@ def checkpoint_to_resume(resume: str | None, run_folder: Path) -> Path | None:
         FileNotFoundError: there is no checkpoint that could be the latest.
     """
     if resume == "latest":
-        return checkpoint_file.all_of_them()[0]
+        return checkpoint_file.find_checkpoints()[0]
     if resume:
         return Path(resume)
-    if distributed.restart_count() > 0 and checkpoint_file.in_folder(run_folder).exists():
+    if distributed.restart_count() > 0 and checkpoint_file.checkpoint_in_folder(run_folder).exists():
         return run_folder
     return None
 

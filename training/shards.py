@@ -10,7 +10,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from loss.objective import Loss, References, overlapping, reference_batches
+from loss.objective import Loss, References, reference_batches, references_of_rows
 from runtime import distributed
 
 Batch: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor | None]  # x_0, t, eps, label
@@ -59,7 +59,7 @@ def own_parts(batch: Batch, shards: int, references: int) -> list[Part]:
     for size in sizes[first : first + per_process]:
         end = begin + size
         own_label = None if label is None else label[begin:end]
-        own_references = overlapping(references_of_batch, begin, end)
+        own_references = references_of_rows(references_of_batch, begin, end)
         parts.append((x_0[begin:end], t[begin:end], eps[begin:end], own_label, own_references))
         begin = end
     return parts

@@ -10,7 +10,7 @@ from torch import Tensor
 from dataset import IMAGE_DATASETS, DataSet
 from images.sets import ImageSet
 from metrics.evaluation import check_enough
-from model import check_takes
+from model import check_model_takes
 from pipeline import scheduler_from_config
 from runtime import checkpoint_file, distributed
 from runtime import device as devices
@@ -40,7 +40,7 @@ def check_options(config: Mapping[str, Any]) -> None:
     """
     images = config["dataset"]["name"] in IMAGE_DATASETS
     checkpoint_file.check_name(config["ckpt_save_name"])
-    check_takes(config["model"]["name"], images)
+    check_model_takes(config["model"]["name"], images)
     scheduler_from_config(config)
     distributed.check_same(config, distributed.OTHER_OPTIONS)
     shards.check(config["shards"], config["batch_size"])

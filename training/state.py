@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from dataset import DataSet, Normaliser
-from loader import batches, make_loader, steps_of
+from loader import batches, make_loader, steps_in_epochs
 from loss.moments import LOG_EVERY, Moment
-from loss.objective import loss_weights, references_for, step_weights, training_loss
+from loss.objective import loss_weights, reference_batch_size, step_weights, training_loss
 from pipeline import Pipeline, build
 from runtime import device as devices
 from runtime.randomness import integer_seed
@@ -79,7 +79,7 @@ class TrainingState:
             noise=Noise(pipeline, config["seed"], config["batch_size"]),
             loss_weights=weights,
             loss_of=loss_of,
-            total=config["max_steps"] or steps_of(config["num_epochs"], len(data), config["batch_size"]),
+            total=config["max_steps"] or steps_in_epochs(config["num_epochs"], len(data), config["batch_size"]),
         )
 
     def start_clocks(self) -> None:
@@ -148,5 +148,5 @@ def _make_loss(
 
 def _make_learner(net: nn.Module, config: dict[str, Any], num_rows: int) -> Learner:
     optimizers = make_optimizers(net, config["optimizer"], lr=config["lr"], weight_decay=config["weight_decay"])
-    references = references_for(num_rows, config["references"])
+    references = reference_batch_size(num_rows, config["references"])
     return Learner(net, optimizers, config["ema_decay"], config["shards"], references)

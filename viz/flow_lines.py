@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dataset import PointSet, make_dataset, source_of
+from dataset import PointSet, make_dataset, source_name
 from pipeline import Pipeline
 from runtime.progress import progress_bar
 from samplers import State, count_evaluations, sample
 from samplers.guidance import exact_guided_denoiser
 from samplers.options import SamplingOptions
-from schedule import t_of
+from schedule import t_from_step
 from viz.scene import Process, Scene
 
 SOFTENED = 1e-3  # noise that gives sets without any a density
@@ -83,7 +83,7 @@ def _lines_of_states(
 
     process = Process("reverse", np.stack(paths), np.array(steps))
     scene = Scene([process], alpha_bar=scheduler.alpha_bar)
-    alpha, sigma = np.array([scheduler.alpha_sigma_at(t_of(step)) for step in steps]).T
+    alpha, sigma = np.array([scheduler.alpha_sigma_at(t_from_step(step)) for step in steps]).T
     angle = np.arctan2(sigma, alpha)
     if labels is not None:
         ends = labels.numpy(), len(pipeline.classes), "their labels"
@@ -101,7 +101,7 @@ def _lines_of_states(
 
 def called(dataset: Mapping[str, Any]) -> str:
     """A data set by its text, its file or its name, in one line."""
-    return textwrap.shorten(source_of(dataset) or dataset["name"], 40, placeholder=" ...")
+    return textwrap.shorten(source_name(dataset) or dataset["name"], 40, placeholder=" ...")
 
 
 def reached(ends: NDArray, real: PointSet) -> tuple[NDArray, int, str]:

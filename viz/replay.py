@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from dataset import PointSet, make_dataset
 from diffusion import Denoiser, exact_denoiser, forward_states
-from loss.log import NAME as LOSS_FILE
+from loss.log import LOSS_FILE as LOSS_FILE
 from loss.log import read_losses
-from loss.objective import weight_of
+from loss.objective import weight_name
 from metrics.bayes import bayes_floor
 from metrics.distances import sliced_wasserstein
 from pipeline import Pipeline
@@ -23,7 +23,7 @@ from samplers import State
 from samplers.guidance import exact_guided_denoiser
 from samplers.options import SamplingOptions
 from samplers.spacing import clock, evenly_on
-from schedule import NoiseScheduler, t_of
+from schedule import NoiseScheduler, t_from_step
 from viz.scene import Distance, Field, Loss, Process, Scene
 
 FIELD_RANGE = 3.0  # the score field is drawn from -FIELD_RANGE to FIELD_RANGE
@@ -205,7 +205,7 @@ def field(
     predictions = []
     with torch.no_grad():
         for step in noisy_steps:
-            t = torch.tensor(t_of(step), device=device)
+            t = torch.tensor(t_from_step(step), device=device)
             predictions.append(denoise(grid, t, condition).eps)
     eps = torch.stack(predictions).cpu()
     vectors = -eps * cell / (1 + eps.norm(dim=-1, keepdim=True))
@@ -245,7 +245,7 @@ def loss_floor(pipeline: Pipeline, real: PointSet) -> float | None:
     For a conditional model it is the mean of the floors of its labels, and of the floor of the whole for as many rows
     as lost their labels.
     """
-    if not real.mixture or weight_of(pipeline.scheduler, pipeline.config.get("loss_weight")) != "eps":
+    if not real.mixture or weight_name(pipeline.scheduler, pipeline.config.get("loss_weight")) != "eps":
         return None
     whole = _normalised_floor(pipeline, real.mixture)
     if not pipeline.classes:

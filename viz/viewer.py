@@ -14,7 +14,7 @@ from pathlib import Path
 
 import rerun as rr
 
-from runtime.atomic_file import unfinished
+from runtime.atomic_file import temporary_path
 
 VIEWERS = ("auto", "window", "web", "file")
 PATIENCE_S = 20.0
@@ -46,7 +46,7 @@ def recording(
         raise ValueError(f"viewer must be one of {', '.join(VIEWERS)}; got {viewer!r}")
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = unfinished(path)
+    temporary = temporary_path(path)
     temporary.touch()  # says in Python's own words when the folder cannot be written to
     with _ending_politely():
         server = None

@@ -55,9 +55,9 @@ def test_every_weight_of_the_loss_is_known(target, weight):
 @pytest.mark.parametrize("name", GROUPS["model"])
 def test_a_network_is_for_points_or_for_images(name):
     images = name.startswith("unet")
-    model.check_takes(name, images=images)
+    model.check_model_takes(name, images=images)
     with pytest.raises(ValueError, match="is not for"):
-        model.check_takes(name, images=not images)
+        model.check_model_takes(name, images=not images)
 
 
 @pytest.mark.parametrize("choice", GROUPS["model"])

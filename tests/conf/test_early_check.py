@@ -92,9 +92,9 @@ def refusal(work, *arguments, **options):
 
 def test_a_missing_checkpoint_is_refused_in_the_same_words_as_later(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert early_check.CHECKPOINT_FOLDERS == checkpoint_file.FOLDERS
+    assert early_check.CHECKPOINT_FOLDERS == checkpoint_file.OUTPUT_FOLDERS
     assert early_check.CHECKPOINT_ENDINGS == checkpoint_file.ENDINGS
-    assert refusal(early_check.check_checkpoint, None) == refusal(checkpoint_file.newest)
+    assert refusal(early_check.check_checkpoint, None) == refusal(checkpoint_file.load_newest)
     assert refusal(early_check.check_checkpoint, "no.pt") == refusal(checkpoint_file.load, "no.pt")
 
 
@@ -104,7 +104,7 @@ def test_the_same_files_count_as_checkpoints_as_later(name, tmp_path, monkeypatc
     (tmp_path / "runs" / "first").mkdir(parents=True)
     (tmp_path / "runs" / "first" / name).touch()
     try:
-        found = bool(checkpoint_file.all_of_them())
+        found = bool(checkpoint_file.find_checkpoints())
     except FileNotFoundError:
         found = False
     if found:

@@ -9,9 +9,9 @@ import torch
 from dataset import make_dataset
 from loss.objective import (
     draw_steps,
-    overlapping,
+    reference_batch_size,
     reference_batches,
-    references_for,
+    references_of_rows,
     stable_target,
     step_weights,
     training_loss,
@@ -68,7 +68,7 @@ def test_a_part_of_a_batch_has_the_references_that_it_has_in_the_whole(cuts):
     label = torch.tensor([0, 1, 0, 1, 2, 2, 0, 1, 1, 0, 2])
     whole = reference_batches(x_0, label, 4)
     parts = [
-        stable_target(x_t[a:b], alpha[a:b], sigma[a:b], label[a:b], overlapping(whole, a, b), null_label=2).eps
+        stable_target(x_t[a:b], alpha[a:b], sigma[a:b], label[a:b], references_of_rows(whole, a, b), null_label=2).eps
         for a, b in pairwise(cuts)
     ]
     torch.testing.assert_close(torch.cat(parts), stable_target(x_t, alpha, sigma, label, whole, null_label=2).eps)
@@ -188,9 +188,9 @@ def test_a_weighted_mean_over_drawn_steps_is_the_mean_over_uniform_steps(power):
 
 @pytest.mark.parametrize(("rows", "references"), [(500, 0), (10_239, 0), (10_240, 512), (200_000, 512)])
 def test_by_default_only_large_data_sets_have_references(rows, references):
-    assert references_for(rows, None) == references
+    assert reference_batch_size(rows, None) == references
 
 
 @pytest.mark.parametrize(("rows", "asked"), [(500, 64), (10**6, 0)])
 def test_the_number_of_references_can_be_chosen(rows, asked):
-    assert references_for(rows, asked) == asked
+    assert reference_batch_size(rows, asked) == asked

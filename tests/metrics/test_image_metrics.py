@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 
 from images.sets import ImageSet
 from metrics import image_features
-from metrics.image_features import FeatureClassifier, feature_classifier, features_of, train_classifier
+from metrics.image_features import FeatureClassifier, extract_features, feature_classifier, train_classifier
 from metrics.image_metrics import (
     _accuracies,
     compare_features,
@@ -469,7 +469,7 @@ def test_images_of_any_size_have_64_features_and_a_predicted_label(dims):
     net = FeatureClassifier(dims, 7).train()
     images = torch.rand(50, *dims, generator=generator(0, "test")) * 2 - 1
     net(images)
-    features, predicted = features_of(net.eval(), images.split(20))
+    features, predicted = extract_features(net.eval(), images.split(20))
     assert features.shape == (50, 64)
     assert features.dtype == torch.float64
     assert predicted.shape == (50,)

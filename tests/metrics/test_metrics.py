@@ -10,7 +10,7 @@ from diffusion import exact_denoiser
 from metrics.distances import evaluate_points, exact_draws, rows_of, sliced_wasserstein, wasserstein2
 from metrics.likelihood import kl_from_exact, log_likelihood, mean_kl
 from metrics.significance import Evidence, negative_log_density
-from metrics.table import table
+from metrics.table import format_table
 from runtime.randomness import generator
 from samplers import last, sample
 from samplers.options import SamplingOptions
@@ -71,13 +71,13 @@ def test_the_limit_of_the_negative_log_density_is_1_645_standard_errors_above_th
 
 
 def test_the_table_of_perfect_samples_says_how_often_they_fail():
-    real = table(evaluate_points(draw(2000, 5), draw, MIXTURE, parts=2))
+    real = format_table(evaluate_points(draw(2000, 5), draw, MIXTURE, parts=2))
     assert "indistinguishable by every metric" in real
     assert "at most 1% of perfect sets" in real
 
 
 def test_the_table_of_bad_samples_says_what_failed():
-    wide = table(evaluate_points(1.1 * draw(2000, 5), draw, MIXTURE, parts=2))
+    wide = format_table(evaluate_points(1.1 * draw(2000, 5), draw, MIXTURE, parts=2))
     assert "distinguishable by " in wide
     assert "p < 1e-12" in wide
 

@@ -96,13 +96,13 @@ def test_some_rows_of_a_large_file_are_read_alone(rows):
 
 
 def test_the_sample_misses_no_part_of_a_file():
-    chosen = large.spread(10**10 + 7, 1000, generator(0, "spread")).sort().values
+    chosen = large.stratified_rows(10**10 + 7, 1000, generator(0, "spread")).sort().values
     parts = torch.arange(1001) * (10**10 + 7) // 1000
     assert ((chosen >= parts[:-1]) & (chosen < parts[1:])).all()
 
 
 def test_the_sample_of_as_many_rows_as_there_are_has_each_row_once():
-    assert large.spread(5, 5, generator(0, "spread")).sort().values.tolist() == [0, 1, 2, 3, 4]
+    assert large.stratified_rows(5, 5, generator(0, "spread")).sort().values.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_the_checksum_of_an_unchanged_large_file_stays(rows):

@@ -11,7 +11,7 @@ from scipy import stats
 
 from dataset import DATASETS, make_dataset
 from diffusion import exact_denoiser
-from points.mixture import GaussianMixture, curve, mixed
+from points.mixture import GaussianMixture, curve, equal_mixture
 from runtime.randomness import generator
 from schedule import CosineNoiseScheduler, LinearNoiseScheduler
 
@@ -268,7 +268,7 @@ def test_the_weights_of_a_curve_sum_to_one():
 
 def test_the_weights_of_two_mixed_curves_sum_to_one():
     line = straight_line()
-    assert float(mixed([line, line]).weights.sum()) == pytest.approx(1, abs=1e-12)
+    assert float(equal_mixture([line, line]).weights.sum()) == pytest.approx(1, abs=1e-12)
 
 
 def test_the_density_of_a_straight_line_is_the_closed_form():

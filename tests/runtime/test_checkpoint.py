@@ -76,7 +76,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 def test_a_folder_without_checkpoints_has_no_newest_one(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint yet"):
-        checkpoint_file.newest(tmp_path)
+        checkpoint_file.load_newest(tmp_path)
 
 
 def test_the_newest_checkpoint_that_can_be_read_is_taken_and_others_are_named(tmp_path, capsys):
@@ -87,7 +87,7 @@ def test_the_newest_checkpoint_that_can_be_read_is_taken_and_others_are_named(tm
         os.utime(path, (i, i))
     damage(paths[2], "truncated")
     os.utime(paths[2], (9, 9))
-    assert checkpoint_file.newest(tmp_path)[0] == paths[1]
+    assert checkpoint_file.load_newest(tmp_path)[0] == paths[1]
     assert "passed over" in capsys.readouterr().out
 
 
@@ -139,7 +139,7 @@ def test_a_checkpoint_of_any_name_is_found_in_its_folder(named):
 
 
 def test_a_checkpoint_of_any_name_is_found_as_the_newest(named, tmp_path):
-    assert checkpoint_file.newest(tmp_path)[0] == named
+    assert checkpoint_file.load_newest(tmp_path)[0] == named
 
 
 @pytest.mark.parametrize("name", ["a/b.pt", "last", "last.zip", ".pt", ".hidden.pt", "../last.pt"])

@@ -24,7 +24,7 @@ from diffusers import (
 )
 from torch import Tensor
 
-from diffusion import denoiser, prediction_target, within_range
+from diffusion import clamped_denoiser, denoiser, prediction_target
 from runtime.randomness import generator
 from samplers.ancestral import ddim, ddpm
 from samplers.heun import heun
@@ -109,7 +109,7 @@ def x_T(shape, dtype):
 def run_ours(sampler, schedule, target, shape, dtype, timesteps, inside=False, **options):
     scheduler = OURS[schedule]
     denoise = denoiser(network(shape, dtype), scheduler, target)
-    denoise = within_range(denoise, scheduler) if inside else denoise
+    denoise = clamped_denoiser(denoise, scheduler) if inside else denoise
     noise = generator(1, "noise")
     states = list(sampler(denoise, scheduler, x_T(shape, dtype), timesteps=timesteps, generator=noise, **options))
     return Run([s.x_t for s in states], [s.x_0 for s in states[:-1]])

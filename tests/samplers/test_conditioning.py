@@ -266,8 +266,8 @@ def test_each_row_is_conditioned_on_its_own_observation(covariance):
     exact = exact_denoiser(MOONS.mixture, SCHEDULER)
     x_t, t = torch.randn(3, 2, dtype=torch.float64), torch.tensor(300)
     observations = [read_line(f"y={value}", 2, 0.1) for value in (0.1, 0.4, -0.3)]
-    all_of_them = observations[0]._replace(value=torch.stack([one.value for one in observations]))
-    together = conditioned(exact, SCHEDULER, all_of_them, covariance)(x_t, t)
+    find_checkpoints = observations[0]._replace(value=torch.stack([one.value for one in observations]))
+    together = conditioned(exact, SCHEDULER, find_checkpoints, covariance)(x_t, t)
     for i, one in enumerate(observations):
         alone = conditioned(exact, SCHEDULER, one, covariance)(x_t, t)
         torch.testing.assert_close(together.x_0[i], alone.x_0[i])

@@ -11,7 +11,7 @@ from torch import nn
 
 from dataset import Normaliser, make_dataset
 from diffusion import check_target, denoiser, exact_denoiser
-from loss.objective import draw_steps, loss_weights, reference_batches, training_loss, weight_of
+from loss.objective import draw_steps, loss_weights, reference_batches, training_loss, weight_name
 from metrics.likelihood import kl_from_exact
 from pipeline import Pipeline
 from points.mixture import GaussianMixture
@@ -120,16 +120,16 @@ def test_other_targets_give_finite_predictions_without_a_final_signal(scheduler,
 
 @every_scheduler_without_final_signal
 def test_the_default_loss_weight_without_a_final_signal_is_that_of_the_target(scheduler):
-    assert weight_of(scheduler, None) == "target"
+    assert weight_name(scheduler, None) == "target"
 
 
 @every_scheduler_without_final_signal
 def test_a_loss_weight_that_is_asked_for_is_kept_without_a_final_signal(scheduler):
-    assert weight_of(scheduler, "eps") == "eps"
+    assert weight_name(scheduler, "eps") == "eps"
 
 
 def test_the_default_loss_weight_with_a_final_signal_is_that_of_eps():
-    assert weight_of(make_scheduler("cosine", 10), None) == "eps"
+    assert weight_name(make_scheduler("cosine", 10), None) == "eps"
 
 
 # ---------------------------------------------------------------- samplers against diffusers

@@ -23,7 +23,7 @@ from conf.config import Train
 from conf.groups import MLP, Linear, Moons
 from conf.resumed import resumed_options
 from dataset import PointSet, make_dataset
-from loss.log import COLUMNS, opened, read_excess, read_losses
+from loss.log import LOSS_COLUMNS, open_table, read_excess, read_losses
 from loss.moments import Moment
 from loss.objective import training_loss
 from model import build_model
@@ -472,7 +472,7 @@ def test_a_torn_last_row_is_left_out_and_named(name, read, cut, whole, tmp_path,
 def test_a_torn_row_does_not_pass_for_an_old_one(torn, tmp_path):
     path, rows = tmp_path / "loss.csv", b"step,loss,lr,seconds,stable_loss\r\n10,1,1,1,1\r\n20,1,1,1,1\r\n"
     path.write_bytes(rows + torn)
-    opened(path, COLUMNS, 20).close()
+    open_table(path, LOSS_COLUMNS, 20).close()
     assert path.read_bytes() == rows
 
 
@@ -641,7 +641,7 @@ def test_a_broken_row_in_the_middle_of_a_table_is_named(row, tmp_path):
     path.write_bytes(b"step,loss,lr,seconds,stable_loss\n10,1,1,1,1\n" + row + b"\n20,1,1,1,1\n")
     before = path.read_bytes()
     with pytest.raises(ValueError, match=r"loss\.csv is not a loss\.csv of moonwalk"):
-        opened(path, COLUMNS, 20)
+        open_table(path, LOSS_COLUMNS, 20)
     assert path.read_bytes() == before
 
 

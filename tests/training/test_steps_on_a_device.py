@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dataset import Normaliser, make_dataset, make_sets
 from images.sets import digits
-from loader import batches, held_on, make_loader
+from loader import batches, copied_to, make_loader
 from loss.objective import training_loss
 from model import build_model
 from pipeline import Pipeline
@@ -157,8 +157,8 @@ def test_blocks_are_no_larger_than_memory_bears():
 def test_data_kept_on_a_device_give_the_same_batches(make):
     data = make()
     room = len(data) * sum(x.nbytes for x in data[torch.tensor([0])])
-    held = held_on(data, CPU, room)
-    assert held is not data and held_on(data, CPU, room - 1) is data and held_on(data, CPU, 0) is data
+    held = copied_to(data, CPU, room)
+    assert held is not data and copied_to(data, CPU, room - 1) is data and copied_to(data, CPU, 0) is data
     streams = [batches(make_loader(each, batch_size=64, seed=0), 3) for each in (data, held)]
     for _, *pairs in zip(range(12), *streams):
         for mine, theirs in zip(*pairs, strict=True):

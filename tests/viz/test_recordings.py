@@ -22,7 +22,7 @@ from rerun_viz import log_forward_diffusion, log_reverse_diffusion, log_scene
 from runtime.randomness import generator
 from samplers import State
 from samplers.options import SamplingOptions
-from schedule import make_scheduler, t_of
+from schedule import make_scheduler, t_from_step
 from viz import replay
 from viz import scene as scenes
 from viz.colours import noise_colours
@@ -162,7 +162,7 @@ def whole(tmp_path_factory):
     """The recording of a scene with everything in it, for the exact denoiser, and the scene."""
     scheduler, real = make_scheduler("linear", 20), make_dataset("moons", 60, 1, noise=0.05)
     x = torch.from_numpy(real.points)
-    states = [State(t_of(n), x + n, x - 1) for n in reversed(KEPT)]
+    states = [State(t_from_step(n), x + n, x - 1) for n in reversed(KEPT)]
     tracked = np.array([0, 7])
     reverse, guesses, _ = replay.reverse(states, slice(None), tracked)
     processes = [replay.forward(scheduler, real.points, KEPT, 0), reverse]

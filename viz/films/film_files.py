@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from runtime.atomic_file import atomic_file, unfinished
+from runtime.atomic_file import atomic_file, temporary_path
 
 FORMATS = ("gif", "mp4")
 QUALITY = 21  # of x264: thin lines stay thin
@@ -65,7 +65,7 @@ def _write_mp4(film: Iterable[Frame], path: Path, frames_per_s: int) -> None:
     film = iter(film)
     first = next(film)
     height, width = (n - n % 2 for n in first[0].shape[:2])  # yuv420p, which every player reads, wants even sizes
-    temporary = unfinished(path)  # ffmpeg goes back and forth in a file, so that it needs one on the disk
+    temporary = temporary_path(path)  # ffmpeg goes back and forth in a file, so that it needs one on the disk
     line = ["ffmpeg", "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}",
             "-r", str(frames_per_s), "-i", "-", "-pix_fmt", "yuv420p", "-crf", str(QUALITY), "-movflags", "+faststart",
             "-f", "mp4", str(temporary)]  # fmt: skip

@@ -81,7 +81,7 @@ def _states(path: Sequence[State]) -> tuple[NDArray, NDArray]:
 def _log_path(
     rec: rr.RecordingStream, entity: str, path: Sequence[State], scene: Scene, colour: Sequence[int], row: int = -1
 ) -> None:
-    """ENTITY/now, where the samples are; /way, a segment for each stride; and, of the sampler of that row, /dots, where
+    """ENTITY/now, where the samples are; /way, a segment for each step; and, of the sampler of that row, /dots, where
     the denoiser was asked. Later rows have smaller points above the others', so that at one place all can be seen."""
     states, steps = _states(path)
     (s, k, d), time = states.shape, _clocks(scene, steps)

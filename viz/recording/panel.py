@@ -63,7 +63,7 @@ def time_panel(
     return rrb.TimePanel(state="collapsed", timeline=timeline, play_state=play_state, loop_mode=loop, fps=fps)
 
 
-def stride(process: Process) -> int:
+def median_step(process: Process) -> int:
     """How many steps it is from one recorded state to the next, as a rule."""
     return max(1, round(float(np.median(np.diff(process.elapsed_steps))))) if len(process.elapsed_steps) > 1 else 1
 

@@ -5,7 +5,7 @@ import rerun as rr
 import rerun.blueprint as rrb
 from numpy.typing import NDArray
 
-from schedule import evenly
+from schedule import evenly_spaced
 from viz.colours import DATA, LABEL, PREDICTION, noise_colours
 from viz.recording.panel import NIGHT, Panel, Words, clocks, eye
 from viz.scene import LASTS_S, Process, Scene
@@ -35,7 +35,7 @@ def _log_paths(rec: rr.RecordingStream, scene: Scene, process: Process, aside: N
     noisy = gone if process.side == "forward" else 1 - gone
     heights = np.broadcast_to(HEIGHT * noisy[:, None, None], (*states.shape[:2], 1))
     at = np.concatenate([states, heights], -1).astype(np.float32) + aside  # (S, paths, 3)
-    knots = np.array(evenly(0, len(at) - 1, SLABS + 1))
+    knots = np.array(evenly_spaced(0, len(at) - 1, SLABS + 1))
     strips = np.stack([at[knots[:-1]], at[knots[1:]]], 2)  # (slabs, paths, 2, 3)
     colours = np.repeat(noise_colours((noise[knots[:-1]] + noise[knots[1:]]) / 2), at.shape[1], 0)
     ways = rr.LineStrips3D(strips.reshape(-1, 2, 3), colors=colours, radii=rr.Radius.ui_points(0.6))

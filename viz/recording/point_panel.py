@@ -8,7 +8,7 @@ import rerun.blueprint as rrb
 from numpy.typing import NDArray
 
 from viz.colours import DATA, RING, TRACKED, noise_colours
-from viz.recording.panel import Panel, Words, clocks, cloud_view, in_order, points, stride
+from viz.recording.panel import Panel, Words, clocks, cloud_view, in_order, median_step, points
 from viz.scene import Process, Scene
 
 TAIL, TAIL_S = 3, 0.4  # states, and seconds, over which the path of a tracked sample stays: more of it is a tangle
@@ -106,7 +106,7 @@ def views(scene: Scene) -> list[rrb.View]:
 
 def _tails(process: Process) -> rrb.VisibleTimeRanges:
     """The last steps of the story; on the clock t the reverse process comes from later, not from earlier."""
-    steps, bound = TAIL * stride(process), rrb.TimeRangeBoundary.cursor_relative
+    steps, bound = TAIL * median_step(process), rrb.TimeRangeBoundary.cursor_relative
     t = (bound(), bound(seq=steps)) if process.side == "reverse" else (bound(seq=-steps), bound())
     return rrb.VisibleTimeRanges(
         [

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dataset import make_dataset, source_of
+from dataset import make_dataset, source_name
 from pipeline import Pipeline
 from points.mixture import GaussianMixture
 from samplers import last
@@ -67,7 +67,7 @@ def exact_parts_of(pipeline: Pipeline) -> list[GaussianMixture]:
 def name_of(pipeline: Pipeline) -> str:
     """What the data are called, in a title: their set, or the text, the picture or the file that they are."""
     dataset = pipeline.config["dataset"]
-    if which := source_of(dataset):
+    if which := source_name(dataset):
         return f"“{which}”"
     name = str(dataset["name"])
     return TITLES.get(name, name.replace("_", " "))
