@@ -117,11 +117,7 @@ def nearest(images: Tensor) -> tuple[Tensor, Tensor]:
 
 PLAIN = SamplingOptions("dpmpp_2m", 50, guidance=0.0)
 x_T = torch.randn(count, *of_digits.dims, generator=generator(0, "sampling"))
-made = {
-    "best denoiser": last(
-        sample(best, of_digits.scheduler, x_T, SamplingOptions(sampler="dpmpp_2m", sampling_steps=50))
-    )
-}
+made = {"best denoiser": last(sample(best, of_digits.scheduler, x_T, PLAIN))}
 made["network"] = last(of_digits.states(count, PLAIN, labels="all", seed=0))
 made["real, never trained on"] = unseen[:count][0]
 print("share of copies of training images")

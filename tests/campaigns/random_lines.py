@@ -7,20 +7,13 @@ from typing import Any, NamedTuple
 
 import torch
 
-from conf.choices import (
-    LOSS_WEIGHTS,
-    MASKS,
-    METHODS,
-    SAMPLER_ALIASES,
-    SCHEDULE_ALIASES,
-    SCHEDULES,
-    SPACINGS,
-    VARIANCES,
-)
+from conf.choices import MASKS
 from conf.config import COMMANDS
 from conf.groups import GROUPS
+from registry.posterior_rows import METHODS
+from registry.process_rows import LOSS_WEIGHTS, SCHEDULE_ALIASES, SCHEDULES
+from registry.sampler_rows import SAMPLER_ALIASES, SAMPLERS, SPACINGS, VARIANCES
 from runtime.device import has_bf16
-from samplers import SAMPLERS
 
 SHARES = {"train": 0.4, "inference": 0.3, "main": 0.24, "evaluate": 0.04, "compare": 0.02}  # the last take longest
 STEERED, FLOWING = 0.12, 0.04  # of the samplings

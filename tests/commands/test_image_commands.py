@@ -163,9 +163,9 @@ def test_labels_are_those_that_were_asked_for(asked):
 
 def test_sampler_and_guidance_are_those_that_were_asked_for(asked, digits):
     pipeline = Pipeline.load(digits / "runs/a", "cpu")
-    options = {"labels": torch.tensor([7, 3] * 3), "sampler": "ddpm"}
+    labels = torch.tensor([7, 3] * 3)
     guided, unguided = (
-        last(pipeline.states(6, SamplingOptions(sampler="ddpm", guidance=w, **options), seed=0)).clamp(-1, 1).numpy()
+        last(pipeline.states(6, SamplingOptions("ddpm", guidance=w), labels=labels, seed=0)).clamp(-1, 1).numpy()
         for w in (2, 0)
     )
     samples = np.load(asked / "samples.npy")

@@ -106,7 +106,7 @@ def test_a_resumed_training_may_change_what_does_not_change_the_training():
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_lists_every_option_once_with_its_meaning(name):
-    text, groups = help_text(name), GROUPS.keys() & names(COMMANDS[name])
+    text, groups = full_help(name), GROUPS.keys() & names(COMMANDS[name])
     listed = re.findall(r"^  ([a-z_]+)=", text, re.MULTILINE)
     assert sorted(listed) == sorted(names(COMMANDS[name]))
     words = " ".join(text.split())
@@ -131,21 +131,21 @@ def test_help_is_in_sections():
 @pytest.mark.parametrize("name", choices.NUM_SAMPLES)
 def test_help_says_how_many_samples_are_drawn(name):
     counts = choices.NUM_SAMPLES[name]
-    words = " ".join(help_text(name).split())
+    words = " ".join(full_help(name).split())
     assert f"{counts['points']} for points, {counts['images']} for images" in words
 
 
 @pytest.mark.parametrize("name", [name for name in choices.NUM_SAMPLES if name != "compare"])
 def test_help_says_how_samples_are_drawn(name):
     points, images = SAMPLING.values()
-    words = " ".join(help_text(name).split())
+    words = " ".join(full_help(name).split())
     assert f"{points.guidance} for points, {images.guidance} for images" in words
     assert points.sampler == images.sampler and f"default: {points.sampler} " in words
     assert f"for images {images.sampling_steps}" in words and "50 for dpmpp_2m_sde," in words
 
 
 def test_help_says_how_long_a_training_lasts():
-    words = " ".join(help_text("train").split())
+    words = " ".join(full_help("train").split())
     lengths = "6.4 million points are learnt from in all, 2 million of moons, 2 million of file; but at most 100 [at"
     assert lengths in words
 
@@ -317,4 +317,4 @@ def test_a_training_by_the_older_guide_is_that_of_train(older):
 
 
 def test_the_help_of_main_names_the_option_of_the_older_guide():
-    assert "--train-ddpm-model" in help_text("main")
+    assert "--train-ddpm-model" in full_help("main")

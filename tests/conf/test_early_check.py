@@ -93,7 +93,7 @@ def refusal(work, *arguments, **options):
 def test_a_missing_checkpoint_is_refused_in_the_same_words_as_later(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert early_check.CHECKPOINT_FOLDERS == checkpoint_file.OUTPUT_FOLDERS
-    assert early_check.CHECKPOINT_ENDINGS == checkpoint_file.ENDINGS
+    assert early_check.CHECKPOINT_ENDINGS == checkpoint_file.EXTENSIONS
     assert refusal(early_check.check_checkpoint, None) == refusal(checkpoint_file.load_newest)
     assert refusal(early_check.check_checkpoint, "no.pt") == refusal(checkpoint_file.load, "no.pt")
 

@@ -12,6 +12,7 @@ from metrics.evaluation import evaluate_model
 from metrics.likelihood import kl_from_exact
 from pipeline import Pipeline
 from runtime.randomness import generator
+from samplers.options import SamplingOptions
 from samplers.spacing import spaced_timesteps
 from schedule import LinearNoiseScheduler
 
@@ -50,8 +51,8 @@ def with_labels(conditional):
 
 
 def evaluated(data, pipeline):
-    sampling = {"sampler": "dpmpp_2m", "sampling_steps": 20, "eta": 0.0, "guidance": 0.0}
-    return evaluate_model(pipeline, data, data, num_samples=500, seed=0, sampling=sampling)
+    options = SamplingOptions("dpmpp_2m", 20, guidance=0.0)
+    return evaluate_model(pipeline, data, data, num_samples=500, seed=0, options=options)
 
 
 def row(found, beginning):

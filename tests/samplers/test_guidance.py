@@ -157,7 +157,7 @@ def test_images_are_guided_within_the_interval_only(image_pipeline, option, t, w
     x_t, t, w = torch.randn(6, 1, 8, 8), torch.tensor(t), 0.7
     strong, weak = strong_and_weak(image_pipeline, option, x_t, t)
     expected = (1 + w) * strong - w * weak if within else strong
-    prediction = image_pipeline.denoiser(SamplingOptions(guidance_interval=[0.5, 5]))(x_t, t, LABEL)
+    prediction = image_pipeline.denoiser(SamplingOptions(guidance_interval=[0.5, 5], **{option: w}))(x_t, t, LABEL)
     torch.testing.assert_close(prediction.x_0, expected.clamp(-1, 1))
 
 
@@ -165,7 +165,7 @@ def test_images_are_guided_within_the_interval_only(image_pipeline, option, t, w
 @every_step
 def test_noise_and_image_of_a_guided_prediction_still_make_x_t(image_pipeline, option, t, within):
     x_t, t = torch.randn(6, 1, 8, 8), torch.tensor(t)
-    prediction = image_pipeline.denoiser(SamplingOptions(guidance_interval=[0.5, 5]))(x_t, t, LABEL)
+    prediction = image_pipeline.denoiser(SamplingOptions(guidance_interval=[0.5, 5], **{option: 0.7}))(x_t, t, LABEL)
     noised = image_pipeline.scheduler.add_noise(prediction.x_0, t, prediction.eps)
     torch.testing.assert_close(noised, x_t, rtol=0, atol=1e-4)
 

@@ -432,7 +432,7 @@ def test_more_light_is_brighter():
         ({"sampler": "ddpm"}, "without fresh noise.*ddim"),
         ({"sampler": "dpmpp_2m_sde"}, "without fresh noise"),
         ({"eta": 0.5}, "leave out eta"),
-        ({"track_samples": [0], "save_trajectory": True}, "leave out track_samples and save_trajectory"),
+        ({"track_samples": [0], "save_trajectory": True}, "leave out save_trajectory and track_samples"),
         ({"observe": "y=0.2"}, "observe and flow are two things"),
     ],
 )

@@ -298,7 +298,7 @@ def test_arrows_of_the_score_field_have_the_direction_of_the_score(whole, score_
 def test_arrows_of_the_score_field_do_not_reach_beyond_the_next_origin(score_arrows):
     _, all_vectors = score_arrows
     for vectors in all_vectors:
-        assert np.linalg.norm(vectors, axis=-1).max() <= 2 * replay.REACH / (replay.PER_SIDE[2] - 1)
+        assert np.linalg.norm(vectors, axis=-1).max() <= 2 * replay.FIELD_RANGE / (replay.ARROWS_PER_SIDE[2] - 1)
 
 
 def readout(path, clock):
