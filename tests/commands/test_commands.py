@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -123,17 +125,43 @@ def test_a_training_is_not_resumed_with_another_learning_rate(resumed):
     assert "was trained with lr=0.012, not lr=0.001" in other.stderr
 
 
-def test_a_sweep_runs_every_job_although_one_fails(tmp_path):
-    done = command(f"train.py {SMALL} {NO_EVALUATION} max_steps=2 -m lr=1e-3,-1,2e-3", tmp_path)
-    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
-    assert len(list(tmp_path.rglob("last.pt"))) == 2
-    (joint,) = tmp_path.rglob("losses.png")
-    assert not_blank(joint) and list(runs_of_sweep(joint.parent)) == ["lr=0.001", "lr=0.002"]
-    failed = f"{joint.parent.relative_to(tmp_path)}/1"
-    said = done.stderr.strip().splitlines()
-    assert said[-2:] == [
-        f"{failed} failed: lr must be above 0; got -1.0",
-        f"1 of the sweep's runs failed: {failed} (lr must be above 0; got -1.0)",
+class Sweep(NamedTuple):
+    """A sweep over three learning rates, the second of which is refused."""
+
+    folder: Path
+    shown: Path  # the folder as the sweep prints it
+    code: int
+    errors: str
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    cwd = tmp_path_factory.mktemp("sweep")
+    done = command(f"train.py {SMALL} {NO_EVALUATION} max_steps=2 -m lr=1e-3,-1,2e-3", cwd)
+    (losses,) = cwd.rglob("losses.png")
+    return Sweep(losses.parent, losses.parent.relative_to(cwd), done.returncode, done.stderr)
+
+
+def test_a_sweep_runs_every_job_although_one_fails(sweep):
+    assert len(list(sweep.folder.rglob("last.pt"))) == 2
+
+
+def test_a_sweep_draws_the_losses_of_its_runs_in_one_picture(sweep):
+    assert not_blank(sweep.folder / "losses.png")
+
+
+def test_the_runs_of_a_sweep_are_named_by_what_differs(sweep):
+    assert list(runs_of_sweep(sweep.folder)) == ["lr=0.001", "lr=0.002"]
+
+
+def test_a_sweep_with_a_run_that_failed_ends_with_1_and_without_a_traceback(sweep):
+    assert sweep.code == 1 and "Traceback" not in sweep.errors
+
+
+def test_a_sweep_says_which_run_failed_and_why(sweep):
+    assert sweep.errors.strip().splitlines()[-2:] == [
+        f"{sweep.shown}/1 failed: lr must be above 0; got -1.0",
+        f"1 of the sweep's runs failed: {sweep.shown}/1 (lr must be above 0; got -1.0)",
     ]
 
 

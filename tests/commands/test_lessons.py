@@ -73,23 +73,43 @@ def test_a_lesson_waits_for_a_prediction(script):
     assert script.figures["your prediction"] == "none yet"
 
 
-def test_what_a_lesson_measures_agrees_with_the_exact_answer_beside_it(script):
-    figures, number = script.figures, script.name[0]
-    if number in "125":
-        assert float(figures["measured"]) == pytest.approx(float(figures["exact"]), rel=0.1)
-    if number == "5":
-        assert float(figures["claimed"]) > 3 * float(figures["measured"])
-    if number == "3":  # after a few steps only: no network gets below the floor
-        assert near(0.95 * float(figures["exact floor"]), figures["measured"], 1.2)
-    if number == "4":
-        slopes = re.findall(r"order (\d), measured slope (\S+)", script.printed)
-        assert [order for order, _ in slopes] == ["1", "2", "3"]
-        assert all(near(int(order) - 0.3, slope, int(order) + 0.3) for order, slope in slopes)
-        ddim, adams = re.search(r"its error is (\S+), and that of Adams' method was (\S+)", script.printed).groups()
-        assert float(ddim) == pytest.approx(float(adams), rel=0.2)
-    if number == "6":
-        assert figures["best denoiser"] == figures["exact, of the best denoiser"] == "1"
-        assert figures["network"] == "0"
+def lessons(numbers):
+    """For a test of the lessons with these numbers alone."""
+    return pytest.mark.parametrize("script", [name for name in LESSONS if name[0] in numbers], indirect=True)
+
+
+@lessons("125")
+def test_what_a_lesson_measures_is_the_exact_answer_beside_it(script):
+    assert float(script.figures["measured"]) == pytest.approx(float(script.figures["exact"]), rel=0.1)
+
+
+@lessons("3")
+def test_after_a_few_steps_no_network_gets_below_the_exact_floor(script):
+    assert near(0.95 * float(script.figures["exact floor"]), script.figures["measured"], 1.2)
+
+
+@lessons("4")
+def test_the_measured_orders_of_samplers_are_those_of_theory(script):
+    slopes = re.findall(r"order (\d), measured slope (\S+)", script.printed)
+    assert [order for order, _ in slopes] == ["1", "2", "3"]
+    assert all(near(int(order) - 0.3, slope, int(order) + 0.3) for order, slope in slopes)
+
+
+@lessons("4")
+def test_as_many_steps_of_ddim_as_the_lesson_says_do_what_adams_method_did(script):
+    ddim, adams = re.search(r"its error is (\S+), and that of Adams' method was (\S+)", script.printed).groups()
+    assert float(ddim) == pytest.approx(float(adams), rel=0.2)
+
+
+@lessons("5")
+def test_the_claim_of_guidance_is_three_times_what_is_measured_at_least(script):
+    assert float(script.figures["claimed"]) > 3 * float(script.figures["measured"])
+
+
+@lessons("6")
+def test_the_best_denoiser_memorises_images_and_a_network_does_not(script):
+    assert script.figures["best denoiser"] == script.figures["exact, of the best denoiser"] == "1"
+    assert script.figures["network"] == "0"
 
 
 def test_a_lesson_names_the_exercises_that_are_not_solved_yet(script):

@@ -397,21 +397,47 @@ def test_after_a_signal_the_line_that_goes_on_is_printed_as_a_shell_takes_it(cap
 # ---------------------------------------------------------------- what cannot be saved
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
+class Diverged(NamedTuple):
+    """A training that diverged: its run folder, how it ended, and what it should advise."""
+
+    folder: Path
+    code: int
+    errors: str
+    advice: str
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
         ("lr=1e10 checkpoint_every=5", "try a lower lr or a longer warmup_steps"),
         ("lr=0.1 weight_decay=1e6 warmup_steps=0", "weight_decay=1e+06 times lr=0.1 must stay far below 1"),
     ],
+    ids=["lr", "weight_decay"],
 )
-def test_a_diverged_training_is_not_saved(options, words, tmp_path):
-    done = command(f"{LINE} {options} task_name=run", tmp_path)
-    assert done.returncode == 1 and "the training diverged: " in done.stderr and words in done.stderr
-    assert "at a learning rate of" in done.stderr and "after step" in done.stderr
-    for path in (tmp_path / "run").glob("*.pt"):
+def diverged(request, tmp_path_factory):
+    options, advice = request.param
+    cwd = tmp_path_factory.mktemp("diverged")
+    done = command(f"{LINE} {options} task_name=run", cwd)
+    return Diverged(cwd / "run", done.returncode, done.stderr, advice)
+
+
+def test_a_diverged_training_ends_with_advice(diverged):
+    assert diverged.code == 1
+    assert "the training diverged: " in diverged.errors and diverged.advice in diverged.errors
+
+
+def test_a_diverged_training_says_when_and_at_which_learning_rate(diverged):
+    assert "at a learning rate of" in diverged.errors and "after step" in diverged.errors
+
+
+def test_a_diverged_training_is_not_saved(diverged):
+    for path in diverged.folder.glob("*.pt"):
         step = checkpoint_file.load(path)["step"]  # raises where anything is not finite
-        assert f"the last checkpoint, of step {step}, is intact" in done.stderr
-    losses = (tmp_path / "run" / "loss.csv").read_text()
+        assert f"the last checkpoint, of step {step}, is intact" in diverged.errors
+
+
+def test_the_losses_of_a_diverged_training_are_finite(diverged):
+    losses = (diverged.folder / "loss.csv").read_text()
     assert "nan" not in losses and "inf" not in losses
 
 
