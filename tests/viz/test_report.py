@@ -1,4 +1,4 @@
-"""The page about a sweep: what stands in it, what cannot get into it, and that a browser sorts it."""
+"""The page about a sweep: its content, its safety against the texts of runs, and its sorting in a browser."""
 
 import json
 import re
@@ -21,7 +21,7 @@ CHROMIUM = shutil.which("chromium")
 
 
 def make_run(folder, options, value=None, error=None, steps=4):
-    """A run folder as train.py leaves one: without metrics.json where there is no value."""
+    """Make a run folder like those of train.py. Without a value there is no metrics.json."""
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra" / "overrides.yaml").write_text(json.dumps([f"{k}={v}" for k, v in options.items()]))
     (folder / ".hydra" / "config.yaml").write_text(json.dumps({"lr": 0.008, "dataset": {"name": "moons"}, **options}))
@@ -38,14 +38,18 @@ def make_run(folder, options, value=None, error=None, steps=4):
         Image.new("RGB", (640, 320), (40, 90, 200)).save(folder / "samples.png")
 
 
-@pytest.fixture
-def sweep(tmp_path):
-    """Ten runs in an order of their own, the first without lr; one that failed, one that was killed."""
+def make_sweep(folder):
+    """Make a sweep of ten finished runs, the first without lr, one run that failed and one that was killed."""
     for i, value in enumerate([0.5, 0.25, 0.9, 0.23, 0.4, 0.31, 0.28, 0.6, 0.24, 0.35]):
-        make_run(tmp_path / str(i), {"lr": value / 100, "seed": 1} if i else {"seed": 1}, value)
-    make_run(tmp_path / "10", {"lr": -1, "seed": 1}, error="lr must be above 0; got -1.0", steps=0)
-    make_run(tmp_path / "11", {"lr": 0.5, "seed": 1}, steps=3)
-    return tmp_path
+        make_run(folder / str(i), {"lr": value / 100, "seed": 1} if i else {"seed": 1}, value)
+    make_run(folder / "10", {"lr": -1, "seed": 1}, error="lr must be above 0; got -1.0", steps=0)
+    make_run(folder / "11", {"lr": 0.5, "seed": 1}, steps=3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    return make_sweep(tmp_path_factory.mktemp("sweep"))
 
 
 class Texts(HTMLParser):
@@ -68,30 +72,78 @@ class Texts(HTMLParser):
             self.rows[-1][-1] += data.strip()
 
 
-def test_runs_know_their_options_and_how_they_ended(sweep):
-    found = runs(sweep)
-    assert [run.name for run in found] == [str(i) for i in range(12)]
-    assert differing(found) == ["lr"] and found[0].value("lr") == "0.008" and found[0].value("dataset") == "moons"
-    assert [run.fault for run in found[9:]] == [
+# ---------------------------------------------------------------- runs
+
+
+def test_runs_are_in_the_order_of_their_numbers(sweep):
+    assert [run.name for run in runs(sweep)] == [str(i) for i in range(12)]
+
+
+def test_options_that_differ_are_found(sweep):
+    assert differing(runs(sweep)) == ["lr"]
+
+
+@pytest.mark.parametrize(("option", "value"), [("lr", "0.008"), ("dataset", "moons")])
+def test_a_run_has_the_value_of_an_option_that_was_not_set(sweep, option, value):
+    assert runs(sweep)[0].value(option) == value
+
+
+def test_a_run_says_how_it_ended(sweep):
+    assert [run.fault for run in runs(sweep)[9:]] == [
         "",
         "failed: lr must be above 0; got -1.0",
         "unfinished, at step 30",
     ]
+
+
+def test_runs_of_a_sweep_are_named_by_what_differs(sweep):
     assert [*runs_of_sweep(sweep)][:2] == ["lr=0.008", "lr=0.0025"]
 
 
-def test_a_page_names_every_run_and_asks_nobody_for_anything(sweep):
-    page = sweep_page("a sweep", runs(sweep))
-    read = Texts(page)
-    assert read.rows[0][:3] == ["run", "lr", "samples"] and len(read.rows) == 13
-    assert read.rows[1][4] == "✗ 0.5floor 0.22" and read.rows[2][4] == "0.25floor 0.22"
-    assert "failed: lr must be above 0; got -1.0" in read.rows[11] and "unfinished, at step 30" in read.rows[12]
-    assert "10 finished, 1 failed, 1 unfinished" in page and "seed=1" in page
-    pictures = [attributes for tag, attributes in read.tags if tag == "img"]
-    assert len(pictures) == 10 and all(p["alt"].startswith("samples of run") for p in pictures)
-    addresses = [a[name] for _, a in read.tags for name in ("src", "href") if name in a]
+# ---------------------------------------------------------------- the page
+
+
+@pytest.fixture(scope="module")
+def page(sweep):
+    return sweep_page("a sweep", runs(sweep))
+
+
+def test_the_table_has_a_row_for_each_run(page):
+    rows = Texts(page).rows
+    assert rows[0][:3] == ["run", "lr", "samples"]
+    assert len(rows) == 13
+
+
+@pytest.mark.parametrize(("row", "cell"), [(1, "✗ 0.5floor 0.22"), (2, "0.25floor 0.22")])
+def test_a_figure_stands_with_its_floor_and_a_failed_one_with_a_cross(page, row, cell):
+    assert Texts(page).rows[row][4] == cell
+
+
+@pytest.mark.parametrize(
+    ("row", "words"), [(11, "failed: lr must be above 0; got -1.0"), (12, "unfinished, at step 30")]
+)
+def test_the_table_says_how_other_runs_ended(page, row, words):
+    assert words in Texts(page).rows[row]
+
+
+@pytest.mark.parametrize("words", ["10 finished, 1 failed, 1 unfinished", "seed=1"])
+def test_the_page_counts_runs_and_names_their_common_options(page, words):
+    assert words in page
+
+
+def test_the_page_shows_samples_of_every_finished_run(page):
+    pictures = [attributes for tag, attributes in Texts(page).tags if tag == "img"]
+    assert len(pictures) == 10
+    assert all(p["alt"].startswith("samples of run") for p in pictures)
+
+
+def test_the_page_loads_nothing(page):
+    addresses = [a[name] for _, a in Texts(page).tags for name in ("src", "href") if name in a]
     assert all(address.startswith("data:image/png;base64,") for address in addresses)
-    assert sum(tag == "polyline" for tag, _ in read.tags) == 11 + 11  # losses and excesses of all but the failed one
+
+
+def test_the_page_has_the_losses_and_excesses_of_every_run_that_began(page):
+    assert sum(tag == "polyline" for tag, _ in Texts(page).tags) == 11 + 11
 
 
 def test_no_text_of_a_run_becomes_a_script(tmp_path):
@@ -99,19 +151,46 @@ def test_no_text_of_a_run_becomes_a_script(tmp_path):
     make_run(tmp_path / "1", {"dataset.text": "a", NASTY: 1}, error=NASTY)
     page = sweep_page(NASTY, runs(tmp_path))
     tags = [tag for tag, _ in Texts(page).tags]
-    assert tags.count("script") == 1 and tags.count("img") == 1 and "onerror=alert(2)>" not in page
+    assert tags.count("script") == 1
+    assert tags.count("img") == 1
+    assert "onerror=alert(2)>" not in page
 
 
-def test_a_curve_lies_where_its_values_are():
-    """On logarithmic axes a power law is a straight line; what has no logarithm is left out."""
+# ---------------------------------------------------------------- curves
+
+
+@pytest.fixture(scope="module")
+def power_law():
+    """The coordinates x and y, in the chart, of 1 / x^2. The other curve is 0, and has no logarithm."""
     x = np.arange(1, 2001)
     (points,) = re.findall('points="(.*?)"', chart({0: (x, 1 / x**2), 1: (x, np.zeros(2000))}, "t", "y"))
-    a, b = np.array([pair.split(",") for pair in points.split()], float).T
-    assert 10 < len(a) <= 80 and np.abs(np.polyval(np.polyfit(a, b, 1), a) - b).max() < 0.2
-    assert a[0] < a[-1] and b[0] < b[-1] and chart({}, "t", "y") == ""
+    return np.array([pair.split(",") for pair in points.split()], float).T
 
 
-def test_the_script_makes_a_page(sweep):
+def test_a_power_law_is_a_straight_line_on_logarithmic_axes(power_law):
+    a, b = power_law
+    assert np.abs(np.polyval(np.polyfit(a, b, 1), a) - b).max() < 0.2
+
+
+def test_a_curve_has_few_points(power_law):
+    a, _ = power_law
+    assert 10 < len(a) <= 80
+
+
+def test_a_falling_curve_goes_from_the_upper_left_to_the_lower_right(power_law):
+    a, b = power_law
+    assert a[0] < a[-1]
+    assert b[0] < b[-1]
+
+
+def test_a_chart_without_curves_is_empty():
+    assert chart({}, "t", "y") == ""
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_the_command_makes_a_page_and_counts_runs(sweep):
     done = command(f"loss/report.py {sweep}", sweep)
     assert done.returncode == 0 and "12 runs: 10 finished, 1 failed, 1 unfinished" in done.stdout, done.stderr
     assert (sweep / "report.html").read_text().startswith("<!doctype html>")
@@ -122,16 +201,50 @@ def test_a_folder_without_runs_is_refused(tmp_path):
         runs(tmp_path)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
-def test_a_browser_sorts_the_table(sweep):
-    """By a click: numbers as numbers, what is missing last, both ways; the colours follow."""
-    page = sweep_page("a sweep", runs(sweep))
-    for clicks, first, last in ((1, "3", "11"), (2, "2", "11")):
-        click = "document.querySelectorAll('thead button')[3].click();" * clicks
-        (sweep / "page.html").write_text(page.replace("</body>", f"<script>{click}</script></body>"))
-        line = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"file://{sweep / 'page.html'}"]
-        done = subprocess.run(line, capture_output=True, text=True, timeout=1800)
-        rows = re.findall(r'<tr data-run="(\d+)" style="--rank: ?([\d.]+);?"', done.stdout)
-        assert rows[0] == (first, "0") and rows[-1] == (last, "1") and {run for run, _ in rows[-2:]} == {"10", "11"}
-        assert f'<polyline data-run="{first}" style="--rank: 0;"' in done.stdout
-        assert 'aria-sort="ascending"' in done.stdout if clicks == 1 else 'aria-sort="descending"' in done.stdout
+# ---------------------------------------------------------------- in a browser
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one click", "two clicks"])
+def sorted_page(request, tmp_path_factory):
+    """The document after clicks on the head of a column, the run that must come first, and the direction."""
+    if CHROMIUM is None:
+        pytest.skip("needs chromium")
+    folder = make_sweep(tmp_path_factory.mktemp("sorted"))
+    click = "document.querySelectorAll('thead button')[3].click();" * request.param
+    page = sweep_page("a sweep", runs(folder))
+    (folder / "page.html").write_text(page.replace("</body>", f"<script>{click}</script></body>"))
+    line = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"file://{folder / 'page.html'}"]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=1800)
+    first, direction = {1: ("3", "ascending"), 2: ("2", "descending")}[request.param]
+    return done.stdout, first, direction
+
+
+def sorted_rows(document):
+    """The run and the rank of each row of the table."""
+    return re.findall(r'<tr data-run="(\d+)" style="--rank: ?([\d.]+);?"', document)
+
+
+@pytest.mark.slow  # a real browser
+def test_a_browser_sorts_numbers_as_numbers_in_both_directions(sorted_page):
+    document, first, _ = sorted_page
+    assert sorted_rows(document)[0] == (first, "0")
+
+
+@pytest.mark.slow  # a real browser
+def test_a_browser_sorts_missing_values_last(sorted_page):
+    document, _, _ = sorted_page
+    rows = sorted_rows(document)
+    assert rows[-1] == ("11", "1")
+    assert {run for run, _ in rows[-2:]} == {"10", "11"}
+
+
+@pytest.mark.slow  # a real browser
+def test_the_colours_of_curves_follow_the_sorting(sorted_page):
+    document, first, _ = sorted_page
+    assert f'<polyline data-run="{first}" style="--rank: 0;"' in document
+
+
+@pytest.mark.slow  # a real browser
+def test_the_head_of_the_table_names_the_direction_of_sorting(sorted_page):
+    document, _, direction = sorted_page
+    assert f'aria-sort="{direction}"' in document

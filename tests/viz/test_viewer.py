@@ -1,4 +1,4 @@
-"""Where recordings go: loopback only, ended politely, and seen in a real browser."""
+"""The viewer of recordings: where it listens, how it ends, and what a real browser shows."""
 
 import os
 import re
@@ -8,8 +8,10 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -25,22 +27,30 @@ LINUX = sys.platform.startswith("linux")
 MAIN = [sys.executable, str(ROOT / "main.py"), "viewer=web", "num_samples=300", "num_timesteps=40"]
 
 
-@pytest.fixture
-def page(tmp_path):
-    """`python main.py viewer=web`, once it serves: the process and the address that it printed."""
+@contextmanager
+def served(folder):
+    """`python main.py viewer=web` in a folder, once it serves: the process and the address that it printed."""
     process = subprocess.Popen(
-        MAIN, cwd=tmp_path, env=QUIET, stdout=subprocess.PIPE, text=True, start_new_session=True,
+        MAIN,
+        cwd=folder,
+        env=QUIET,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )  # fmt: skip
-    for line in process.stdout:
-        if found := re.search(r"http://127\.0\.0\.1:\d+\S*", line):
-            break
-    else:
-        pytest.fail("no address was printed")
-    yield process, found[0]
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-        process.wait(200)
+    )
+    with process.stdout:
+        for line in process.stdout:
+            if found := re.search(r"http://127\.0\.0\.1:\d+\S*", line):
+                break
+        else:
+            pytest.fail("no address was printed")
+        try:
+            yield process, found[0]
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+                process.wait(200)
 
 
 def children(pid):
@@ -55,22 +65,48 @@ def listening(pid):
     return [row[1].split(":")[0] for row in rows if row[3] == "0A" and f"socket:[{row[9]}]" in sockets]
 
 
-@pytest.mark.skipif(not LINUX, reason="looks into /proc")
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_the_page_is_on_loopback_only_and_leaves_no_orphan(page, ending, tmp_path):
-    process, _ = page
-    (server,) = children(process.pid)
-    addresses = listening(server)
-    assert len(addresses) == 2 and set(addresses) == {"0100007F"}  # 127.0.0.1
-    process.send_signal(ending)
-    assert process.wait(200) == (0 if ending == signal.SIGINT else 128 + signal.SIGTERM)
-    assert not os.path.exists(f"/proc/{server}")
-    assert [p.name for p in (tmp_path / "outputs").iterdir()] == ["forward.rrd"]
+class EndedPage(NamedTuple):
+    """A page that was served and ended by a signal."""
+
+    signal: signal.Signals
+    addresses: list[str]
+    exit_code: int
+    server: int
+    outputs: Path
+
+
+@pytest.fixture(scope="module", params=[signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+def ended_page(request, tmp_path_factory):
+    if not LINUX:
+        pytest.skip("looks into /proc")
+    folder = tmp_path_factory.mktemp("page")
+    with served(folder) as (process, _):
+        (server,) = children(process.pid)
+        addresses = listening(server)
+        process.send_signal(request.param)
+        return EndedPage(request.param, addresses, process.wait(200), server, folder / "outputs")
+
+
+def test_the_page_is_served_on_loopback_only(ended_page):
+    assert len(ended_page.addresses) == 2
+    assert set(ended_page.addresses) == {"0100007F"}  # 127.0.0.1
+
+
+def test_ctrl_c_ends_a_page_well_and_sigterm_with_its_number(ended_page):
+    assert ended_page.exit_code == (0 if ended_page.signal == signal.SIGINT else 128 + signal.SIGTERM)
+
+
+def test_an_ended_page_leaves_no_process(ended_page):
+    assert not os.path.exists(f"/proc/{ended_page.server}")
+
+
+def test_an_ended_page_leaves_its_recording(ended_page):
+    assert [p.name for p in ended_page.outputs.iterdir()] == ["forward.rrd"]
 
 
 @pytest.mark.skipif(not LINUX, reason="looks into /proc")
-def test_a_mistake_after_the_server_started_leaves_no_orphan(tmp_path):
-    before = {*children(os.getpid())}  # the process that tests fork their commands from is one
+def test_a_mistake_after_the_server_started_leaves_neither_process_nor_file(tmp_path):
+    before = {*children(os.getpid())}  # One of them is the process that tests fork their commands from.
     with pytest.raises(ValueError, match="a mistake"), viewer.recording("test", tmp_path / "a.rrd", "web") as _:
         (server,) = {*children(os.getpid())} - before
         raise ValueError("a mistake")
@@ -78,34 +114,62 @@ def test_a_mistake_after_the_server_started_leaves_no_orphan(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_port_in_use_is_named(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        done = command(f"main.py viewer=web port={port}", tmp_path)
+@pytest.fixture(scope="module")
+def port_in_use(tmp_path_factory):
+    """The command with a port that is in use, the port, and the folder."""
+    folder = tmp_path_factory.mktemp("port")
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        port = occupied.getsockname()[1]
+        return command(f"main.py viewer=web port={port}", folder), port, folder
+
+
+def test_a_port_in_use_is_named_in_one_line(port_in_use):
+    done, port, _ = port_in_use
     assert done.returncode == 1
-    assert f"port {port} cannot be used" in done.stderr and len(done.stderr.strip().splitlines()) == 1
-    assert not list(tmp_path.rglob("*.rrd"))
+    assert f"port {port} cannot be used" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.skipif(os.name != "posix", reason="the stand-in is a shell script")
-@pytest.mark.parametrize("script", ["echo rerun-cli 0.30.1", "exit 1"])
-def test_a_viewer_of_another_version_is_refused(script, tmp_path, monkeypatch):
+def test_a_port_in_use_leaves_no_recording(port_in_use):
+    _, _, folder = port_in_use
+    assert not list(folder.rglob("*.rrd"))
+
+
+# ---------------------------------------------------------------- a shell script in place of rerun's program
+
+POSIX = pytest.mark.skipif(os.name != "posix", reason="the program is replaced by a shell script")
+
+
+@pytest.fixture(params=["echo rerun-cli 0.30.1", "exit 1"], ids=["another version", "failure"])
+def wrong_program(request, tmp_path, monkeypatch):
+    """Replace rerun's program by one that reports another version, or none."""
     program = tmp_path / "rerun"
-    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.write_text(f"#!/bin/sh\n{request.param}\n")
     program.chmod(0o755)
     monkeypatch.setattr(viewer.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+
+@POSIX
+def test_a_viewer_of_another_version_is_refused_and_leaves_no_file(wrong_program, tmp_path):
     with pytest.raises(OSError, match=rr.__version__), viewer.recording("test", tmp_path / "a.rrd", "web"):
         pass
     assert not (tmp_path / "a.rrd").exists()
-    with viewer.recording("test", tmp_path / "a.rrd", "file") as rec:  # as the sentence promises
+
+
+@POSIX
+def test_a_file_can_be_recorded_without_a_viewer(wrong_program, tmp_path):
+    with viewer.recording("test", tmp_path / "a.rrd", "file") as rec:
         rec.log("x", rr.Points2D([[0, 0]]))
     assert (tmp_path / "a.rrd").exists()
 
 
 @pytest.fixture
-def stand_in(tmp_path, monkeypatch):
-    """Makes a shell script of rerun's program, of the right version; the kernel names its processes to us."""
+def replace_program(tmp_path, monkeypatch):
+    """A function that replaces rerun's program by a shell script of the right version.
+
+    Processes that the script names in the file `started` are killed after the test.
+    """
     monkeypatch.setattr(viewer.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
     monkeypatch.setenv("DISPLAY", ":97")
@@ -121,42 +185,64 @@ def stand_in(tmp_path, monkeypatch):
         os.kill(child, signal.SIGKILL)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="the stand-in is a shell script")
-@pytest.mark.parametrize(
-    ("script", "said"),
-    [("exit 1", "no window could be opened; try  rerun "), ("exec sleep 100", ", shown in the rerun")],
-)
-def test_a_whole_recording_is_given_to_a_window(script, said, stand_in, tmp_path, capsys):
-    stand_in(f"echo $$ > {tmp_path}/started; echo $* > {tmp_path}/asked; {script}" if "sleep" in script else script)
-    with viewer.recording("test", tmp_path / "a.rrd", "window") as rec:
+def record_in_a_window(folder):
+    with viewer.recording("test", folder / "a.rrd", "window") as rec:
         rec.log("x", rr.Points2D([[0, 0]]))
-    assert said in capsys.readouterr().out
-    assert "sleep" not in script or (tmp_path / "asked").read_text() == f"--new --bind 127.0.0.1 {tmp_path}/a.rrd\n"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="the stand-in is a shell script")
-def test_a_viewer_that_does_not_start_is_named_and_nothing_is_left(stand_in, tmp_path):
-    stand_in("exit 3")
-    says = pytest.raises(OSError, match="did not start; viewer=file always works")
-    with says, viewer.recording("test", tmp_path / "a.rrd", "web"):
+@POSIX
+def test_a_window_that_cannot_be_opened_is_reported(replace_program, tmp_path, capsys):
+    replace_program("exit 1")
+    record_in_a_window(tmp_path)
+    assert "no window could be opened; try  rerun " in capsys.readouterr().out
+
+
+def open_window(folder):
+    """The shell script of a window that stays open, and notes its process and its arguments."""
+    return f"echo $$ > {folder}/started; echo $* > {folder}/asked; exec sleep 100"
+
+
+@POSIX
+def test_a_window_that_was_opened_is_reported(replace_program, tmp_path, capsys):
+    replace_program(open_window(tmp_path))
+    record_in_a_window(tmp_path)
+    assert ", shown in the rerun" in capsys.readouterr().out
+
+
+@POSIX
+def test_a_window_gets_the_whole_recording_on_loopback(replace_program, tmp_path):
+    replace_program(open_window(tmp_path))
+    record_in_a_window(tmp_path)
+    assert (tmp_path / "asked").read_text() == f"--new --bind 127.0.0.1 {tmp_path}/a.rrd\n"
+
+
+@POSIX
+def test_a_viewer_that_does_not_start_is_an_error_and_leaves_no_file(replace_program, tmp_path):
+    replace_program("exit 3")
+    expected = pytest.raises(OSError, match="did not start; viewer=file always works")
+    with expected, viewer.recording("test", tmp_path / "a.rrd", "web"):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["bin"]
 
 
+# ---------------------------------------------------------------- without a display, and Ctrl-C
+
+
 def test_a_live_window_without_a_display_becomes_a_file(tmp_path, monkeypatch, capfd):
-    """Whether rerun's program listens before it finds that there is no display depends on the machine."""
+    # It depends on the machine whether rerun's program listens before it finds that there is no display.
     monkeypatch.setenv("DISPLAY", ":97")
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     with viewer.recording("test", tmp_path / "a.rrd", "window", live=True) as rec:
         rec.log("x", rr.Points2D([[0, 0]]))
     said = capfd.readouterr().out
-    assert "viewer=file always works" in said and "shown" not in said
+    assert "viewer=file always works" in said
+    assert "shown" not in said
     assert (tmp_path / "a.rrd").exists()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends itself a signal")
 def test_ctrl_c_right_after_the_address_ends_well(tmp_path):
-    """The signal comes while the address is being printed: later than that, but before `wait`, is no other code."""
+    """The signal comes while the address is being printed. No other code runs between that and `wait`."""
     code = (
         "import os, signal, sys, rerun as rr; from viz.viewer import recording\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -172,15 +258,16 @@ def test_ctrl_c_right_after_the_address_ends_well(tmp_path):
     )
     done = python(code, tmp_path)
     assert done.returncode == 0 and not done.stderr, done.stderr
-    assert "http://127.0.0.1" in done.stdout and [p.name for p in tmp_path.iterdir()] == ["a.rrd"]
+    assert "http://127.0.0.1" in done.stdout
+    assert [p.name for p in tmp_path.iterdir()] == ["a.rrd"]
 
 
-# ---------------------------------------------------------------- what rerun's program says to others
+# ---------------------------------------------------------------- what rerun's program sends to others
 
 SERVED = """
 import sys, time
 from viz.viewer import recording
-for name in ("first.rrd", "second.rrd"):  # it looks for its host only from its second start on
+for name in ("first.rrd", "second.rrd"):  # From its second start on, rerun looks for a host.
     try:
         with recording("test", name, "web"):
             time.sleep(2)
@@ -190,28 +277,37 @@ for name in ("first.rrd", "second.rrd"):  # it looks for its host only from its 
 """
 
 
-def served_in_a_fresh_home(home, before=()):
-    """Serve a page twice for a short while, in a home of its own; `before` stands before the command."""
+STRACE = shutil.which("strace")
+
+
+@pytest.fixture(scope="module")
+def fresh_home(tmp_path_factory):
+    """A new home directory in which a page has been served twice. With strace, its file `trace` has all connections."""
+    if not LINUX:
+        pytest.skip("elsewhere a home is found in other ways")
+    home = tmp_path_factory.mktemp("home")
+    trace = [STRACE, "-f", "-qq", "-e", "trace=connect,sendto,sendmmsg", "-o", str(home / "trace")] if STRACE else []
     env = {k: v for k, v in QUIET.items() if k not in ("CI", "XDG_CONFIG_HOME", "XDG_DATA_HOME")}
     done = subprocess.run(
-        [*before, sys.executable, "-c", SERVED], cwd=home, env={**env, "HOME": str(home), "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, timeout=1800,
-    )  # fmt: skip
+        [*trace, sys.executable, "-c", SERVED],
+        cwd=home,
+        env={**env, "HOME": str(home), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=1800,
+    )
     assert done.returncode == 0, done.stderr
+    return home
 
 
-@pytest.mark.skipif(not LINUX, reason="elsewhere a home is found in other ways")
-def test_no_analytics_are_written(tmp_path):
-    served_in_a_fresh_home(tmp_path)
-    assert not [str(p) for p in tmp_path.rglob("*") if "analytics" in p.name or p.name == "rerun"]
+def test_no_analytics_are_written(fresh_home):
+    assert not [str(p) for p in fresh_home.rglob("*") if "analytics" in p.name or p.name == "rerun"]
 
 
-@pytest.mark.skipif(not LINUX or shutil.which("strace") is None, reason="needs strace")
-def test_no_name_is_looked_up(tmp_path):
-    trace = tmp_path / "trace"
-    served_in_a_fresh_home(tmp_path, ["strace", "-f", "-qq", "-e", "trace=connect,sendto,sendmmsg", "-o", str(trace)])
-    inet = [line for line in trace.read_text().splitlines() if "sa_family=AF_INET" in line]
-    assert len(inet) > 2  # ours to the server
+@pytest.mark.skipif(STRACE is None, reason="needs strace")
+def test_all_connections_are_to_loopback(fresh_home):
+    inet = [line for line in (fresh_home / "trace").read_text().splitlines() if "sa_family=AF_INET" in line]
+    assert len(inet) > 2  # our own to the server
     assert not [line for line in inet if '"127.0.0.1"' not in line]
 
 
@@ -241,17 +337,19 @@ def pixels_near(picture, colour, within=12):
 
 
 def shows_the_scene(picture):
-    """The dark stage, cyan tracked samples, and points in one of the colours of noise."""
+    """Whether a picture has the dark ground, cyan tracked samples, and points in one of the colours of noise."""
     between = [np.linspace(a, b, 12) for a, b in pairwise(NOISE_STOPS)]
     points = max(pixels_near(picture, colour) for colour in np.concatenate(between))
     stage = pixels_near(picture, (13, 16, 22), within=3) / picture[..., 0].size
     return stage > 0.15 and pixels_near(picture, TRACKED, within=30) > 50 and points > 200
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not LINUX or shutil.which("chromium") is None, reason="needs Debian's chromium")
-def test_a_browser_shows_the_scene(page, tmp_path):
-    with Browser(shutil.which("chromium"), tmp_path / "profile") as browser:
-        session, end = browser.open(f"{page[1]}&renderer=webgl"), time.monotonic() + 300
+def test_a_browser_shows_the_scene(tmp_path):
+    with served(tmp_path) as (_, address), Browser(shutil.which("chromium"), tmp_path / "profile") as browser:
+        session = browser.open(f"{address}&renderer=webgl")
+        end = time.monotonic() + 300
         while not (seen := shows_the_scene(picture(browser, session, tmp_path / "page.png"))):
             if time.monotonic() > end:
                 break
