@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from functools import partial
 from urllib.parse import unquote
 
@@ -20,8 +21,9 @@ from torch.optim.swa_utils import AveragedModel
 from dataset import Normaliser
 from pipeline import Pipeline, build
 from runtime import checkpoint_file
-from samplers import SAMPLERS, last, sample, timesteps_of
-from samplers.guidance import classifier_free, exact_denoiser_of
+from samplers import SAMPLERS, last, sample, sampler_timesteps
+from samplers.guidance import classifier_free, exact_guided_denoiser
+from samplers.options import SamplingOptions
 from scripts import gallery, share
 from viz.colours import TRACKED
 from viz.pages.browser import Browser, picture_of
@@ -40,7 +42,7 @@ def in_a_browser(test):
 
 NASTY = ["</script><script>document.title='taken'</script>", "<img src=x onerror=\"document.title='taken'\">"]
 FIGURES = {"recall": {"value": 0.5, "floor": 0.6, "low": 0.55, "high": 0.65, "passed": False, "verdict": NASTY[1]}}
-SAMPLING = {"sampler": "adams", "sampling_steps": 4, "guidance": 0.0, "guidance_interval": None}
+SAMPLING = SamplingOptions("adams", 4, guidance=0.0)
 
 
 def untrained(dataset, model, dims, classes=(), **options):
@@ -91,8 +93,8 @@ def evaluate_in_browser(html, script, folder):
 def sample_by_pytorch(denoise, scheduler, x_T, label, sampler, sampling_steps):
     labels = None if label is None else torch.full((len(x_T),), label)
     g = torch.Generator().manual_seed(1)
-    options = {"sampler": sampler, "sampling_steps": sampling_steps, "generator": g}
-    return last(sample(partial(denoise, label=labels), scheduler, x_T, **options))
+    options = SamplingOptions(sampler, sampling_steps)
+    return last(sample(partial(denoise, label=labels), scheduler, x_T, options, generator=g))
 
 
 def call_of_page(x_T, **options):
@@ -134,7 +136,11 @@ def points_on_page(request, tmp_path_factory):
 @in_a_browser
 def test_timesteps_of_a_page_are_those_of_pytorch(points_on_page):
     pipeline, _, _, timesteps = points_on_page
-    assert timesteps == [timesteps_of(pipeline.scheduler, name, n) for name in SAMPLERS for n in COUNTS]
+    assert timesteps == [
+        sampler_timesteps(pipeline.scheduler, SamplingOptions(sampler=name, sampling_steps=n))
+        for name in SAMPLERS
+        for n in COUNTS
+    ]
 
 
 @in_a_browser
@@ -147,7 +153,7 @@ def test_points_of_a_page_are_those_of_pytorch(points_on_page, i, j):
     if exact:
         normaliser = pipeline.normaliser
         parts = [part.scaled(normaliser.mean, normaliser.std) for part in exact_parts_of(pipeline)]
-        denoise = classifier_free(exact_denoiser_of(parts, pipeline.scheduler), 1.5)
+        denoise = classifier_free(exact_guided_denoiser(parts, pipeline.scheduler), 1.5)
     else:
         denoise = rounded(pipeline, packed_weights(pipeline, 16)).denoise(1.5)
     expected = sample_by_pytorch(denoise, pipeline.scheduler, x_T, label, list(SAMPLERS)[i], 12)
@@ -160,7 +166,7 @@ IMAGE_CASES = [("ddim", 6, 1), ("dpmpp_2m", 6, 0), ("adams", 5, None)]  # sample
 def page_of_images(bits):
     """A page of images whose weights have so many bits, its facts, the pipeline, and the guidance interval."""
     interval = (0.5, 5.0) if bits == 8 else None
-    options = {**SAMPLING, "guidance": 0.5, "guidance_interval": interval}
+    options = replace(SAMPLING, guidance=0.5, guidance_interval=interval)
     if bits == 16:
         pipeline = of_images(channels=3, conditioning="cross_attention")
         return *explorable(pipeline, options, {}), pipeline, interval
@@ -186,7 +192,14 @@ def test_images_of_a_page_are_those_of_pytorch(bits, tmp_path):
     calls = [call_of_page(x_T, sampler=s, sampling_steps=n, label=k, guidance=0.5) for s, n, k in IMAGE_CASES]
     found = evaluate_in_browser(html, f"[{','.join(calls)}]", tmp_path)
     for (name, n, label), ends in zip(IMAGE_CASES, found, strict=True):
-        expected = sample_by_pytorch(on_page.denoise(0.5, interval), pipeline.scheduler, x_T, label, name, n)
+        expected = sample_by_pytorch(
+            on_page.denoiser(SamplingOptions(guidance=0.5, guidance_interval=interval)),
+            pipeline.scheduler,
+            x_T,
+            label,
+            name,
+            n,
+        )
         assert expected.std() > 0.05
         assert largest_difference(ends, expected) < 1e-2, (name, label)
 
@@ -198,7 +211,7 @@ def test_points_of_a_linear_network_on_a_page_are_those_of_pytorch(tmp_path):
     html, _ = explorable(pipeline, SAMPLING, {})
     call = call_of_page(x_T, sampler="ddim", sampling_steps=3, label=1)
     (found,) = evaluate_in_browser(html, f"[{call}]", tmp_path)
-    expected = sample_by_pytorch(on_page.denoise(), pipeline.scheduler, x_T, 1, "ddim", 3)
+    expected = sample_by_pytorch(on_page.denoiser(), pipeline.scheduler, x_T, 1, "ddim", 3)
     assert largest_difference(found, expected) < 1e-3 * expected.abs().max()
 
 

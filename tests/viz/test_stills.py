@@ -10,7 +10,6 @@ from matplotlib.image import imread
 
 from dataset import make_dataset
 from metrics.forward import measured_statistics, theoretical_statistics
-from samplers.guidance import Guidance
 from samplers.spacing import LEAST_SEEN, MOST_SEEN, clock, evenly_on
 from schedule import make_scheduler
 from viz import image_grids, learning, stills, style
