@@ -155,7 +155,7 @@ def test_points_of_a_page_are_those_of_pytorch(points_on_page, i, j):
         parts = [part.scaled(normaliser.mean, normaliser.std) for part in exact_parts_of(pipeline)]
         denoise = classifier_free(exact_guided_denoiser(parts, pipeline.scheduler), 1.5)
     else:
-        denoise = rounded(pipeline, packed_weights(pipeline, 16)).denoise(1.5)
+        denoise = rounded(pipeline, packed_weights(pipeline, 16)).denoiser(SamplingOptions(guidance=1.5))
     expected = sample_by_pytorch(denoise, pipeline.scheduler, x_T, label, list(SAMPLERS)[i], 12)
     assert largest_difference(found[i * len(EVERY_DENOISER) + j], expected) < 1e-3
 

@@ -10,7 +10,8 @@ from matplotlib.image import imread
 
 from dataset import make_dataset
 from metrics.forward import measured_statistics, theoretical_statistics
-from samplers.spacing import LEAST_SEEN, MOST_SEEN, clock, evenly_on
+from samplers.options import SamplingOptions
+from samplers.spacing import LOG_SNR_MAX, LOG_SNR_MIN, clock, evenly_on
 from schedule import make_scheduler
 from viz import image_grids, learning, stills, style
 
@@ -126,7 +127,7 @@ def test_the_clock_falls_at_every_step():
 
 def test_the_clock_is_the_log_snr_where_there_is_something_to_see():
     log_snr = make_scheduler("linear", 1000).log_snr.numpy()
-    seen = (log_snr >= LEAST_SEEN) & (log_snr <= MOST_SEEN)
+    seen = (log_snr >= LOG_SNR_MIN) & (log_snr <= LOG_SNR_MAX)
     both = seen[1:] & seen[:-1]
     assert np.allclose(np.diff(LINEAR_CLOCK[1:])[both], np.diff(log_snr)[both])
 
@@ -286,4 +287,4 @@ def test_points_without_labels_have_one_colour(guided_sheet):
     ],
 )
 def test_guidance_in_words(sampling, words):
-    assert Guidance.of(sampling).words == words
+    assert SamplingOptions(**sampling).guidance_text == words
