@@ -77,7 +77,9 @@ def child(words: list[str], folder: str, stderr: int) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_RDWR), 0)
         os.dup2(0, 1)
         os.dup2(stderr, 2)
-        sys.argv = [str(ROOT / f"{words[0]}.py"), *words[1:]]
+        script = ROOT / f"{words[0]}.py"
+        sys.argv = [str(script), *words[1:]]
+        sys.path.insert(0, str(script.parent))
         runpy.run_path(sys.argv[0], run_name="__main__")
         code = 0
     except SystemExit as end:  # as Python itself ends

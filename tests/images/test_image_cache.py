@@ -14,7 +14,7 @@ from PIL import Image
 
 from images.sets import MNISTDataset, make_images
 
-SIDE = 600  # Three grey images of this side have just more bytes than cache.SMALLEST.
+SIDE = 600  # Three grey images of this side have just more bytes than cache.MIN_CACHED_BYTES.
 
 
 def aged(path, seconds):
@@ -316,7 +316,7 @@ import torch
 from images import cache
 from images.sets import MNISTDataset, shuffled
 from training.checksum import checksum
-cache.LARGE = 2**20
+cache.LARGE_BYTES = 2**20
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before = peak()
 data = shuffled(MNISTDataset(sys.argv[1]), 0)

@@ -77,7 +77,7 @@ def fixed_classifier():
 @pytest.fixture
 def short_training(monkeypatch):
     """Let a classifier train for a few steps only."""
-    monkeypatch.setattr(image_features, "FEWEST_IMAGES", 600)
+    monkeypatch.setattr(image_features, "MIN_IMAGES_SEEN", 600)
 
 
 # ---------------------------------------------------------------- known values

@@ -200,7 +200,7 @@ def found_for_images(tmp_path_factory):
     """A comparison for digits, with a feature classifier that is not trained well."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("images"))
-        patch.setattr(image_features, "FEWEST_IMAGES", 600)
+        patch.setattr(image_features, "MIN_IMAGES_SEEN", 600)
         options = {"schedule": "cosine", "conditional": True}
         model = untrained(Digits(), UNetSmall(channels=[8, 8], heads=2, blocks=1), **options)
         return compare(

@@ -50,7 +50,7 @@ def test_a_training_on_ten_gigabytes_takes_less_than_one_of_memory(tmp_path):
 @pytest.fixture
 def rows(tmp_path, monkeypatch):
     """A file of 103 rows (i, -i) that is treated as a large one."""
-    monkeypatch.setattr(large, "SIZE", 1)
+    monkeypatch.setattr(large, "LARGE_FILE_BYTES", 1)
     np.save(tmp_path / "rows.npy", np.arange(103.0)[:, None] * [1, -1])
     return tmp_path / "rows.npy"
 
@@ -250,9 +250,9 @@ def test_few_rows_are_shuffled_by_one_permutation():
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Let 1003 rows be so many that they are shuffled by blocks of 16 rows, 8 blocks at a time."""
-    monkeypatch.setattr(loader, "MOST", 1000)
-    monkeypatch.setattr(loader, "BLOCK", 16)
-    monkeypatch.setattr(loader, "TOGETHER", 8)
+    monkeypatch.setattr(loader, "MAX_PERMUTATION_ROWS", 1000)
+    monkeypatch.setattr(loader, "BLOCK_ROWS", 16)
+    monkeypatch.setattr(loader, "BLOCKS_TOGETHER", 8)
 
 
 def test_an_order_by_blocks_has_every_row_once(small_blocks):
