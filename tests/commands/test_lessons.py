@@ -268,7 +268,9 @@ def outputs(request, tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("jupyter"))
     notebook = jupytext.reads(with_solutions(request.param), fmt="py:percent")
     resources = {"metadata": {"path": str(FOLDER)}}
-    client = nbclient.NotebookClient(notebook, timeout=None, kernel_name="python3", resources=resources)
+    client = nbclient.NotebookClient(
+        notebook, timeout=None, startup_timeout=1800, kernel_name="python3", resources=resources
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LESSON_QUICK", "1")
         for variable in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR"):
