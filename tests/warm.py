@@ -1,9 +1,10 @@
 """A Python that has done once what every command would do again, and forks for each line that it reads.
 
-conftest.command uses it. torch, its dynamo (every first optimizer imports it), scipy, scikit-learn and matplotlib cost
-a training 5 seconds of CPU before its first step, and the tests run two hundred commands. Nothing of moonwalk is
-imported here. Each child is a process with a folder, an environment and an exit code of its own, and reads our code as
-a fresh interpreter does.
+conftest.command uses it. torch, its dynamo (every first optimizer imports it), scipy, scikit-learn, matplotlib and our
+modules cost a training 6 seconds of CPU before its first step, and the tests run two hundred commands. Each child is a
+process with a folder, an environment and an exit code of its own. It reads the commands themselves and conf/ again, so
+that they find its environment, and finds all that lies below them imported. A child whose PYTHONPATH does not name the
+repository has to find all of moonwalk by itself.
 """
 
 import atexit
@@ -18,12 +19,15 @@ import traceback
 from pathlib import Path
 from typing import NoReturn
 
+ROOT = Path(__file__).resolve().parent.parent
+COMMANDS = ["train", "inference", "evaluate", "compare", "main"]  # they import conf, which sets the environment, first
+READ_AGAIN = {*COMMANDS, "conf"}
 PACKAGES = ["torch", "torch._dynamo", "scipy.stats", "sklearn.datasets", "matplotlib.pyplot", "hydra"]
 
 
 def prepare() -> None:
     """Import what commands import, read the fonts of pictures, build Hydra's parser, and find Hydra's plugins."""
-    for name in PACKAGES:
+    for name in [*COMMANDS, *PACKAGES]:
         __import__(name)
 
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -52,7 +56,9 @@ def become(words: list[str], folder: str, environment: dict[str, str], outputs: 
     os.environ.update(environment)
     os.chdir(folder)
     first = str(Path(words[0]).parent) if words[0].endswith(".py") else folder
-    sys.path[:0] = [first, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
+    given = environment.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:0] = [first, *filter(None, given)]
+    forget(READ_AGAIN if str(ROOT) in given else our_modules())
     sys.argv = words if words[0].endswith(".py") else words[1:]
     code = 0
     try:
@@ -68,6 +74,18 @@ def become(words: list[str], folder: str, environment: dict[str, str], outputs: 
         traceback.print_exc()
         code = 1
     finish(code)
+
+
+def our_modules() -> set[str]:
+    """The names of our modules and packages."""
+    return {path.stem for path in ROOT.glob("*.py")} | {path.parent.name for path in ROOT.glob("[!.]*/*.py")}
+
+
+def forget(names: set[str]) -> None:
+    """Let these modules and what lies in them be imported again."""
+    for name in list(sys.modules):
+        if name.split(".")[0] in names:
+            del sys.modules[name]
 
 
 def exit_code(end: SystemExit) -> int:
@@ -109,6 +127,7 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
+    sys.path[0] = str(ROOT)  # instead of this folder
     prepare()
-    sys.path.remove(str(Path(__file__).parent))
+    del sys.path[0]
     serve()

@@ -91,9 +91,9 @@ def test_the_same_seed_gives_the_same_weights(run, again):
 
 def test_the_same_seed_gives_the_same_samples(run, again, tmp_path):
     samples = []
-    for name, checkpoint, how in (("first", run, command), ("second", again, started)):
+    for name, checkpoint in (("first", run), ("second", again)):
         line = f"inference.py checkpoint={checkpoint} num_samples=100 --no-rerun hydra.run.dir={name}"
-        succeeded(line, tmp_path, how)
+        succeeded(line, tmp_path)
         samples.append(np.load(tmp_path / name / "samples.npy"))
     assert np.array_equal(*samples)
 
@@ -266,7 +266,7 @@ FIGURES = [
 @pytest.fixture(scope="module")
 def judged(workplace, run):
     """The folder of an evaluation, and what it printed."""
-    printed = succeeded(f"evaluate.py checkpoint={run} num_samples=500 hydra.run.dir=judged", workplace, started)
+    printed = succeeded(f"evaluate.py checkpoint={run} num_samples=500 hydra.run.dir=judged", workplace)
     return workplace / "judged", printed
 
 
@@ -294,8 +294,8 @@ def test_evaluate_leaves_its_pictures(judged):
 @pytest.mark.parametrize(
     "line",
     [
-        "num_samples=60 save_plots=true rerun=false num_timesteps=20",
         "--num-samples 60 --save-plots --no-rerun --num-timesteps=20",
+        pytest.param("num_samples=60 save_plots=true rerun=false num_timesteps=20", marks=pytest.mark.slow),
     ],
 )
 def test_main_draws_its_pictures_in_both_spellings(line, tmp_path):
@@ -306,8 +306,9 @@ def test_main_draws_its_pictures_in_both_spellings(line, tmp_path):
     assert all(not_blank(picture) for picture in pictures)
 
 
+@pytest.mark.slow  # images have a quick test of the same picture
 def test_main_compares_schedules(tmp_path):
-    succeeded("main.py --compare-schedules --no-rerun num_samples=50", tmp_path, started)
+    succeeded("main.py --compare-schedules --no-rerun num_samples=50", tmp_path)
     assert not_blank(tmp_path / "outputs/schedules.png")
 
 
@@ -315,6 +316,7 @@ def test_main_says_when_x_T_is_not_noise(tmp_path):
     assert "60%" in succeeded("main.py --beta-start 0.0001 --beta-end 0.02 --no-rerun", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_sweep_of_the_forward_process_names_its_runs_by_their_options(tmp_path):
     line = "main.py -m schedule=linear,cosine num_samples=50 save_plots=true rerun=false hydra.sweep.dir=sweep"
     succeeded(line, tmp_path)
@@ -342,6 +344,12 @@ def test_the_loss_of_the_newest_run_is_plotted_where_none_is_named(workplace):
 def test_a_module_that_is_run_shows_itself(script, picture, tmp_path):
     assert succeeded(script, tmp_path)
     assert picture is None or (tmp_path / picture).stat().st_size > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_finds_all_that_it_imports_in_a_new_interpreter(name, tmp_path):
+    succeeded(["-c", f"import {name}"], tmp_path, started)
 
 
 # ---------------------------------------------------------------- help

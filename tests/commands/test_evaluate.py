@@ -7,7 +7,7 @@ from conftest import not_blank, succeeded
 from dataset import create_moon_dataset
 from runtime import checkpoint_file
 
-SHORT = "max_steps=50 num_timesteps=50 eval_samples=200 task_name=run"
+SHORT = "max_steps=50 eval_samples=200 task_name=run"
 
 
 # ---------------------------------------------------------------- files of samples
@@ -31,7 +31,7 @@ def own(tmp_path_factory):
     """The run folder of a training on a table of one's own, and what it printed."""
     folder = tmp_path_factory.mktemp("own")
     np.savetxt(folder / "mine.csv", create_moon_dataset(2000), delimiter=",")
-    printed = succeeded(f"train.py dataset=file dataset.path=mine.csv {SHORT}", folder)
+    printed = succeeded(f"train.py dataset=file dataset.path=mine.csv {SHORT} num_timesteps=50", folder)
     return folder / "run", printed
 
 
@@ -51,10 +51,11 @@ def test_a_checkpoint_holds_the_normaliser_of_points_of_ones_own(own):
 
 
 def test_points_in_three_dimensions_are_learnt_and_drawn(tmp_path):
-    succeeded(f"train.py dataset=helix dataset.noise=0.2 {SHORT}", tmp_path)
+    succeeded(f"train.py dataset=helix dataset.noise=0.2 {SHORT} num_timesteps=20", tmp_path)
     assert not_blank(tmp_path / "run" / "samples.png")
 
 
+@pytest.mark.slow
 def test_main_shows_points_in_three_dimensions(tmp_path):
     succeeded("main.py dataset=helix num_samples=50 --save-plots viewer=file", tmp_path)
     assert not_blank(tmp_path / "outputs" / "forward.png")

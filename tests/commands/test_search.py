@@ -3,14 +3,12 @@
 import csv
 import importlib.util
 import json
-import subprocess
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import NO_EVALUATION, QUIET, ROOT, SMALL
+from conftest import NO_EVALUATION, SMALL, begun
 
 from conf.groups import Moons
 from dataset import make_sets
@@ -91,16 +89,13 @@ def search(tmp_path_factory):
     cwd = tmp_path_factory.mktemp("search")
     folder, options = cwd / "s", ["lr=1e-3..1e-2", *TINY]
     limits = ["--figure", "loss", "--cpu-seconds", "100", "--trials", "1"]
-    other = subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts" / "search.py"), str(folder), *options, *limits],
-        cwd=cwd, env=QUIET, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    other = begun(["scripts/search.py", str(folder), *options, *limits], cwd)
     space, fixed = read_space(options)
     check(space, fixed)
     study = opened(folder, False, [*options, "loss", 100.0])
     # So many forward steps cannot have such betas.
     run_trial(study, space, folder, [*fixed, "beta_end=1e-9"], "loss", 100)
-    printed, errors = other.communicate(timeout=1800)
+    printed, errors = other.communicate()
     report(study, folder, "loss")
     with open(folder / "search.csv") as file:
         rows = list(csv.DictReader(file))

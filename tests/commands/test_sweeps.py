@@ -38,7 +38,10 @@ class Sweep(NamedTuple):
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(JOBLIB, id="joblib"), pytest.param(SUBMITIT, id="submitit", marks=pytest.mark.slow)],
+    params=[
+        pytest.param(JOBLIB, id="joblib", marks=pytest.mark.slow),
+        pytest.param(SUBMITIT, id="submitit", marks=pytest.mark.slow),
+    ],
 )
 def sweep(request, tmp_path_factory):
     launcher = request.param

@@ -346,23 +346,25 @@ def two_starts(tmp_path_factory):
     return printed
 
 
-needs_linux = pytest.mark.skipif(
-    not sys.platform.startswith("linux"), reason="peaks in kB, and pages that are given back"
-)
+def on_linux(test):
+    """Mark a test of two new interpreters that read 180 MB of pixels."""
+    linux = sys.platform.startswith("linux")
+    test = pytest.mark.skipif(not linux, reason="peaks in kB, and pages that are given back")(test)
+    return pytest.mark.slow(test)
 
 
-@needs_linux
+@on_linux
 @pytest.mark.parametrize("start", [0, 1])
 def test_a_large_set_stays_on_the_disk_while_it_is_decoded_checked_and_read(two_starts, start):
     assert int(two_starts[start].split()[-1]) < 120, "MB, of 180"
 
 
-@needs_linux
+@on_linux
 def test_every_start_sees_the_same_images_of_a_large_set(two_starts):
     first, second = (printed.split()[-3:-1] for printed in two_starts)
     assert first == second
 
 
-@needs_linux
+@on_linux
 def test_the_second_start_does_not_decode_a_large_set_again(two_starts):
     assert "kept the decoded" not in two_starts[1]

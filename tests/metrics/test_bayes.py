@@ -72,13 +72,14 @@ def monte_carlo(mixture, scheduler, n, batches):
     return float(means.mean()), float(means.std() / batches**0.5)
 
 
+@pytest.mark.slow  # 16 batches of 500 or 1,000 points at each of 100 steps
 @pytest.mark.parametrize(
     ("name", "options", "n"),
     [
         ("moons", {"noise": 0.05}, 1000),
-        pytest.param("circles", {"noise": 0.05, "factor": 0.5}, 500, marks=pytest.mark.slow),
-        pytest.param("spirals", {"noise": 0.03, "arms": 2}, 500, marks=pytest.mark.slow),
-        pytest.param("helix", {"noise": 0.05}, 500, marks=pytest.mark.slow),
+        ("circles", {"noise": 0.05, "factor": 0.5}, 500),
+        ("spirals", {"noise": 0.03, "arms": 2}, 500),
+        ("helix", {"noise": 0.05}, 500),
     ],
 )
 def test_the_floor_is_that_of_independent_points_at_every_step(name, options, n):

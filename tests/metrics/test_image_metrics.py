@@ -201,11 +201,13 @@ def trained_classifier(tmp_path_factory):
     return rows, printed.getvalue()
 
 
+@pytest.mark.slow  # a whole training of the classifier
 def test_the_trained_classifier_knows_unseen_digits(trained_classifier):
     rows, _ = trained_classifier
     assert rows["label accuracy"].floor > 0.9  # Trainings on several machines gave 0.97 to 0.99.
 
 
+@pytest.mark.slow  # a whole training of the classifier
 def test_the_number_of_images_for_the_accuracy_is_printed(trained_classifier):
     _, printed = trained_classifier
     assert "of 240 unseen images classified correctly" in printed

@@ -105,11 +105,13 @@ def verdict_on_ddpm():
     return {row.name: row for row in verdict_on_the_exact_denoiser("ddpm", 2000)}
 
 
+@pytest.mark.slow  # 1000 steps and all tests
 def test_ddpm_with_the_exact_denoiser_has_a_slightly_too_high_density(verdict_on_ddpm):
     sharp = verdict_on_ddpm["negative log-density"]
     assert -0.15 < sharp.value - sharp.floor < 0
 
 
+@pytest.mark.slow  # 1000 steps and all tests
 def test_ddpm_with_the_exact_denoiser_passes_all_tests_but_density_and_cells(verdict_on_ddpm):
     assert set(failed(verdict_on_ddpm.values())) <= {"cells", "negative log-density"}
 

@@ -138,11 +138,12 @@ def p_values(test):
     return found
 
 
-@pytest.mark.parametrize("test", [cells, negative_log_density])
+@pytest.mark.parametrize("test", [pytest.param(cells, marks=pytest.mark.slow), negative_log_density])
 def test_p_values_of_real_points_are_uniform(test):
     assert uniform(p_values(test))
 
 
+@pytest.mark.slow  # 200 tests of 1,000 points each
 def test_p_values_of_masses_of_real_points_are_small_no_more_often_than_they_should_be():
     # The statistic is a count, so that p-values may be a little too large.
     assert np.mean(np.array(p_values(masses)) <= 0.05) < 0.05 + 4 * (0.05 * 0.95 / 200) ** 0.5

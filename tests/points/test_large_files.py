@@ -36,6 +36,7 @@ def sparse(path, rows, every=1000):
             file.write(make_dataset("moons", 1000, first, noise=0.05).points.astype(np.float64).tobytes())
 
 
+@pytest.mark.slow  # a real training in a new interpreter
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="files with holes, and memory in kB")
 def test_a_training_on_ten_gigabytes_takes_less_than_one_of_memory(tmp_path):
     sparse(tmp_path / "big.npy", 625_000_000, every=5000)

@@ -240,6 +240,7 @@ def test_labels_name_the_parts_of_a_data_set():
     assert (radius[data.labels == 1] < 0.6).all()
 
 
+@pytest.mark.slow  # a new interpreter
 def test_the_score_of_many_points_takes_little_memory(tmp_path):
     """100,000 points times 2,000 centres at once would take 1.6 GB.
 

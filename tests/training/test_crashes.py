@@ -25,9 +25,9 @@ def crashes(undisturbed, place, every, how):
     return Counter(crash(place, whole, at, how) for at in range(1, points + 1, every))
 
 
-@pytest.mark.parametrize(("how", "every"), [("killed", 9), ("disk full", 12), ("power cut", 15)])
+@pytest.mark.parametrize(("how", "every"), [("killed", 15), ("disk full", 18), ("power cut", 21)])
 def test_a_crash_loses_nothing_that_was_saved(how, every, undisturbed, tmp_path):
-    assert crashes(undisturbed, tmp_path, every, how).total() > 5
+    assert crashes(undisturbed, tmp_path, every, how).total() > 3
 
 
 @pytest.mark.slow
@@ -37,15 +37,9 @@ def test_a_crash_in_any_operation_loses_nothing_that_was_saved(how, every, undis
     assert undisturbed[0] >= 80 and set(found) >= {"open", "write", "fsync"}, found
 
 
-@pytest.mark.parametrize(
-    ("kind", "start"),
-    [
-        ("points", forked),
-        pytest.param("labels", spawned, marks=pytest.mark.slow),
-        pytest.param("images", forked, marks=pytest.mark.slow),
-    ],
-)
-def test_a_killed_training_goes_on_to_the_same_end(kind, start, tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "start"), [("points", forked), ("labels", spawned), ("images", forked)])
+def test_a_training_killed_at_some_time_goes_on_to_the_same_end(kind, start, tmp_path):
     assert kills(tmp_path, kind, count=1, seed=1, start=start) == 1
 
 

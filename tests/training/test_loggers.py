@@ -115,6 +115,7 @@ def test_tensorboard_holds_the_options(resumed):
     assert "dataset" in str(resumed[1].Tensors("options/text_summary")[0].tensor_proto)
 
 
+@pytest.mark.slow  # the next test has the command on images
 @needs("tensorboard")
 def test_a_training_logs_to_tensorboard(tmp_path):
     succeeded(f"train.py {SMALL} {NO_EVALUATION} max_steps=20 task_name=run logger=tensorboard", tmp_path)

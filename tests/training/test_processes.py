@@ -200,14 +200,11 @@ def test_a_training_that_died_is_resumed_by_one_process_and_ends_in_the_same_bit
 # ---------------------------------------------------------------- refusals
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        pytest.param(
-            "seed=$RANK",
-            "process 1 has seed=1, the first seed=0: start all with the same options",
-            marks=pytest.mark.slow,
-        ),
+        ("seed=$RANK", "process 1 has seed=1, the first seed=0: start all with the same options"),
         ("dataset=file dataset.path=a.csv", "the data of process 1 are not those of the first: give all the same"),
     ],
 )

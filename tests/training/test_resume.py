@@ -448,24 +448,29 @@ def test_nan_and_infinity_in_a_checkpoint_are_named(number, tmp_path):
         checkpoint_file.load(tmp_path)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting needs root")
-def test_a_full_disk_ends_in_one_sentence(tmp_path):
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 400 kB: room for a checkpoint of 90 kB, and as much while it is replaced."""
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", disk], capture_output=True).returncode:
         pytest.skip("mounting is not allowed here")
-    try:
-        succeeded(f"{LINE} task_name=disk/run checkpoint_every=20", tmp_path)  # 90 kB, and as much while it is replaced
-        (disk / "filler").write_bytes(bytes(shutil.disk_usage(disk).free - 40_000))
-        done = command("train.py resume=disk/run max_steps=180 checkpoint_every=20", tmp_path)
-        assert done.returncode == 1, done.stdout
-        words = "cannot write disk/run/last.pt: No space left on device; the last checkpoint, of step 153, is intact"
-        assert words in done.stderr and "Traceback" not in done.stderr
-        assert not list((disk / "run").glob(".*.pt.*"))
-        (disk / "filler").unlink()
-        succeeded("train.py resume=disk/run max_steps=180", tmp_path)
-    finally:
-        subprocess.run(["umount", disk], check=True)
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting needs root")
+def test_a_full_disk_ends_in_one_sentence_and_with_room_the_training_goes_on(whole, small_disk, tmp_path):
+    line = "train.py resume=disk/run max_steps=180 checkpoint_every=20"
+    shutil.copytree(whole, small_disk / "run")
+    (small_disk / "filler").write_bytes(bytes(shutil.disk_usage(small_disk).free - 40_000))
+    done = command(line, tmp_path)
+    assert done.returncode == 1, done.stdout
+    words = "cannot write disk/run/last.pt: No space left on device; the last checkpoint, of step 153, is intact"
+    assert words in done.stderr and "Traceback" not in done.stderr
+    assert not list((small_disk / "run").glob(".*.pt.*"))
+    (small_disk / "filler").unlink()
+    succeeded(line, tmp_path)
 
 
 def limited(line, size, cwd):
