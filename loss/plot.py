@@ -3,10 +3,10 @@
 if __name__ == "__main__":
     import root  # noqa: F401  (first, so that Python finds the other folders)
 
-import argparse
 import sys
 from pathlib import Path
 
+from conf import script_parsers
 from loss.log import LOSS_FILE
 from runtime.checkpoint_file import OUTPUT_FOLDERS, files_newest_first
 from viz import style
@@ -29,20 +29,7 @@ def newest_run() -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Plot the training loss of one or several runs.")
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="run folders; default: the newest")
-    parser.add_argument(
-        "--out",
-        metavar="FILE",
-        help=f"the picture; default: loss.png in the run folder, or for several runs {PICTURE_OF_SEVERAL}",
-    )
-    parser.add_argument(
-        "--style",
-        choices=style.STYLES,
-        default="light",
-        help="background of the picture; default: %(default)s",
-    )
-    args = parser.parse_args()
+    args = script_parsers.plot().parse_args()
 
     style.use(args.style)
     try:

@@ -7,10 +7,9 @@ and their losses. A click on a heading sorts the runs. The page is a single HTML
 if __name__ == "__main__":
     import root  # noqa: F401  (first, so that Python finds the other folders)
 
-import argparse
 import sys
-from pathlib import Path
 
+from conf import script_parsers
 from loss.runs import runs
 from runtime.atomic_file import atomic_file
 from viz.pages.sweep_page import counted, sweep_page
@@ -19,23 +18,7 @@ BYTES_PER_MEGABYTE = 1e6
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "folder",
-        metavar="FOLDER",
-        type=Path,
-        help="folder of the runs, such as outputs/train/<time>",
-    )
-    parser.add_argument(
-        "--out",
-        metavar="FILE",
-        type=Path,
-        help="the page; default: FOLDER/report.html",
-    )
-    args = parser.parse_args()
+    args = script_parsers.report().parse_args()
 
     try:
         found = runs(args.folder)

@@ -9,43 +9,17 @@ their reverse processes side by side.
 if __name__ == "__main__":
     import repository  # noqa: F401  (first, so that Python finds the other folders)
 
-import argparse
 import sys
 from pathlib import Path
 
+from conf import script_parsers
 from viz import style
 from viz.films import animate, beside
 from viz.films.trajectory import load_scene
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make a film of the states that save_trajectory=true has recorded.")
-    parser.add_argument(
-        "recorded",
-        metavar="RECORDED.npz",
-        type=Path,
-        nargs="+",
-        help="recorded states; several files are shown side by side",
-    )
-    parser.add_argument(
-        "--out",
-        metavar="FILE",
-        type=Path,
-        help="FILE.gif or FILE.mp4; default: RECORDED.gif",
-    )
-    parser.add_argument(
-        "--names",
-        metavar="NAME",
-        nargs="+",
-        help="names of several files in the film; default: their folders",
-    )
-    parser.add_argument(
-        "--style",
-        choices=style.STYLES,
-        default="light",
-        help="background of the film; default: %(default)s",
-    )
-    args = parser.parse_args()
+    args = script_parsers.animate().parse_args()
 
     style.use(args.style)
     out = args.out or args.recorded[0].with_suffix(".gif")

@@ -1,14 +1,14 @@
-"""Make a page about several runs: `python scripts/gallery.py RUN ...` writes docs/index.html.
+"""Make a page about several runs: `python scripts/gallery.py RUN ...` writes
+outputs/gallery/index.html.
 
 For each run the page shows samples, films (flow.mp4, reverse.gif and others), the verdicts of the
 evaluation, and a link to an interactive page such as scripts/share.py makes. All files are copied
-into docs/gallery, in one folder for each run, so that any web site can serve them.
+into the folder gallery/ beside it, in one folder for each run, so that any web site can serve them.
 """
 
 if __name__ == "__main__":
     import repository  # noqa: F401  (first, so that Python finds the other folders)
 
-import argparse
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from conf import script_parsers
 from pipeline import Pipeline, pipeline_from_checkpoint
 from runtime import checkpoint_file
 from runtime.atomic_file import atomic_file
@@ -29,24 +30,7 @@ PICTURES = ("flow.mp4", "flow.gif", "flow.png", "samples.png", "reverse.mp4", "r
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "runs",
-        nargs="*",
-        metavar="RUN",
-        help="run folders or checkpoints; default: the newest run",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FOLDER",
-        default="docs",
-        help="folder of the page; default: %(default)s",
-    )
-    args = parser.parse_args()
+    args = script_parsers.gallery().parse_args()
 
     make(args.runs or [None], args.out)
     print(f"gallery: {args.out / 'index.html'}")

@@ -12,9 +12,9 @@ RUN/reflow, for commands such as `python inference.py checkpoint=RUN/reflow samp
 if __name__ == "__main__":
     import repository  # noqa: F401  (first, so that Python finds the other folders)
 
-import argparse
 import copy
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,13 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import TensorDataset
 
+from conf import script_parsers
 from dataset import make_sets
 from diffusion import Denoiser, exact_denoiser
 from loader import batches, make_loader
 from loss.objective import training_loss
-from metrics.distances import METRICS, compute_floors, exact_draws, sliced_wasserstein
+from metrics.distances import exact_draws, sliced_wasserstein
+from metrics.significance import Evidence, run_tests
 from metrics.straightness import straightness
 from pipeline import Pipeline, pipeline_from_checkpoint
 from points.mixture import GaussianMixture
@@ -39,6 +41,7 @@ from samplers import last
 from samplers.ancestral import ddim
 from samplers.options import SamplingOptions
 from samplers.spacing import spaced_timesteps
+from schedule import NoiseScheduler
 from train import learning_rate
 from training.learner import Learner
 from training.optimizers import make_optimizers
@@ -48,48 +51,15 @@ BATCH_SIZE = 1024
 WEIGHT_DECAY = 0.01
 STEPS_PER_WARMUP_STEP = 50
 
-COMPARED_SAMPLES = 2000
+COMPARED_SAMPLES = 10_000
+STRAIGHTNESS_PATHS = 2000
 EVALUATIONS = (1, 2, 4, 8)  # numbers of network evaluations at which samples are compared
-SLICED_WASSERSTEIN = METRICS[0]
 # Parts of a checkpoint that sampling needs. Without an optimizer it cannot be resumed.
 KEPT_PARTS = ("classes", "normaliser", "data", "step", "total", "moment")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "run",
-        nargs="?",
-        help="a run of schedule=flow, or its checkpoint; default: the newest run",
-    )
-    parser.add_argument(
-        "--pairs",
-        type=int,
-        default=20_000,
-        help="pairs of noise and sample; default: %(default)s",
-    )
-    parser.add_argument(
-        "--steps",
-        type=int,
-        default=2000,
-        help="optimizer steps; default: %(default)s",
-    )
-    parser.add_argument(
-        "--lr",
-        type=float,
-        default=4e-3,
-        help="peak learning rate; default: %(default)s",
-    )
-    parser.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        help="seed of the pairs and of their order; default: %(default)s",
-    )
-    args = parser.parse_args()
+    args = script_parsers.reflow().parse_args()
 
     torch.set_num_threads(1)
     path, state = checkpoint_file.load_or_newest(args.run)
@@ -158,69 +128,69 @@ def save(state: dict[str, Any], path: Path, average: AveragedModel, folder: Path
 
 
 def report(flow: Pipeline, average: AveragedModel, seed: int) -> None:
-    """Print the straightness of both flows and how good their samples are with few steps.
+    """Print how straight the paths of both flows are, and how good their samples are with few steps.
 
-    Where the distribution is known, a row for the exact flow and the floor of the distances follow.
+    Where the distribution is known, the exact flow follows. The samples are those of Euler's method
+    at each number of EVALUATIONS. Each row holds the strays, the log-density and the verdict of
+    `evaluate.py` beside the distance, because a small distance alone does not show strays.
     """
-    sources = {"n_samples": flow.config["num_samples"], "seed": flow.config["seed"]}
-    data, _ = make_sets(**sources, **flow.config["dataset"])
-    mixture = None if flow.classes else getattr(data, "mixture", None)
     labels = flow.labels(None, COMPARED_SAMPLES)
-    second = Pipeline(
-        average.module,
-        flow.scheduler,
-        flow.normaliser,
-        flow.config,
-        flow.classes,
-    )
+    second = Pipeline(average.module, flow.scheduler, flow.normaliser, flow.config, flow.classes)
     flows: dict[str, Denoiser] = {
         "first flow": partial(flow.denoiser(), label=labels),
         "reflow": partial(second.denoiser(), label=labels),
     }
-    if mixture:
-        mixture = flow.normaliser.distribution(mixture)
-        flows["exact flow"] = exact_denoiser(mixture, flow.scheduler)
-
-    columns = ""
-    if mixture:
-        columns = "".join(f"{count:>10}" for count in EVALUATIONS)
-        columns += "   <- evaluations: sliced Wasserstein-1"
-    print(f"{'':12}straightness{columns}")
-
     shape = flow.normaliser.mean.shape
     x_T = torch.randn(COMPARED_SAMPLES, *shape, generator=generator(seed, "test noise"))
-    for name, denoise in flows.items():
-        row = f"{name:12}{straightness(denoise, flow.scheduler, x_T):12.4f}"
-        if mixture:
-            found = distances(denoise, flow, x_T, mixture, seed)
-            row += "".join(f"{distance:10.4f}" for distance in found)
-        print(row)
-
+    mixture = known_distribution(flow)
     if mixture:
-        draw = exact_draws(mixture, seed)
-        floor = compute_floors(SLICED_WASSERSTEIN, draw, COMPARED_SAMPLES).mean()
-        note = f"(between real points, {COMPARED_SAMPLES:,} each)"
-        print(f"{'floor':12}{'':12}{floor:10.4f}  {note}")
+        flows["exact flow"] = exact_denoiser(mixture, flow.scheduler)
+
+    print("straightness: mean squared bend of the paths; 0 where all are straight")
+    for name, denoise in flows.items():
+        print(f"  {name:<12}{straightness(denoise, flow.scheduler, x_T[:STRAIGHTNESS_PATHS]):8.4f}")
+    if mixture:
+        print_table(flows, flow.scheduler, x_T, mixture, seed)
 
 
-def distances(
-    denoise: Denoiser,
-    flow: Pipeline,
+def known_distribution(flow: Pipeline) -> GaussianMixture | None:
+    """The distribution of the data in normalised units; None where it is not known or has no density."""
+    sources = {"n_samples": flow.config["num_samples"], "seed": flow.config["seed"]}
+    data, _ = make_sets(**sources, **flow.config["dataset"])
+    mixture = None if flow.classes else getattr(data, "mixture", None)
+    if mixture is None or not mixture.has_density:
+        return None
+    return flow.normaliser.distribution(mixture)
+
+
+def print_table(
+    flows: Mapping[str, Denoiser],
+    scheduler: NoiseScheduler,
     x_T: Tensor,
     mixture: GaussianMixture,
     seed: int,
-) -> list[float]:
-    """Sliced Wasserstein-1 distances of samples to real points, in normalised units.
+) -> None:
+    """Print a row for each flow and number of evaluations, below a row of real points."""
+    draw = exact_draws(mixture, seed)
+    real = draw(COMPARED_SAMPLES, 0)
+    rows = {"real points": draw(COMPARED_SAMPLES, 1)}
+    for name, denoise in flows.items():
+        for count in EVALUATIONS:
+            timesteps = spaced_timesteps(scheduler, count, "trailing")
+            rows[f"{name:<12}{count:>12}"] = last(ddim(denoise, scheduler, x_T, timesteps=timesteps)).numpy()
 
-    One distance for each number of evaluations in EVALUATIONS, with Euler's method.
-    """
-    real = mixture.sample(COMPARED_SAMPLES, generator(seed, "test points")).float().numpy()
-    found = []
-    for count in EVALUATIONS:
-        timesteps = spaced_timesteps(flow.scheduler, count, "trailing")
-        samples = last(ddim(denoise, flow.scheduler, x_T, timesteps=timesteps)).numpy()
-        found.append(sliced_wasserstein(samples, real))
-    return found
+    print(f"{COMPARED_SAMPLES:,} samples by Euler's method")
+    print(f"  {'':12}{'evaluations':>12}{'sliced W1':>11}{'strays':>8}{'nats':>8}   verdict")
+    for name, samples in progress_bar(rows.items(), "tests", len(rows)):
+        distance = sliced_wasserstein(samples, real)
+        results = {row.name: row for row in run_tests(Evidence(samples, real, mixture, seed=seed))}
+        strays = COMPARED_SAMPLES * results["strays"].value
+        density = results["negative log-density"]
+        failed = [row.name for row in results.values() if not row.passed]
+        verdict = f"distinguishable by {len(failed)} of {len(results)} tests" if failed else "indistinguishable"
+        print(f"  {name:<24}{distance:11.4f}{strays:8.0f}{density.value - density.floor:+8.3f}   {verdict}")
+    print("  sliced W1: distance from real points; strays: points farther off than all but 1 in 10,000 real ones;")
+    print("  nats: mean negative log-density above that of real points")
 
 
 if __name__ == "__main__":

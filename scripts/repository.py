@@ -1,9 +1,14 @@
-"""Put the root of the repository on sys.path, for the scripts in this folder.
+"""Put the root of the repository on sys.path, for the scripts in this folder, and check their arguments.
 
-Python started as `python scripts/share.py` finds only the modules in scripts/.
+Python started as `python scripts/share.py` finds only the modules in scripts/. What is wrong in the arguments
+is answered here, before the script imports torch.
 """
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from conf.script_parsers import check_arguments
+
+check_arguments(Path(sys.argv[0]).stem, sys.argv[1:])

@@ -14,7 +14,6 @@ loss/report.py FOLDER` makes a page about all trials.
 if __name__ == "__main__":
     import repository  # noqa: F401  (first, so that Python finds the other folders)
 
-import argparse
 import csv
 import math
 import sys
@@ -28,6 +27,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from conf import script_parsers
 from conf.flags import command_line
 from conf.messages import EXPECTED, sentence
 from conf.store import checked, composed
@@ -49,48 +49,13 @@ except ImportError:
 
 Searched = CategoricalDistribution | FloatDistribution | IntDistribution
 Space = dict[str, Searched]  # by the names of the options
-FIGURE = "error of epsilon"
 FACTS = ("loss", "seconds", "cpu_seconds")  # numbers in metrics.json beside its figures
 LOGARITHMIC_FROM = 10  # ratio of the ends of a range from which its scale is logarithmic
 PLOTS = ("optimization_history", "param_importances", "slice")  # of Optuna
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of the search")
-    parser.add_argument(
-        "options",
-        nargs="+",
-        metavar="OPTION=VALUES",
-        help="options of train.py, searched or fixed",
-    )
-    parser.add_argument(
-        "--figure",
-        default=FIGURE,
-        help="number of metrics.json to minimise: loss, or a figure, which counts above its floor;"
-        " default: %(default)s",
-    )
-    parser.add_argument(
-        "--maximise",
-        action="store_true",
-        help="maximise the figure, for example recall, instead of minimising it",
-    )
-    parser.add_argument(
-        "--cpu-seconds",
-        type=float,
-        default=math.inf,
-        help="seconds of CPU that a training may take; default: any",
-    )
-    parser.add_argument(
-        "--trials",
-        type=int,
-        default=20,
-        help="trainings that this process begins; default: %(default)s",
-    )
-    args = parser.parse_args()
+    args = script_parsers.search().parse_args()
 
     space, fixed = read_space(args.options)
     check(space, fixed, args.figure)

@@ -8,7 +8,6 @@ file and no connection, so it can be sent to anybody. It shows points of the pla
 if __name__ == "__main__":
     import repository  # noqa: F401  (first, so that Python finds the other folders)
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import torch
 
+from conf import script_parsers
 from pipeline import Pipeline, pipeline_from_checkpoint
 from runtime import checkpoint_file
 from runtime.atomic_file import atomic_file
@@ -36,28 +36,7 @@ NOISELESS_SAMPLER = {"points": "adams", "images": "dpmpp_2m"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "run",
-        nargs="?",
-        help="a run folder or checkpoint, also as checkpoint=RUN; default: the newest",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help="the page; default: page.html in the run folder",
-    )
-    parser.add_argument(
-        "--picture",
-        type=Path,
-        metavar="FILE",
-        help="also save a PNG of the page, 1280x720 pixels, with an installed Chromium",
-    )
-    args = parser.parse_args()
+    args = script_parsers.share().parse_args()
 
     run = args.run.removeprefix("checkpoint=") if args.run else None
     path, state = checkpoint_file.load_or_newest(run)

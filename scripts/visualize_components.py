@@ -10,12 +10,13 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from conf import script_parsers
+from conf.script_parsers import NETWORK_PARTS, PARTS
 from images import MNIST_ROOT
 from images.image_files import list_images, read_images
 from images.sets import ImageSet, random_rows
@@ -26,9 +27,6 @@ from viz import components as draw
 from viz import stills as figures
 from viz import style
 from viz.network_parts import LACKS, Part, random_parts, stretched, trained_parts
-
-NETWORKS = ("mhsa", "mhca", "down", "bottleneck", "upsample", "unet")
-PARTS = ("time", *NETWORKS, "mnist")
 
 TIMESTEPS = (0, 1, 10, 100)  # whose embeddings are drawn
 ALL_TIMESTEPS = 1000
@@ -53,50 +51,7 @@ Pictures = Iterator[tuple[str, Figure]]  # file names and figures
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Make pictures of a network's parts and of MNIST.")
-    parser.add_argument(
-        "--device",
-        default="cpu",
-        help="cpu, cuda, cuda:1, mps ...; default: %(default)s",
-    )
-    parser.add_argument(
-        "--outdir",
-        default="artifacts",
-        type=Path,
-        metavar="DIR",
-        help="folder of the pictures; default: %(default)s",
-    )
-    parser.add_argument(
-        "--skip",
-        nargs="*",
-        default=[],
-        choices=PARTS,
-        metavar="PART",
-        help=f"parts to skip, of {', '.join(PARTS)}",
-    )
-    parser.add_argument(
-        "--mnist-root",
-        metavar="DIR",
-        help=f"folder of MNIST; default: {MNIST_ROOT}, if there is one",
-    )
-    parser.add_argument(
-        "--checkpoint",
-        metavar="FILE",
-        help="checkpoint or run folder of a model for images, whose weights replace random ones",
-    )
-    parser.add_argument(
-        "--figures",
-        default="png",
-        metavar="FORMATS",
-        help="file formats, such as png,pdf; default: %(default)s",
-    )
-    parser.add_argument(
-        "--style",
-        choices=style.STYLES,
-        default="light",
-        help="background; default: %(default)s",
-    )
-    args = parser.parse_args()
+    args = script_parsers.visualize_components().parse_args()
 
     style.use(args.style)
     names = [part for part in PARTS if part not in args.skip]
@@ -117,7 +72,7 @@ def pictures(names: list[str], args: argparse.Namespace) -> Pictures:
     """
     device = devices.choose(args.device)
     listing = mnist_listing(args.mnist_root) if "mnist" in names else None
-    network_names = [name for name in names if name in NETWORKS]
+    network_names = [name for name in names if name in NETWORK_PARTS]
     parts = network_parts(network_names, device, args.checkpoint)
 
     if "time" in names:

@@ -43,7 +43,7 @@ def reflowed(tmp_path_factory):
 
 def printed_straightness(printed):
     """The number that `reflow.py` printed for each flow."""
-    rows = re.findall(r"^(first flow|reflow|exact flow) +([0-9.]+)", printed, re.M)
+    rows = re.findall(r"^  (first flow|reflow|exact flow) +([0-9.]+)$", printed, re.M)
     return {name: float(number) for name, number in rows}
 
 
@@ -54,6 +54,18 @@ def test_reflow_straightens_the_paths(reflowed):
 
 def test_reflow_prints_the_straightness_of_the_exact_flow(reflowed):
     assert printed_straightness(reflowed[1])["exact flow"] == pytest.approx(0.457, abs=0.05)
+
+
+def test_the_table_of_a_reflow_shows_strays_that_its_distance_hides(reflowed):
+    (row,) = re.findall(r"^  reflow +1 +([0-9.]+) +(\d+) +([-+0-9.]+)   (.*)$", reflowed[1], re.M)
+    _, strays, nats, verdict = row
+    assert int(strays) > 20  # 1 is due; 396 seen after a longer training
+    assert float(nats) > 0.05
+    assert verdict.startswith("distinguishable by ")
+
+
+def test_real_points_pass_the_table_of_a_reflow(reflowed):
+    assert re.search(r"^  real points .* indistinguishable$", reflowed[1], re.M)
 
 
 def test_one_step_of_a_straightened_flow_goes_where_fifty_of_the_first_went(reflowed):

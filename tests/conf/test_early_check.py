@@ -8,6 +8,7 @@ from conf import early_check
 from conf.config import COMMANDS, Evaluate, Inference, Train
 from conf.flags import command_line
 from conf.groups import GROUPS, MLP, MNIST, File, Images, Moons, Picture
+from conf.script_parsers import PROGRAMS, check_arguments
 from dataset import make_dataset
 from images.image_files import list_images
 from images.sets import make_images
@@ -32,6 +33,14 @@ EARLY = [
     "inference.py checkpoint=nowhere.pt",
     "compare.py samplers=[ddim,rk4]",
     "evaluate.py samples=nowhere.npy",
+    "scripts/animate.py nowhere.npz",
+    "scripts/gallery.py nowhere",
+    "scripts/reflow.py nowhere",
+    "scripts/search.py search lrr=1e-3..1e-2",
+    "scripts/share.py checkpoint=nowhere",
+    "scripts/visualize_components.py --checkpoint nowhere",
+    "loss/plot.py nowhere",
+    "loss/report.py nowhere",
 ]
 
 
@@ -42,6 +51,7 @@ def test_a_mistake_is_answered_without_torch(line, tmp_path):
     script, *words = line.split()
     code = (
         f"import runpy, sys; sys.argv = [{script!r}, *{words!r}]\n"
+        f"sys.path.insert(0, {str((ROOT / script).parent)!r})\n"
         f"try: runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"
         "finally: assert 'torch' not in sys.modules"
     )
@@ -49,6 +59,20 @@ def test_a_mistake_is_answered_without_torch(line, tmp_path):
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert {path.name for path in tmp_path.rglob("*")} == {"full", "loss.csv"}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_answers_help_without_torch(program, capsys):
+    with pytest.raises(SystemExit) as end:
+        check_arguments(program, ["--help"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: ")
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_has_the_parser_that_is_checked_early(program):
+    folder = "loss" if program in ("plot", "report") else "scripts"
+    assert f"script_parsers.{program}().parse_args()" in (ROOT / folder / f"{program}.py").read_text()
 
 
 def checked_early(name, line, continues=False):

@@ -125,7 +125,7 @@ def test_a_trained_network_is_drawn_from_its_run_folder(tmp_path, monkeypatch, c
 
 def parts_of(path, names=None):
     """The parts of the network of a checkpoint, with their inputs."""
-    names = names or list(visualize_components.NETWORKS)
+    names = names or list(visualize_components.NETWORK_PARTS)
     return visualize_components.network_parts(names, torch.device("cpu"), path)
 
 
@@ -137,7 +137,7 @@ def parts(tmp_path_factory):
 
 
 def test_a_trained_network_has_every_part(parts):
-    assert list(parts) == list(visualize_components.NETWORKS)
+    assert list(parts) == list(visualize_components.NETWORK_PARTS)
 
 
 def test_titles_of_trained_parts_name_the_label(parts):
