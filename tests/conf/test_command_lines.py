@@ -1,4 +1,4 @@
-"""Random command lines, the short form of `python tests/campaigns/fuzz.py 2000`: about six in ten are right."""
+"""Random command lines, the short form of `python -m tests.campaigns.fuzz 2000`: about six in ten are right."""
 
 import re
 
@@ -6,7 +6,7 @@ from conftest import command, python
 
 
 def test_random_command_lines_work_or_are_answered_in_one_line(tmp_path):
-    done = command("tests/campaigns/fuzz.py 24 --seed 3", tmp_path)
+    done = command("-m tests.campaigns.fuzz 24 --seed 3", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     counts = dict(re.findall(r"'([\w ]+)': (\d+)", done.stdout.splitlines()[-1]))
     assert int(counts["lines"]) == 24

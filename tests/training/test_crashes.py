@@ -1,4 +1,4 @@
-"""Crashes, kills and damage, in short (tests/campaigns/soak.py: at length); see crashes.py."""
+"""Crashes, kills and damage, in short (tests/campaigns/soak.py runs them at length); see crashes.py."""
 
 import contextlib
 import os
