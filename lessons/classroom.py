@@ -1,4 +1,8 @@
-"""What all lessons share. They import it before anything of moonwalk's, because it also tells Python where that is."""
+"""Functions that all lessons share.
+
+The lessons import it before any module of moonwalk, because it also puts the root of the repository
+on sys.path.
+"""
 
 import builtins
 import os
@@ -7,7 +11,8 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # started in lessons/, Python only knows lessons/
+# Python started as `python lessons/1_noise.py` finds only the modules in lessons/.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from matplotlib.figure import Figure
 from PIL import Image
