@@ -34,12 +34,13 @@ def main(options: Train, run_folder: Path) -> float:
     """Run one training in its own folder. Returns the last mean loss, for sweepers."""
     style.use(options.style)
     with distributed.process_group(options.device):
-        metrics = begin_or_resume(options, distributed.agreed_run_folder(run_folder), typed_options())
+        run_folder = distributed.agreed_run_folder(run_folder)
+        metrics = begin_or_resume(options, run_folder, typed_options())
     return metrics["loss"]
 
 
 def begin_or_resume(options: Train, run_folder: Path, typed: set[str]) -> dict[str, Any]:
-    """Begin a training in `run_folder`; or with resume= continue another one, in its folder and with its options."""
+    """Begin a training in `run_folder`; or continue one, in its own folder and with its options."""
     path = distributed.from_first(lambda: checkpoint_to_resume(options.resume, run_folder))
     if path:
         run_folder = checkpoint_file.folder_of(path)
@@ -57,7 +58,7 @@ def begin_or_resume(options: Train, run_folder: Path, typed: set[str]) -> dict[s
 def train(
     options: Train, run_folder: Path, stack: ExitStack, checkpoint: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Train as the options say, save everything in `run_folder`, and return the figures of metrics.json.
+    """Train as the options say, save all in `run_folder`, and return the content of metrics.json.
 
     Args:
         stack: keeps a recording open until it is closed; for a web page that lasts until Ctrl-C.
@@ -67,20 +68,20 @@ def train(
     startup_check.look_at(state)
 
     with running_callbacks(state, run_folder, stack) as callbacks, signals.caught() as received:
-        stop = 0
         state.start_clocks()
         for step, batch in state.remaining_batches():
             lr = learning_rate(step, state.total, options.warmup_steps, options.lr)
             state.learner.learn(state.loss_of, batch, lr)
-            stop = signals.agreed(received)
-            moment = state.finish_step(lr, interrupted=stop > 0)
+            interrupted = signals.agreed(received, done=step + 1) > 0
+            moment = state.finish_step(lr, interrupted)
             for callback in callbacks:
                 callback.after(moment)
             if moment.last:
                 break
 
-    if stop or received:
-        signals.end(stop or received[0], run_folder, options.viewer, stack)
+    signal = signals.agreed(received)
+    if signal:
+        signals.end(signal, run_folder, options.viewer, stack)
     return report(options, run_folder, state)
 
 
@@ -88,7 +89,8 @@ def set_up(options: Train, run_folder: Path, checkpoint: Mapping[str, Any] | Non
     """Check the options, read the data, and make everything that the training needs."""
     startup_check.check_options(asdict(options))
     device = devices.choose(options.device)
-    data, unseen = make_sets(n_samples=options.num_samples, seed=options.seed, **asdict(options.dataset))
+    dataset = asdict(options.dataset)
+    data, unseen = make_sets(n_samples=options.num_samples, seed=options.seed, **dataset)
     if options.num_epochs is None:
         options = replace(options, num_epochs=default_epochs(len(data), options.dataset.name))
 
@@ -111,7 +113,7 @@ def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
 
 
 def report(options: Train, run_folder: Path, state: TrainingState) -> dict[str, Any]:
-    """Evaluate a finished training; print a summary, save pictures and metrics.json, and return its figures.
+    """Evaluate a finished training, and save pictures and metrics.json, whose content is returned.
 
     The first process does so. The others have done their part, and end.
     """
@@ -152,14 +154,20 @@ def evaluate(options: Train, run_folder: Path, state: TrainingState) -> Evaluati
     pipeline = state.pipeline.ready(state.pipeline.device)
     sampling = pipeline.sampling(SAMPLING[pipeline.kind]._asdict())
     evaluation = evaluate_model(
-        pipeline, state.data, state.unseen, num_samples=options.eval_samples, seed=options.seed, sampling=sampling
+        pipeline,
+        state.data,
+        state.unseen,
+        num_samples=options.eval_samples,
+        seed=options.seed,
+        sampling=sampling,
     )
 
     real = real_rows(state.unseen, options.eval_samples, options.seed)
     fields = score_fields(pipeline, state.unseen)
     excess = read_excess(run_folder)
     save_pictures(run_folder, evaluation, real, fields, excess, options.figures, pipeline.classes)
-    print(f"  evaluated in {time.perf_counter() - begin:.1f} s; pictures and metrics.json in the run folder")
+    seconds = time.perf_counter() - begin
+    print(f"  evaluated in {seconds:.1f} s; pictures and metrics.json in the run folder")
     return evaluation
 
 
