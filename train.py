@@ -65,7 +65,7 @@ def train(
         checkpoint: of the training that goes on; None for a new one.
     """
     state = set_up(options, run_folder, checkpoint)
-    startup_check.look_at(state)
+    startup_check.run_check(state)
 
     with running_callbacks(state, run_folder, stack) as callbacks, signals.caught() as received:
         state.start_clocks()

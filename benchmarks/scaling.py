@@ -74,7 +74,7 @@ def row(name: str, p: int, found: Measured, alone: float) -> str:
 
 
 def sent_by_each(parameters: int, processes: int, shards: int | None = None) -> float:
-    """Bytes of a step that each process sends (see runtime.distributed.added_up); by default a shard for each."""
+    """Bytes of a step that each process sends (see distributed.sum_over_processes); by default a shard for each."""
     k = (shards or processes) // processes
     return 4 * (k + 1) * parameters * (processes - 1) / processes
 

@@ -53,10 +53,10 @@ class Learner:
         AveragedModel.update_parameters computes the same, but takes five times as long.
         """
         updates = int(self.average.n_averaged)  # on the CPU, wherever the weights are
+        newest = ema_weight(updates, self.ema_decay)
         averages: list[Tensor] = [*self.average.parameters()]
         weights: list[Tensor] = [*self.net.parameters()]
-        weight = ema_weight(updates, self.ema_decay)
-        torch._foreach_lerp_(averages, weights, weight)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_lerp_(averages, weights, newest)  # pyright: ignore[reportPrivateImportUsage]
         self.average.n_averaged += 1
 
     def mean_loss(self) -> tuple[float, float]:

@@ -67,7 +67,7 @@ def classes_to_learn(data: DataSet, config: Mapping[str, Any]) -> list[str]:
 # ---------------------------------------------------------------- the start-up check
 
 
-def look_at(state: TrainingState) -> None:
+def run_check(state: TrainingState) -> None:
     """Print a few lines about a training that is to begin, and warnings of what looks wrong.
 
     Raises:
