@@ -35,12 +35,13 @@ def main(options: Train, run_folder: Path) -> float:
     """Run one training in its own folder. Returns the last mean loss, for sweepers."""
     style.use(options.style)
     with distributed.process_group(options.device):
-        metrics = begin_or_resume(options, distributed.agreed_run_folder(run_folder), typed_options())
+        run_folder = distributed.agreed_run_folder(run_folder)
+        metrics = begin_or_resume(options, run_folder, typed_options())
     return metrics["loss"]
 
 
 def begin_or_resume(options: Train, run_folder: Path, typed: set[str]) -> dict[str, Any]:
-    """Begin a training in `run_folder`; or with resume= continue another one, in its folder and with its options."""
+    """Begin a training in `run_folder`; or continue one, in its own folder and with its options."""
     path = distributed.from_first(lambda: checkpoint_to_resume(options.resume, run_folder))
     if path:
         run_folder = checkpoint_file.run_folder_path(path)
@@ -58,14 +59,14 @@ def begin_or_resume(options: Train, run_folder: Path, typed: set[str]) -> dict[s
 def train(
     options: Train, run_folder: Path, stack: ExitStack, checkpoint: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Train as the options say, save everything in `run_folder`, and return the figures of metrics.json.
+    """Train as the options say, save all in `run_folder`, and return the content of metrics.json.
 
     Args:
         stack: keeps a recording open until it is closed; for a web page that lasts until Ctrl-C.
         checkpoint: of the training that goes on; None for a new one.
     """
     state = set_up(options, run_folder, checkpoint)
-    startup_check.look_at(state)
+    startup_check.run_check(state)
 
     with running_callbacks(state, run_folder, stack) as callbacks, signals.caught() as received:
         stop = 0
@@ -89,7 +90,8 @@ def set_up(options: Train, run_folder: Path, checkpoint: Mapping[str, Any] | Non
     """Check the options, read the data, and make everything that the training needs."""
     startup_check.check_options(asdict(options))
     device = devices.choose(options.device)
-    data, unseen = make_sets(n_samples=options.num_samples, seed=options.seed, **asdict(options.dataset))
+    dataset = asdict(options.dataset)
+    data, unseen = make_sets(n_samples=options.num_samples, seed=options.seed, **dataset)
     if options.num_epochs is None:
         options = replace(options, num_epochs=default_epochs(len(data), options.dataset.name))
 
@@ -112,7 +114,7 @@ def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
 
 
 def report(options: Train, run_folder: Path, state: TrainingState) -> dict[str, Any]:
-    """Evaluate a finished training; print a summary, save pictures and metrics.json, and return its figures.
+    """Evaluate a finished training, and save pictures and metrics.json, whose content is returned.
 
     The first process does so. The others have done their part, and end.
     """
@@ -164,7 +166,8 @@ def evaluate(options: Train, run_folder: Path, state: TrainingState) -> Evaluati
     fields = score_fields(pipeline, state.unseen)
     excess = read_excess(run_folder)
     save_pictures(run_folder, evaluation, real, fields, excess, options.figures, pipeline.classes)
-    print(f"  evaluated in {time.perf_counter() - begin:.1f} s; pictures and metrics.json in the run folder")
+    seconds = time.perf_counter() - begin
+    print(f"  evaluated in {seconds:.1f} s; pictures and metrics.json in the run folder")
     return evaluation
 
 
