@@ -68,8 +68,8 @@ def score_fields(pipeline: Pipeline, unseen: DataSet) -> list[dict[str, Any]]:
     """Return the network's and the exact score on a grid, at a few steps, in normalised units.
 
     The list is empty where the exact distribution is not known, or does not have two dimensions.
-    Each entry has the step, sigma, the axes "x" and "y" of shape (46,), the exact "log_density"
-    (46, 46), and the scores "network" and "exact" (46, 46, 2).
+    Each entry has the step, sigma, and the axes "x" and "y" of shape (46,). It also has the exact
+    "log_density" (46, 46) and the scores "network" and "exact" (46, 46, 2).
     """
     if unseen.mixture is None or unseen.mixture.dim != 2:
         return []
