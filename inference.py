@@ -3,6 +3,7 @@
 from conf.entry import command  # answers --help before what follows takes its seconds
 
 # isort: split
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -18,10 +19,10 @@ from runtime import checkpoint_file
 from runtime import device as devices
 from runtime.atomic_file import save_array
 from runtime.progress import progress_bar
-from samplers import sampler_timesteps
+from samplers import State, sampler_timesteps
 from samplers.options import SamplingOptions
 from samplers.spacing import clock, evenly_on
-from schedule import CLEAN, step_from_t
+from schedule import CLEAN, NoiseScheduler, step_from_t
 from viz import films, image_grids, replay, stills, style
 from viz.conditioning_pictures import save_inpaintings, save_posterior_samples
 from viz.flow_line_pictures import FLOW_LINES, save_flow_lines
@@ -68,12 +69,8 @@ def save_reverse_process(
     labels = pipeline.labels(o.labels, count)
     tracked = checked_rows(o.track_samples, count)
 
-    # The states that are shown lie evenly on the display grid.
-    timesteps = sampler_timesteps(pipeline.scheduler, options)
-    steps = [step_from_t(t) for t in [*timesteps, CLEAN]]
-    shown = set(evenly_on(clock(pipeline.scheduler.alpha_bar)[steps], o.viz_steps))
     all_states = pipeline.states(count, options, labels=labels, seed=o.seed)
-    states = (state for i, state in enumerate(progress_bar(all_states, "sampling", len(steps))) if i in shown)
+    states = shown_states(all_states, pipeline.scheduler, options, o.viz_steps)
     rows = slice(image_grids.SHOWN if pipeline.of_images else None)
     process, predictions, samples = replay.reverse(states, rows, rows if pipeline.of_images else tracked)
 
@@ -97,6 +94,18 @@ def save_reverse_process(
     films.save(scene, run_folder, film, o.save_trajectory)
     if o.rerun:
         save_recording(scene, tracked, run_folder / "reverse.rrd", o)
+
+
+def shown_states(
+    states: Iterator[State], scheduler: NoiseScheduler, options: SamplingOptions, viz_steps: int
+) -> Iterator[State]:
+    """At most `viz_steps` of the states, which lie evenly on the display grid; all of them are computed."""
+    timesteps = sampler_timesteps(scheduler, options)
+    steps = [step_from_t(t) for t in [*timesteps, CLEAN]]
+    shown = set(evenly_on(clock(scheduler.alpha_bar)[steps], viz_steps))
+    for i, state in enumerate(progress_bar(states, "sampling", len(steps))):
+        if i in shown:
+            yield state
 
 
 def save_samples(

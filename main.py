@@ -25,6 +25,9 @@ from viz import films, image_grids, replay, stills, style
 from viz.scene import checked_rows
 from viz.sweeps import save_sheet
 
+# The files that a run may write, without their endings.
+OUTPUT_NAMES = ("forward", "schedule", "schedules", "statistics", "trajectory")
+OUTPUT_ENDINGS = (".png", ".pdf", ".svg", ".gif", ".mp4", ".npz", ".rrd")
 IMAGES_MAX = 64
 STRIP_IMAGES = 5  # in forward.png
 STATISTICS_STEPS = 41
@@ -41,6 +44,8 @@ def main(o: Main, run_folder: Path) -> None:
     films.check_options(film, of_images, o.track_samples, o.save_trajectory)
     style.use(o.style)
     folder = run_folder / "images" if of_images else run_folder
+
+    remove_older_outputs(folder)
 
     scheduler = make_scheduler(o.schedule, o.num_timesteps, o.beta_start, o.beta_end, o.zero_snr)
     data = _load(o, of_images)
@@ -72,6 +77,13 @@ def main(o: Main, run_folder: Path) -> None:
 
         with recording("moonwalk forward", folder / "forward.rrd", o.viewer, port=o.port) as rec:
             log_scene(scene, tracked, rec=rec)
+
+
+def remove_older_outputs(folder: Path) -> None:
+    """Remove what an earlier run has written, so that everything in the folder belongs to this run."""
+    for name in OUTPUT_NAMES:
+        for ending in OUTPUT_ENDINGS:
+            (folder / f"{name}{ending}").unlink(missing_ok=True)
 
 
 def _load(o: Main, of_images: bool) -> DataSet:

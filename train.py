@@ -17,7 +17,7 @@ from conf.resumed import resumed_options
 from dataset import make_sets
 from loss.log import final_loss, read_excess
 from metrics.evaluation import Evaluation, evaluate_model, real_rows
-from metrics.results import score_fields, write_report
+from metrics.results import read_report, score_fields, write_report
 from runtime import checkpoint_file, distributed
 from runtime import device as devices
 from samplers.options import SamplingOptions
@@ -35,12 +35,13 @@ def main(options: Train, run_folder: Path) -> float:
     """Run one training in its own folder. Returns the last mean loss, for sweepers."""
     style.use(options.style)
     with distributed.process_group(options.device):
-        metrics = begin_or_resume(options, distributed.agreed_run_folder(run_folder), typed_options())
+        run_folder = distributed.agreed_run_folder(run_folder)
+        metrics = begin_or_resume(options, run_folder, typed_options())
     return metrics["loss"]
 
 
 def begin_or_resume(options: Train, run_folder: Path, typed: set[str]) -> dict[str, Any]:
-    """Begin a training in `run_folder`; or with resume= continue another one, in its folder and with its options."""
+    """Begin a training in `run_folder`; or continue one, in its own folder and with its options."""
     path = distributed.from_first(lambda: checkpoint_to_resume(options.resume, run_folder))
     if path:
         run_folder = checkpoint_file.run_folder_path(path)
@@ -58,14 +59,18 @@ def begin_or_resume(options: Train, run_folder: Path, typed: set[str]) -> dict[s
 def train(
     options: Train, run_folder: Path, stack: ExitStack, checkpoint: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Train as the options say, save everything in `run_folder`, and return the figures of metrics.json.
+    """Train as the options say, save all in `run_folder`, and return the content of metrics.json.
 
     Args:
         stack: keeps a recording open until it is closed; for a web page that lasts until Ctrl-C.
         checkpoint: of the training that goes on; None for a new one.
     """
     state = set_up(options, run_folder, checkpoint)
-    startup_check.look_at(state)
+    if state.moment.done == state.total:
+        earlier = earlier_report(run_folder, options, state)
+        if earlier:
+            return earlier
+    startup_check.run_check(state)
 
     with running_callbacks(state, run_folder, stack) as callbacks, signals.caught() as received:
         stop = 0
@@ -89,7 +94,8 @@ def set_up(options: Train, run_folder: Path, checkpoint: Mapping[str, Any] | Non
     """Check the options, read the data, and make everything that the training needs."""
     startup_check.check_options(asdict(options))
     device = devices.choose(options.device)
-    data, unseen = make_sets(n_samples=options.num_samples, seed=options.seed, **asdict(options.dataset))
+    dataset = asdict(options.dataset)
+    data, unseen = make_sets(n_samples=options.num_samples, seed=options.seed, **dataset)
     if options.num_epochs is None:
         options = replace(options, num_epochs=default_epochs(len(data), options.dataset.name))
 
@@ -112,7 +118,7 @@ def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
 
 
 def report(options: Train, run_folder: Path, state: TrainingState) -> dict[str, Any]:
-    """Evaluate a finished training; print a summary, save pictures and metrics.json, and return its figures.
+    """Evaluate a finished training, and save pictures and metrics.json, whose content is returned.
 
     The first process does so. The others have done their part, and end.
     """
@@ -126,7 +132,7 @@ def report(options: Train, run_folder: Path, state: TrainingState) -> dict[str, 
         evaluation = evaluate(options, run_folder, state)
 
     end = state.moment
-    return write_report(
+    figures = write_report(
         run_folder,
         evaluation,
         state.unseen,
@@ -135,6 +141,22 @@ def report(options: Train, run_folder: Path, state: TrainingState) -> dict[str, 
         cpu_seconds=end.cpu_seconds,
         loss=loss,
     )
+    print(f"next: python inference.py checkpoint={run_folder}")
+    return figures
+
+
+def earlier_report(run_folder: Path, options: Train, state: TrainingState) -> dict[str, Any] | None:
+    """The figures of a training that is resumed after its last step; None if it was not evaluated as asked."""
+    earlier = read_report(run_folder)
+    is_evaluated = "figures" in earlier or not options.eval_samples
+    if earlier.get("steps") != state.total or not is_evaluated:
+        return None
+
+    distributed.end_other_processes()
+    print(f"{run_folder} is finished: its {state.total:,} steps are done, and metrics.json holds its figures")
+    print(f"to train for longer:   python train.py resume={run_folder} num_epochs=N")
+    print(f"to evaluate it again:  python evaluate.py checkpoint={run_folder}")
+    return earlier
 
 
 def print_summary(options: Train, run_folder: Path, state: TrainingState, loss: float) -> None:
@@ -142,7 +164,12 @@ def print_summary(options: Train, run_folder: Path, state: TrainingState, loss: 
     print("training summary")
     print(f"  network   {options.model.name}, {state.pipeline.num_parameters:,} parameters")
     print(f"  training  {end.done:,} steps in {end.seconds:.1f} s ({end.cpu_seconds:.1f} s of CPU)")
-    print(f"  loss      {loss:.4f} (mean over the last 5 % of the steps)")
+    print(f"  loss      {loss:.4f} (mean over the last 5 % of the steps, at random noise levels)")
+    excess = read_excess(run_folder)
+    if excess:
+        above = excess["excess"][-1]
+        floor = excess["floor"][-1]
+        print(f"  excess    {above:.4f} above the Bayes floor {floor:.4f} (both at fixed noise levels)")
     print(f"  run       {run_folder}")
 
 
@@ -164,7 +191,8 @@ def evaluate(options: Train, run_folder: Path, state: TrainingState) -> Evaluati
     fields = score_fields(pipeline, state.unseen)
     excess = read_excess(run_folder)
     save_pictures(run_folder, evaluation, real, fields, excess, options.figures, pipeline.classes)
-    print(f"  evaluated in {time.perf_counter() - begin:.1f} s; pictures and metrics.json in the run folder")
+    seconds = time.perf_counter() - begin
+    print(f"  evaluated in {seconds:.1f} s; pictures and metrics.json in the run folder")
     return evaluation
 
 

@@ -123,7 +123,7 @@ def row(name: str, processes: int, found: Measured, seconds_alone: float) -> str
 def bytes_sent_by_each(parameters: int, processes: int) -> float:
     """Bytes that each process sends in a step with one shard for each process.
 
-    See runtime.distributed.added_up.
+    See runtime.distributed.sum_over_processes.
     """
     return BYTES_PER_FLOAT * 2 * parameters * (processes - 1) / processes
 

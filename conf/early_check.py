@@ -16,11 +16,10 @@ from hydra.core.override_parser.types import ValueType
 
 from conf.config import Compare, Evaluate, Inference, Main, Train
 from conf.flags import CommandLine
-from conf.folders import check_folder_is_free
+from conf.folders import CHECKPOINT_ENDINGS, check_folder_is_free
 from conf.store import checked, composed
 
 CHECKPOINT_FOLDERS = ("outputs", "runs")  # those of runtime.checkpoint_file
-CHECKPOINT_ENDINGS = (".pt", ".pth")
 LATEST = "latest"  # the value of resume= for the newest checkpoint
 # Data sets that need a file or a folder, and what is said where it is not given.
 MISSING_OPTION = {

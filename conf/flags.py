@@ -33,7 +33,7 @@ ALIASES = {"data_path": "dataset.root", "root": "dataset.root", "judge_samples":
 # `main.py --train-ddpm-model` of older guides is `train.py` with these choices, unless the line
 # holds others.
 TRAIN_DDPM_MODEL = "--train-ddpm-model"
-DDPM_CHOICES = {"dataset": "mnist", "model": "unet"}
+DDPM_CHOICES = {"dataset": "mnist", "model": "unet", "ckpt_save_name": "test_001.pth"}
 
 NEGATIVE_NUMBER = re.compile(r"-\.?\d")
 OPTIONS = {f.name: f for command in COMMANDS.values() for f in fields(command)}
@@ -104,7 +104,7 @@ def command_line(argv: Sequence[str]) -> CommandLine:
         return CommandLine(flags, [])
     if TRAIN_DDPM_MODEL in argv:
         chosen = {word.split("=")[0] for word in overrides}
-        added = [f"{group}={name}" for group, name in DDPM_CHOICES.items() if group not in chosen]
+        added = [f"{name}={value}" for name, value in DDPM_CHOICES.items() if name not in chosen]
         overrides = added + overrides
     if not {"dataset=file", "dataset=picture"}.isdisjoint(overrides):
         # The --data-path of these two is a file.

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from conf.messages import EXPECTED
 
+CHECKPOINT_ENDINGS = (".pt", ".pth")
 HYDRA_FOLDER = ".hydra"  # where Hydra writes the options of a run
 
 
@@ -39,8 +40,11 @@ def is_unused(run_folder: Path) -> bool:
 def check_folder_is_free(task_name: str, held: str) -> None:
     """Raises ValueError where the folder already holds something, which the sentence calls `held`."""
     folder = Path(task_name)
-    if folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f"task_name={task_name}: that folder already holds {held}; choose another name")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    has_checkpoint = any(path.suffix in CHECKPOINT_ENDINGS for path in folder.iterdir())
+    advice = f"continue it by resume={task_name}, or choose another name" if has_checkpoint else "choose another name"
+    raise ValueError(f"task_name={task_name}: that folder already holds {held}; {advice}")
 
 
 @contextmanager

@@ -17,25 +17,24 @@ STAMP = "${now:%Y-%m-%d_%H-%M-%S-%f}"
 TASK_NAME = "${oc.select:task_name,null}"
 
 
-def register(running: str) -> None:
-    """Put every command and every group into Hydra's ConfigStore.
-
-    running: the command that runs. Only a training takes the presets of a data set or a network.
-    """
+def register(name: str) -> None:
+    """Put the command of that name, its data sets and its networks into Hydra's ConfigStore."""
     store = ConfigStore.instance()
-    for group, members in GROUPS.items():
-        for choice, member in members.items():
-            preset = PRESETS.get(choice, {}) if running == "train" else {}
+    command = COMMANDS[name]
+    groups = {f.name: f.default for f in fields(command) if f.name in GROUPS}
+    for group in groups:
+        for choice, member in GROUPS[group].items():
+            # Only a training takes the presets of a data set or a network.
+            preset = PRESETS.get(choice, {}) if name == "train" else {}
             # The global package lets a choice set options of the training beside its own.
             node = {group: member, **preset}
             store.store(group=group, name=choice, node=node, package="_global_")
 
-    for name, command in COMMANDS.items():
-        store.store(name=f"{name}_schema", node=command)
-        # The last default wins: the data set over the network.
-        groups = [{f.name: f.default} for f in reversed(fields(command)) if f.name in GROUPS]
-        defaults = [f"{name}_schema", *groups, "_self_", {"override hydra/job_logging": "disabled"}]
-        store.store(name=name, node={"defaults": defaults, "hydra": _hydra_options(name)})
+    store.store(name=f"{name}_schema", node=command)
+    # The last default wins: the data set over the network.
+    chosen = [{group: default} for group, default in reversed(groups.items())]
+    defaults = [f"{name}_schema", *chosen, "_self_", {"override hydra/job_logging": "disabled"}]
+    store.store(name=name, node={"defaults": defaults, "hydra": _hydra_options(name)})
 
 
 def _hydra_options(name: str) -> dict[str, Any]:

@@ -15,14 +15,16 @@
 # %% [markdown]
 # # 4. Samplers and their order
 #
-# A denoiser defines a flow from noise to data. With $\bar x = x_t / \alpha$ and noise $\bar\sigma = \sigma / \alpha$
-# it is an ordinary differential equation (Song, Meng and Ermon 2021, arXiv 2010.02502, eq. 14):
+# A denoiser defines a flow from noise to data. In the coordinates $\bar x = x_t / \alpha$ and
+# $\bar\sigma = \sigma / \alpha$ it is an ordinary differential equation (Song, Meng and Ermon 2021,
+# arXiv 2010.02502, eq. 14):
 #
 # $$\frac{d\bar x}{d\bar\sigma} = E[\epsilon \mid x_t].$$
 #
-# A deterministic sampler is a solver of it. With n evaluations of the denoiser a solver of **order p** makes an error
-# of about $C\,n^{-p}$: DDIM (their eq. 12) is Euler's method, of order 1; DPM-Solver++(2M) (Lu et al. 2022, arXiv
-# 2211.01095, algorithm 2) has order 2; Adams' method (`samplers/multistep.py`) has order 3. All cost the same.
+# A deterministic sampler is a numerical solver of this equation. With n evaluations of the
+# denoiser, a solver of **order p** has an error of about $C\,n^{-p}$. DDIM (their eq. 12) is
+# Euler's method, of order 1. DPM-Solver++(2M) (Lu et al. 2022, arXiv 2211.01095, algorithm 2) has
+# order 2. Adams' method (`samplers/multistep.py`) has order 3. At equal n all cost the same.
 
 # %%
 import math
@@ -45,7 +47,8 @@ FEW = 20  # evaluations
 # %% [markdown]
 # ## Predict
 #
-# Adams' method gets `FEW` evaluations (see above). **How many does DDIM need to end as close to the end of the flow?**
+# Adams' method gets `FEW` evaluations (see above). **How many evaluations does DDIM need to end as
+# close to the end of the flow?**
 
 # %%
 prediction = None
@@ -53,9 +56,10 @@ prediction = None
 # %% [markdown]
 # ## Measure
 #
-# Data of three Gaussians, and their *exact* denoiser: what is wrong is then the sampler's fault alone. T is large, so
-# that a solver may place its steps where it wants. Where each noise really ends, `exact_flow` knows, by an
-# integration to many digits (in exercise 2 you check it by a formula).
+# The data are drawn from three Gaussians, and we use their *exact* denoiser. So the whole error is
+# the sampler's. T is large, so that a solver can choose its steps freely. `exact_flow` integrates
+# the flow with high precision, and so computes where each noise ends. (Exercise 2 checks it with a
+# formula.)
 
 # %%
 mixture = make_dataset("gaussians", 1, 0, noise=0.3, modes=3).mixture
@@ -67,8 +71,9 @@ truth = exact_flow(mixture.denoise, scheduler, x_T)[0]
 
 
 def error(sampler: str, evaluations: int) -> float:
-    """Half of the samples end farther than this from where the flow ends."""
-    x = last(sample(denoise, scheduler, x_T, SamplingOptions(sampler=sampler, sampling_steps=evaluations)))
+    """The median distance of the samples from the end of the flow."""
+    options = SamplingOptions(sampler=sampler, sampling_steps=evaluations)
+    x = last(sample(denoise, scheduler, x_T, options))
     return float((x - truth).norm(dim=1).median())
 
 
@@ -79,7 +84,8 @@ errors = {name: [error(name, n) for n in counts] for name in ORDERS}
 # %% [markdown]
 # ## The exact answer
 #
-# On logarithmic axes $C\,n^{-p}$ is a straight line of slope -p. `slope` fits it by least squares and turns its sign.
+# On logarithmic axes $C\,n^{-p}$ is a straight line of slope -p. The function `slope` fits p by
+# least squares.
 
 # %%
 figure = Figure(figsize=(7, 4.6), layout="constrained")
@@ -88,48 +94,58 @@ for colour, (name, order) in zip(PALETTE, ORDERS.items()):
     rgb = hex_colour(colour)
     measured = slope(counts, errors[name])
     print(f"{name:<9} order {order}, measured slope {measured:.2f}")
-    ax.loglog(counts, errors[name], "o", color=rgb, label=f"{name}: slope {measured:.2f}, order {order}")
-    ax.loglog(counts, [errors[name][-1] * (counts[-1] / n) ** order for n in counts], "--", lw=1, color=rgb)
-ax.set(xlabel="evaluations of the denoiser", ylabel="median distance from the end of the exact flow")
-ax.set(title="dashed: straight lines of exactly the order")
+    line = [errors[name][-1] * (counts[-1] / n) ** order for n in counts]
+    label = f"{name}: slope {measured:.2f}, order {order}"
+    ax.loglog(counts, errors[name], "o", color=rgb, label=label)
+    ax.loglog(counts, line, "--", lw=1, color=rgb)
+ax.set_xlabel("evaluations of the denoiser")
+ax.set_ylabel("median distance from the end of the exact flow")
+ax.set_title("dashed: straight lines of exactly the order")
 ax.legend(frameon=False)
 show(figure, "4_samplers")
 
 # %% [markdown]
-# Order 1 tells how many evaluations DDIM needs: its error must fall by the ratio of the two errors, so its number of
-# evaluations must grow by it. We let it have as many and look.
+# DDIM has order 1. So its error falls by some ratio if its number of evaluations grows by the same
+# ratio. This predicts how many evaluations DDIM needs. We try that number.
 
 # %%
 wanted = error("adams", FEW)
 needed = round(counts[-1] * errors["ddim"][-1] / wanted)
 print(f"evaluations that DDIM needs to be as good as Adams' method with {FEW}")
 compare(prediction, by_its_order=needed)
-print(f"with so many its error is {error('ddim', needed):.2g}, and that of Adams' method was {wanted:.2g}")
+found = error("ddim", needed)
+print(f"with so many its error is {found:.2g}, and that of Adams' method was {wanted:.2g}")
 
 # %% [markdown]
-# With a trained network there is an end to this: its own error, which no solver mends (`python compare.py` draws both).
+# With a trained network the error stops falling at the network's own error, which no solver can
+# reduce. (`python compare.py` draws both.)
 #
-# ## Exercise 1: DDIM by yourself
+# ## Exercise 1: write DDIM
 #
-# Walk down the steps: at each t ask for the guesses, and put the same $x_0$ and $\epsilon$ together at the next step
-# (DDIM, eq. 12 without fresh noise). After the last step come clean data: alpha is 1 there, and sigma 0.
+# Go through the steps. At each t ask the denoiser for its predictions of $\epsilon$ and $x_0$. Then
+# combine the same two with the alpha and sigma of the next step (DDIM, eq. 12 without fresh noise).
+# After the last step come clean data, where alpha is 1 and sigma 0.
 
 
 # %%
 def my_ddim(denoise, scheduler, x: torch.Tensor, timesteps: list[int]) -> torch.Tensor:
-    """Samples from x at timesteps[0]; denoise(x, torch.tensor(t)) -> (eps, x_0); scheduler.alpha_sigma_at(t)."""
+    """Samples from x at timesteps[0].
+
+    Use denoise(x, torch.tensor(t)) -> (eps, x_0) and scheduler.alpha_sigma_at(t).
+    """
     raise NotImplementedError
 
 
 def check_my_ddim(my_ddim) -> None:
     process = LinearNoiseScheduler(100)
     mixture = GaussianMixture(torch.tensor([[-1.0, 0.0], [1.0, 0.5]]), 0.1)
-    denoise, x_T = exact_denoiser(mixture, process), torch.randn(20, 2, generator=generator(0, "check")).double()
+    denoise = exact_denoiser(mixture, process)
+    x_T = torch.randn(20, 2, generator=generator(0, "check")).double()
     for n in (1, 2, 10):
-        true = last(sample(denoise, process, x_T, SamplingOptions(sampler="ddim", sampling_steps=n)))
-        off = float(
-            (my_ddim(denoise, process, x_T, sampler_timesteps(process, SamplingOptions("ddim", n))) - true).abs().max()
-        )
+        options = SamplingOptions(sampler="ddim", sampling_steps=n)
+        true = last(sample(denoise, process, x_T, options))
+        ours = my_ddim(denoise, process, x_T, sampler_timesteps(process, options))
+        off = float((ours - true).abs().max())
         assert off < 1e-6, f"with {n} evaluations a sample is {off:.2g} off"
 
 
@@ -138,8 +154,9 @@ attempt(1, check_my_ddim, my_ddim)
 # %% [markdown]
 # ## Exercise 2: a flow that has a formula
 #
-# Data $N(0, s^2)$: then $E[\epsilon \mid x_t] = \bar\sigma\,\bar x / (s^2 + \bar\sigma^2)$. Separate the variables,
-# integrate from $\bar\sigma = \sigma_T / \alpha_T$ down to 0, and say where $x_T$ ends.
+# For data $N(0, s^2)$ we have $E[\epsilon \mid x_t] = \bar\sigma\,\bar x / (s^2 + \bar\sigma^2)$.
+# Separate the variables and integrate from $\bar\sigma = \sigma_T / \alpha_T$ down to 0. Where does
+# $x_T$ end?
 
 
 # %%
@@ -150,12 +167,15 @@ def end_of_flow(x_T: torch.Tensor, alpha_T: float, sigma_T: float, s: float) -> 
 
 def check_end_of_flow(end_of_flow) -> None:
     x_T = torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None]
-    for process, s in ((LinearNoiseScheduler(100), 0.5), (LinearNoiseScheduler(100, 1e-4, 0.02), 2.0)):
+    cases = [(LinearNoiseScheduler(100), 0.5), (LinearNoiseScheduler(100, 1e-4, 0.02), 2.0)]
+    for process, s in cases:
         alpha, sigma = process.alpha_sigma_at(99)
-        true = exact_flow(GaussianMixture(torch.zeros(1, 1), s**2).denoise, process, x_T)[0]
-        ours = end_of_flow(x_T, alpha, sigma, s)
-        off, kept = float((ours - true).abs().max()), math.hypot(alpha * s, sigma)
-        assert off < 1e-6, f"with s = {s} and a standard deviation of x_T of {kept:.2f} a point is {off:.2g} off"
+        gaussian = GaussianMixture(torch.zeros(1, 1), s**2)
+        true = exact_flow(gaussian.denoise, process, x_T)[0]
+        off = float((end_of_flow(x_T, alpha, sigma, s) - true).abs().max())
+        deviation = math.hypot(alpha * s, sigma)
+        case = f"with s = {s} and a standard deviation of x_T of {deviation:.2f}"
+        assert off < 1e-6, f"{case} a point is {off:.2g} off"
 
 
 attempt(2, check_end_of_flow, end_of_flow)

@@ -15,17 +15,16 @@
 # %% [markdown]
 # # 6. From moons to digits
 #
-# Everything so far was about points in a plane. What has to change for images? And one thing is new: the exact
-# distribution of digits is unknown, all we have is a table of them. So what is the best denoiser *now*?
+# So far everything was about points in a plane. What has to change for images? And which denoiser
+# is the best, if we do not know the exact distribution of the digits and have only a table of them?
 
 # %%
 from functools import partial
 
 import torch
-from classroom import attempt, compare, effort, show
+from classroom import attempt, compare, effort, image_grid, show
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.nn.functional import pad
 
 from dataset import DataSet, Normaliser, make_sets
 from diffusion import Prediction, exact_denoiser
@@ -45,8 +44,8 @@ from viz.colours import CLASSES
 # %% [markdown]
 # ## Only options change
 #
-# `learn` is the heart of `train.py`, the same calls for both; what differs are options. Points and images differ in
-# their shape, and only the network has to know anything of that.
+# `learn` contains the main calls of `train.py`, which are the same for points and images. Only the
+# options differ. Only the network has to know the shape of the data.
 
 # %%
 BOTH = {"num_timesteps": 1000, "beta_start": None, "beta_end": None, "label_dropout": 0.1, "t_power": 1.0}
@@ -64,30 +63,33 @@ OPTIONS = {  # of moons, of digits
 
 
 def learn(which: int) -> tuple[Pipeline, DataSet, DataSet]:
-    """A trained model, the data that it was trained on, and data that it has never seen; 0 for moons, 1 for digits."""
+    """A trained model, its training data, and data that it has never seen. 0: moons, 1: digits."""
     o = BOTH | {name: pair[which] for name, pair in OPTIONS.items()}
     torch.manual_seed(0)
     data, unseen = make_sets(n_samples=o["num_samples"], seed=0, **o["dataset"])
-    normaliser, target = Normaliser.of(data), o["model"]["prediction"]
+    normaliser = Normaliser.of(data)
     net, scheduler = build(o, tuple(normaliser.mean.shape), len(data.classes))
     pipeline = Pipeline(net, scheduler, normaliser, o, data.classes)
-    loss_of = partial(training_loss, net, scheduler, target=target)
-    learner = Learner(net, make_optimizers(net, "muon", lr=o["lr"], weight_decay=0.01), ema_decay=None)
+    loss_of = partial(training_loss, net, scheduler, target=o["model"]["prediction"])
+    optimizers = make_optimizers(net, "muon", lr=o["lr"], weight_decay=0.01)
+    learner = Learner(net, optimizers, ema_decay=None)
     noise = Noise(pipeline, 0, o["batch_size"])
-    for step, batch in zip(range(o["steps"]), batches(make_loader(data, batch_size=o["batch_size"], seed=0))):
+    loader = make_loader(data, batch_size=o["batch_size"], seed=0)
+    for step, batch in zip(range(o["steps"]), batches(loader)):
         lr = learning_rate(step, o["steps"], 30, o["lr"])
         learner.learn(loss_of, noise.added(step, *batch), lr)
     pipeline.net = learner.average.module
     return pipeline.ready(torch.device("cpu")), data, unseen
 
 
-(of_moons, _, _), (of_digits, digits, unseen) = learn(0), learn(1)
+of_moons, _, _ = learn(0)
+of_digits, digits, unseen = learn(1)
 
 # %% [markdown]
 # ## Predict
 #
-# Lesson 2 says which denoiser has the least loss on a table of images: the posterior mean over that table. It is the
-# goal of the training above. **What share of the samples of this best denoiser are copies of training images?**
+# On a table of images, the denoiser with the least loss is the posterior mean over it (lesson 2).
+# **What share of the samples of this best denoiser are copies of training images?**
 
 # %%
 prediction = None
@@ -95,21 +97,24 @@ prediction = None
 # %% [markdown]
 # ## Measure, and the exact answer
 #
-# `GaussianMixture(table)`, of images as rows of pixels, is a point mass on each image, and `exact_denoiser` its best
-# denoiser. Where it leads to, theory says: the exact flow ends in the data, and the data are the table.
+# `GaussianMixture(table)` is a point mass on each image, and `exact_denoiser` is its best denoiser.
+# The exact flow ends in the data, and the data are the table. So the exact answer is known.
 
 # %%
-table, COPY = digits[:][0].flatten(1), 0.01  # a distance, of a range from -1 to 1, that no eye would see
-best_of_rows, count = exact_denoiser(GaussianMixture(table), of_digits.scheduler), effort(200, 20)
+COPY = 0.01  # a distance on a range from -1 to 1 that nobody would see
+table = digits[:][0].flatten(1)
+best_of_rows = exact_denoiser(GaussianMixture(table), of_digits.scheduler)
+count = effort(200, 20)
 
 
 def best(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
-    """The exact denoiser of images: pixels in a row and back."""
-    return Prediction(*(part.view_as(x_t) for part in best_of_rows(x_t.flatten(1), t)))
+    """The exact denoiser of images (B, C, H, W)."""
+    eps, x_0 = best_of_rows(x_t.flatten(1), t)
+    return Prediction(eps.view_as(x_t), x_0.view_as(x_t))
 
 
 def nearest(images: Tensor) -> tuple[Tensor, Tensor]:
-    """How far the nearest training image is (root mean square over pixels), and which it is: (B,) each."""
+    """The root mean square distance to the nearest training image, and its number: (B,) each."""
     differences = images.flatten(1).float()[:, None] - table
     distance = differences.square().mean(2).sqrt()
     return distance.min(1).values, distance.argmin(1)
@@ -122,35 +127,33 @@ made["network"] = last(of_digits.states(count, PLAIN, labels="all", seed=0))
 made["real, never trained on"] = unseen[:count][0]
 print("share of copies of training images")
 copies = {name: float((nearest(images)[0] < COPY).float().mean()) for name, images in made.items()}
-compare(prediction, **{"exact, of the best denoiser": 1.0} | copies)  # a theorem, so no computation
+compare(prediction, **{"exact, of the best denoiser": 1.0} | copies)  # 1 by the theorem above
 for name, images in made.items():
-    print(f"{name}: median distance to the nearest training image {float(nearest(images)[0].median()):.2f}")
+    print(f"{name}: median distance to the nearest training image {nearest(images)[0].median():.2f}")
 
 # %% [markdown]
-# The least loss belongs to a machine that copies. A network makes new digits *because* it is not the best denoiser of
-# its table: it cannot draw sharp borders between so many images, and what it does between them is what we want.
+# The denoiser with the least loss only makes copies. A network makes new digits *because* it is not
+# the best denoiser of its table. What it produces between the images is what we want.
 
 # %%
 figure = Figure(figsize=(11, 3.4), layout="constrained")
 left, right = figure.subplots(1, 2, width_ratios=(1, 1.6))
 asked = torch.arange(2000) % 2
-colours = [CLASSES[k] for k in asked]
-left.scatter(*last(of_moons.states(2000, PLAIN, labels=asked, seed=0)).T, s=1, c=colours)
+points = last(of_moons.states(2000, PLAIN, labels=asked, seed=0))
+left.scatter(*points.T, s=1, c=[CLASSES[k] for k in asked])
 left.set(aspect="equal", xticks=[], yticks=[], title="moons by the network of `learn(0)`")
-rows = []
-for name in ("best denoiser", "network"):
-    rows += [made[name][:10, 0], digits[nearest(made[name][:10])[1]][0][:, 0]]
-right.imshow(torch.cat([pad(row, (1, 1, 1, 1)).permute(1, 0, 2).flatten(1) for row in rows]), cmap="Greys")
-names = ["best denoiser", "nearest training image", "network of `learn(1)`", "nearest training image"]
-right.set_yticks([4.5, 14.5, 24.5, 34.5], names)
-right.set(xticks=[], title="digits made, and what they may be copies of")
+copied, new = made["best denoiser"][:10], made["network"][:10]
+rows = [copied, digits[nearest(copied)[1]][0], new, digits[nearest(new)[1]][0]]
+right.imshow(image_grid(rows), cmap="Greys")
+right.set_yticks([4.5, 14.5, 24.5, 34.5], ["best denoiser", "nearest", "network", "nearest"])
+right.set(xticks=[], title="generated digits, and the nearest training images")
 show(figure, "6_moons_to_digits")
 
 # %% [markdown]
 # ## Exercise 1: keep pixels within their range
 #
-# Pixels lie in [-1, 1], but a guess of $x_0$ may not. Cut it off there, and move $\epsilon$ along, so that both still
-# make $x_t = \alpha x_0 + \sigma \epsilon$.
+# Pixels lie in [-1, 1], but a prediction of $x_0$ may not. Clamp it to this range, and change
+# $\epsilon$ so that still $x_t = \alpha x_0 + \sigma \epsilon$.
 
 
 # %%
@@ -164,9 +167,9 @@ def check_keep_within(keep_within) -> None:
     for alpha, sigma in ((0.99, 0.14), (0.6, 0.8)):
         eps, x_0 = keep_within(x_t, 2 * x_t, alpha, sigma)
         ends = f"x_0 goes from {float(x_0.min()):.2f} to {float(x_0.max()):.2f}"
-        assert torch.equal(x_0, (2 * x_t).clamp(-1, 1)), f"{ends}, and is not 2 x_t cut off at -1 and 1"
+        assert torch.equal(x_0, (2 * x_t).clamp(-1, 1)), f"{ends}, and is not 2 x_t, clamped"
         off = float((alpha * x_0 + sigma * eps - x_t).abs().max())
-        assert off < 1e-5, f"at alpha = {alpha}, sigma = {sigma} the two do not make x_t: they are {off:.2g} off"
+        assert off < 1e-5, f"at alpha = {alpha}, sigma = {sigma} the two give x_t only to {off:.2g}"
 
 
 attempt(1, check_keep_within, keep_within)
@@ -174,23 +177,24 @@ attempt(1, check_keep_within, keep_within)
 # %% [markdown]
 # ## Exercise 2: drop labels
 #
-# For guidance (lesson 5) one network must know the noise with and without a label. So in training each row loses its
-# label with some probability, by itself: in its place comes the null label, one more than the last real one.
+# For guidance, a network must predict with and without labels (lesson 5). So in training each row
+# loses its label with some probability, and gets the null label: one more than the last label.
 
 
 # %%
 def drop_labels(label: Tensor, share: float, num_labels: int, g: torch.Generator) -> Tensor:
-    """Labels (B,) of 0 .. num_labels - 1, on average a share of them replaced; torch.rand(..., generator=g)."""
+    """Labels (B,) of 0 .. num_labels - 1, a share of them replaced; torch.rand(...,
+    generator=g)."""
     raise NotImplementedError
 
 
 def check_drop_labels(drop_labels) -> None:
     label = torch.arange(30_000) % 10
     dropped = drop_labels(label.clone(), 0.2, 10, generator(0, "check"))
-    assert (dropped[dropped != label] == 10).all(), "a label that is dropped must become 10, the null label"
+    assert (dropped[dropped != label] == 10).all(), "a dropped label must become 10, the null label"
     for k in range(10):
         share = float((dropped[label == k] == 10).float().mean())
-        assert abs(share - 0.2) < 0.04, f"label {k} is dropped in {share:.0%} of its rows, and it should be in 20%"
+        assert abs(share - 0.2) < 0.04, f"label {k} is dropped in {share:.0%} of rows, not in 20%"
 
 
 attempt(2, check_drop_labels, drop_labels)

@@ -1,39 +1,60 @@
-"""What all lessons share. They import it before anything of moonwalk's, because it also tells Python where that is."""
+"""Functions that all lessons share.
+
+The lessons import it before any module of moonwalk, because it also puts the root of the repository
+on sys.path.
+"""
 
 import builtins
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # started in lessons/, Python only knows lessons/
+# Python started as `python lessons/1_noise.py` finds only the modules in lessons/.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import torch
 from matplotlib.figure import Figure
 from PIL import Image
+from torch import Tensor
+from torch.nn.functional import pad
 
 from viz import stills, style
 
-QUICK = os.environ.get("LESSON_QUICK") == "1"  # as the tests run it: the same lesson, rougher figures
+QUICK = os.environ.get("LESSON_QUICK") == "1"  # the tests run the same lessons with fewer samples
 IN_NOTEBOOK = hasattr(builtins, "get_ipython")
 style.use("light")
 
 
 def effort(full: int, quick: int) -> int:
-    """How many steps or samples: `full`, or `quick` where LESSON_QUICK=1 is set."""
+    """Return a number of steps or samples: `full`, or `quick` if LESSON_QUICK=1 is set."""
     return quick if QUICK else full
 
 
 def compare(prediction: float | None, **answers: float) -> None:
-    """Print a prediction beside the answers; their names may have underscores for spaces."""
+    """Print the student's prediction beside the answers. Underscores in names become spaces."""
     rows = {"your prediction": "none yet" if prediction is None else f"{prediction:.4g}"}
-    rows |= {name.replace("_", " "): f"{answer:.4g}" for name, answer in answers.items()}
+    for name, answer in answers.items():
+        rows[name.replace("_", " ")] = f"{answer:.4g}"
     for name, text in rows.items():
         print(f"  {name:<44}{text:>10}")
 
 
+def image_grid(rows: Sequence[Tensor]) -> Tensor:
+    """Return one picture (H', W') of rows of grey images, each row of shape (B, 1, H, W)."""
+    strips = []
+    for row in rows:
+        framed = pad(row[:, 0], (1, 1, 1, 1))
+        strips.append(framed.permute(1, 0, 2).flatten(1))
+    return torch.cat(strips)
+
+
 def show(figure: Figure, name: str) -> Image.Image:
-    """The picture, which a notebook shows as the last line of a cell; a script saves it in outputs/lessons/."""
+    """Return the figure as a picture, which a notebook displays as the last line of a cell.
+
+    A script saves it in outputs/lessons/ as well.
+    """
     buffer = BytesIO()
     figure.savefig(buffer, dpi=stills.SCREEN_DPI)
     if not IN_NOTEBOOK:
@@ -42,14 +63,18 @@ def show(figure: Figure, name: str) -> Image.Image:
 
 
 def attempt(number: int, check: Callable[[Callable], None], function: Callable) -> None:
-    """Say whether `function` passes the check of exercise `number`; whatever goes wrong in it, the lesson goes on."""
+    """Print whether `function` passes the check of exercise `number`.
+
+    Any exception in the function is printed too, so that the lesson continues.
+    """
     try:
         check(function)
     except NotImplementedError:
-        print(f"exercise {number}: not solved yet: nothing is written in {function.__name__} so far")
+        outcome = f"not solved yet: nothing is written in {function.__name__} so far"
     except AssertionError as failed:
-        print(f"exercise {number}: not solved yet: {failed}")
-    except Exception as error:  # of a student's code, so of any kind
-        print(f"exercise {number}: not solved yet: {function.__name__} ends in {type(error).__name__}: {error}")
+        outcome = f"not solved yet: {failed}"
+    except Exception as error:  # a student's code can raise anything
+        outcome = f"not solved yet: {function.__name__} ends in {type(error).__name__}: {error}"
     else:
-        print(f"exercise {number}: solved")
+        outcome = "solved"
+    print(f"exercise {number}: {outcome}")

@@ -106,8 +106,9 @@ def sync_tables(folder: Path) -> None:
 class LossLog:
     """A callback that writes each mean loss as a row of loss.csv.
 
-    A row holds the last optimizer step of the mean, the loss, the learning rate, the seconds of the
-    training so far, and the stable loss that the network learns from (see `objective.Loss`).
+    A row holds five numbers: the last optimizer step of the mean, the loss, the learning rate, the
+    seconds of the training so far, and the stable loss, from which the network learns (see
+    `objective.Loss`).
 
     Args:
         folder: the run folder.
@@ -200,8 +201,8 @@ class ExcessLog:
 def read_excess(folder: str | Path) -> dict[str, NDArray] | None:
     """Return the columns of excess.csv, or None where a run has no such file or no row in it.
 
-    The result holds "step", "excess" and "floor" of shape (S,) for S rows, the probed steps
-    "timesteps" of shape (K,), and the excess "by_t" of shape (S, K).
+    For S rows and K probed steps, the result holds "step", "excess" and "floor" of shape (S,). It
+    also holds the probed steps "timesteps" of shape (K,) and the excess "by_t" of shape (S, K).
 
     Raises:
         ValueError: the file is not an excess.csv.

@@ -1,4 +1,4 @@
-"""How far a training has come, what is called with that, and the steps at which the network is worth measuring."""
+"""How far a training has come, and the steps at which its network is worth measuring."""
 
 from typing import NamedTuple, Protocol
 
@@ -12,8 +12,8 @@ class Moment(NamedTuple):
     """The progress of a training after an optimizer step. The defaults stand for its beginning.
 
     done: optimizer steps taken so far.
-    loss, stable_loss: means since they were last given (see loss.objective.Loss). They are given every LOG_EVERY steps
-        and otherwise None.
+    loss, stable_loss: means since they were last given (see loss.objective.Loss). They are given
+        every LOG_EVERY steps and otherwise None.
     lr: the learning rate of this step.
     seconds, cpu_seconds: time of the whole training; a resumed one includes its earlier parts.
     last: the training ends after this step, because it is finished or was interrupted.
@@ -39,9 +39,10 @@ class Callback(Protocol):
 
 
 def log_spaced_steps(start: int, total: int) -> list[int]:
-    """At most NUM_LOG_SPACED_STEPS + 1 optimizer steps from `start` to `total`, evenly spaced in their logarithm.
+    """Optimizer steps from `start` to `total`, evenly spaced in their logarithm.
 
-    A network learns most in its first steps. `start` is one of the steps, and so is `total` unless it comes earlier.
+    There are at most NUM_LOG_SPACED_STEPS + 1 of them, and `start` is the first. A network learns
+    most in its first steps.
     """
     spaced = np.geomspace(1, total, NUM_LOG_SPACED_STEPS).round().astype(int).tolist()
     later = {step for step in spaced if step > start}

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, product
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from dataset import make_sets
 from diffusion import Denoiser, clamped_denoiser, exact_denoiser
 from images.sets import ImageSet
-from metrics.distances import compute_floors
+from metrics.distances import Draw, compute_floors
 from metrics.exact_truth import DISTANCE, TRUTH_DRAWS, distance_to_truth, exact_set
 from pipeline import Pipeline
 from points.mixture import GaussianMixture
@@ -23,7 +23,7 @@ from runtime.randomness import generator
 from samplers import State, last
 from samplers.observation import Observation, check_possible, draw_posterior, read_line, read_mask
 from samplers.posterior import method_timesteps, sample_given
-from schedule import CLEAN
+from schedule import CLEAN, NoiseScheduler
 
 INPAINTED_IMAGES = 8
 INPAINTINGS_EACH = 10
@@ -67,9 +67,7 @@ def posteriors(pipeline: Pipeline, text: str, noise: float, method: str | None, 
     Raises:
         ValueError: no observation of such points, or one that contradicts them.
     """
-    if text.startswith("mask"):
-        raise ValueError(f"observe={text} is for images, and this model is of points: give a line as in observe=y=0.2")
-    observation = read_line(text, pipeline.dims[0], noise)
+    observation = _read_observation(pipeline, text, noise)
     data = exact_set(pipeline, "observe")
     assert data.mixture is not None
     check_possible(data.mixture, observation, text)
@@ -81,18 +79,14 @@ def posteriors(pipeline: Pipeline, text: str, noise: float, method: str | None, 
         "exact denoiser": exact_denoiser(normaliser.distribution(data.mixture), pipeline.scheduler),
         "network": pipeline.denoiser(),
     }
-    jobs = [(denoiser, each) for denoiser in denoisers for each in METHODS]
     points: dict[str, dict[str, NDArray]] = {name: {} for name in denoisers}
     distance: dict[str, dict[str, float]] = {name: {} for name in denoisers}
+    jobs = list(product(denoisers, METHODS))
     for name, each in progress_bar(jobs, "posterior", len(jobs)):
         x_0 = last(_conditioned_states(denoisers[name], pipeline, normalised, count, each, seed))
         points[name][each] = pipeline.data_units(x_0).numpy()
         distance[name][each] = distance_to_truth(points[name][each], truth)
 
-    low, median, high = np.quantile(compute_floors(DISTANCE, truth, count), [0.05, 0.5, 0.95]).tolist()
-    evaluations = {}
-    for each, row in METHODS.items():
-        evaluations[each] = len(method_timesteps(pipeline.scheduler, each)) * row.evaluations
     return Posteriors(
         text=text,
         noise=noise,
@@ -101,10 +95,30 @@ def posteriors(pipeline: Pipeline, text: str, noise: float, method: str | None, 
         truth=truth(count, 2 * TRUTH_DRAWS),
         points=points,
         distance=distance,
-        evaluations=evaluations,
-        floor=(low, median, high),
+        evaluations=_evaluations(pipeline.scheduler),
+        floor=_floor(truth, count),
         method=method or "sir",
     )
+
+
+def _read_observation(pipeline: Pipeline, text: str, noise: float) -> Observation:
+    if text.startswith("mask"):
+        raise ValueError(f"observe={text} is for images, and this model is of points: give a line as in observe=y=0.2")
+    return read_line(text, pipeline.dims[0], noise)
+
+
+def _floor(truth: Draw, count: int) -> tuple[float, float, float]:
+    """The 5 % quantile, the median and the 95 % quantile of the distance between exact draws."""
+    low, median, high = np.quantile(compute_floors(DISTANCE, truth, count), [0.05, 0.5, 0.95]).tolist()
+    return low, median, high
+
+
+def _evaluations(scheduler: NoiseScheduler) -> dict[str, int]:
+    """How many evaluations of the denoiser each method takes for a sample."""
+    evaluations = {}
+    for method, row in METHODS.items():
+        evaluations[method] = len(method_timesteps(scheduler, method)) * row.evaluations
+    return evaluations
 
 
 def _draw_truth(mixture: GaussianMixture, observation: Observation, seed: int, count: int, index: int) -> NDArray:

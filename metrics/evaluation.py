@@ -339,24 +339,37 @@ def _kl(
 
     All are means over the conditions, which share the `points` evenly.
     """
-    scheduler = pipeline.scheduler
     g = generator(seed, "kl")
-    timesteps = evenly_on(log_noise_ratio(scheduler), KL_STEPS)[::-1]
     count = -(-points // len(conditions))  # rounded up
     count_exact = -(-KL_POINTS_EXACT // len(conditions))
 
-    values = []
-    errors = []
-    floors = []
-    for label, mixture in conditions:
-        x = mixture.noised(*scheduler.alpha_sigma_at(0)).sample(count, g)
-        denoise = pipeline.denoiser_for_label(label)
-        value, error = kl_from_exact(denoise, scheduler, mixture, x, timesteps, pipeline.device)
-        values.append(value)
-        errors.append(error)
-
-        exact = exact_denoiser(mixture, scheduler)
-        floor, _ = kl_from_exact(exact, scheduler, mixture, x[:count_exact], timesteps)
-        floors.append(floor)
+    results = []
+    for condition in conditions:
+        results.append(_kl_under(pipeline, condition, count, count_exact, g))
+    values, floors, errors = zip(*results)
     mean_error = float(np.linalg.norm(errors) / len(errors))
     return float(np.mean(values)), float(np.mean(floors)), mean_error
+
+
+def _kl_under(
+    pipeline: Pipeline,
+    condition: Condition,
+    count: int,
+    count_exact: int,
+    g: torch.Generator,
+) -> tuple[float, float, float]:
+    """Return the same three numbers under one condition.
+
+    Args:
+        count, count_exact: numbers of points for the model and for the exact denoiser.
+    """
+    label, mixture = condition
+    scheduler = pipeline.scheduler
+    timesteps = evenly_on(log_noise_ratio(scheduler), KL_STEPS)[::-1]
+    x = mixture.noised(*scheduler.alpha_sigma_at(0)).sample(count, g)
+
+    denoise = pipeline.denoiser_for_label(label)
+    value, error = kl_from_exact(denoise, scheduler, mixture, x, timesteps, pipeline.device)
+    exact = exact_denoiser(mixture, scheduler)
+    floor, _ = kl_from_exact(exact, scheduler, mixture, x[:count_exact], timesteps)
+    return value, floor, error

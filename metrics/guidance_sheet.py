@@ -92,22 +92,24 @@ def _sampled_points(
     seed: int,
 ) -> dict[str, NDArray]:
     """Samples in data units by the exact denoiser and the network, from the same x_T, with guidance `weight`."""
-    scheduler = pipeline.scheduler
     x_T, _ = pipeline.start(len(labels), seed)
     normalised_parts = [pipeline.normaliser.distribution(part) for part in parts]
-    exact = exact_guided_denoiser(normalised_parts, scheduler, weight, interval)
+    exact = exact_guided_denoiser(normalised_parts, pipeline.scheduler, weight, interval)
     guidance = SamplingOptions(guidance=weight, guidance_interval=interval if weight else None)
-    denoisers: dict[str, tuple[Denoiser, Tensor]] = {
-        "exact denoiser": (exact, x_T.cpu()),
-        "network": (pipeline.denoiser(guidance), x_T),
+    network = pipeline.denoiser(guidance)
+    return {
+        "exact denoiser": _samples_from(pipeline, exact, x_T.cpu(), labels),
+        "network": _samples_from(pipeline, network, x_T, labels),
     }
-    options = SamplingOptions(sampler="dpmpp_2m", sampling_steps=min(SAMPLING_STEPS, scheduler.num_timesteps))
-    points = {}
-    for name, (denoise, start) in denoisers.items():
-        denoise_labelled = partial(denoise, label=labels.to(start.device))
-        x_0 = last(sample(denoise_labelled, scheduler, start, options))
-        points[name] = pipeline.data_units(x_0).numpy()
-    return points
+
+
+def _samples_from(pipeline: Pipeline, denoise: Denoiser, x_T: Tensor, labels: Tensor) -> NDArray:
+    """Samples in data units by DPM-Solver++(2M), on the device of x_T."""
+    steps = min(SAMPLING_STEPS, pipeline.scheduler.num_timesteps)
+    options = SamplingOptions(sampler="dpmpp_2m", sampling_steps=steps)
+    denoise_labelled = partial(denoise, label=labels.to(x_T.device))
+    x_0 = last(sample(denoise_labelled, pipeline.scheduler, x_T, options))
+    return pipeline.data_units(x_0).numpy()
 
 
 def _mean_distance(points: NDArray, labels: Tensor, truths: Sequence[Draw]) -> float:

@@ -5,15 +5,15 @@ compared with unseen images, and the floor is the same metric between some of th
 the others.
 
 The Frechet distance of finite samples grows as n shrinks. So value and floor use the same number of
-samples and of real images, and a value means nothing without n, the classifier and the floor. Its
-unit is the variance of one of the 64 features over the training images.
+samples and of real images. A value means nothing without n, the classifier and the floor. Its unit
+is the variance of one of the 64 features over the training images.
 
 The level of the whole table is about 1 %. The floors are 20 repeats on one set of unseen images,
-whose standard deviation is too small. Perfect samples deviated by more than 4 of these standard
-deviations, in Frechet distance, recall or precision, in 0.4 to 1.2 % of tables, and by more than
-4.5 in 0.4 to 0.8 % (1000 tables each of 60 digits, of 120 digits and of Gaussian features). So
-these metrics fail beyond 4.5 standard deviations. The test for copies of training images has an
-exact p-value and the level 0.2 %.
+whose standard deviation is too small. This was measured on 1000 tables each of perfect samples: 60
+digits, 120 digits, and Gaussian features. Frechet distance, recall or precision deviated by more
+than 4 of these standard deviations in 0.4 to 1.2 % of tables. Deviations by more than 4.5 occurred
+in 0.4 to 0.8 %. So these metrics fail beyond 4.5 standard deviations. The test for copies of
+training images has an exact p-value and the level 0.2 %.
 """
 
 from collections.abc import Callable, Sequence

@@ -48,6 +48,15 @@ def write_report(
     return result
 
 
+def read_report(folder: Path) -> dict[str, Any]:
+    """Return what metrics.json in a run folder contains; {} where it is missing or damaged."""
+    try:
+        found = json.loads((folder / "metrics.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _print_table(evaluation: Evaluation, unseen: DataSet) -> None:
     is_points = isinstance(unseen, PointSet)
     bound = "at most" if is_points else "about"  # the level for images was measured
@@ -68,8 +77,8 @@ def score_fields(pipeline: Pipeline, unseen: DataSet) -> list[dict[str, Any]]:
     """Return the network's and the exact score on a grid, at a few steps, in normalised units.
 
     The list is empty where the exact distribution is not known, or does not have two dimensions.
-    Each entry has the step, sigma, the axes "x" and "y" of shape (46,), the exact "log_density"
-    (46, 46), and the scores "network" and "exact" (46, 46, 2).
+    Each entry has the step, sigma, and the axes "x" and "y" of shape (46,). It also has the exact
+    "log_density" (46, 46) and the scores "network" and "exact" (46, 46, 2).
     """
     if unseen.mixture is None or unseen.mixture.dim != 2:
         return []

@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,37 +123,44 @@ def compare(
     Raises:
         ValueError: no sampler or no number, one that there is not, or a number that a sampler cannot make.
     """
-    scheduler = pipeline.scheduler
-    names = list(dict.fromkeys(SAMPLERS if samplers is None else samplers))
-    plan = [(name, n) for n in sorted(set(evaluations)) for name in names]
-    check_plan(scheduler, plan)
-
-    config = pipeline.config
-    train, unseen = make_sets(n_samples=config["num_samples"], seed=config["seed"], **config["dataset"])
+    plan = _plan(samplers, evaluations)
+    check_plan(pipeline.scheduler, plan)
+    train, unseen = _data_sets(pipeline)
     check_enough(unseen, count)
     truth = truth_of(pipeline, train, unseen, count, seed)
+
     labels = as_frequent(unseen, count, seed).to(pipeline.device) if pipeline.classes else None
     x_T, _ = pipeline.start(count, seed)
     exact = exact_guess(pipeline, unseen, labels)
-
     denoisers = {NETWORK: _with_labels(pipeline.denoiser(pipeline.resolve(guidance)), labels)}
-    starts = {NETWORK: x_T}
     if exact:
-        denoisers[EXACT] = _exact_denoiser(exact, scheduler)
-        starts[EXACT] = x_T.cpu()
-    jobs = [(denoiser, name, n) for name, n in plan for denoiser in denoisers]
-    trials = []
-    for denoiser, name, n in progress_bar(jobs, "comparing", len(jobs)):
-        trials.append(_trial(pipeline, truth, seed, denoiser, denoisers[denoiser], starts[denoiser], name, n))
+        denoisers[EXACT] = _exact_denoiser(exact, pipeline.scheduler)
 
-    flow = None
-    exact_path = []
-    if exact and isinstance(unseen, PointSet) and unseen.mixture and unseen.mixture.has_density:
-        flow = _flow_map_of(scheduler, exact, denoisers, x_T, names)
-        exact_path = _exact_path(scheduler, exact, x_T, trials)
     real = real_rows(unseen, count, seed)
-    normalised = pipeline.normaliser.normalise(torch.from_numpy(real)).cpu().numpy()
-    return Comparison(trials, truth.floors, real, normalised, flow, exact_path, scheduler.alpha_bar)
+    comparison = Comparison(
+        trials=_trials(pipeline, plan, denoisers, x_T, truth, seed),
+        floors=truth.floors,
+        real=real,
+        normalised=pipeline.normaliser.normalise(torch.from_numpy(real)).cpu().numpy(),
+        flow=None,
+        exact_path=[],
+        alpha_bar=pipeline.scheduler.alpha_bar,
+    )
+    if exact and isinstance(unseen, PointSet) and unseen.mixture and unseen.mixture.has_density:
+        return _with_exact_flow(comparison, pipeline.scheduler, exact, denoisers, x_T)
+    return comparison
+
+
+def _plan(samplers: Sequence[str] | None, evaluations: Sequence[int]) -> list[tuple[str, int]]:
+    """The pairs of a sampler (None: all) and a number of evaluations, each once, by rising numbers."""
+    names = list(dict.fromkeys(SAMPLERS if samplers is None else samplers))
+    return [(name, n) for n in sorted(set(evaluations)) for name in names]
+
+
+def _data_sets(pipeline: Pipeline) -> tuple[DataSet, DataSet]:
+    """The data that the model was trained on, and those that it has never seen."""
+    config = pipeline.config
+    return make_sets(n_samples=config["num_samples"], seed=config["seed"], **config["dataset"])
 
 
 def check_plan(scheduler: NoiseScheduler, plan: Sequence[tuple[str, int]]) -> None:
@@ -208,6 +215,23 @@ def _exact_denoiser(exact: PosteriorMeans, scheduler: NoiseScheduler) -> Denoise
 # ---------------------------------------------------------------- trials
 
 
+def _trials(
+    pipeline: Pipeline,
+    plan: Sequence[tuple[str, int]],
+    denoisers: Mapping[str, Denoiser],
+    x_T: Tensor,
+    truth: Truth,
+    seed: int,
+) -> list[Trial]:
+    """Every pair of the plan with every denoiser, all from the same x_T. The exact denoiser runs on the CPU."""
+    starts = {NETWORK: x_T, EXACT: x_T.cpu()}
+    jobs = [(denoiser, name, n) for name, n in plan for denoiser in denoisers]
+    trials = []
+    for denoiser, name, n in progress_bar(jobs, "comparing", len(jobs)):
+        trials.append(_trial(pipeline, truth, seed, denoiser, denoisers[denoiser], starts[denoiser], name, n))
+    return trials
+
+
 def _trial(
     pipeline: Pipeline,
     truth: Truth,
@@ -239,6 +263,19 @@ def _trial(
 
 
 # ---------------------------------------------------------------- the exact flow
+
+
+def _with_exact_flow(
+    comparison: Comparison,
+    scheduler: NoiseScheduler,
+    exact: PosteriorMeans,
+    denoisers: Mapping[str, Denoiser],
+    x_T: Tensor,
+) -> Comparison:
+    """The comparison with the flow map and the exact paths."""
+    flow = _flow_map_of(scheduler, exact, denoisers, x_T, comparison.samplers)
+    exact_path = _exact_path(scheduler, exact, x_T, comparison.trials)
+    return replace(comparison, flow=flow, exact_path=exact_path)
 
 
 def _flow_map_of(

@@ -17,8 +17,9 @@ The levels of all tests that apply add up to LEVEL (1 %). So at most 1 % of perf
 fail any test (Bonferroni's inequality). To add a test, write a function of Evidence and give it a
 row in TESTS.
 
-What a test sees was measured on two moons of noise 0.05 with n = 10,000. The docstrings name faults
-that failed the test on every set of samples (four sets or two), and faults that passed every time.
+What a test sees was measured on two moons of noise 0.05 with n = 10,000. Under "Seen" stand the
+faults that failed the test on every set of samples (four sets or two), and under "Not seen" those
+that passed every time.
 """
 
 from collections.abc import Callable
@@ -100,7 +101,8 @@ def masses(e: Evidence) -> Statistic:
     parts (Bonferroni), except for two parts, whose counts determine each other. So the level is at
     most what it says.
 
-    It sees masses of 48 % and 52 %. It sees nothing within a part.
+    Seen: masses of 48 % and 52 %.
+    Not seen: anything within a part.
     """
     n = len(e.samples)
     expected = 1 / e.parts
@@ -124,13 +126,14 @@ def cells(e: Evidence) -> Statistic:
 
     The value is chi-squared divided by its degrees of freedom, about 1 under the null hypothesis.
     Its null distribution is that of chi-squared with (cells - 1) degrees of freedom. With at least
-    25 points
-    expected in each cell it keeps its level: 0.1 % of 100,000 multinomial draws are beyond the 0.1
-        % point.
+    25 points expected in each cell it keeps its level: 0.1 % of 100,000 multinomial draws are
+    beyond the 0.1 % point.
 
-    It sees a gap of 5 % of a moon, and masses of 45 % and 55 %. It does not see the distance from
-    the curve. Additional cells across the curve, 5 times as many, only hide gaps: a gap of 5 % of a
-    moon then failed in 91 % of 200 sets instead of all.
+    Seen: a gap of 5 % of a moon; masses of 45 % and 55 %.
+    Not seen: the distance from the curve.
+
+    Additional cells across the curve, 5 times as many, only hide gaps: a gap of 5 % of a moon then
+    failed in 91 % of 200 sets instead of all.
     """
     n = len(e.samples)
     num_cells = max(2, min(MAX_CELLS, n // POINTS_PER_CELL))
@@ -154,9 +157,9 @@ def negative_log_density(e: Evidence) -> Statistic:
     It is a two-sided z-test. The null distribution is normal with the entropy as its mean; its
     standard deviation is that of log p, divided by sqrt(n). A lower value is *not* better.
 
-    It sees noise that is 10 % too wide (the value is too high), noise that is 30 % too narrow (the
-    value is too low), and 0.3 % of strays. It does not see masses of 45 % and 55 %, or a gap of
-    half a moon.
+    Seen: noise 10 % too wide (too high a value); noise 30 % too narrow (too low a value); 0.3 % of
+        strays.
+    Not seen: masses of 45 % and 55 %; a gap of half a moon.
     """
     assert e.mixture is not None
     n = len(e.samples)
@@ -184,8 +187,8 @@ def strays(e: Evidence) -> Statistic:
 
     Under the null hypothesis the number of strays is binomial. The test is one-sided and exact.
 
-    It sees 0.3 % of points that lie anywhere around the moons, and noise that is 30 % too wide. It
-    does not see noise that is too narrow, or anything along the curves.
+    Seen: 0.3 % of points anywhere around the moons; noise 30 % too wide.
+    Not seen: noise that is too narrow; anything along the curves.
     """
     n = len(e.samples)
     _, off = e.origin

@@ -8,7 +8,8 @@ All tests are one-sided: a large value means that the two sets differ. None of t
 distribution.
 
 What a test sees was measured on two moons of noise 0.05 with n = 10,000, on two sets of samples
-for each fault. The docstrings name faults that failed the test both times, and faults that passed.
+for each fault. Under "Seen" stand the faults that failed the test both times, and under "Not seen"
+those that passed both times.
 """
 
 from functools import partial
@@ -43,12 +44,13 @@ def neighbours(samples: NDArray, real: NDArray) -> Statistic:
     The share is about 1/2 under the null hypothesis (Schilling 1986; Henze 1988). It is larger
     where samples repeat each other, and where one of the two densities is larger.
 
-    It sees noise that is 30 % too wide or too narrow, a shift by 0.02, a gap of 20 % of a moon,
-    10 % of strays, and 200 points that are repeated 50 times. It does not see noise that is 10 %
-    too wide, masses of 45 % and 55 %, 3 % of strays, or copies of training points.
+    Seen: noise 30 % too wide or too narrow; a shift by 0.02; a gap of 20 % of a moon; 10 % of
+        strays; 200 points, repeated 50 times each.
+    Not seen: noise 10 % too wide; masses of 45 % and 55 %; 3 % of strays; copies of training
+        points.
 
-    Let w_ij count how often i and j are neighbours of each other, 0 to 2, and let g_i be +1 for
-    samples and -1 for real points. The share is a linear function of Q = sum_{i<j} w_ij g_i g_j.
+    Let w_ij count how often i and j are neighbours of each other, 0 to 2. Let g_i be +1 for samples
+    and -1 for real points. The share is a linear function of Q = sum_{i<j} w_ij g_i g_j.
     The mean and the variance of Q over all permutations of g are exact (`_moments`). The p-value is
     that of a normal distribution with these moments.
     """
@@ -112,9 +114,11 @@ def classifier(samples: NDArray, real: NDArray, seed: int) -> Statistic:
     """Test the accuracy of a classifier that is trained to separate samples from real points.
 
     The classifier consists of gradient-boosted trees (Lopez-Paz and Oquab 2017, arXiv 1610.06545).
-    It sees noise that is 30 % too wide or too narrow, a shift by 0.02, a gap of 20 % of a moon, and
-    10 % of strays. It does not see noise that is 10 % too wide, masses of 45 % and 55 %, 3 % of
-    strays, or copies of training points.
+
+    Seen: noise 30 % too wide or too narrow; a shift by 0.02; a gap of 20 % of a moon; 10 % of
+        strays.
+    Not seen: noise 10 % too wide; masses of 45 % and 55 %; 3 % of strays; copies of training
+        points.
 
     The points are divided at random into 5 blocks. Each block but the first is predicted by trees
     that were fitted to the blocks before it. Under the null hypothesis each prediction is right
@@ -158,8 +162,10 @@ def energy(samples: NDArray, real: NDArray, seed: int) -> Statistic:
     """Test the energy distance sqrt(2 E|a - b| - E|a - a'| - E|b - b'|) by random permutations.
 
     The distance is that of Szekely and Rizzo 2013. At most 2,000 points of each kind are used. So
-    the test sees coarse faults only, such as a gap of 20 % of a moon. It does not see noise that is
-    50 % too wide, a shift by 0.05, masses of 45 % and 55 %, or 10 % of strays.
+    the test sees coarse faults only.
+
+    Seen: a gap of 20 % of a moon.
+    Not seen: noise 50 % too wide; a shift by 0.05; masses of 45 % and 55 %; 10 % of strays.
 
     Each permutation exchanges the two points of random pairs, one sample and one real point each.
     Under the null hypothesis the true assignment is one of 1,300 equally likely ones. So the
@@ -229,9 +235,10 @@ def nearest_ratio(nearest: NDArray) -> NDArray:
 def copies(made: NDArray, real: NDArray) -> Statistic:
     """Test the share of samples among the points that are closest to a single training point.
 
-    These points are the 5 % of all points with the smallest `nearest_ratio`. The test sees 10 % of
-    copies of training points among the samples. It does not see copies whose added noise is as
-    large as the distance between training points, and no other fault.
+    These points are the 5 % of all points with the smallest `nearest_ratio`.
+
+    Seen: 10 % of copies of training points among the samples.
+    Not seen: copies with noise as large as the distance between training points; any other fault.
 
     Under the null hypothesis samples and held-out real points are equally often so close to a
     training point. So the number of samples among those 5 % is hypergeometric, and the p-value is

@@ -273,9 +273,8 @@ class UNet(nn.Module):
         _check_options(channels, conditioning)
         sides = _map_sides(dims, patch, len(channels))
         crossed = conditioning == "cross_attention" and num_labels > 0
-        if crossed and sides[-1] > attention_size:  # no map has attention to the label
-            advice = f"raise attention_size to {sides[-1]} or more"
-            raise ValueError(f"cross_attention needs attention: {advice}")
+        if crossed:
+            _check_some_attention(sides, attention_size)
         self.patch = patch
         self.num_labels = num_labels
         self.crossed = crossed
@@ -297,17 +296,12 @@ class UNet(nn.Module):
                 }
             )
 
+        # The order of construction is that of the initial random weights.
         patch_channels = dims[0] * patch**2
         self.stem = nn.Conv2d(patch_channels, channels[0], 3, padding=1)
-        self.down = nn.ModuleList()
-        for i in range(len(channels) - 1):
-            block = DownSamplingBlock(channels[i], channels[i + 1], cond_dim, **options[i])
-            self.down.append(block)
+        self.down = _down_path(channels, cond_dim, options)
         self.bottleneck = BottleNeck(channels[-1], cond_dim, **options[-1])
-        self.up = nn.ModuleList()
-        for i in reversed(range(len(channels) - 1)):
-            block = UpSamplingBlock(channels[i + 1], channels[i], cond_dim, **options[i])
-            self.up.append(block)
+        self.up = _up_path(channels, cond_dim, options)
         self.norm = group_norm(channels[0])
         self.head = _with_zero_weights(nn.Conv2d(channels[0], patch_channels, 3, padding=1))
 
@@ -342,6 +336,30 @@ class UNet(nn.Module):
         return F.silu(time), torch.cat([label_tokens, time[:, None]], 1)
 
 
+def _down_path(
+    channels: Sequence[int],
+    cond_dim: int,
+    options: Sequence[StageOptions],
+) -> nn.ModuleList:
+    """Return the blocks that lead from the highest resolution to the lowest."""
+    path = nn.ModuleList()
+    for i in range(len(channels) - 1):
+        path.append(DownSamplingBlock(channels[i], channels[i + 1], cond_dim, **options[i]))
+    return path
+
+
+def _up_path(
+    channels: Sequence[int],
+    cond_dim: int,
+    options: Sequence[StageOptions],
+) -> nn.ModuleList:
+    """Return the blocks that lead from the lowest resolution to the highest."""
+    path = nn.ModuleList()
+    for i in reversed(range(len(channels) - 1)):
+        path.append(UpSamplingBlock(channels[i + 1], channels[i], cond_dim, **options[i]))
+    return path
+
+
 def _check_options(channels: Sequence[int], conditioning: str) -> None:
     if conditioning not in CONDITIONING:
         known = ", ".join(CONDITIONING)
@@ -349,6 +367,13 @@ def _check_options(channels: Sequence[int], conditioning: str) -> None:
     if not channels or min(channels) < 1:
         rule = "a list of numbers above 0, such as [32,64]"
         raise ValueError(f"channels must be {rule}; got {list(channels)}")
+
+
+def _check_some_attention(sides: Sequence[int], attention_size: int) -> None:
+    """Raises ValueError where no map has attention, which cross-attention to the label needs."""
+    if sides[-1] > attention_size:
+        advice = f"raise attention_size to {sides[-1]} or more"
+        raise ValueError(f"cross_attention needs attention: {advice}")
 
 
 def _map_sides(dims: tuple[int, ...], patch: int, levels: int) -> list[int]:

@@ -1,7 +1,7 @@
-"""One training in several processes, as torchrun starts them: which process this is, and what all of them do together.
+"""One training in several processes, which torchrun starts: who this is, and what all do together.
 
-In a single process these functions return at once. In several, all processes must call the same functions in the same
-order: a process that calls one waits for the others to call it, too.
+In a single process these functions return at once. In several, all processes must call the same
+functions in the same order: a process that calls one waits for the others to call it, too.
 """
 
 import os
@@ -21,7 +21,8 @@ from torch.distributed.rendezvous import rendezvous
 
 Made = TypeVar("Made")
 
-TIMEOUT = timedelta(days=1)  # the others wait while the first process saves; one that has died is noticed at once
+# The others wait while the first process saves. A process that has died is noticed at once.
+TIMEOUT = timedelta(days=1)
 
 ENDED = "another process of this training has ended, so none can go on; resume= goes on from its last checkpoint"
 OTHER_OPTIONS = "process {number} has {name}={theirs}, the first {name}={first}: start all with the same options"
@@ -50,15 +51,15 @@ def restart_count() -> int:
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
 
 
-# ---------------------------------------------------------------- the group of processes, from its start to its end
+# ---------------------------------------------------------------- the group of processes
 
 
 @contextmanager
 def process_group(device: str) -> Iterator[None]:
     """Run the body in all processes that torchrun has started; in a single process just run it.
 
-    Only the first process prints. Where something goes wrong, one process reports it and all of them end with an exit
-    code above 0.
+    Only the first process prints. Where something goes wrong, one process reports it and all of
+    them end with an exit code above 0.
 
     Raises:
         ValueError: the processes cannot share `device`.
@@ -69,7 +70,7 @@ def process_group(device: str) -> Iterator[None]:
         return
 
     _initialise(device)
-    signal.signal(signal.SIGTERM, _exit_on_signal)  # from torchrun, where another process has failed
+    signal.signal(signal.SIGTERM, _exit_on_signal)  # sent by torchrun where one has failed
     with _first_process() if is_first() else _other_process():
         yield
 
@@ -79,17 +80,17 @@ def _first_process() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if _is_first_report():
-            raise  # the command makes one sentence of it
+        if _claim_report():
+            raise  # the command prints it in one sentence
         raise SystemExit(1) from error
     finally:
-        # torchrun may end the others and this process at once: what its callers clean up must not be interrupted.
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the callers may have to remove a run folder
         dist.destroy_process_group()
 
 
 @contextmanager
 def _other_process() -> Iterator[None]:
+    """Run the body without output, then end the process."""
     code = 1
     try:
         with open(os.devnull, "w") as silence, redirect_stdout(silence), redirect_stderr(silence):
@@ -98,8 +99,9 @@ def _other_process() -> Iterator[None]:
     except SystemExit as end:
         code = end.code
     except Exception as error:
-        if _is_first_report():
-            print(f"process {rank()}: {' '.join(str(error).split())}", file=sys.stderr)
+        if _claim_report():
+            sentence = " ".join(str(error).split())
+            print(f"process {rank()}: {sentence}", file=sys.stderr)
     finally:
         dist.destroy_process_group()
         sys.stderr.flush()
@@ -107,11 +109,14 @@ def _other_process() -> Iterator[None]:
         os._exit(code if isinstance(code, int) else 1)
 
 
-def _is_first_report() -> bool:
-    """Whether no other process has reported an error since this start: torchrun's store counts the reports.
+def _claim_report() -> bool:
+    """Whether this process reports an error: True in the process that asks first.
 
-    The `record` of torch.distributed.elastic prints a traceback for every process, and each of them twice.
+    A counter in torchrun's store decides. The `record` of torch.distributed.elastic would print a
+    traceback of every process, and each of them twice.
     """
+    # Where another process has ended, torchrun sends SIGTERM, which must not interrupt the report.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         return _torchrun_store().add(f"reports of start {restart_count()}", 1) == 1
     except RuntimeError:  # the process that held the store has ended
@@ -124,7 +129,13 @@ def _initialise(device: str) -> None:
         store, number, count = next(rendezvous("env://", timeout=TIMEOUT))
         # After a restart the store still holds the addresses of the processes that have died.
         store = PrefixStore(f"start {restart_count()}", store)
-        dist.init_process_group(backend, store=store, rank=number, world_size=count, timeout=TIMEOUT)
+        dist.init_process_group(
+            backend,
+            store=store,
+            rank=number,
+            world_size=count,
+            timeout=TIMEOUT,
+        )
     except RuntimeError as error:
         address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         reason = str(error)
@@ -138,10 +149,11 @@ def _choose_backend(device: str) -> str:
     if device == "cpu" or not torch.cuda.is_available():
         return "gloo"
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    if ":" in device or local_rank >= torch.cuda.device_count():
+    num_gpus = torch.cuda.device_count()
+    if ":" in device or local_rank >= num_gpus:
         raise ValueError(
-            f"each process takes a GPU of its own: start at most {torch.cuda.device_count()} on this machine, with"
-            " device=cuda, or take device=cpu"
+            f"each process takes a GPU of its own: start at most {num_gpus} on this machine,"
+            " with device=cuda, or take device=cpu"
         )
     torch.cuda.set_device(local_rank)
     return "cpu:gloo,cuda:nccl"
@@ -168,14 +180,14 @@ def _torchrun_store() -> Store:
 
 @contextmanager
 def _noticing_lost_processes() -> Iterator[None]:
-    """Raises ChildProcessError where a process has died that the others are waiting for."""
+    """Raises ConnectionError where a process has died that the others are waiting for."""
     try:
         yield
     except RuntimeError as error:
-        raise ChildProcessError(ENDED) from error
+        raise ConnectionError(ENDED) from error
 
 
-# ---------------------------------------------------------------- values that all processes agree on
+# ---------------------------------------------------------------- agreement
 
 
 def from_first(make: Callable[[], Made]) -> Made:
@@ -213,8 +225,10 @@ def check_same(values: Mapping[str, object], sentence: str) -> None:
         dist.all_gather_object(found, values)
     for number, theirs in enumerate(found):
         for name, first in found[0].items():
-            if theirs.get(name) != first:
-                raise ValueError(sentence.format(number=number, name=name, theirs=theirs.get(name), first=first))
+            their_value = theirs.get(name)
+            if their_value != first:
+                words = {"number": number, "name": name, "theirs": their_value, "first": first}
+                raise ValueError(sentence.format(**words))
 
 
 def agreed_run_folder(own: Path) -> Path:
@@ -243,11 +257,12 @@ def _folder_of_first_start(own: Path) -> Path:
 
 
 def sum_over_processes(own: Tensor) -> Tensor:
-    """The sum of all vectors of all processes: those of the first process, then those of the second: (k, n) -> (n,).
+    """The sum of all vectors of all processes, (k, n) -> (n,): first those of the first process.
 
-    The order of the additions does not depend on which process holds a vector. The sum therefore has the same bits for
-    every number p of processes. Each process adds up 1 / p of the n entries, and sends (k + 1) n (p - 1) / p numbers.
-    For k = 1 these are as many as in a ring, which keeps no order (Patarasuk and Yuan 2009).
+    The order of the additions does not depend on which process holds a vector. The sum therefore
+    has the same bits for every number p of processes. Each process adds up 1 / p of the n entries,
+    and sends (k + 1) n (p - 1) / p numbers. For k = 1 these are as many as in a ring, which keeps
+    no order (Patarasuk and Yuan 2009).
     """
     p = world_size()
     if p == 1:

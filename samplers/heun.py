@@ -43,20 +43,15 @@ def heun(
     gamma = min(churn / len(steps), GAMMA_MAX)
     for t, s in steps:
         corrected = is_corrected(scheduler, t, s)
-        churned = _churned_step(scheduler, t, gamma)
-        if churned > t:
-            a, b = scheduler.transition(t, churned)
-            x = a * x + b * noise_like(x, generator)
-            t = churned
+        t, x = _churned(scheduler, x, t, gamma, generator)
 
         eps, x_0 = denoise(x, as_t(t, x))
         yield State(t, x, x_0)
-        alpha_t, sigma_t = scheduler.alpha_sigma_at(t)
         alpha_s, sigma_s = scheduler.alpha_sigma_at(s)
         x = alpha_s * x_0 + sigma_s * eps
         if corrected:
             eps_s = denoise(x, as_t(s, x)).eps
-            x = x + (sigma_s - sigma_t * alpha_s / alpha_t) / 2 * (eps_s - eps)
+            x = x + _half_length(scheduler, t, s) * (eps_s - eps)
     yield State(CLEAN, x, x)
 
 
@@ -80,6 +75,28 @@ def is_corrected(scheduler: NoiseScheduler, t: int, s: int) -> bool:
     """
     alpha, sigma = scheduler.alpha_sigma_at(t)
     return s != CLEAN and sigma <= NOISE_MAX * alpha
+
+
+def _half_length(scheduler: NoiseScheduler, t: int, s: int) -> float:
+    """Half of alpha_s (sigma_s / alpha_s - sigma_t / alpha_t), by which x_s moves with eps."""
+    alpha_t, sigma_t = scheduler.alpha_sigma_at(t)
+    alpha_s, sigma_s = scheduler.alpha_sigma_at(s)
+    return (sigma_s - sigma_t * alpha_s / alpha_t) / 2
+
+
+def _churned(
+    scheduler: NoiseScheduler,
+    x: Tensor,
+    t: int,
+    gamma: float,
+    generator: torch.Generator | None,
+) -> tuple[int, Tensor]:
+    """The step to which churn leads back from t, and x_t = x with the noise that leads there."""
+    churned = _churned_step(scheduler, t, gamma)
+    if churned <= t:
+        return t, x
+    a, b = scheduler.transition(t, churned)
+    return churned, a * x + b * noise_like(x, generator)
 
 
 def _churned_step(scheduler: NoiseScheduler, t: int, gamma: float) -> int:

@@ -151,11 +151,7 @@ def dpmpp_2m_sde(
             break
         predictions = [PastPrediction(scheduler.log_snr_at(t), x_0), *predictions][:2]
         h = scheduler.log_snr_at(s) - scheduler.log_snr_at(t)
-        D = _extrapolated(predictions, h)
-        alpha_s, sigma_s = scheduler.alpha_sigma_at(s)
-        _, sigma_t = scheduler.alpha_sigma_at(t)
-        x = sigma_s / sigma_t * math.exp(-h) * x - alpha_s * math.expm1(-2 * h) * D
-        x = x + sigma_s * math.sqrt(-math.expm1(-2 * h)) * noise_like(x, generator)
+        x = _sde_step(scheduler, x, t, s, h, _extrapolated(predictions, h), generator)
     yield State(CLEAN, x, x)
 
 
@@ -164,6 +160,25 @@ def _ode_step(scheduler: NoiseScheduler, x: Tensor, t: int, s: int, h: float, D:
     alpha_s, sigma_s = scheduler.alpha_sigma_at(s)
     _, sigma_t = scheduler.alpha_sigma_at(t)
     return sigma_s / sigma_t * x - alpha_s * math.expm1(-h) * D
+
+
+def _sde_step(
+    scheduler: NoiseScheduler,
+    x: Tensor,
+    t: int,
+    s: int,
+    h: float,
+    D: Tensor,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """x_s by eq. 18 of Lu et al. 2022, with fresh noise z.
+
+    x_s = sigma_s / sigma_t exp(-h) x_t + alpha_s (1 - exp(-2h)) D + sigma_s sqrt(1 - exp(-2h)) z.
+    """
+    alpha_s, sigma_s = scheduler.alpha_sigma_at(s)
+    _, sigma_t = scheduler.alpha_sigma_at(t)
+    x = sigma_s / sigma_t * math.exp(-h) * x - alpha_s * math.expm1(-2 * h) * D
+    return x + sigma_s * math.sqrt(-math.expm1(-2 * h)) * noise_like(x, generator)
 
 
 def _extrapolated(predictions: Sequence[PastPrediction], h: float) -> Tensor:

@@ -10,6 +10,7 @@ accurate.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -209,46 +210,75 @@ def tds(
     almost no row survives (docs/tried.md).
     """
     count = len(x_T)
-    x = torch.cat([x_T, *(noise_like(x_T, generator) for _ in range(TDS_PARTICLES - 1))])
+    x = _with_more_rows(x_T, TDS_PARTICLES, generator)
     log_w = torch.zeros(len(x)).to(x)
     for t, s in transitions(scheduler, timesteps):
-        alpha, sigma = scheduler.alpha_sigma_at(t)
-        x_0, log_p_y, score = _twist(denoise, x, t, observation, alpha, sigma)
-        log_w = log_w + log_p_y
+        spread = r_squared(*scheduler.alpha_sigma_at(t))
+        twisted = _twisted(denoise, x, t, observation, spread)
+        log_w = log_w + twisted.log_p_y
         if _effective_size(log_w) < RESAMPLE_BELOW * len(x):
-            rows = _resampled_rows(log_w, generator, len(x))
-            x = x[rows]
-            x_0 = x_0[rows]
-            log_p_y = log_p_y[rows]
-            score = score[rows]
+            twisted = twisted.rows(_resampled_rows(log_w, generator, len(x)))
             log_w = torch.zeros_like(log_w)
-        yield State(t, x[:count], x_0[:count])
+        yield State(t, twisted.x_t[:count], twisted.x_0[:count])
 
+        log_w = log_w - twisted.log_p_y
         if s == CLEAN:  # a step without noise: no weight could correct a push
-            x = x_0
-            log_w = log_w - log_p_y + observation.log_likelihood(x_0)
-            continue
-        c_t, c_0, std = scheduler.posterior(t, s)
-        z = noise_like(x, generator)
-        push = c_0 * gain(alpha, sigma) * score
-        push = torch.renorm(push, 2, 0, PUSH_MAX * std)  # bounds the length of each row
-        x = c_t * x + c_0 * x_0 + push + std * z
-        log_ratio = 0.5 * (z.square() - (z + push / std).square()).flatten(1).sum(1)  # log p / q
-        log_w = log_w - log_p_y + log_ratio
+            x = twisted.x_0
+            log_w = log_w + observation.log_likelihood(x)
+        else:
+            x, log_ratio = _pushed_step(scheduler, twisted, t, s, generator)
+            log_w = log_w + log_ratio
     x = x[_resampled_rows(log_w, generator, count)]
     yield State(CLEAN, x, x)
 
 
-def _twist(
-    denoise: Denoiser, x: Tensor, t: int, observation: Observation, alpha: float, sigma: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The prediction of x_0, log p~(y | x_t) (B,) and its gradient; p~(y | x_t) is N(A x_0, noise^2 + r^2 A A^T)."""
+def _with_more_rows(x_T: Tensor, factor: int, generator: torch.Generator | None) -> Tensor:
+    """x_T (B, *dims), followed by fresh noise: (factor * B, *dims)."""
+    return torch.cat([x_T, *(noise_like(x_T, generator) for _ in range(factor - 1))])
+
+
+class Twisted(NamedTuple):
+    """States with what pushes them towards y.
+
+    x_t, x_0: the states and their predictions of x_0, (B, *dims).
+    log_p_y: log p~(y | x_t), (B,). score: its gradient with respect to x_t, (B, *dims).
+    """
+
+    x_t: Tensor
+    x_0: Tensor
+    log_p_y: Tensor
+    score: Tensor
+
+    def rows(self, numbers: Tensor) -> "Twisted":
+        """The rows of these numbers."""
+        return Twisted(*(part[numbers] for part in self))
+
+
+def _twisted(denoise: Denoiser, x: Tensor, t: int, observation: Observation, spread: float) -> Twisted:
+    """The states x with p~(y | x_t) = N(A x_0, noise^2 + spread A A^T)."""
     with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        x_0 = denoise(x, as_t(t, x)).x_0
-        log_p_y = observation.log_likelihood(x_0, spread=r_squared(alpha, sigma))
-        score = torch.autograd.grad(log_p_y.sum(), x)[0]
-    return x_0.detach(), log_p_y.detach(), score
+        x_t = x.detach().requires_grad_()
+        x_0 = denoise(x_t, as_t(t, x_t)).x_0
+        log_p_y = observation.log_likelihood(x_0, spread=spread)
+        score = torch.autograd.grad(log_p_y.sum(), x_t)[0]
+    return Twisted(x, x_0.detach(), log_p_y.detach(), score)
+
+
+def _pushed_step(
+    scheduler: NoiseScheduler,
+    twisted: Twisted,
+    t: int,
+    s: int,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor]:
+    """x_s by an ancestral step that is pushed towards y, and log p(x_s | x_t) / q(x_s | x_t), (B,)."""
+    c_t, c_0, std = scheduler.posterior(t, s)
+    z = noise_like(twisted.x_t, generator)
+    push = c_0 * gain(*scheduler.alpha_sigma_at(t)) * twisted.score
+    push = torch.renorm(push, 2, 0, PUSH_MAX * std)  # bounds the length of each row
+    x_s = c_t * twisted.x_t + c_0 * twisted.x_0 + push + std * z
+    log_ratio = 0.5 * (z.square() - (z + push / std).square()).flatten(1).sum(1)
+    return x_s, log_ratio
 
 
 def _effective_size(log_w: Tensor) -> Tensor:
@@ -281,7 +311,7 @@ def sir(
     the last state depends on y.
     """
     count = len(x_T)
-    x = torch.cat([x_T, *(noise_like(x_T, generator) for _ in range(SIR_DRAWS - 1))])
+    x = _with_more_rows(x_T, SIR_DRAWS, generator)
     for state in dpmpp_2m_sde(denoise, scheduler, x, timesteps=timesteps, generator=generator, draw=False):
         if state.t == CLEAN:
             rows = _resampled_rows(observation.log_likelihood(state.x_t), generator, count)

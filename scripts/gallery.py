@@ -1,9 +1,9 @@
 """Make a page about several runs: `python scripts/gallery.py RUN ...` writes
 outputs/gallery/index.html.
 
-For each run the page shows samples, films (flow.mp4, reverse.gif and others), the verdicts of the
-evaluation, and a link to an interactive page such as scripts/share.py makes. All files are copied
-into the folder gallery/ beside it, in one folder for each run, so that any web site can serve them.
+For each run the page shows samples, films such as flow.mp4, and the verdicts of the evaluation. It
+links an interactive page such as scripts/share.py makes. All files are copied into the folder
+gallery/ beside the page, in one folder for each run, so that any web site can serve them.
 """
 
 if __name__ == "__main__":

@@ -107,6 +107,14 @@ def dies(step, *arguments):
         runpy.run_path(sys.argv[0], run_name="__main__")
 
 
+def fails():
+    """Process 1 raises an error that the others do not have."""
+    with distributed.process_group("cpu"):
+        if distributed.rank() == 1:
+            raise ValueError("the data of this process cannot be read")
+        distributed.check_same({"lr": 1}, distributed.OTHER_OPTIONS)
+
+
 def siblings(count):
     """`trainings` in so many forks of this process, with the environment that torchrun gives to each."""
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -123,4 +131,4 @@ def siblings(count):
 
 
 if __name__ == "__main__":
-    {"trainings": trainings, "dies": dies, "siblings": siblings}[sys.argv[1]](*sys.argv[2:])
+    {"trainings": trainings, "dies": dies, "fails": fails, "siblings": siblings}[sys.argv[1]](*sys.argv[2:])

@@ -1,4 +1,4 @@
-"""What follows a training: small objects that are called after every optimizer step and closed at its end."""
+"""Callbacks: small objects that log, draw, measure or save after every step of a training."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,15 +26,15 @@ from training.state import TrainingState
 
 PROBE_STEPS = 20  # steps t at which the excess over the Bayes floor is measured during a training
 PROBE_POINTS = 100  # at each of them
-ROWS_TO_BLAME = 20_000  # rows of data that are searched for extreme values where a training diverges
+ROWS_TO_BLAME = 20_000  # where a training diverges, so many rows are searched for extreme values
 EXTREME_VALUE = 300.0  # in standard deviations
 
 
 @contextmanager
 def running_callbacks(state: TrainingState, folder: Path, stack: ExitStack) -> Iterator[list[Callback]]:
-    """The callbacks that the options ask for, in the order in which they are called; closed at the end.
+    """The callbacks that the options ask for, in the order in which they are called.
 
-    A recording, and the board of a logger, stay open until `stack` is closed.
+    They are closed at the end; a recording, and the board of a logger, together with `stack`.
     """
     callbacks = make_callbacks(state, folder, stack)
     with ExitStack() as closing:
@@ -44,9 +44,9 @@ def running_callbacks(state: TrainingState, folder: Path, stack: ExitStack) -> I
 
 
 def make_callbacks(state: TrainingState, folder: Path, stack: ExitStack) -> list[Callback]:
-    """The callbacks of this process: all of them in the first process; in the others the comparison of weights.
+    """The callbacks of this process. Those that are not in the first only compare weights.
 
-    The checkpoint comes last. When it is saved, the other files have all that it counts as done.
+    The checkpoint comes last: when it is saved, the other files hold all that it counts as done.
     """
     comparison: list[Callback] = []
     if distributed.world_size() > 1:
@@ -56,30 +56,45 @@ def make_callbacks(state: TrainingState, folder: Path, stack: ExitStack) -> list
 
     config = state.config
     start = state.moment.done
-    shown_on = board(config["logger"], folder, config, start) if config["logger"] else None  # may refuse to begin
-    callbacks: list[Callback] = [StopIfDiverged(state, folder), LossLog(folder, start), ProgressBar(start, state.total)]
+    logger = None
+    if config["logger"]:  # made before all others, because it may refuse to begin
+        logger = board(config["logger"], folder, config, start)
+
+    callbacks: list[Callback] = [
+        StopIfDiverged(state, folder),
+        LossLog(folder, start),
+        ProgressBar(start, state.total),
+    ]
+
     if config["record"] or config["viewer"]:
-        callbacks.append(Snapshots(folder, state.pipeline, start, state.total, config["viewer"], stack))
+        viewer = config["viewer"]
+        callbacks.append(Snapshots(folder, state.pipeline, start, state.total, viewer, stack))
+
     grids: list[Path] = []
     if (config["viz_save"] or config["viz_live"]) and isinstance(state.data, ImageSet):
         painter = Grids(folder, state.pipeline, state.data, state.moment, state.total)
         grids = painter.saved
         callbacks.append(painter)
+
     mixture = _mixture_of_floor(state)
     if mixture is not None:
         callbacks.append(Probes(folder, state.pipeline, mixture, start, state.total))
+
     if config["early_ema"]:
         due = max(1, round(config["early_ema"] * state.total))
         callbacks.append(EarlySnapshot(state.learner, due))
-    if shown_on is not None:
-        follower = Follower(folder, shown_on, start, grids)
+
+    if logger is not None:
+        follower = Follower(folder, logger, start, grids)
         stack.callback(follower.end)
         callbacks.append(follower)
-    return [*callbacks, *comparison, Checkpoints(folder / config["ckpt_save_name"], state)]
+
+    checkpoints = Checkpoints(folder / config["ckpt_save_name"], state)
+    return [*callbacks, *comparison, checkpoints]
 
 
 def _mixture_of_floor(state: TrainingState) -> GaussianMixture | None:
-    """The distribution whose Bayes floor the training loss approaches; None where there is none or it is unknown.
+    """The distribution whose Bayes floor the training loss approaches, if it is known; else None.
 
     The floor is that of an unconditional model, and of a loss that weights the error of eps evenly.
     """
@@ -112,8 +127,13 @@ class Probes(Callback):
         self.due = set(log_spaced_steps(start, total))
         scheduler = pipeline.scheduler
         mixture = pipeline.normaliser.distribution(mixture)
-        seed = pipeline.config["seed"]
-        self.probes = make_probes(mixture, scheduler, num_steps=PROBE_STEPS, num_points=PROBE_POINTS, seed=seed)
+        self.probes = make_probes(
+            mixture,
+            scheduler,
+            num_steps=PROBE_STEPS,
+            num_points=PROBE_POINTS,
+            seed=pipeline.config["seed"],
+        )
         floor = bayes_floor(mixture, scheduler)
         self.log = ExcessLog(folder, self.probes.timesteps.tolist(), floor, start)
 
@@ -127,7 +147,7 @@ class Probes(Callback):
 
 
 class EarlySnapshot(Callback):
-    """Keeps a copy of the averaged weights after the optimizer step `due` (see Learner.keep_early)."""
+    """Keeps a copy of the averaged weights after step `due` (see Learner.keep_early)."""
 
     def __init__(self, learner: Learner, due: int) -> None:
         self.learner = learner
@@ -154,10 +174,11 @@ class StopIfDiverged(Callback):
 
 
 def divergence_error(what: str, moment: Moment, state: TrainingState, folder: Path) -> ValueError:
-    """The error of a training that diverged: what is not finite, since when, and what to try."""
+    """The error of a training that diverged: what is not finite, when, and what to try."""
     when = f"after step {moment.done} at a learning rate of {moment.lr:.3g}"
     advice = _advice_on_divergence(state)
-    return ValueError(f"the training diverged: {what} {when}; {advice}; {last_checkpoint_summary(folder)}")
+    checkpoint = last_checkpoint_summary(folder)
+    return ValueError(f"the training diverged: {what} {when}; {advice}; {checkpoint}")
 
 
 def _advice_on_divergence(state: TrainingState) -> str:
@@ -180,7 +201,7 @@ def is_due(moment: Moment, every: int) -> bool:
 
 
 class SameWeights(Callback):
-    """Compares the weights of all processes before each save; all processes have taken the same steps."""
+    """Compares the weights of all processes before each save: they must be the same to the bit."""
 
     def __init__(self, folder: Path, learner: Learner, every: int) -> None:
         self.folder = folder
@@ -191,14 +212,15 @@ class SameWeights(Callback):
         if not is_due(moment, self.every):
             return
         sentence = (
-            f"after step {moment.done} the weights of process {{number}} are no longer those of the first: the machines"
-            f" are of different kinds, or one of them miscounts; {last_checkpoint_summary(self.folder)}"
+            f"after step {moment.done} the weights of process {{number}} are no longer those of the"
+            " first: the machines are of different kinds, or one of them miscounts;"
+            f" {last_checkpoint_summary(self.folder)}"
         )
         distributed.check_same({"weights": self.learner.weights_checksum()}, sentence)
 
 
 class Checkpoints(Callback):
-    """Saves all that a training needs to go on, every so many steps and at its end, unless it has diverged."""
+    """Saves all that a training needs to go on, unless it has diverged."""
 
     def __init__(self, path: Path, state: TrainingState) -> None:
         self.path = path

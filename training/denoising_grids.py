@@ -1,6 +1,7 @@
-"""Grids of images that show the denoising while a network learns: the same images with the same noise each time.
+"""Grids of images that show how a network learns to denoise: each time the same noised images.
 
-A column is one real image, noised to step t and denoised in a few deterministic steps (DDIM) by the averaged network.
+A column is one real image, noised to step t and denoised in a few deterministic steps (DDIM) by the
+averaged network.
 """
 
 import re
@@ -34,26 +35,27 @@ from viz.scene import HELD_S
 FOLDER = "viz"
 FILM = "progress.gif"
 EVALUATIONS = 10  # of the network for one grid
-SHOWN_AT = (1, 0.8, 0.5, 0.2)  # shares of the first step t at which the predictions of x_0 are shown
+SHOWN_AT = (1, 0.8, 0.5, 0.2)  # predictions of x_0 are shown at these shares of the first t
 FRAMES_PER_S = 5
 WINDOW = "moonwalk: denoising"
 EVENTS_S = 0.05  # seconds for the window's events after each picture
-WHAT = "each column: a real image, noised, and what the network makes of that"
+CAPTION = "each column: a real image, noised, and what the network makes of that"
 
 
 def check(viz_t: int, num_timesteps: int, images: bool) -> None:
     """Raises ValueError where no grids can be drawn; called before anything long begins."""
     if not images:
         raise ValueError("viz_save and viz_live draw grids of images; to watch points being learnt take record=true")
-    if viz_t >= num_timesteps:
-        raise ValueError(f"viz_t must be -1, the last step, or lie in 0..{num_timesteps - 1}; got {viz_t}")
+    last = num_timesteps - 1
+    if viz_t > last:
+        raise ValueError(f"viz_t must be -1, the last step, or lie in 0..{last}; got {viz_t}")
 
 
 class Grids(Callback):
     """Draws a grid every viz_interval optimizer steps and at the end of each epoch.
 
-    With viz_save the grids are kept in FOLDER, and at the end become the film FOLDER/FILM. With viz_live a window shows
-    them.
+    With viz_save the grids are kept in FOLDER, and at the end become the film FOLDER/FILM. With
+    viz_live a window shows them.
 
     saved: the paths of the grids that are kept.
     """
@@ -78,7 +80,8 @@ class Grids(Callback):
         if done % self.interval == 0:
             self._draw(f"epoch {epoch}, step {done:,}", f"denoise_progress_ep{epoch}_it{done}.png")
         if epochs_in_steps(done, *self.sizes) == epoch or done == self.total:
-            self._draw(f"end of epoch {epoch}, step {done:,}", f"denoise_progress_ep{epoch}_end.png")
+            when = f"end of epoch {epoch}, step {done:,}"
+            self._draw(when, f"denoise_progress_ep{epoch}_end.png")
 
     def _draw(self, when: str, name: str) -> None:
         pixels = self.painter.picture(when, self.loss)
@@ -101,7 +104,10 @@ class Grids(Callback):
 
 
 def saved_grids(folder: Path, start: int, total: int, num_rows: int, batch_size: int) -> list[Path]:
-    """The grids that a resumed training has drawn up to step `start`, in their order; later ones are drawn again."""
+    """The grids that a resumed training has drawn up to step `start`, in their order.
+
+    Later ones are drawn again.
+    """
     paths = {}
     for path in folder.glob("denoise_progress_ep*_*.png"):
         found = re.fullmatch(r"denoise_progress_ep(\d+)_(?:it(\d+)|end)", path.stem)
@@ -119,7 +125,7 @@ def saved_grids(folder: Path, start: int, total: int, num_rows: int, batch_size:
 
 
 class GridPainter:
-    """Draws a grid of the network as it is now: real images, x_t, some predictions of x_0, and the result of DDIM.
+    """Draws a grid of the network as it is now: images, x_t, predictions of x_0 and results.
 
     The images and their noise are the same in every grid.
     """
@@ -147,7 +153,7 @@ class GridPainter:
         tiles = table_picture(images.numpy())
 
         loss_text = "" if loss is None else f", loss {loss:.4f}"
-        title = f"{when}{loss_text}\n{WHAT}"
+        title = f"{when}{loss_text}\n{CAPTION}"
         if self.sheet is None:
             self.sheet = Sheet(tiles, title, self._row_names(), self._column_names())
         return self.sheet.turn(tiles, title)
@@ -165,7 +171,10 @@ class GridPainter:
 
 
 def denoised(pipeline: Pipeline, x_t: Tensor, label: Tensor | None, timesteps: Sequence[int]) -> list[State]:
-    """The states of a DDIM from x_t at timesteps[0]. Leaves the network, and all random numbers, as they were."""
+    """The states of a DDIM from x_t at timesteps[0].
+
+    The network, and all generators of random numbers, stay as they were.
+    """
     net = pipeline.net
     device = pipeline.device
     training = net.training
@@ -188,10 +197,10 @@ def window() -> Callable[[NDArray[np.uint8]], None] | None:
     """
     figure = None
     interactive = False
-    with suppress(Exception):  # each toolkit raises errors of its own where its display does not answer
+    with suppress(Exception):  # without a display, each toolkit raises errors of its own
         figure = plt.figure(WINDOW)
-        backends = [name.lower() for name in backend_registry.list_builtin(BackendFilter.INTERACTIVE)]
-        interactive = plt.get_backend().lower() in backends
+        names = backend_registry.list_builtin(BackendFilter.INTERACTIVE)
+        interactive = plt.get_backend().lower() in [name.lower() for name in names]
     if figure is None or not interactive:
         plt.close("all")
         print("viz_live: no window can be opened here (no display?); viz_save=true keeps the grids as files")
@@ -209,4 +218,4 @@ def _show(figure: Figure, pixels: NDArray[np.uint8]) -> None:
         plt.show(block=False)
     figure.axes[0].images[0].set_data(pixels)
     figure.canvas.draw()
-    figure.canvas.start_event_loop(EVENTS_S)  # plt.pause would raise the window above all others each time
+    figure.canvas.start_event_loop(EVENTS_S)  # plt.pause would raise the window above all others

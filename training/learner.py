@@ -13,11 +13,11 @@ from training.shards import Batch, LossOf, gradient, own_parts
 
 @dataclass
 class Learner:
-    """What changes from step to step: a network, its optimizers, the average of its weights, losses not yet logged.
+    """What changes from step to step: network, optimizers, average, and losses not yet logged.
 
     ema_decay: decay of the average (see ema_weight).
     shards: the parts of a batch whose gradients are computed one at a time.
-    references: rows of a batch that form a reference batch (see loss.objective.stable_target); 0 for none.
+    references: rows of a reference batch (see loss.objective.stable_target); 0 for none.
     early: an early copy of the average, for autoguidance, once `keep_early` has been called.
     """
 
@@ -34,9 +34,9 @@ class Learner:
         self.average = AveragedModel(self.net)
 
     def learn(self, loss_of: LossOf, batch: Batch, lr: float) -> None:
-        """Take one optimizer step that lowers the mean loss of a batch; each process computes its parts of the batch.
+        """Take one optimizer step that lowers the mean loss of a batch.
 
-        Nothing here waits for a GPU.
+        Each process computes its own parts of the batch. Nothing here waits for a GPU.
         """
         parts = own_parts(batch, self.shards, self.references)
         means = gradient(self.net, loss_of, parts, len(batch[0]))
@@ -52,10 +52,11 @@ class Learner:
 
         AveragedModel.update_parameters computes the same, but takes five times as long.
         """
-        updates = int(self.average.n_averaged)  # this counter stays on the CPU, wherever the weights are
+        updates = int(self.average.n_averaged)  # on the CPU, wherever the weights are
+        newest = ema_weight(updates, self.ema_decay)
         averages: list[Tensor] = [*self.average.parameters()]
         weights: list[Tensor] = [*self.net.parameters()]
-        torch._foreach_lerp_(averages, weights, ema_weight(updates, self.ema_decay))  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_lerp_(averages, weights, newest)  # pyright: ignore[reportPrivateImportUsage]
         self.average.n_averaged += 1
 
     def mean_loss(self) -> tuple[float, float]:
@@ -68,7 +69,8 @@ class Learner:
     def keep_early(self) -> None:
         """Keep a copy of the averaged weights as they are now. Later calls change nothing."""
         if self.early is None:
-            self.early = {name: weights.cpu().clone() for name, weights in self.average.state_dict().items()}
+            averages = self.average.state_dict()
+            self.early = {name: weights.cpu().clone() for name, weights in averages.items()}
 
     def weights_checksum(self) -> str:
         """The checksum of the weights and of their average."""
@@ -86,11 +88,12 @@ class Learner:
 
 
 def ema_weight(updates: int, decay: float | None) -> float:
-    """The weight of the newest network in the exponential moving average, after so many earlier updates.
+    """The weight of the newest network in the moving average, after so many earlier updates.
 
-    The first network gets weight 1, so that the average has no bias from a random beginning. Without a decay, the
-    average covers about the last tenth of the training so far. A given decay d is taken literally: (1 - d) /
-    (1 - d^(updates + 1)), as in Adam (Kingma and Ba 2015, arXiv 1412.6980, section 3).
+    The first network gets weight 1, so that the average has no bias from a random beginning.
+    Without a decay, the average covers about the last tenth of the training so far. A given decay d
+    is taken literally: (1 - d) / (1 - d^(updates + 1)), as in Adam (Kingma and Ba 2015, arXiv
+    1412.6980, section 3).
     """
     if updates == 0:
         return 1.0

@@ -55,13 +55,13 @@ class TensorBoard:
 
 
 class Hosted:
-    """wandb, or trackio, which has the same functions. A resumed training continues its run there."""
+    """wandb, or trackio, which has the same functions. A resumed training continues its run."""
 
     def __init__(self, package: str, folder: Path, config: Mapping[str, Any]) -> None:
         self.package = importlib.import_module(package)
         identity = hashlib.blake2b(bytes(folder.absolute()), digest_size=6).hexdigest()
         own: dict[str, Any] = {"id": identity, "name": folder.name, "dir": str(folder)}
-        if package == "trackio":  # it knows a run by its name, and would open a page and watch the machine
+        if package == "trackio":  # knows a run by its name, and would watch the machine
             own = {
                 "name": f"{folder.name}-{identity}",
                 "embed": False,
@@ -69,9 +69,11 @@ class Hosted:
                 "auto_log_cpu": False,
             }
         try:
-            self.run = self.package.init(project=PROJECT, config=dict(config), resume="allow", **own)
+            options = dict(config)
+            self.run = self.package.init(project=PROJECT, config=options, resume="allow", **own)
         except Exception as error:  # no account, no network: each package raises errors of its own
-            raise ValueError(f"logger={package} could not begin: {' '.join(str(error).split())}") from error
+            reason = " ".join(str(error).split())
+            raise ValueError(f"logger={package} could not begin: {reason}") from error
 
     def numbers(self, step: int, values: Mapping[str, float]) -> None:
         self.run.log(dict(values), step=step)
@@ -103,7 +105,8 @@ def board(logger: str, folder: Path, config: Mapping[str, Any], start: int) -> B
 class Follower(Callback):
     """Copies each new row of loss.csv and excess.csv, and each new picture of `grids`, to a board.
 
-    It must be called after the callbacks that write them. `end` adds what the evaluation leaves in the run folder.
+    It must be called after the callbacks that write them. `end` adds what the evaluation leaves in
+    the run folder.
     """
 
     def __init__(self, folder: Path, board: Board, start: int, grids: Sequence[Path] = ()) -> None:
@@ -112,7 +115,8 @@ class Follower(Callback):
         self.done = start
         self.grids = grids
         self.num_shown = len(grids)
-        self.tables = [_opened_at_end(path) for path in (folder / LOSS_FILE, folder / EXCESS_FILE) if path.exists()]
+        paths = [folder / LOSS_FILE, folder / EXCESS_FILE]
+        self.tables = [_opened_at_end(path) for path in paths if path.exists()]
 
     def after(self, moment: Moment) -> None:
         self.done = moment.done
@@ -129,7 +133,7 @@ class Follower(Callback):
             file.close()
 
     def end(self) -> None:
-        """Copy the figures and pictures of the evaluation, unless the training ended before it; close the board."""
+        """Copy the figures and pictures of the evaluation, if there was one, and close the board."""
         path = self.folder / "metrics.json"
         metrics = json.loads(path.read_bytes()) if path.exists() else {}
         if metrics.get("steps") == self.done:
@@ -144,7 +148,10 @@ class Follower(Callback):
 
 
 def _opened_at_end(path: Path) -> tuple[list[str], TextIO]:
-    """The board's names for the columns behind the step, and the file, from which only later rows will be read."""
+    """The board's names for the columns of a table but the step, and the file.
+
+    Only rows that are written later will be read from it.
+    """
     file = path.open(encoding="utf-8")
     _, *columns = file.readline().strip().split(",")
     file.seek(0, 2)

@@ -1,4 +1,4 @@
-"""The random numbers of each optimizer step: steps t, noise, dropped labels. All are a function of (seed, step)."""
+"""Steps t, noise and dropped labels of each optimizer step: all are a function of (seed, step)."""
 
 import math
 from typing import NamedTuple
@@ -18,8 +18,9 @@ MAX_NUMBERS_PER_BLOCK = 2**26
 class Drawn(NamedTuple):
     """The random numbers of an optimizer step for a batch of B rows.
 
-    within: where each row's t lies in its bin, ~ Uniform(0, 1), (B,). eps: noise ~ N(0, I), (B, *dims). drop: whether
-    a row's label is dropped, by a number ~ Uniform(0, 1), (B,).
+    within: where each row's t lies in its bin, ~ Uniform(0, 1), (B,).
+    eps: noise ~ N(0, I), (B, *dims).
+    drop: decides whether a row's label is dropped, ~ Uniform(0, 1), (B,).
     """
 
     within: Tensor
@@ -39,16 +40,24 @@ def draw(lead: tuple[int, ...], dims: tuple[int, ...], g: torch.Generator) -> Dr
 
 
 class Noise:
-    """Makes training batches: rows of the data with the random numbers of their step, on the network's device.
+    """Makes training batches: rows of the data with the random numbers of their step, on the
+    network's device.
 
-    On a CPU each step draws its own numbers. On a GPU (**not tried on one**) the steps 0 .. 255 take theirs from the
-    first block, which is a function of (seed, 0), and so on. A batch of fewer rows takes the first ones.
+    On a CPU each step draws its own numbers. On a GPU (**not tried on one**) the steps 0 .. 255
+    take theirs from the first block, which is a function of (seed, 0), and so on. A batch of fewer
+    rows takes the first ones.
 
-    together: the number of steps in a block. Default: 1 on a CPU; on a GPU STEPS_PER_BLOCK, or fewer where a block
-        would hold more than MAX_NUMBERS_PER_BLOCK numbers.
+    together: the number of steps in a block. Default: 1 on a CPU; on a GPU STEPS_PER_BLOCK, or
+        fewer where a block would hold more than MAX_NUMBERS_PER_BLOCK numbers.
     """
 
-    def __init__(self, pipeline: Pipeline, seed: int, batch_size: int, together: int | None = None) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        seed: int,
+        batch_size: int,
+        together: int | None = None,
+    ) -> None:
         self.pipeline = pipeline
         self.seed = seed
         self.batch_size = batch_size
@@ -67,11 +76,13 @@ class Noise:
         """The training batch (x_0, t, eps, label) of a step.
 
         Args:
-            x_0: rows of the data (B, *dims); they are normalised here. label: (B,); some are dropped here.
+            x_0: rows of the data (B, *dims); they are normalised here.
+            label: (B,); some are dropped here.
         """
         device = self.pipeline.device
         drawn = Drawn(*(numbers.to(device) for numbers in self.drawn(step, len(x_0))))
-        t = steps_from_bins(drawn.within, self.pipeline.scheduler.num_timesteps, self.pipeline.config["t_power"])
+        num_timesteps = self.pipeline.scheduler.num_timesteps
+        t = steps_from_bins(drawn.within, num_timesteps, self.pipeline.config["t_power"])
 
         if x_0.device != self.normaliser.mean.device:  # in the first step of data that lie on a GPU
             self.normaliser = self.normaliser.on(x_0.device)
@@ -79,7 +90,10 @@ class Noise:
         return x_0, t, drawn.eps, self._with_dropped(label, drawn.drop)
 
     def _with_dropped(self, label: Tensor | None, drop: Tensor) -> Tensor | None:
-        """The labels (B,), where a dropped one is the number of classes. Its row trains the unconditional eps."""
+        """The labels (B,), some of them replaced by the null label, which is the number of classes.
+
+        Their rows train the unconditional eps.
+        """
         if label is None or not self.pipeline.classes:
             return None
         label = label.to(self.pipeline.device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""The optimizers of a training: Muon for the weights between hidden layers, AdamW for all others."""
+"""The optimizers: Muon for the weights between hidden layers, AdamW for all others."""
 
 import math
 from collections.abc import Iterable
@@ -9,16 +9,19 @@ from torch import Tensor, nn
 
 from model import hidden_matrices
 
-UPDATE_RMS = 0.5  # root mean square of Muon's update of an entry, in units of the learning rate; near that of AdamW
+UPDATE_RMS = 0.5  # of Muon's update of an entry, in units of the learning rate; near that of AdamW
 NEWTON_SCHULZ_STEPS = 3  # five made the excess loss no smaller
-QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan et al.: moves all singular values into about 0.7 .. 1.2
+QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan et al.: moves singular values into about 0.7 .. 1.2
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum whose update is made orthogonal (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon).
+    """Momentum whose update is made orthogonal.
 
-    It takes matrices, and convolutions, which are treated as matrices (out, in * k * k). It computes in the precision
-    of the weights: torch.optim.Muon multiplies in bfloat16, which many CPUs only emulate.
+    Jordan et al. 2024, https://kellerjordan.github.io/posts/muon.
+
+    It takes matrices, and convolutions, which are treated as matrices (out, in * k * k). It
+    computes in the precision of the weights: torch.optim.Muon multiplies in bfloat16, which many
+    CPUs only emulate.
     """
 
     def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.9) -> None:
@@ -41,9 +44,9 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """Approximately the nearest matrix with orthonormal rows or columns, by Newton-Schulz steps: (n, m) -> (n, m).
+    """Approximately the nearest matrix with orthonormal rows or columns: (n, m) -> (n, m).
 
-    One step is x <- a x + (b x x^T + c (x x^T)^2) x.
+    One Newton-Schulz step is x <- a x + (b x x^T + c (x x^T)^2) x.
     """
     a, b, c = QUINTIC
     tall = matrix.shape[0] > matrix.shape[1]
@@ -60,7 +63,7 @@ def make_optimizers(net: nn.Module, name: str, *, lr: float, weight_decay: float
     """Make the optimizers of a network.
 
     Args:
-        name: "adamw" for AdamW alone; "muon" for Muon as well, where the network has hidden matrices.
+        name: "adamw" for AdamW alone; "muon" for Muon as well, if the network has hidden matrices.
     """
     hidden = hidden_matrices(net) if name == "muon" else []
     hidden_ids = {id(weight) for weight in hidden}

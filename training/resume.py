@@ -13,15 +13,21 @@ from training.checksum import checksum
 from training.learner import Learner
 
 
-def restore(learner: Learner, checkpoint: Mapping[str, Any], data: DataSet, total: int, run: object) -> Moment:
-    """Give the learner the state that the checkpoint of `run` holds; return how far that training had come.
+def restore(
+    learner: Learner,
+    checkpoint: Mapping[str, Any],
+    data: DataSet,
+    total: int,
+    run: object,
+) -> Moment:
+    """Give the learner the state in the checkpoint of `run`; return how far that training had come.
 
     Args:
         total: optimizer steps of the whole training.
 
     Raises:
-        ValueError: the checkpoint lacks a part or is of another network; the data are others; or the training was to
-            be longer than `total`.
+        ValueError: the checkpoint lacks a part or is of another network; the data are others; or
+            the training was to be longer than `total`.
     """
     try:
         moment = _checked_moment(checkpoint, run)
@@ -33,10 +39,14 @@ def restore(learner: Learner, checkpoint: Mapping[str, Any], data: DataSet, tota
         losses = checkpoint["losses"].reshape(-1, 2)
         learner.losses[:] = losses.to(next(learner.net.parameters()).device).unbind()
     except KeyError as error:
-        raise ValueError(f"the checkpoint of {run} cannot be resumed: it lacks {error}") from error
+        raise ValueError(f"{_cannot(run)}: it lacks {error}") from error
     except (TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"the checkpoint of {run} cannot be resumed: a part of it is damaged ({error})") from error
+        raise ValueError(f"{_cannot(run)}: a part of it is damaged ({error})") from error
     return moment
+
+
+def _cannot(run: object) -> str:
+    return f"the checkpoint of {run} cannot be resumed"
 
 
 def _checked_moment(checkpoint: Mapping[str, Any], run: object) -> Moment:
@@ -45,7 +55,7 @@ def _checked_moment(checkpoint: Mapping[str, Any], run: object) -> Moment:
     moment = Moment(**checkpoint["moment"])
     seconds = moment.seconds + moment.cpu_seconds
     if not 0 < operator.index(moment.done) <= total or not seconds >= 0:  # NaN, too
-        raise ValueError(f"the checkpoint of {run} cannot be resumed: it is of step {moment.done} of {total}")
+        raise ValueError(f"{_cannot(run)}: it is of step {moment.done} of {total}")
     return moment
 
 
@@ -59,8 +69,12 @@ def _check_continues(checkpoint: Mapping[str, Any], data: DataSet, total: int, r
         print(f"{run}: {total:,} steps instead of {planned:,}; the learning rate now follows the longer curve")
 
 
-def load_optimizers(optimizers: Sequence[torch.optim.Optimizer], states: Sequence[dict[str, Any]], run: object) -> None:
-    """Load the state of each optimizer, but keep its own options: those of a GPU differ from those of a CPU.
+def load_optimizers(
+    optimizers: Sequence[torch.optim.Optimizer],
+    states: Sequence[dict[str, Any]],
+    run: object,
+) -> None:
+    """Load the state of each optimizer, but keep its own options, which may depend on the device.
 
     Raises:
         ValueError: the states are those of other optimizers or of another network.
@@ -69,16 +83,15 @@ def load_optimizers(optimizers: Sequence[torch.optim.Optimizer], states: Sequenc
         for optimizer, state in zip(optimizers, states, strict=True):
             _load_optimizer(optimizer, state)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"the checkpoint of {run} cannot be resumed: its optimizers are others ({error})") from error
+        raise ValueError(f"{_cannot(run)}: its optimizers are others ({error})") from error
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    own_options = [
-        {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
-    ]
+    own_groups = [dict(group) for group in optimizer.param_groups]
     optimizer.load_state_dict(state)
-    for group, options in zip(optimizer.param_groups, own_options):
-        group.update(options)
+    for group, own in zip(optimizer.param_groups, own_groups):
+        del own["params"]
+        group.update(own)
 
     for weight, loaded in optimizer.state.items():
         for tensor in loaded.values():

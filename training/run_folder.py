@@ -1,4 +1,4 @@
-"""The run folder: used by one training at a time, kept free of unfinished files, and named where writing fails."""
+"""The run folder: one training at a time uses it, and leaves no unfinished files in it."""
 
 import errno
 import os
@@ -16,7 +16,8 @@ except ImportError:  # on Windows nothing prevents two trainings in one folder
     fcntl: Any = None
 
 DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
-UNFINISHED = re.compile(r"\..+\.(pt|pth|json|png|gif)\.\d+")  # see atomic_file.unfinished; recordings are worth keeping
+# Names that atomic_file.temporary_path gives. An unfinished recording is worth keeping.
+UNFINISHED = re.compile(r"\..+\.(pt|pth|json|png|gif)\.\d+")
 
 
 @contextmanager
@@ -27,7 +28,8 @@ def locked_run_folder(folder: Path, new: bool) -> Iterator[None]:
 
     Raises:
         ValueError: another training runs there; or this one is new, and there has been one before.
-        OSError: there is no such folder; or the disk is full, in a sentence that names the last checkpoint.
+        OSError: there is no such folder; or the disk is full, in a sentence that names the last
+        checkpoint.
     """
     if not distributed.is_first():
         yield
@@ -45,7 +47,8 @@ def locked_run_folder(folder: Path, new: bool) -> Iterator[None]:
         if error.errno not in DISK_FULL:
             raise
         where = error.filename or f"in {folder}"
-        raise OSError(f"cannot write {where}: {error.strerror}; {last_checkpoint_summary(folder)}") from error
+        checkpoint = last_checkpoint_summary(folder)
+        raise OSError(f"cannot write {where}: {error.strerror}; {checkpoint}") from error
     finally:
         if descriptor is not None:
             os.close(descriptor)
@@ -56,7 +59,7 @@ def _lock(descriptor: int, folder: Path) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ValueError(f"another training is at work in {folder}") from None
-    except OSError:  # some network file systems cannot lock folders: nothing prevents two trainings there
+    except OSError:  # some network file systems cannot lock folders
         pass
 
 
@@ -71,8 +74,8 @@ def checkpoint_to_resume(resume: str | None, run_folder: Path) -> Path | None:
     """The checkpoint, or its folder, from which a training goes on; None for a new training.
 
     Args:
-        resume: the option: a path, "latest" or None. Where torchrun has started the training again, None stands for
-            the checkpoint in the training's own folder.
+        resume: the option: a path, "latest" or None. Where torchrun has started the training again,
+            None stands for the checkpoint in the training's own folder.
 
     Raises:
         FileNotFoundError: there is no checkpoint that could be the latest.

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: a training finishes its step and saves a checkpoint before it ends."""
+"""Ctrl-C, SIGTERM and SIGHUP: a training finishes its step and saves before it ends."""
 
 import shlex
 import signal
@@ -14,9 +14,11 @@ NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
 @contextmanager
 def caught() -> Iterator[list[int]]:
-    """Catch the signals: the first one is put into the list that is returned, a second one ends the program at once.
+    """Catch the signals: the first one is put into the list that is returned, a second one ends the
+    program at once.
 
-    A signal that is ignored (nohup) stays ignored. Outside the main thread all handlers stay as they are.
+    A signal that is ignored (nohup) stays ignored. Outside the main thread all handlers stay as
+    they are.
     """
     received: list[int] = []
 
@@ -42,7 +44,7 @@ def caught() -> Iterator[list[int]]:
 
 
 def agreed(received: Sequence[int]) -> int:
-    """The signal that ends the training in all processes after the same step; 0 where none has received one."""
+    """The signal that ends the training in all processes after the same step; 0 for none."""
     own = received[0] if received else 0
     return distributed.largest(own)
 
@@ -57,5 +59,6 @@ def end(number: int, run_folder: Path, viewer: str | None, stack: ExitStack) -> 
     """
     if viewer != "web":
         stack.close()
-    print(f"interrupted and saved; go on with  python train.py resume={shlex.quote(str(run_folder))}", flush=True)
+    folder = shlex.quote(str(run_folder))
+    print(f"interrupted and saved; go on with  python train.py resume={folder}", flush=True)
     raise SystemExit(128 + number)

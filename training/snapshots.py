@@ -1,6 +1,7 @@
 """A recording of a training: samples from the same noise, at several optimizer steps.
 
-It has two timelines: `snapshot` counts the samplings, so that it plays evenly; `train_step` is the optimizer step.
+It has two timelines: `snapshot` counts the samplings, so that it plays evenly; `train_step` is the
+optimizer step.
 """
 
 from contextlib import ExitStack
@@ -36,16 +37,24 @@ class Snapshots(Callback):
     """
 
     def __init__(
-        self, folder: Path, pipeline: Pipeline, start: int, total: int, viewer: str | None, stack: ExitStack
+        self,
+        folder: Path,
+        pipeline: Pipeline,
+        start: int,
+        total: int,
+        viewer: str | None,
+        stack: ExitStack,
     ) -> None:
         if pipeline.dims not in ((2,), (3,)):
-            raise ValueError("record=true shows points of 2 or 3 coordinates only; train without it")
+            raise ValueError(
+                "record=true shows points of 2 or 3 coordinates only; train without it",
+            )
         # rerun takes a second to import, and most trainings record nothing.
         from viz.recording import training_recording
         from viz.viewer import recording
 
-        path = free_name(folder)
-        self.rec = stack.enter_context(recording("moonwalk training", path, viewer or "file", live=True))
+        shown = recording("moonwalk training", free_name(folder), viewer or "file", live=True)
+        self.rec = stack.enter_context(shown)
         self.log = training_recording
         self.pipeline = pipeline
         self.numbers = {step: i for i, step in enumerate(log_spaced_steps(start, total))}
@@ -67,7 +76,7 @@ class Snapshots(Callback):
             self._take(moment.done)
 
     def _take(self, done: int) -> None:
-        """Sample now, and record the samples, their distance to the data and the mean loss since the last time."""
+        """Record samples, their distance to the data, and the mean loss since the last samples."""
         number = self.numbers[done]
         points = samples(self.pipeline, self.x_T)
         if np.isfinite(points).all():  # an untrained network may send a point anywhere
@@ -81,9 +90,11 @@ class Snapshots(Callback):
 
 
 def free_name(folder: Path) -> Path:
-    """training.rrd; for a resumed training training-2.rrd and so on, as each recording shows one part of it.
+    """training.rrd; for a resumed training training-2.rrd and so on, as each recording shows one
+    part of it.
 
-    The unfinished recording of a killed training is kept under such a name: a viewer opens it as far as it goes.
+    The unfinished recording of a killed training is kept under such a name: a viewer opens it as
+    far as it goes.
     """
     for unfinished in sorted(folder.glob(".training*.rrd.*")):
         unfinished.rename(_first_unused(folder))
@@ -100,12 +111,16 @@ def _first_unused(folder: Path) -> Path:
 
 
 def samples(pipeline: Pipeline, x_T: Tensor) -> NDArray:
-    """Samples (N, d) from the noise x_T (N, d), in normalised units. Leaves the network as it was."""
+    """Samples (N, d) from the noise x_T (N, d), in normalised units."""
     steps = min(SAMPLING_STEPS, pipeline.scheduler.num_timesteps)
-    x_T = x_T.to(pipeline.device)
     training = pipeline.net.training
     pipeline.net.eval()
-    states = sample(pipeline.denoiser(), pipeline.scheduler, x_T, SamplingOptions("dpmpp_2m", steps))
+    states = sample(
+        pipeline.denoiser(),
+        pipeline.scheduler,
+        x_T.to(pipeline.device),
+        SamplingOptions("dpmpp_2m", steps),
+    )
     x_0 = last(states)
     pipeline.net.train(training)
     return x_0.float().cpu().numpy()

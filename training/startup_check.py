@@ -1,4 +1,4 @@
-"""The check before a training: it prints what will be learnt from which data, and warns of what looks wrong."""
+"""The check before a training: what it will learn, from which data, and what looks wrong."""
 
 import time
 from collections.abc import Mapping
@@ -59,19 +59,20 @@ def classes_to_learn(data: DataSet, config: Mapping[str, Any]) -> list[str]:
     if not config["conditional"]:
         return []
     if not data.classes:
-        raise ValueError(f"conditional=true needs labels, and dataset={config['dataset']['name']} has none")
+        name = config["dataset"]["name"]
+        raise ValueError(f"conditional=true needs labels, and dataset={name} has none")
     return data.classes
 
 
 # ---------------------------------------------------------------- the start-up check
 
 
-def look_at(state: TrainingState) -> None:
+def run_check(state: TrainingState) -> None:
     """Print a few lines about a training that is to begin, and warnings of what looks wrong.
 
     Raises:
-        ValueError: the data are not those of the other processes; they, or the samples asked for, are too few for the
-            evaluation that is to follow; or all points are the same.
+        ValueError: the data are not those of the other processes; they, or the samples asked for,
+            are too few for the evaluation that is to follow; or all points are the same.
     """
     if distributed.world_size() > 1:  # the checksum reads all data once more
         distributed.check_same({"data": checksum(state.data)}, distributed.OTHER_DATA)
@@ -99,7 +100,7 @@ def check_evaluation(unseen: DataSet, eval_samples: int) -> None:
 
 
 def rows_to_check(data: DataSet, g: torch.Generator) -> Tensor:
-    """The rows that are checked, in random order: all points (of a LargeSet its sample), or MAX_IMAGES images."""
+    """The rows that are checked, in random order: all points in memory, or MAX_IMAGES images."""
     if isinstance(data, ImageSet):
         rows = torch.randperm(len(data), generator=g)[:MAX_IMAGES]
         return data[rows][0]
@@ -111,32 +112,48 @@ def rows_to_check(data: DataSet, g: torch.Generator) -> Tensor:
 
 
 def _describe(state: TrainingState, rows: Tensor, seconds_per_step: float) -> list[str]:
-    data = state.data
-    lines = _describe_images(data, rows) if isinstance(data, ImageSet) else _describe_points(data, rows)
+    lines = _describe_data(state.data, rows)
 
     scheduler = state.pipeline.scheduler
-    signal = float(scheduler.alpha[-1])
-    lines.append(f"  schedule  {scheduler.num_timesteps} steps; x_T keeps {signal:.2%} of the signal's amplitude")
+    signal = f"{float(scheduler.alpha[-1]):.2%} of the signal's amplitude"
+    lines.append(f"  schedule  {scheduler.num_timesteps} steps; x_T keeps {signal}")
 
-    threads = torch.get_num_threads()
-    each = f"{threads} thread{'s' if threads > 1 else ''}"
-    processes = distributed.world_size()
-    device = state.pipeline.device
-    machine = f"{device}, {each}" if processes == 1 else f"{processes} processes on {device}, of {each}"
     steps = state.total - state.moment.done
-    lines.append(f"  machine   {machine}; about {_duration(steps * seconds_per_step)} for {steps:,} steps")
+    time_needed = f"about {_duration(steps * seconds_per_step)} for {steps:,} steps"
+    lines.append(f"  machine   {_describe_machine(state.pipeline.device)}; {time_needed}")
     return lines
+
+
+def _describe_machine(device: torch.device) -> str:
+    threads = torch.get_num_threads()
+    each = f"{threads} threads" if threads > 1 else "1 thread"
+    processes = distributed.world_size()
+    if processes == 1:
+        return f"{device}, {each}"
+    return f"{processes} processes on {device}, of {each}"
+
+
+def _describe_data(data: DataSet, rows: Tensor) -> list[str]:
+    if isinstance(data, ImageSet):
+        return _describe_images(data, rows)
+    return _describe_points(data, rows)
 
 
 def _describe_points(data: DataSet, rows: Tensor) -> list[str]:
     sampled = len(rows) < len(data)
     which = f", read where they lie; of {len(rows):,}, spread evenly:" if sampled else ";"
+    mean = _list(rows.mean(0))
+    deviation = _list(rows.std(0))
+    low = _list(rows.min(0).values)
+    high = _list(rows.max(0).values)
     lines = [
-        f"  data      {len(data):,} points{which} mean {_list(rows.mean(0))}, standard deviation {_list(rows.std(0))}",
-        f"            range {_list(rows.min(0).values)} to {_list(rows.max(0).values)}",
+        f"  data      {len(data):,} points{which} mean {mean}, standard deviation {deviation}",
+        f"            range {low} to {high}",
     ]
     if sampled:
-        lines.append("            the normaliser, this check and the checksum go by these and by the number of all")
+        lines.append(
+            "            the normaliser, this check and the checksum go by these and by the number of all",
+        )
     return lines
 
 
@@ -144,13 +161,16 @@ def _describe_images(data: ImageSet, rows: Tensor) -> list[str]:
     channels, height, width = data.dims
     kinds = {1: "grey", 3: "colour"}
     kind = kinds.get(channels, f"{channels}-channel")
-    lines = [
-        f"  data      {len(data):,} {kind} images of {height}x{width}; pixels of mean {rows.mean():.2f}, standard"
-        f" deviation {rows.std():.2f}, range {rows.min():.2f} to {rows.max():.2f}"
-    ]
+    pixels = (
+        f"pixels of mean {rows.mean():.2f}, standard deviation {rows.std():.2f},"
+        f" range {rows.min():.2f} to {rows.max():.2f}"
+    )
+    lines = [f"  data      {len(data):,} {kind} images of {height}x{width}; {pixels}"]
     if data.labels is not None:
-        counts = data.labels.bincount(minlength=len(data.classes))
-        lines.append(f"            {len(data.classes)} labels with {counts.min():,} to {counts.max():,} images each")
+        num_labels = len(data.classes)
+        counts = data.labels.bincount(minlength=num_labels)
+        images = f"{counts.min():,} to {counts.max():,} images each"
+        lines.append(f"            {num_labels} labels with {images}")
     return lines
 
 
@@ -201,8 +221,9 @@ def label_warning(labels: Tensor, classes: list[str]) -> str | None:
         return None
     few = {0: "no row", 1: "1 row"}
     rows = few.get(int(count), f"{int(count)} rows")
-    name = classes[int(label)]
-    return f"label {name} has {rows} to learn from: give it {MIN_ROWS_PER_LABEL} or more, or leave it out"
+    return (
+        f"label {classes[int(label)]} has {rows} to learn from: give it {MIN_ROWS_PER_LABEL} or more, or leave it out"
+    )
 
 
 def warnings_of_points(x: Tensor) -> list[str]:
@@ -216,7 +237,9 @@ def warnings_of_points(x: Tensor) -> list[str]:
         found.append(f"a point lies {farthest:.0f} standard deviations out: remove outliers, they spoil the scale")
     repeated = 1 - len(x.unique(dim=0)) / len(x)
     if repeated > MAX_REPEATED:
-        found.append(f"{repeated:.0%} of the points are repetitions: the model will learn to repeat them")
+        found.append(
+            f"{repeated:.0%} of the points are repetitions: the model will learn to repeat them",
+        )
     return found
 
 
@@ -224,7 +247,7 @@ def warnings_of_points(x: Tensor) -> list[str]:
 
 
 def _seconds_per_step(state: TrainingState, x_0: Tensor) -> float:
-    """The time of an optimizer step, measured with a learning rate of 0: the weights stay as they are."""
+    """The time of an optimizer step, measured at a learning rate of 0, which changes no weight."""
     learner = state.learner
     x_0 = x_0.to(state.pipeline.device)
     t = torch.zeros(len(x_0), dtype=torch.long, device=x_0.device)

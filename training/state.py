@@ -1,4 +1,4 @@
-"""Everything that a training needs, made from its options: data, network, loss, optimizers, and how far it has come."""
+"""Everything that a training needs, made from its options: data, network, loss, optimizers."""
 
 import time
 from collections.abc import Iterator
@@ -29,10 +29,17 @@ class TrainingState:
     """A training between two of its optimizer steps.
 
     config: the options as a plain dictionary.
-    data: what is learnt from. unseen: the held-out data, with which the model is evaluated.
-    pipeline: the averaged network, ready for sampling. learner: the network that is trained.
-    loss_weights: the weight of the loss at each step t, (T,). loss_of: the loss of the rows of a batch.
-    total: optimizer steps of the whole training. moment: how far it has come.
+    data: what is learnt from.
+    unseen: the held-out data, with which the model is evaluated.
+    loader: batches of the data.
+    pipeline: the averaged network, which can be sampled.
+    learner: the network that is trained, with its optimizers.
+    noise: adds to each batch what is random.
+    loss_of: the loss of the rows of a batch.
+    loss_weights: the weight of the loss at each step t, (T,).
+    total: optimizer steps of the whole training.
+    moment: how far the training has come.
+    clock_starts: readings of the wall clock and the CPU clock when the training had taken no time.
     """
 
     config: dict[str, Any]
@@ -42,15 +49,20 @@ class TrainingState:
     pipeline: Pipeline
     learner: Learner
     noise: Noise
-    loss_weights: Tensor
     loss_of: LossOf
+    loss_weights: Tensor
     total: int
     moment: Moment = field(default_factory=Moment)
-    started: tuple[float, float] = (0.0, 0.0)  # readings of the two clocks at which the training had taken no time
+    clock_starts: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
     def create(
-        cls, config: dict[str, Any], data: DataSet, unseen: DataSet, classes: list[str], device: torch.device
+        cls,
+        config: dict[str, Any],
+        data: DataSet,
+        unseen: DataSet,
+        classes: list[str],
+        device: torch.device,
     ) -> "TrainingState":
         """A training before its first step.
 
@@ -61,14 +73,21 @@ class TrainingState:
         Raises:
             ValueError: the options do not fit the data or the device.
         """
-        loader = make_loader(data, batch_size=config["batch_size"], seed=config["seed"], device=device)
+        seed = config["seed"]
+        batch_size = config["batch_size"]
+        loader = make_loader(data, batch_size=batch_size, seed=seed, device=device)
         normaliser = Normaliser.of(data)
-        images = normaliser.mean.ndim == 3
-        net, scheduler = _make_network(config, tuple(normaliser.mean.shape), len(classes), device)
-        mixed = devices.mixed_precision(config["precision"], device, images)
+        dims = tuple(normaliser.mean.shape)
+
+        net, scheduler = _make_network(config, dims, len(classes), device)
+        mixed = devices.mixed_precision(config["precision"], device, images=len(dims) == 3)
         weights, loss_of = _make_loss(net, scheduler, config, len(classes), mixed)
         learner = _make_learner(net, config, len(data))
         pipeline = Pipeline(learner.average.module, scheduler, normaliser, config, classes, mixed)
+
+        total = config["max_steps"]
+        if total is None:
+            total = steps_in_epochs(config["num_epochs"], len(data), batch_size)
         return cls(
             config=config,
             data=data,
@@ -76,16 +95,17 @@ class TrainingState:
             loader=loader,
             pipeline=pipeline,
             learner=learner,
-            noise=Noise(pipeline, config["seed"], config["batch_size"]),
-            loss_weights=weights,
+            noise=Noise(pipeline, seed, batch_size),
             loss_of=loss_of,
-            total=config["max_steps"] or steps_in_epochs(config["num_epochs"], len(data), config["batch_size"]),
+            loss_weights=weights,
+            total=total,
         )
 
     def start_clocks(self) -> None:
+        """Begin to count the time of the training, or of its next part."""
         wall_start = time.perf_counter() - self.moment.seconds
         cpu_start = time.process_time() - self.moment.cpu_seconds
-        self.started = (wall_start, cpu_start)
+        self.clock_starts = (wall_start, cpu_start)
 
     def remaining_batches(self) -> Iterator[tuple[int, Batch]]:
         """(step, batch) for each optimizer step that is left; steps count from 0."""
@@ -100,7 +120,7 @@ class TrainingState:
         loss = stable_loss = None
         if done % LOG_EVERY == 0 or done == self.total:
             loss, stable_loss = self.learner.mean_loss()
-        wall_start, cpu_start = self.started
+        wall_start, cpu_start = self.clock_starts
         self.moment = Moment(
             done=done,
             loss=loss,
@@ -116,7 +136,7 @@ class TrainingState:
 def _make_network(
     config: dict[str, Any], dims: tuple[int, ...], num_labels: int, device: torch.device
 ) -> tuple[nn.Module, NoiseScheduler]:
-    """The network, whose initial weights are a function of the seed, on the device; and the scheduler."""
+    """The network on the device, whose weights are a function of the seed; and the scheduler."""
     torch.manual_seed(integer_seed(config["seed"], "weights"))
     net, scheduler = build(config, dims, num_labels)
     images = len(dims) == 3
@@ -147,6 +167,8 @@ def _make_loss(
 
 
 def _make_learner(net: nn.Module, config: dict[str, Any], num_rows: int) -> Learner:
-    optimizers = make_optimizers(net, config["optimizer"], lr=config["lr"], weight_decay=config["weight_decay"])
+    lr = config["lr"]
+    weight_decay = config["weight_decay"]
+    optimizers = make_optimizers(net, config["optimizer"], lr=lr, weight_decay=weight_decay)
     references = reference_batch_size(num_rows, config["references"])
     return Learner(net, optimizers, config["ema_decay"], config["shards"], references)

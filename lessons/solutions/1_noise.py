@@ -6,12 +6,16 @@ import torch
 
 
 def jump(alpha_s: float, sigma_s: float, alpha_t: float, sigma_t: float) -> tuple[float, float]:
-    """a x_s = a alpha_s x_0 + a sigma_s eps': a must turn alpha_s into alpha_t; variances add up to sigma_t^2."""
+    """Substitution gives a x_s = a alpha_s x_0 + a sigma_s eps'.
+
+    So a alpha_s must be alpha_t, and the variances must add up: (a sigma_s)^2 + b^2 = sigma_t^2.
+    """
     a = alpha_t / alpha_s
-    return a, math.sqrt(sigma_t**2 - (a * sigma_s) ** 2)
+    b = math.sqrt(sigma_t**2 - (a * sigma_s) ** 2)
+    return a, b
 
 
 def betas_of(alpha_bar: torch.Tensor) -> torch.Tensor:
-    """Each factor 1 - beta is one product over the product before; before the first step the product is 1."""
+    """Each factor 1 - beta is a product divided by the product before it. Before step 0 it is 1."""
     before = torch.cat([torch.ones_like(alpha_bar[:1]), alpha_bar[:-1]])
     return 1 - alpha_bar / before

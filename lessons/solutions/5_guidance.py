@@ -4,11 +4,12 @@ import torch
 
 
 def claimed_gaussian(w: float, m: float, v: float, V: float) -> tuple[float, float]:
-    """Precisions add up, and so do means times precisions, each with its exponent."""
+    """Precisions add up, each times its exponent. So do the products of precision and mean."""
     precision = (1 + w) / v - w / V
-    return (1 + w) * m / v / precision, 1 / precision
+    mean = (1 + w) * m / v / precision
+    return mean, 1 / precision
 
 
-def steered_eps(eps_label: torch.Tensor, eps_none: torch.Tensor, guidance_scale: float) -> torch.Tensor:
-    """Put w = guidance_scale - 1 into eq. 6."""
+def steered_eps(eps_label, eps_none, guidance_scale: float) -> torch.Tensor:
+    """Eq. 6 with w = guidance_scale - 1."""
     return eps_none + guidance_scale * (eps_label - eps_none)

@@ -1,8 +1,8 @@
-"""Campaigns against a training: a crash at every point of its saves, kills at random times, damaged checkpoints.
+"""Campaigns against a training: crashes at every point of its saves, random kills, damaged files.
 
-tests/training/test_crashes.py runs them in short, tests/campaigns/soak.py at length.
-Most trainings run in forked children: real
-processes, killed by real signals, without the seconds that importing torch takes; some as a person starts them.
+tests/training/test_crashes.py runs them in short, soak.py at length. Most trainings run in forked
+children. These are real processes, killed by real signals, without the seconds that importing torch
+takes. Some trainings are started as a user starts them.
 """
 
 import _pyio
@@ -20,46 +20,65 @@ from contextlib import redirect_stdout
 from pathlib import Path
 
 import torch
-import torch._dynamo  # which every fork would import with its first optimizer, for 1.5 s
-from conftest import QUIET, ROOT
+import torch._dynamo  # every fork would import it with its first optimizer, for 1.5 s
 
 import train
 from conf.config import Train
 from conf.groups import MLP, Gaussians
 from loss.moments import LOG_EVERY
 from runtime import checkpoint_file
+from tests.conftest import QUIET, ROOT
 
-OPERATIONS = ("open", "write", "fsync", "replace", "unlink", "truncate")
-EVERY = 3
-POINTS = Train(dataset=Gaussians(), model=MLP(hidden=8, layers=1, frequencies=1), num_samples=64, batch_size=16,
-               references=8, num_timesteps=8, warmup_steps=2, max_steps=24,
-               checkpoint_every=EVERY, eval_samples=0)  # fmt: skip
+OPERATIONS = ("open", "write", "fsync", "replace", "unlink", "truncate")  # functions of os
+SAVE_EVERY = 3  # optimizer steps
+POINTS = Train(
+    dataset=Gaussians(),
+    model=MLP(hidden=8, layers=1, frequencies=1),
+    num_samples=64,
+    batch_size=16,
+    references=8,
+    num_timesteps=8,
+    warmup_steps=2,
+    max_steps=24,
+    checkpoint_every=SAVE_EVERY,
+    eval_samples=0,
+)
 SHORT = "num_samples=500 batch_size=16 references=8 num_timesteps=8 checkpoint_every=7 eval_samples=0"
 SHORT_POINTS = f"{SHORT} model.hidden=8 model.layers=1 max_steps=403"
+SHORT_IMAGES = f"{SHORT} dataset=digits model=unet_small model.channels=[8,8] model.heads=2 max_steps=103"
 KINDS = {
     "points": SHORT_POINTS,
     "labels": f"{SHORT_POINTS} conditional=true",
-    "images": f"{SHORT} dataset=digits model=unet_small model.channels=[8,8] model.heads=2 max_steps=103",
+    "images": SHORT_IMAGES,
 }
 
+CODE_OF_ERROR = 1
+CODE_OF_FAULT = 3  # a child ended with an error that no user can cause
+NEVER = 10**9
 
-def training(options, folder, report=True):
-    """In this process, in silence."""
+
+def run_training(options, folder, report=True):
+    """Train in this process, in silence."""
     with redirect_stdout(io.StringIO()):
         real = train.report
-        train.report = real if report else lambda *_: {}  # its pictures take three times as long as the training
+        if not report:  # its pictures take three times as long as the training
+            train.report = lambda *_: {}
         try:
-            train.begin_or_resume(options, folder, {"resume"} if options.resume else set())
+            typed = {"resume"} if options.resume else set()
+            train.begin_or_resume(options, folder, typed)
         finally:
             train.report = real
 
 
-def resumed(folder):
+def resuming(folder):
     return Train(dataset=Gaussians(), model=MLP(), resume=str(folder))
 
 
-def child(work):
-    """The process id of a fork that does some work: exit code 0, or 1 with the error as the last line of `said`."""
+def fork(work):
+    """The process id of a child that does some work.
+
+    Its exit code is 0, or 1 with the sentence of an error on stderr.
+    """
     sys.stdout.flush()
     process = os.fork()
     if process:
@@ -68,204 +87,269 @@ def child(work):
     try:
         work()
     except (OSError, ValueError) as error:
-        code = 1
+        code = CODE_OF_ERROR
         os.write(2, f"{error}\n".encode())
     finally:
-        os._exit(code if sys.exc_info()[0] is None else 3)
+        os._exit(code if sys.exc_info()[0] is None else CODE_OF_FAULT)
 
 
 # ---------------------------------------------------------------- are two runs the same?
 
 
-def rows(folder, name):
-    """A table without its seconds."""
-    return [[field for i, field in enumerate(line.split(",")) if name == "excess.csv" or i < 3]
-            for line in (folder / name).read_text().splitlines()]  # fmt: skip
+def table_rows(folder, name):
+    """The cells of a table, without the columns of loss.csv that hold seconds."""
+    rows = [line.split(",") for line in (folder / name).read_text().splitlines()]
+    return rows if name == "excess.csv" else [row[:3] for row in rows]
 
 
 def assert_same_state(a, b):
-    assert a["step"] == b["step"] and torch.equal(a["losses"], b["losses"])
+    assert a["step"] == b["step"]
+    assert torch.equal(a["losses"], b["losses"])
     for part in ("net", "ema"):
-        assert a[part].keys() == b[part].keys() and all(torch.equal(a[part][k], b[part][k]) for k in a[part]), part
+        assert a[part].keys() == b[part].keys()
+        assert all(torch.equal(a[part][key], b[part][key]) for key in a[part]), part
     for one, other in zip(a["optimizers"], b["optimizers"], strict=True):
         assert one["state"].keys() == other["state"].keys()
         for i, moments in one["state"].items():
-            assert all(torch.equal(moments[k], other["state"][i][k]) for k in moments)
+            assert all(torch.equal(moments[key], other["state"][i][key]) for key in moments)
 
 
 def assert_same_run(one, other):
-    """Bit for bit: weights, averages, optimizer, losses and excess."""
+    """Bit for bit: weights, averages, optimizers, losses and excess."""
     assert_same_state(checkpoint_file.load(one), checkpoint_file.load(other))
     for name in ("loss.csv", "excess.csv"):
         assert (one / name).exists() == (other / name).exists()
         if (one / name).exists():
-            assert rows(one, name) == rows(other, name), name
+            assert table_rows(one, name) == table_rows(other, name), name
 
 
 # ---------------------------------------------------------------- crash points
 
 
-def break_files(folder, log, at, how):
-    """From now on, before the `at`-th operation on a file in `folder`, this process is killed, or the disk is full.
+class BrokenFiles:
+    """From now on a failure strikes this process at one of its operations on files in a folder.
 
-    Where the power is cut, rows of tables that have not been forced to the disk are lost as well.
+    folder: only operations on files in it count.
+    log: a file descriptor to which the name of each such operation is written.
+    at: the number of the operation before which the failure strikes, from 1.
+    how: "killed", "power cut" or "disk full". At a write, a kill leaves half of the bytes. At a
+        power cut, the rows of tables that fsync has not forced to the disk are lost as well.
 
-    Python's own implementation of files stands in for that in C, because it goes through os.open and os.write. Each
-    operation is noted in the file descriptor `log`; of a write that kills, half is done.
+    Python's own implementation of files replaces that in C, because it calls os.open and os.write.
     """
-    builtins.open = io.open = _pyio.open
-    real = {name: getattr(os, name) for name in OPERATIONS}
-    ours, count, safe = {}, 0, {}
 
-    def broken(name):
-        def operation(what, *args, **options):
-            nonlocal count
-            mine = what in ours if isinstance(what, int) else Path(os.fsdecode(what)).is_relative_to(folder)
-            if not mine:
-                return real[name](what, *args, **options)
-            count += 1
-            real["write"](log, f"{name}\n".encode())
-            if name == "fsync" and what in ours:
-                safe[ours[what]] = os.fstat(what).st_size
-            needs_room = name != "unlink" and (name != "open" or args[0] & os.O_CREAT)
-            if how == "disk full" and count >= at and needs_room:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            if how != "disk full" and count == at:
-                if name == "write":
-                    real["write"](what, args[0][: len(args[0]) // 2])
-                for table in folder.glob("*.csv") if how == "power cut" else ():
-                    real["truncate"](table, min(table.stat().st_size, safe.get(table, 0)))
-                os.kill(os.getpid(), signal.SIGKILL)
-            result = real[name](what, *args, **options)
+    def __init__(self, folder, log, at, how):
+        builtins.open = io.open = _pyio.open
+        self.folder = folder
+        self.log = log
+        self.at = at
+        self.how = how
+        self.count = 0
+        self.paths = {}  # of our open files, by their descriptors
+        self.synced_sizes = {}  # of our files, by their paths
+        self.real = {name: getattr(os, name) for name in OPERATIONS}
+        for name in OPERATIONS:
+            setattr(os, name, self._broken(name))
+
+    def _broken(self, name):
+        def operation(target, *args, **options):
+            if not self._is_ours(target):
+                return self.real[name](target, *args, **options)
+            self.count += 1
+            self.real["write"](self.log, f"{name}\n".encode())
+            if name == "fsync" and target in self.paths:
+                self.synced_sizes[self.paths[target]] = os.fstat(target).st_size
+            if self.how == "disk full":
+                self._fail_if_full(name, args)
+            elif self.count == self.at:
+                self._die(name, target, args)
+            result = self.real[name](target, *args, **options)
             if name == "open":
-                ours[result] = Path(os.fsdecode(what))
+                self.paths[result] = Path(os.fsdecode(target))
             return result
 
         return operation
 
-    for name in OPERATIONS:
-        setattr(os, name, broken(name))
+    def _is_ours(self, target):
+        if isinstance(target, int):
+            return target in self.paths
+        return Path(os.fsdecode(target)).is_relative_to(self.folder)
+
+    def _fail_if_full(self, name, args):
+        needs_room = name != "unlink" and (name != "open" or args[0] & os.O_CREAT)
+        if self.count >= self.at and needs_room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _die(self, name, target, args):
+        if name == "write":
+            half = args[0][: len(args[0]) // 2]
+            self.real["write"](target, half)
+        if self.how == "power cut":
+            for table in self.folder.glob("*.csv"):
+                size = min(table.stat().st_size, self.synced_sizes.get(table, 0))
+                self.real["truncate"](table, size)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
-def operations(folder, log, at=10**9, how="killed"):
-    """What a training in `folder` does with its files until it breaks down; and the status of its process."""
+def file_operations(folder, log, at=NEVER, how="killed"):
+    """Train in a child whose files break; returns its operations on files and its exit status."""
     descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     errors = os.open(f"{log}.err", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
 
     def work():
         os.dup2(errors, 2)
-        break_files(folder, descriptor, at, how)
-        training(POINTS, folder, report=False)
+        BrokenFiles(folder, descriptor, at, how)
+        run_training(POINTS, folder, report=False)
 
     folder.mkdir()
-    _, status = os.waitpid(child(work), 0)
+    _, status = os.waitpid(fork(work), 0)
     os.close(descriptor)
     os.close(errors)
     return log.read_text().split(), status
 
 
 def crash_points(place):
-    """How many there are, and the run that comes through."""
+    """The number of operations on files, and the folder of a run that no failure strikes."""
     (place / "first").mkdir()
-    training(POINTS, place / "first", report=False)  # imports what forks would have to import again and again
-    done, status = operations(place / "whole", place / "log")
+    # This imports what every fork would have to import.
+    run_training(POINTS, place / "first", report=False)
+    done, status = file_operations(place / "whole", place / "log")
     assert status == 0, (place / "log.err").read_text()
     return len(done), place / "whole"
 
 
 def crash(place, whole, at, how, report=False):
-    """Break a training down at one point; then it must go on, in its folder, to the same end. Returns the operation."""
-    folder, log = place / "run", place / "log"
+    """Break a training at one operation. It must go on, in its folder, to the same end.
+
+    Returns the name of the operation.
+    """
+    folder = place / "run"
+    log = place / "log"
     shutil.rmtree(folder, ignore_errors=True)
-    done, status = operations(folder, log, at, how)
-    said, last, code = Path(f"{log}.err").read_text(), done[at - 1], os.waitstatus_to_exitcode(status)
-    saved = EVERY * done[: at - 1].count("replace")
+    done, status = file_operations(folder, log, at, how)
+    last = done[at - 1]
+    saved_step = SAVE_EVERY * done[: at - 1].count("replace")
+    code = os.waitstatus_to_exitcode(status)
+    message = Path(f"{log}.err").read_text()
     if how != "disk full":
-        assert code == -signal.SIGKILL, (at, last, said)
-    elif saved < POINTS.max_steps:  # else all was written before the disk was full
-        words = f"the last checkpoint, of step {saved}, is intact" if saved else "there is no checkpoint yet"
-        assert code == 1 and "cannot write" in said and "No space left on device" in said and words in said, (at, said)
+        assert code == -signal.SIGKILL, (at, last, message)
+    elif saved_step < POINTS.max_steps:  # otherwise all was written before the disk was full
+        assert_says_disk_is_full(code, message, saved_step, at)
         assert not list(folder.glob(".*")), (at, last)
-    if not saved:
+
+    if not saved_step:
         assert not (folder / "last.pt").exists()
         return last
     state = checkpoint_file.load(folder)
-    assert state["step"] == saved and (state["moment"]["loss"] is None) == (saved < LOG_EVERY)
-    training(resumed(folder), folder, report)
+    assert state["step"] == saved_step
+    assert (state["moment"]["loss"] is None) == (saved_step < LOG_EVERY)
+    run_training(resuming(folder), folder, report)
     assert_same_run(whole, folder)
-    assert not list(folder.glob(".*")), "litter"
+    assert not list(folder.glob(".*")), "temporary files"
     return last
+
+
+def assert_says_disk_is_full(code, message, saved_step, at):
+    remains = "there is no checkpoint yet"
+    if saved_step:
+        remains = f"the last checkpoint, of step {saved_step}, is intact"
+    assert code == CODE_OF_ERROR, (at, message)
+    for words in ("cannot write", "No space left on device", remains):
+        assert words in message, (at, message)
 
 
 # ---------------------------------------------------------------- kills at random times
 
 
 def kills(place, kind, count, seed, start):
-    """Kill trainings of that kind at random times after their first save, `count` times in all.
+    """Kill trainings of one kind at random times after their first save, `count` times in all.
 
-    Each goes on in its folder as a person would resume it, to the same end as one that nobody disturbed. start: forked
-    or spawned.
+    Each goes on in its folder, resumed as a user resumes it, to the same end as a training that
+    nothing has interrupted. start: `forked` or `spawned`.
     """
     rng = random.Random(seed)
     whole = place / f"{kind}-{start.__name__}-whole"
-    assert ended(forked(f"{KINDS[kind]} task_name={whole}"), whole, None) == 0
+    assert exit_code(forked(f"{KINDS[kind]} task_name={whole}"), whole, None) == 0
     seconds = checkpoint_file.load(whole)["moment"]["seconds"]
-    killed, begun = 0, 0
+
+    killed = 0
+    begun = 0
     while killed < count:
-        # A training may end before it is killed, if the machine is less busy than before: then another one begins.
+        # A training may end before it is killed, if the machine is less busy than before. Then
+        # another one begins.
         folder = place / f"{kind}-{start.__name__}-{begun}"
         begun += 1
-        code = -1
         line = f"{KINDS[kind]} task_name={folder}"
+        code = None
         while code != 0:
-            code = ended(start(line), folder, rng.uniform(0, 0.9 * seconds) if killed < count else None)
+            kill_after = rng.uniform(0, 0.9 * seconds) if killed < count else None
+            code = exit_code(start(line), folder, kill_after)
             assert code in (0, -signal.SIGKILL), f"{kind}: exit code {code}"
-            line, killed = f"resume={folder}", killed + (code != 0)
+            line = f"resume={folder}"
+            if code != 0:
+                killed += 1
         assert_same_run(whole, folder)
-        assert (folder / "metrics.json").exists() and not list(folder.glob(".*.pt.*"))
+        assert (folder / "metrics.json").exists()
+        assert not list(folder.glob(".*.pt.*"))
     return killed
 
 
 def forked(line):
-    """The process id of a `python train.py` that this process, which has imported everything, forks."""
+    """The process id of a `python train.py` that is forked from this process.
+
+    This process has imported everything.
+    """
 
     def work():
         sys.argv = [str(ROOT / "train.py"), *line.split()]
         with redirect_stdout(io.StringIO()):
             runpy.run_path(sys.argv[0], run_name="__main__")
 
-    return child(work)
+    return fork(work)
 
 
 def spawned(line):
-    """The process id of a `python train.py` as a person starts it."""
-    command, silence = [sys.executable, str(ROOT / "train.py")], (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)
-    return os.posix_spawn(sys.executable, [*command, *line.split()], QUIET, file_actions=[silence])
+    """The process id of a `python train.py` as a user starts it."""
+    command = [sys.executable, str(ROOT / "train.py"), *line.split()]
+    silence = (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)
+    return os.posix_spawn(sys.executable, command, QUIET, file_actions=[silence])
 
 
-def ended(process, folder, seconds):
-    """The exit code of a training, which is killed so many seconds after it has next saved; None: never."""
-    path, end = folder / "last.pt", float("inf")
+def exit_code(process, folder, kill_after):
+    """Wait for a training; returns its exit code.
+
+    kill_after: seconds after its next save at which it is killed; None: never.
+    """
+    path = folder / "last.pt"
     before = path.stat().st_mtime_ns if path.exists() else 0
-    while not (status := os.waitpid(process, os.WNOHANG))[0]:
-        if seconds is not None and path.exists() and path.stat().st_mtime_ns > before:
-            end, seconds = time.monotonic() + seconds, None
+    end = float("inf")
+    while True:
+        done, status = os.waitpid(process, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        if kill_after is not None and path.exists() and path.stat().st_mtime_ns > before:
+            end = time.monotonic() + kill_after
+            kill_after = None
         if time.monotonic() > end:
             os.kill(process, signal.SIGKILL)
         time.sleep(0.002)
-    return os.waitstatus_to_exitcode(status[1])
 
 
 # ---------------------------------------------------------------- damaged checkpoints
 
 
 def damage(path, truncations, flips, seed):
-    """Load a checkpoint cut short, and with one bit changed: an error in our words or the right content.
+    """Load a checkpoint that is cut short, and one with a single bit changed, many times.
 
-    Returns how often it was refused, and how often it was right.
+    Each time the result must be an error in our words or the right content. Returns how often the
+    checkpoint was refused, and how often its content was right.
     """
-    rng, whole, content = random.Random(seed), checkpoint_file.load(path), path.read_bytes()
-    broken, refused, right = path.with_name("broken.pt"), 0, 0
+    rng = random.Random(seed)
+    whole = checkpoint_file.load(path)
+    content = path.read_bytes()
+    broken = path.with_name("broken.pt")
+    refused = 0
+    right = 0
     for i in range(truncations + flips):
         damaged = bytearray(content)
         if i < truncations:
@@ -276,12 +360,19 @@ def damage(path, truncations, flips, seed):
         try:
             state = checkpoint_file.load(broken)
         except ValueError as error:
-            assert any(words in str(error) for words in ("is damaged", "no checkpoint", "not finite")), repr(error)
+            known = ("is damaged", "no checkpoint", "not finite")
+            assert any(words in str(error) for words in known), repr(error)
             refused += 1
-            continue
-        assert_same_state(state, whole)
-        assert all(state[k] == whole[k] for k in ("config", "classes", "data", "total", "moment"))
-        assert all(torch.equal(state["normaliser"][k], whole["normaliser"][k]) for k in ("mean", "std"))
-        right += 1
+        else:
+            assert_same_content(state, whole)
+            right += 1
     broken.unlink()
     return refused, right
+
+
+def assert_same_content(state, whole):
+    assert_same_state(state, whole)
+    for key in ("config", "classes", "data", "total", "moment"):
+        assert state[key] == whole[key]
+    for key in ("mean", "std"):
+        assert torch.equal(state["normaliser"][key], whole["normaliser"][key])

@@ -1,23 +1,21 @@
-"""Hours of bad luck in minutes: `python tests/campaigns/soak.py` tries crashes, kills and damage (see crashes.py).
+"""Crashes, kills and damage at length: `python -m tests.campaigns.soak` (see crashes.py).
 
-Any failure ends it with a traceback; otherwise it prints how much was tried.
+Any failure ends it with a traceback. Otherwise it prints how much was tried.
 """
 
-import sys
 import tempfile
 import time
 from collections import Counter
-from itertools import product
 from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # run as a script, Python only knows scripts/
+from tests.campaigns.crashes import KINDS, crash, crash_points, damage, forked, kills, spawned
 
-from tests.campaigns.crashes import KINDS, crash, crash_points, damage, forked, kills, spawned  # noqa: E402  # pyright: ignore
-
-KILLS, TRUNCATIONS, FLIPS = 8, 600, 500  # kills of each kind of training, in forks and of commands
+KILLS = 8  # of each kind of training, both forked and spawned
+TRUNCATIONS = 600
+FLIPS = 500
+REPORT_EVERY = 8  # a resumed training makes its pictures after every so many crash points
 
 
 def main() -> None:
@@ -27,16 +25,25 @@ def main() -> None:
         place = Path(name)
         points, whole = crash_points(place)
         for how in ("killed", "disk full", "power cut"):
-            found = Counter(crash(place, whole, at, how, report=at % 8 == 0) for at in range(1, points + 1))
+            found = Counter()
+            for at in range(1, points + 1):
+                found[crash(place, whole, at, how, report=at % REPORT_EVERY == 0)] += 1
             print(f"{how} at {points} points: {dict(found)}", flush=True)
+
         refused, right = damage(whole / "last.pt", TRUNCATIONS, FLIPS, seed=0)
         print(
-            f"{TRUNCATIONS} truncations, {FLIPS} flips: {refused} refused, {right} with the right content", flush=True
+            f"{TRUNCATIONS} truncations, {FLIPS} flips: {refused} refused, {right} with the right content",
+            flush=True,
         )
-        for start, kind in product((forked, spawned), KINDS):
-            killed = kills(place, kind, KILLS, seed=1, start=start)
-            print(f"{kind}, {start.__name__}: {killed} kills; every run ended in the same bits", flush=True)
-    print(f"all well after {time.monotonic() - begin:.0f} s")
+
+        for start in (forked, spawned):
+            for kind in KINDS:
+                killed = kills(place, kind, KILLS, seed=1, start=start)
+                print(
+                    f"{kind}, {start.__name__}: {killed} kills; every run ended in the same bits",
+                    flush=True,
+                )
+    print(f"no failure after {time.monotonic() - begin:.0f} s")
 
 
 if __name__ == "__main__":

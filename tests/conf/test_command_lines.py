@@ -1,4 +1,4 @@
-"""Random command lines, the short form of `python tests/campaigns/fuzz.py 2000`: about six in ten are right."""
+"""Random command lines, the short form of `python -m tests.campaigns.fuzz 2000`: about six in ten are right."""
 
 import json
 import re
@@ -12,7 +12,7 @@ LINES = 24
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory):
     """A campaign of 24 lines: its exit code, what it said, and its counts."""
-    done = command(f"tests/campaigns/fuzz.py {LINES} --seed 3", tmp_path_factory.mktemp("campaign"))
+    done = command(f"-m tests.campaigns.fuzz {LINES} --seed 3", tmp_path_factory.mktemp("campaign"))
     counts = re.findall(r"'([\w ]+)': (\d+)", done.stdout.splitlines()[-1])
     return done.returncode, done.stdout + done.stderr, {name: int(count) for name, count in counts}
 

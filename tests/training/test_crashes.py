@@ -1,4 +1,4 @@
-"""Crashes, kills and damage, in short; tests/campaigns/soak.py tries them at length."""
+"""Crashes, kills and damage, in short; `python -m tests.campaigns.soak` tries them at length."""
 
 import contextlib
 import os

@@ -222,6 +222,14 @@ def test_processes_with_different_options_or_data_are_refused_in_one_sentence(op
     assert not (tmp_path / "1/outputs").exists()
 
 
+@pytest.mark.slow
+def test_an_error_of_one_process_is_reported_once_with_its_number(tmp_path):
+    done = torchrun(3, ROOT / "tests/many.py", "fails", cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("process 1: the data of this process cannot be read\n") == 1, done.stderr
+    assert "another process of this training has ended" not in done.stderr
+
+
 @pytest.mark.parametrize("line", ["inference.py", "train.py -m lr=1,2"])
 def test_everything_else_is_refused_under_torchrun(line, tmp_path, monkeypatch):
     monkeypatch.setitem(QUIET, "WORLD_SIZE", "2")
