@@ -38,9 +38,8 @@ from diffusion import Prediction, exact_denoiser
 from metrics.distances import sliced_wasserstein
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
-from samplers import last, sample
+from samplers import SamplingOptions, last, sample
 from samplers.guidance import classifier_free, draw_claimed, exact_guided_denoiser, guided
-from samplers.options import SamplingOptions
 from schedule import LinearNoiseScheduler
 from viz.colours import DATA, ERROR, GENERATED, hex_colour
 
@@ -84,9 +83,8 @@ measured = sampled_variance(W, "dpmpp_2m", 100)
 # $$\frac{d \log \bar x}{d\bar\sigma} =
 #   \bar\sigma\left(\frac{1 + w}{1 + \bar\sigma^2} - \frac{w}{2 + \bar\sigma^2}\right).$$
 #
-# Integrated from infinite $\bar\sigma$ down to 0, it reduces the variance to $2^{-w}$. (This is a
-# counterexample of Bradley and Nakkiran 2024, arXiv 2408.09000, section 3. Their $\gamma$ is our 1
-# + w.)
+# Integrated from infinite $\bar\sigma$ down to 0, it reduces the variance to $2^{-w}$. (Bradley
+# and Nakkiran 2024, arXiv 2408.09000, section 3, give this example. Their $\gamma$ is our 1 + w.)
 
 
 # %%
@@ -175,8 +173,7 @@ attempt(1, check_claimed_gaussian, claimed_gaussian)
 # %% [markdown]
 # ## Exercise 2: the other convention
 #
-# The diffusers library and many papers use a `guidance_scale` that is 1 without guidance. Write
-# theirs.
+# diffusers and many papers use a `guidance_scale` that is 1 without guidance. Write their formula.
 
 
 # %%

@@ -33,8 +33,7 @@ from loss.objective import training_loss
 from pipeline import Pipeline, build
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
-from samplers import last, sample
-from samplers.options import SamplingOptions
+from samplers import SamplingOptions, last, sample
 from train import learning_rate
 from training.learner import Learner
 from training.noise import Noise
@@ -183,8 +182,7 @@ attempt(1, check_keep_within, keep_within)
 
 # %%
 def drop_labels(label: Tensor, share: float, num_labels: int, g: torch.Generator) -> Tensor:
-    """Labels (B,) of 0 .. num_labels - 1, a share of them replaced; torch.rand(...,
-    generator=g)."""
+    """Labels (B,), a share of them replaced by the null label; use torch.rand(..., generator=g)."""
     raise NotImplementedError
 
 
