@@ -30,7 +30,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import stats
-from scipy.spatial import KDTree
 
 from metrics import two_sample
 from metrics.table import LEVEL, MetricResult, Statistic, to_result
@@ -202,11 +201,10 @@ def strays(e: Evidence) -> Statistic:
 def memorised(e: Evidence) -> Statistic:
     """Test whether samples are copies of training points (see `two_sample.copies`)."""
     assert e.train is not None
-    tree = KDTree(e.train)
-    nearest_to_samples, _ = tree.query(e.samples, 2)
-    nearest_to_real, _ = tree.query(e.real, 2)
-    made = two_sample.nearest_ratio(np.asarray(nearest_to_samples))
-    real = two_sample.nearest_ratio(np.asarray(nearest_to_real))
+    nearest_to_samples, _ = two_sample.nearest_points(e.train, e.samples, 2)
+    nearest_to_real, _ = two_sample.nearest_points(e.train, e.real, 2)
+    made = two_sample.nearest_ratio(nearest_to_samples)
+    real = two_sample.nearest_ratio(nearest_to_real)
     return two_sample.copies(made, real)
 
 
