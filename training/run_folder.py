@@ -16,7 +16,7 @@ except ImportError:  # on Windows nothing prevents two trainings in one folder
     fcntl: Any = None
 
 DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
-UNFINISHED = re.compile(r"\..+\.(pt|pth|json|png|gif)\.\d+")  # see atomic_file.unfinished; recordings are worth keeping
+UNFINISHED = re.compile(r"\..+\.(pt|pth|json|png|gif)\.\d+")  # see atomic_file.temporary_path; recordings are worth keeping
 
 
 @contextmanager
