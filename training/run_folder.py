@@ -16,7 +16,8 @@ except ImportError:  # on Windows nothing prevents two trainings in one folder
     fcntl: Any = None
 
 DISK_FULL = {errno.ENOSPC, errno.EFBIG, errno.EDQUOT}
-UNFINISHED = re.compile(r"\..+\.(pt|pth|json|png|gif)\.\d+")  # see atomic_file.temporary_path; recordings are worth keeping
+# See atomic_file.temporary_path. Unfinished recordings are not listed: they are worth keeping.
+UNFINISHED = re.compile(r"\..+\.(pt|pth|json|png|gif)\.\d+")
 
 
 @contextmanager

@@ -59,8 +59,8 @@ def painter(scene: Scene) -> Callable[[float], NDArray[np.uint8]]:
     heading = TITLES[process.side]
     if grid.names:
         heading += " of the label at the left"
-    if scene.steered:
-        heading += f", {scene.steered}"
+    if scene.guidance_text:
+        heading += f", {scene.guidance_text}"
     sheet = None
 
     def picture(second: float) -> NDArray[np.uint8]:

@@ -97,8 +97,8 @@ def reverse_panel(title: str, scene: Scene) -> Panel:
 
 def _guidance_line(scene: Scene, process: Process) -> str:
     """Return the line of a title that says how a reverse process was guided, if it was."""
-    if process.side == "reverse" and scene.steered:
-        return f"\n{scene.steered}"
+    if process.side == "reverse" and scene.guidance_text:
+        return f"\n{scene.guidance_text}"
     return ""
 
 
@@ -169,8 +169,8 @@ def _movers(ax: Axes, panel: Panel, look: Look) -> list[Mover]:
     movers = [_clouds(ax, panel, at, look.most_points), _noise_bar(ax, panel, at)]
     if look.smooth:
         movers.append(_tails(ax, panel, at))
-    if scene.guesses is not None and process.side == "reverse":
-        movers.append(_predictions(ax, scene.guesses, at))
+    if scene.predictions is not None and process.side == "reverse":
+        movers.append(_predictions(ax, scene.predictions, at))
     return movers
 
 
@@ -228,9 +228,9 @@ def _tails(ax: Axes, panel: Panel, at: At) -> Mover:
     return move
 
 
-def _predictions(ax: Axes, guesses: tuple[NDArray, NDArray], at: At) -> Mover:
+def _predictions(ax: Axes, predictions: tuple[NDArray, NDArray], at: At) -> Mover:
     """Draw a line from each tracked sample to a ring at the x_0 that the network predicts."""
-    where, predicted = guesses
+    where, predicted = predictions
     cyan = hex_colour(TRACKED)
     lines = LineCollection([], linewidths=0.8, colors=cyan, zorder=3)
     ax.add_collection(lines, autolim=False)
@@ -341,6 +341,6 @@ def _explain(ax: Axes, scene: Scene) -> None:
             framealpha=0.6,
             handletextpad=0.1,
         )
-    if scene.guesses is not None:
+    if scene.predictions is not None:
         cyan = hex_colour(TRACKED)
         ax.text(0.02, 0.965, RINGS, transform=ax.transAxes, fontsize=6, va="top", color=cyan)

@@ -12,7 +12,7 @@ from viz.scene import Process, Scene
 
 SIDES = ("forward", "reverse")
 OPTIONAL = ("data", "alpha_bar", "labels")  # arrays of a scene that may be missing
-GUESSES = ("tracked", "guesses")  # of tracked samples: their places and their predicted x_0
+PREDICTIONS = ("tracked", "guesses")  # the names of Scene.predictions in the file
 
 
 def save_scene(scene: Scene, path: Path) -> Path:
@@ -25,6 +25,8 @@ def save_scene(scene: Scene, path: Path) -> Path:
     * classes, the names of the labels, and steered, how sampling was guided, in words;
     * tracked and guesses (S, K, d), places and predicted x_0 of tracked samples.
 
+    The names steered and guesses are older than those of Scene; files keep them.
+
     Raises:
         OSError: the file cannot be written.
     """
@@ -34,9 +36,9 @@ def save_scene(scene: Scene, path: Path) -> Path:
         if array is not None:
             arrays[name] = array
     arrays["classes"] = np.array(scene.classes, str)
-    arrays["steered"] = np.array(scene.steered)
-    if scene.guesses is not None:
-        arrays |= dict(zip(GUESSES, scene.guesses))
+    arrays["steered"] = np.array(scene.guidance_text)
+    if scene.predictions is not None:
+        arrays |= dict(zip(PREDICTIONS, scene.predictions))
     for process in scene.processes:
         arrays[process.side] = process.states
         arrays[f"{process.side}_steps"] = process.steps
@@ -73,10 +75,10 @@ def _scene_from(arrays: Mapping[str, Any]) -> Scene:
         if side in arrays:
             processes.append(Process(side, arrays[side], _steps_from(arrays, side)))
     known: dict[str, Any] = {name: arrays[name] for name in OPTIONAL if name in arrays}
-    if GUESSES[0] in arrays:
-        known["guesses"] = tuple(arrays[name] for name in GUESSES)
+    if PREDICTIONS[0] in arrays:
+        known["predictions"] = tuple(arrays[name] for name in PREDICTIONS)
     known["classes"] = [str(name) for name in arrays.get("classes", ())]
-    known["steered"] = str(arrays.get("steered", ""))
+    known["guidance_text"] = str(arrays.get("steered", ""))
     return Scene(processes, **known)
 
 

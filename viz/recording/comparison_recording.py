@@ -332,7 +332,7 @@ def _image_scene(found: Comparison, asked: int) -> Scene:
     return Scene(
         [process],
         alpha_bar=found.alpha_bar,
-        guesses=(process.states, np.stack(x_0)),
+        predictions=(process.states, np.stack(x_0)),
         labels=np.repeat(np.arange(len(trials)), count),
         classes=found.samplers,
         row_words=f"Each row: another sampler, from the same noise, {asked} evaluations each",

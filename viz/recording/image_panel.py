@@ -32,8 +32,8 @@ def log(rec: rr.RecordingStream, scene: Scene) -> None:
 def _films(scene: Scene) -> dict[str, NDArray]:
     """Return the states (S, N, C, H, W) to show, by the names of their entities."""
     films = {"x_t": scene.processes[0].states}
-    if scene.guesses is not None:
-        _, films["x_0"] = scene.guesses
+    if scene.predictions is not None:
+        _, films["x_0"] = scene.predictions
     return films
 
 
@@ -147,8 +147,8 @@ def words(scene: Scene) -> Words:
         ]
     if scene.labels is not None:
         rows = scene.row_words
-        if scene.steered:
-            rows += f", {scene.steered}"
+        if scene.guidance_text:
+            rows += f", {scene.guidance_text}"
         sees.append(f"{rows}.")
     return Words(sees, tries)
 

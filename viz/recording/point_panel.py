@@ -150,8 +150,8 @@ def views(scene: Scene) -> list[rrb.View]:
     for process in scene.processes:
         side = process.side
         name = NAMES[side]
-        if side == "reverse" and scene.steered:
-            name += f", {scene.steered}"
+        if side == "reverse" and scene.guidance_text:
+            name += f", {scene.guidance_text}"
         view = cloud_view(
             scene.dim,
             contents=f"/{side}/**",

@@ -21,7 +21,7 @@ LEAST_SIGNAL = 0.02  # alpha_bar; below it a prediction of x_0 divides by a numb
 def log(rec: rr.RecordingStream, scene: Scene) -> None:
     """Send reverse/guess; without arrows while there is hardly any signal."""
     (reverse,) = (process for process in scene.processes if process.side == "reverse")
-    where, predicted = known(scene.guesses)
+    where, predicted = known(scene.predictions)
     count, tracked, d = where.shape
     drawn = np.ones(count, bool)
     if scene.alpha_bar is not None:
@@ -49,7 +49,7 @@ def words(scene: Scene) -> Words:
 
 
 PANEL = Panel(
-    lambda scene: scene.guesses is not None and not scene.of_images,
+    lambda scene: scene.predictions is not None and not scene.of_images,
     log,
     words=words,
 )

@@ -78,8 +78,8 @@ def _tab(scene: Scene, label: int | None) -> rrb.Container:
 def _cloud(scene: Scene, field: Field, samples: str) -> rrb.View:
     """Return the view of one field, with the samples of that entity."""
     name = NAMES[field.name]
-    if scene.steered:
-        name += f", {scene.steered}"
+    if scene.guidance_text:
+        name += f", {scene.guidance_text}"
     contents = [f"/{_entity(field)}", samples, "/reverse/data", "/reverse/rings"]
     return cloud_view(scene.dim, contents=contents, name=name)
 
