@@ -246,8 +246,8 @@ def test_the_floor_is_drawn_as_mean_and_band(whole, clock):
 @pytest.fixture(scope="module")
 def arrows(whole):
     """The arrows to predictions of x_0: their steps t, origins and vectors."""
-    t, vectors = column(whole[0], "/reverse/guess", "Arrows2D:vectors", "t")
-    _, origins = column(whole[0], "/reverse/guess", "Arrows2D:origins", "t")
+    t, vectors = column(whole[0], "/reverse/prediction", "Arrows2D:vectors", "t")
+    _, origins = column(whole[0], "/reverse/prediction", "Arrows2D:origins", "t")
     return t, origins, vectors
 
 

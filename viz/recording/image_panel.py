@@ -15,7 +15,7 @@ LETTER_SHARE = 0.3  # space for each letter of a name, as a share of an image's 
 EDGE_SHARE = 0.03  # space around the grid, as a share of its side
 TEXT_SHARE = 0.35  # of a row: the height of its name; the viewer writes a little below a point
 NAMES = {"forward": "Forward: x_t, images to noise", "reverse": "x_t: from noise to images"}
-PREDICTED_NAME = "x_0: the network's guess of the end"
+PREDICTED_NAME = "x_0: the network's prediction of the end"
 
 
 def log(rec: rr.RecordingStream, scene: Scene) -> None:
@@ -139,10 +139,10 @@ def words(scene: Scene) -> Words:
     else:
         sees = [
             "**Left**, x_t: pure noise becomes images, step by step.",
-            "**Right**, the guess of x_0: what the network, given only x_t, believes is under the noise.",
+            "**Right**, the prediction of x_0: what the network, given only x_t, predicts under the noise.",
         ]
         tries = [
-            "Early on, the guess is a blurred mean of all that is still possible. When does it make up its mind?",
+            "Early on, the prediction is a blurred mean of all that is still possible. When does it become one image?",
             "Switch the clock to `t` and play: the images dissolve into noise again.",
         ]
     if scene.labels is not None:

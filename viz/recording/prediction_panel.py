@@ -19,7 +19,7 @@ LEAST_SIGNAL = 0.02  # alpha_bar; below it a prediction of x_0 divides by a numb
 
 
 def log(rec: rr.RecordingStream, scene: Scene) -> None:
-    """Send reverse/guess; without arrows while there is hardly any signal."""
+    """Send reverse/prediction; without arrows while there is hardly any signal."""
     (reverse,) = (process for process in scene.processes if process.side == "reverse")
     where, predicted = known(scene.predictions)
     count, tracked, d = where.shape
@@ -33,19 +33,19 @@ def log(rec: rr.RecordingStream, scene: Scene) -> None:
         colors=[PREDICTION],
         **draw_order(d, 25.0),
     )
-    rec.log("reverse/guess", style, static=True)
+    rec.log("reverse/prediction", style, static=True)
     columns = arrows.columns(
         origins=where[drawn].reshape(-1, d),
         vectors=(predicted - where)[drawn].reshape(-1, d),
     )
     columns = columns.partition(np.where(drawn, tracked, 0))
     time = time_columns(scene, reverse)
-    rec.send_columns("reverse/guess", indexes=time, columns=columns)
+    rec.send_columns("reverse/prediction", indexes=time, columns=columns)
 
 
 def words(scene: Scene) -> Words:
     """Return the text of the arrows."""
-    return Words(["**White**: where the network believes they end."])
+    return Words(["**White**: where the network predicts that they end."])
 
 
 PANEL = Panel(
