@@ -24,7 +24,7 @@ from viz.style import ink
 from viz.turning import seen
 
 TITLES = {"forward": "forward: data to noise", "reverse": "reverse: noise to data"}
-RINGS = "some samples, and rings where the network\nbelieves that they will end"
+RINGS = "some samples, and rings where the network\npredicts that they will end"
 MARKERS = "o^sDvP*X"  # of labels
 COLOURS = 64  # of a GIF's palette
 QUANTILE = 0.9995  # share of the points that lie within the axes
