@@ -1,9 +1,13 @@
 """Recordings of the forward and the reverse process. `python rerun_viz.py` shows one.
 
-Three clocks run over the same rows. `time`, in seconds, plays every process in ten, evenly in log-SNR (scene.clock).
-`step` counts the steps that a process has gone, forward or back. `t` counts forward steps on both sides, so that the
-two are equally noisy at any moment.
-What a recording shows stands in viz/recording/, one file a panel.
+Three clocks run over the same rows:
+
+* `time`, in seconds, plays each process in ten seconds, evenly in log-SNR (see
+  samplers.spacing.clock);
+* `step` counts the steps that a process has made, forward or reverse;
+* `t` counts forward steps in both processes, so that they are equally noisy at each moment.
+
+viz/recording/ holds what a recording shows, one file for each panel.
 """
 
 import atexit
@@ -21,15 +25,27 @@ from viz.recording.layout import log_panels
 from viz.scene import Process, Scene, checked_points, checked_rows
 
 
-def init_rerun(app_id: str, viewer: str = "auto", path: str | Path | None = None) -> rr.RecordingStream:
-    """Begin the recording that the log functions write to by default; it ends, and is shown, when Python exits.
+def init_rerun(
+    app_id: str,
+    viewer: str = "auto",
+    path: str | Path | None = None,
+) -> rr.RecordingStream:
+    """Begin the recording that the log functions use by default.
+
+    It ends, and is shown, when Python exits.
 
     Args:
-        viewer: where it goes: "auto", "window", "web" or "file" (see viewer.recording).
+        app_id: the name of the application in the viewer.
+        viewer: where it goes: "auto", "window", "web" or "file" (see viz.viewer.recording).
         path: the file; by default outputs/APP_ID.rrd.
+
+    Raises:
+        ValueError, OSError: see viz.viewer.recording.
     """
+    if path is None:
+        path = f"outputs/{app_id}.rrd"
     stack = ExitStack()
-    rec = stack.enter_context(viewers.recording(app_id, path or f"outputs/{app_id}.rrd", viewer))
+    rec = stack.enter_context(viewers.recording(app_id, path, viewer))
     rr.set_global_data_recording(rec)
     atexit.register(stack.close)
     return rec
@@ -44,24 +60,26 @@ def log_forward_diffusion(
     alpha_bar: ArrayLike | None = None,
     rec: rr.RecordingStream | None = None,
 ) -> None:
-    """Record the forward process: light green clean points turn dark red as noise is added.
+    """Record the forward process: green, clean points turn red as noise is added.
 
     Args:
         data: clean points (N, 2) or (N, 3).
-        trajectory: (S, N, d): their states after steps[i] forward steps.
-        track_samples: rows drawn in cyan with the path they took.
-        steps: (S,) rising; by default 1 .. S. The last one counts as pure noise.
-        alpha_bar: (T + 1,), beginning with 1 for the clean data; where given, the schedule is drawn as well.
+        trajectory: (S, N, d), the points after steps[i] forward steps.
+        track_samples: rows that are drawn in cyan, with their paths.
+        steps: (S,), rising; by default 1 .. S. The last is shown as pure noise.
+        alpha_bar: (T + 1,), beginning with 1 for clean data. With it the schedule is drawn as well.
         rec: the recording; by default the one of `init_rerun`.
 
     Raises:
         ValueError: shapes that do not fit, NaN, or a tracked row that does not exist.
     """
-    data, trajectory = numbers(data, "data").numpy(), numbers(trajectory, "trajectory").numpy()
+    data = numbers(data, "data").numpy()
+    trajectory = numbers(trajectory, "trajectory").numpy()
     if trajectory.ndim != 3 or trajectory.shape[1:] != data.shape:
         raise ValueError(f"a trajectory of data {data.shape} has shape (S, *{data.shape}), not {trajectory.shape}")
     after = np.arange(1, len(trajectory) + 1) if steps is None else np.asarray(steps)
-    forward = Process("forward", np.concatenate([data[None], trajectory]), np.concatenate([[0], after]))
+    states = np.concatenate([data[None], trajectory])
+    forward = Process("forward", states, np.concatenate([[0], after]))
     schedule = None if alpha_bar is None else np.asarray(alpha_bar)
     log_scene(Scene([forward], data=data, alpha_bar=schedule), track_samples, rec=rec)
 
@@ -74,33 +92,72 @@ def log_reverse_diffusion(
     data: ArrayLike | None = None,
     rec: rr.RecordingStream | None = None,
 ) -> None:
-    """Record the reverse process: states (S, N, d), as noisy as after steps[i] forward steps, from T down to 0.
+    """Record the reverse process.
 
-    `data`, where given, is drawn behind in grey: what the samples should come to lie on.
+    Args:
+        states: (S, N, d), as noisy as after steps[i] forward steps.
+        steps: (S,), falling from T to 0.
+        track_samples: rows that are drawn in cyan, with their paths.
+        data: (N, d), real points that the samples should resemble; drawn in grey behind them.
+        rec: the recording; by default the one of `init_rerun`.
+
+    Raises:
+        ValueError: as `log_forward_diffusion`.
     """
     reverse = Process("reverse", numbers(states, "states").numpy(), np.asarray(steps))
-    log_scene(Scene([reverse], data=None if data is None else np.asarray(data)), track_samples, rec=rec)
+    real = None if data is None else np.asarray(data)
+    log_scene(Scene([reverse], data=real), track_samples, rec=rec)
 
 
-def log_scene(scene: Scene, track_samples: ArrayLike = (), *, rec: rr.RecordingStream | None = None) -> None:
-    """Record everything that a scene of points or images holds, with the layout that shows it.
+def log_scene(
+    scene: Scene,
+    track_samples: ArrayLike = (),
+    *,
+    rec: rr.RecordingStream | None = None,
+) -> None:
+    """Record everything that a scene of points or images holds, with a layout that shows it.
 
-    `track_samples` belongs to points. Raises ValueError as above.
+    Args:
+        scene: what to show.
+        track_samples: rows of points that are drawn in cyan, with their paths.
+        rec: the recording; by default the one of `init_rerun`.
+
+    Raises:
+        ValueError: as `log_forward_diffusion`, or there is no recording yet.
     """
-    rec = rec or rr.get_global_data_recording()
+    if rec is None:
+        rec = rr.get_global_data_recording()
     if rec is None:
         raise ValueError("there is no recording yet: call init_rerun first, or pass rec")
-    if not scene.of_images:  # all of it is checked before anything is sent
-        for p in scene.processes:
-            if p.states.ndim != 3 or p.steps.shape != p.states.shape[:1] or p.steps.dtype.kind not in "iu":
-                raise ValueError(f"states {p.states.shape} need as many whole steps, not {p.steps.shape}")
-            if not p.steps.size or p.steps.max() < 1:
-                raise ValueError("a process has at least one forward step, but its steps hold none above 0")
-        processes = [p._replace(states=checked_points(p.states)) for p in scene.processes]
-        rows = checked_rows(track_samples, min(p.states.shape[1] for p in processes))
-        data = None if scene.data is None else checked_points(scene.data)
-        scene = scene._replace(processes=processes, data=data, tracked=rows)
+    if not scene.of_images:
+        scene = _checked(scene, track_samples)
     log_panels(rec, scene)
+
+
+def _checked(scene: Scene, track_samples: ArrayLike) -> Scene:
+    """Return a scene of points with checked arrays, before anything of it is sent.
+
+    Raises:
+        ValueError: as `log_scene`.
+    """
+    for process in scene.processes:
+        shape = process.states.shape
+        steps = process.steps
+        if len(shape) != 3 or steps.shape != shape[:1] or steps.dtype.kind not in "iu":
+            raise ValueError(f"states {shape} need as many whole steps, not {steps.shape}")
+        if not steps.size or steps.max() < 1:
+            raise ValueError(
+                "a process has at least one forward step, but its steps hold none above 0",
+            )
+    processes = []
+    for process in scene.processes:
+        processes.append(process._replace(states=checked_points(process.states)))
+    count = min(process.states.shape[1] for process in processes)
+    return scene._replace(
+        processes=processes,
+        data=None if scene.data is None else checked_points(scene.data),
+        tracked=checked_rows(track_samples, count),
+    )
 
 
 if __name__ == "__main__":
@@ -108,5 +165,6 @@ if __name__ == "__main__":
     from diffusion import DiffusionModel
 
     moons = create_moon_dataset(n_samples=500)
+    trajectory = DiffusionModel(num_timesteps=100).add_noise_trajectory(moons)
     init_rerun("rerun_viz")
-    log_forward_diffusion(moons, DiffusionModel(num_timesteps=100).add_noise_trajectory(moons), [0, 10, 20])
+    log_forward_diffusion(moons, trajectory, [0, 10, 20])

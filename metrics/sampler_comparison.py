@@ -131,7 +131,7 @@ def compare(
 
     labels = as_frequent(unseen, count, seed).to(pipeline.device) if pipeline.classes else None
     x_T, _ = pipeline.start(count, seed)
-    exact = exact_guess(pipeline, unseen, labels)
+    exact = exact_prediction(pipeline, unseen, labels)
     denoisers = {NETWORK: _with_labels(pipeline.denoiser(pipeline.resolve(guidance)), labels)}
     if exact:
         denoisers[EXACT] = _exact_denoiser(exact, pipeline.scheduler)
@@ -188,7 +188,7 @@ def _with_labels(denoise: Denoiser, labels: Tensor | None) -> Denoiser:
     return denoise_labelled
 
 
-def exact_guess(pipeline: Pipeline, data: DataSet, labels: Tensor | None) -> PosteriorMeans | None:
+def exact_prediction(pipeline: Pipeline, data: DataSet, labels: Tensor | None) -> PosteriorMeans | None:
     """The best predictions in normalised units for rows with these labels; None where the distribution is not known."""
     if not isinstance(data, PointSet) or data.mixture is None:
         return None

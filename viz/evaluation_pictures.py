@@ -1,8 +1,9 @@
-"""The pictures of an evaluation, samples.png, timesteps.png and field.png; and of losses, loss.png."""
+"""The pictures of an evaluation (samples, timesteps, field) and of losses."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from loss.log import read_excess, read_losses
@@ -22,42 +23,91 @@ def save_pictures(
     formats: Sequence[str] = (),
     classes: Sequence[str] = (),
 ) -> None:
-    """All that an evaluation can show, in these formats (stills.save).
+    """Write samples.png and, for points, timesteps.png and field.png where they are known.
 
-    real: data beside the samples; fields: see learning.score_fields; history: of the excess over the training
-    (loss.log.read_excess); classes: the names of the labels that a conditional model knows.
+    Args:
+        folder: where to write.
+        evaluation: what was measured.
+        real: real data (N, *dims) to show beside the samples.
+        fields: see learning.score_fields.
+        history: of the excess over the training, see loss.log.read_excess.
+        formats: see stills.save.
+        classes: the names of the labels that a conditional model knows.
     """
     if evaluation.samples.ndim == 4:
-        sheets = {"samples": image_grids.beside_real(evaluation.samples, real)}
+        figures = {"samples": image_grids.beside_real(evaluation.samples, real)}
     else:
-        labels = None if evaluation.labels is None else evaluation.labels[:SHOWN]
-        steered = evaluation.sampling.guidance_text
-        sheet = stills.samples(evaluation.samples[:SHOWN], real[:SHOWN], labels, None, classes, steered)
-        sheets = {"samples": sheet}
-        if found := evaluation.by_step:
-            over = ", mean over the labels" if classes else ""
-            sheets["timesteps"] = learning.timesteps(found.steps, found.floor, found.excess, history, over)
-        if fields:
-            sheets["field"] = learning.score_fields(fields, ", without a label" if classes else "")
-    for name, sheet in sheets.items():
-        stills.save(sheet, folder / f"{name}.png", formats)
+        figures = _figures_of_points(evaluation, real, fields, history, classes)
+    for name, figure in figures.items():
+        stills.save(figure, folder / f"{name}.png", formats)
+
+
+def _figures_of_points(
+    evaluation: Evaluation,
+    real: NDArray,
+    fields: Sequence[Mapping[str, NDArray]],
+    history: Mapping[str, NDArray] | None,
+    classes: Sequence[str],
+) -> dict[str, Figure]:
+    """Return the figures of an evaluation of points, by the names of their files."""
+    labels = evaluation.labels
+    if labels is not None:
+        labels = labels[:SHOWN]
+    figures = {
+        "samples": stills.samples(
+            evaluation.samples[:SHOWN],
+            real[:SHOWN],
+            labels,
+            None,
+            classes,
+            evaluation.sampling.guidance_text,
+        )
+    }
+    by_step = evaluation.by_step
+    if by_step:
+        figures["timesteps"] = learning.timesteps(
+            by_step.steps,
+            by_step.floor,
+            by_step.excess,
+            history,
+            ", mean over the labels" if classes else "",
+        )
+    if fields:
+        figures["field"] = learning.score_fields(fields, ", without a label" if classes else "")
+    return figures
 
 
 def save_losses(path: str | Path, runs: Mapping[str, Path], formats: Sequence[str] = ()) -> Path:
-    """The losses of run folders, by the names that they have on the picture; returns its path.
+    """Draw the losses of several runs in one picture, and return its path.
+
+    Args:
+        path: the file.
+        runs: run folders, by the names that they have in the picture.
+        formats: see stills.save.
 
     Raises:
         FileNotFoundError, ValueError: see loss.log.read_losses.
     """
-    excesses = {name: excess for name, run in runs.items() if (excess := read_excess(run))}
-    return stills.save(learning.losses({name: read_losses(run) for name, run in runs.items()}, excesses), path, formats)
+    losses = {}
+    excesses = {}
+    for name, folder in runs.items():
+        excess = read_excess(folder)
+        if excess:
+            excesses[name] = excess
+        losses[name] = read_losses(folder)
+    return stills.save(learning.losses(losses, excesses), path, formats)
 
 
 def save_sweep(folder: Path) -> None:
-    """losses.png of those runs of a sweep that are done, in its folder, on the ground and in the formats they chose."""
-    if done := runs_of_sweep(folder):
-        options = next(iter(done.values())).options
-        style.use(options.get("style", "light"))
-        folders = {name: run.folder for name, run in done.items()}
-        picture = save_losses(folder / "losses.png", folders, options.get("figures", ()))
-        print(f"sweep: {picture}; `python loss/report.py {folder}` makes a page about its runs")
+    """Write losses.png into the folder of a sweep: the losses of those runs that are finished.
+
+    Its style and formats are those that the first run asks for.
+    """
+    finished = runs_of_sweep(folder)
+    if not finished:
+        return
+    options = next(iter(finished.values())).options
+    style.use(options.get("style", "light"))
+    folders = {name: run.folder for name, run in finished.items()}
+    picture = save_losses(folder / "losses.png", folders, options.get("figures", ()))
+    print(f"sweep: {picture}; `python loss/report.py {folder}` makes a page about its runs")

@@ -293,7 +293,7 @@ def samples(
     images: NDArray,
     labels: NDArray | None,
     classes: Sequence[str],
-    steered: str = "",
+    guidance_text: str = "",
 ) -> Figure:
     """Draw generated images, at most SHOWN of them.
 
@@ -301,7 +301,7 @@ def samples(
         images: (N, C, H, W) in [-1, 1].
         labels: the condition (N,) of each image, if any; each row then holds one label.
         classes: the names of the labels.
-        steered: how sampling was guided, in words for the title.
+        guidance_text: how sampling was guided, in words for the title.
     """
     total = len(images)
     grid = arranged(min(total, SHOWN), labels, classes)
@@ -311,8 +311,8 @@ def samples(
     title = f"{count} made by the network"
     if grid.names:
         title += "\neach row is conditioned on the label at its left"
-    if steered:
-        title += f", {steered}"
+    if guidance_text:
+        title += f", {guidance_text}"
     return Sheet(grid_picture(images[:SHOWN], grid), title, grid.names).figure
 
 

@@ -99,10 +99,10 @@ def reverse_scene(
         alpha_bar=scheduler.alpha_bar,
         labels=labels,
         classes=pipeline.classes,
-        steered=options.guidance_text,
+        guidance_text=options.guidance_text,
     )
     if pipeline.of_images:
-        return scene._replace(guesses=(process.states, predictions), loss=loss(folder, None))
+        return scene._replace(predictions=(process.states, predictions), loss=loss(folder, None))
 
     asked = None if labels is None else np.unique(labels)
     real, _ = real_sets(pipeline.config["dataset"], process.states.shape[1], seed, asked)
@@ -115,7 +115,7 @@ def reverse_scene(
         processes=processes,
         data=data,
         fields=fields(pipeline, real, rising, asked, options),
-        guesses=(process.states[:, tracked], predictions),
+        predictions=(process.states[:, tracked], predictions),
         distance=distance(processes, data[:compared], floors),
         loss=loss(folder, loss_floor(pipeline, real)),
         normalised=True,

@@ -92,14 +92,14 @@ class Scene(NamedTuple):
         data: clean data (N, d).
         alpha_bar: (T + 1,), beginning with 1 for clean data.
         fields: scores to draw.
-        guesses: of tracked samples the places and the predicted x_0, both (S, K, *dims).
+        predictions: of tracked samples the places and the predicted x_0, both (S, K, *dims).
         distance: how far the processes are from the data.
         loss: the training loss of the network.
         normalised: whether coordinates have mean 0 and standard deviation 1 over the data.
         labels: (N,), the condition of each sample, an index into `classes`.
         classes: the names of the labels.
         row_words: what the rows of a grid of images with labels mean.
-        steered: how the reverse process was guided, in words.
+        guidance_text: how the reverse process was guided, in words.
         tracked: rows of points that are drawn in cyan.
     """
 
@@ -107,14 +107,14 @@ class Scene(NamedTuple):
     data: NDArray | None = None
     alpha_bar: NDArray | None = None
     fields: Sequence[Field] = ()
-    guesses: tuple[NDArray, NDArray] | None = None
+    predictions: tuple[NDArray, NDArray] | None = None
     distance: Distance | None = None
     loss: Loss | None = None
     normalised: bool = False
     labels: NDArray | None = None
     classes: Sequence[str] = ()
     row_words: str = "Each row was conditioned on the label at its left"
-    steered: str = ""
+    guidance_text: str = ""
     tracked: Sequence[int] | NDArray[np.int64] = ()
 
     def noise(self, steps: NDArray) -> NDArray:

@@ -75,7 +75,7 @@ def samples(
     labels: NDArray | None = None,
     real_labels: NDArray | None = None,
     classes: Sequence[str] = (),
-    steered: str = "",
+    guidance_text: str = "",
 ) -> Figure:
     """Draw generated points beside real ones, on the same axes.
 
@@ -84,13 +84,13 @@ def samples(
         labels, real_labels: indices (N,) into `classes`. Labelled points get the colour of their
             label.
         classes: the names of the labels.
-        steered: how sampling was guided, in words for the title.
+        guidance_text: how sampling was guided, in words for the title.
     """
     figure = Figure(figsize=(9, 3.3), layout="constrained")
     left, right = _subplots(figure, 1, 2, d=real.shape[1])[0]
     title = f"generated ({len(generated):,})"
-    if steered:
-        title += f", {steered}"
+    if guidance_text:
+        title += f", {guidance_text}"
     _points(left, generated, _label_colours(labels, BLUE), title)
     _points(right, real, _label_colours(real_labels, GREY), f"real ({len(real):,})")
     if labels is not None:

@@ -1,4 +1,4 @@
-"""The pictures of all runs of a sweep on one."""
+"""The pictures of all runs of a sweep on one sheet."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,28 +9,48 @@ from loss.runs import runs_of_sweep
 from runtime.atomic_file import atomic_file
 from viz.style import ink, paper
 
-LINE, WIDEST = 36, 1200  # pixels: the height of a name, and the width of a picture at most
+LINE = 36  # pixels: the height of the line above each picture
+WIDEST = 1200  # pixels: the width and height of a picture, at most
 
 
 def save_sheet(folder: Path, *, names: Sequence[str]) -> None:
-    """sweep.png: a picture of each run that has one, below each other, each under its run's options.
+    """Write sweep.png: one picture of each run, below each other, each under the run's options.
 
-    names: of the pictures; all are of the first name that is found.
+    Args:
+        folder: of the sweep.
+        names: files, in order of preference. All pictures are of the first that any run has; if
+            there is none, nothing is written.
     """
-    name = next((name for name in names if any(folder.glob(f"*/{name}"))), None)
+    name = _first_that_exists(folder, names)
     if name is None:
         return
     runs = runs_of_sweep(folder, name)
-    pictures = [Image.open(run.folder / name).convert("RGB") for run in runs.values()]
-    for picture in pictures:
+    pictures = []
+    for run in runs.values():
+        picture = Image.open(run.folder / name).convert("RGB")
         picture.thumbnail((WIDEST, WIDEST))
-    size = max(picture.width for picture in pictures), sum(picture.height + LINE for picture in pictures)
-    sheet, below = Image.new("RGB", size, paper()), 0
+        pictures.append(picture)
+
+    width = max(picture.width for picture in pictures)
+    height = sum(picture.height + LINE for picture in pictures)
+    sheet = Image.new("RGB", (width, height), paper())
     draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(LINE // 2)
+    top = 0
     for options, picture in zip(runs, pictures):
-        draw.text((LINE // 2, below + LINE // 2), options, ink(), ImageFont.load_default(LINE // 2), anchor="lm")
-        sheet.paste(picture, (0, below + LINE))
-        below += picture.height + LINE
-    with atomic_file(folder / "sweep.png") as file:
+        draw.text((LINE // 2, top + LINE // 2), options, ink(), font, anchor="lm")
+        sheet.paste(picture, (0, top + LINE))
+        top += picture.height + LINE
+
+    path = folder / "sweep.png"
+    with atomic_file(path) as file:
         sheet.save(file, "PNG", optimize=True)
-    print(f"sweep: {folder / 'sweep.png'}")
+    print(f"sweep: {path}")
+
+
+def _first_that_exists(folder: Path, names: Sequence[str]) -> str | None:
+    """Return the first of these names that is a file in a run folder, or None."""
+    for name in names:
+        if any(folder.glob(f"*/{name}")):
+            return name
+    return None

@@ -228,7 +228,7 @@ def rings(scene):
     """The positions of all groups of two points, in the forward and in the reverse panel, with known predictions."""
     _, reverse = scene.processes
     predictions = np.full((101, 2, 2), [0.5, -0.25], "f")
-    axes = axes_at(scene._replace(guesses=(reverse.states[:, [3, 5]], predictions)), 5.0, GIF)
+    axes = axes_at(scene._replace(predictions=(reverse.states[:, [3, 5]], predictions)), 5.0, GIF)
     return [[c.get_offsets() for c in ax.collections if len(c.get_offsets()) == 2] for ax in axes]
 
 
@@ -356,7 +356,7 @@ LABELS = np.arange(2000) % 2
 @pytest.fixture(scope="module")
 def labelled(scene):
     """The scene of a guided conditional model."""
-    return scene._replace(labels=LABELS, classes=["cat", "dog"], steered="guidance 2")
+    return scene._replace(labels=LABELS, classes=["cat", "dog"], guidance_text="guidance 2")
 
 
 def test_the_reverse_panel_of_a_conditional_model_has_a_legend_and_names_the_guidance(labelled):

@@ -260,7 +260,7 @@ def recorded(request, process, tmp_path):
     scene = Scene(
         [Process("reverse", states, STEPS)],
         alpha_bar=np.linspace(1, 0, 51),
-        guesses=(states, -states),
+        predictions=(states, -states),
         loss=Loss(np.array([10.0, 20.0]), np.array([0.5, 0.3]), None),
         labels=np.arange(12) % 3,
         classes=["cat", "dog", "horse"],
@@ -283,7 +283,7 @@ def test_a_recording_has_the_grids_of_states_and_predictions_on_both_clocks(
     recorded, clock, times, order, entity, part
 ):
     path, scene = recorded
-    images = scene.guesses[part]
+    images = scene.predictions[part]
     grid = arranged(12, scene.labels, scene.classes)
     gap = round(GAP_SHARE * 8)
     found, buffers = column(path, entity, "Image:buffer", clock)

@@ -164,7 +164,7 @@ def whole(tmp_path_factory):
     x = torch.from_numpy(real.points)
     states = [State(t_from_step(n), x + n, x - 1) for n in reversed(KEPT)]
     tracked = np.array([0, 7])
-    reverse, guesses, _ = replay.reverse(states, slice(None), tracked)
+    reverse, predictions, _ = replay.reverse(states, slice(None), tracked)
     processes = [replay.forward(scheduler, real.points, KEPT, 0), reverse]
     exact = exact_denoiser(real.mixture, scheduler)
     scene = Scene(
@@ -172,7 +172,7 @@ def whole(tmp_path_factory):
         data=real.points,
         alpha_bar=scheduler.alpha_bar,
         fields=[replay.field(name, exact, KEPT, 2) for name in ("network", "exact")],
-        guesses=(reverse.states[:, tracked], guesses),
+        predictions=(reverse.states[:, tracked], predictions),
         distance=replay.distance(processes, real.points, np.array([0.1, 0.2])),
         loss=Loss(np.array([10.0, 20.0]), np.array([0.5, 0.3]), 0.2),
         normalised=True,
@@ -246,14 +246,14 @@ def test_the_floor_is_drawn_as_mean_and_band(whole, clock):
 @pytest.fixture(scope="module")
 def arrows(whole):
     """The arrows to predictions of x_0: their steps t, origins and vectors."""
-    t, vectors = column(whole[0], "/reverse/guess", "Arrows2D:vectors", "t")
-    _, origins = column(whole[0], "/reverse/guess", "Arrows2D:origins", "t")
+    t, vectors = column(whole[0], "/reverse/prediction", "Arrows2D:vectors", "t")
+    _, origins = column(whole[0], "/reverse/prediction", "Arrows2D:origins", "t")
     return t, origins, vectors
 
 
 def test_arrows_lead_from_points_to_their_predictions_of_x_0(whole, arrows):
     _, scene = whole
-    where, predictions = (array[::-1] for array in scene.guesses)
+    where, predictions = (array[::-1] for array in scene.predictions)
     for i, (n, origin, vector) in enumerate(zip(*arrows)):
         if scene.alpha_bar[n] >= LEAST_SIGNAL:
             assert np.allclose(origin, where[i])
@@ -485,7 +485,7 @@ def guided(tmp_path_factory):
 
 def test_a_guided_scene_names_its_guidance(guided):
     _, scene, _, _ = guided
-    assert scene.steered == "guidance 1 at noise 0.2 .. 2"
+    assert scene.guidance_text == "guidance 1 at noise 0.2 .. 2"
 
 
 def test_a_conditional_scene_has_score_fields_for_each_label(guided):

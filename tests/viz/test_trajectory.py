@@ -18,10 +18,10 @@ def scene():
         [Process("forward", states, STEPS), Process("reverse", states[::-1], STEPS[::-1])],
         data=rng.normal(size=(10, 2)).astype("f"),
         alpha_bar=np.linspace(1, 0, 1001),
-        guesses=(states[:, [3, 5]], np.full((11, 2, 2), [0.5, -0.25], "f")),
+        predictions=(states[:, [3, 5]], np.full((11, 2, 2), [0.5, -0.25], "f")),
         labels=np.arange(10) % 2,
         classes=["cat", "dog"],
-        steered="guidance 2",
+        guidance_text="guidance 2",
     )
 
 
@@ -43,7 +43,7 @@ def test_an_array_of_a_scene_comes_back(name, scene, again):
 
 
 def test_predictions_of_x_0_come_back(scene, again):
-    assert all(np.array_equal(one, other) for one, other in zip(again.guesses, scene.guesses, strict=True))
+    assert all(np.array_equal(one, other) for one, other in zip(again.predictions, scene.predictions, strict=True))
 
 
 def test_class_names_come_back(scene, again):
@@ -51,7 +51,7 @@ def test_class_names_come_back(scene, again):
 
 
 def test_the_words_for_guidance_come_back(again):
-    assert again.steered == "guidance 2"
+    assert again.guidance_text == "guidance 2"
 
 
 def test_a_trajectory_with_the_former_names_is_read(scene, tmp_path):

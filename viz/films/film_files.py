@@ -1,10 +1,9 @@
-"""Film files: pictures into a GIF, or into an MP4 where ffmpeg is found."""
+"""Film files: frames into a GIF, or into an MP4 where the program ffmpeg is installed."""
 
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,13 @@ from PIL import Image
 from runtime.atomic_file import atomic_file, temporary_path
 
 FORMATS = ("gif", "mp4")
-QUALITY = 21  # of x264: thin lines stay thin
+QUALITY = 21  # the constant rate factor of x264, at which thin lines stay thin
 
-Frame = tuple[NDArray[np.uint8], int]  # a picture (H, W, 3) and how long it stays, in frames
+Frame = tuple[NDArray[np.uint8], int]  # a picture (H, W, 3), and for how many frames it is shown
 
 
 def has_ffmpeg() -> bool:
+    """Return whether the program ffmpeg is on the PATH."""
     return shutil.which("ffmpeg") is not None
 
 
@@ -30,60 +30,112 @@ def write(
     colours: int = 64,
     must_have: Sequence[NDArray] | NDArray = (),
 ) -> Path:
-    """Write pictures (H, W, 3), each for so many frames, as FILE.gif or FILE.mp4.
+    """Write a film as FILE.gif or FILE.mp4, and return its path.
 
-    colours: of a GIF's palette; fewer make a smaller file. must_have (K, 3): those that it holds beside the colours of
-    the first, middle and last picture.
+    Args:
+        film: pictures (H, W, 3), each with the number of frames for which it is shown.
+        path: the file; a missing folder is created.
+        frames_per_s: frames per second.
+        colours: size of a GIF's palette; fewer colours make a smaller file.
+        must_have: (K, 3), colours to include in a GIF's palette beside those of the first, middle
+            and last picture.
+
+    Raises:
+        OSError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".mp4":
-        _write_mp4(film, path, frames_per_s)
+        _write_mp4(iter(film), path, frames_per_s)
     else:
         _write_gif(list(film), path, frames_per_s, colours, must_have)
     return path
 
 
+# ---------------------------------------------------------------- GIF
+
+
 def _write_gif(
-    film: Sequence[Frame], path: Path, frames_per_s: int, colours: int, must_have: Sequence[NDArray] | NDArray
+    film: Sequence[Frame],
+    path: Path,
+    frames_per_s: int,
+    colours: int,
+    must_have: Sequence[NDArray] | NDArray,
 ) -> None:
-    """One palette for all frames and no dithering: noise in the colours is what makes a GIF large."""
+    """Write a GIF with one palette for all frames, without dithering, which makes files large."""
     pictures = [picture for picture, _ in film]
+    palette = _palette(pictures, colours, must_have)
+    images = []
+    for picture in pictures:
+        image = Image.fromarray(picture)
+        images.append(image.quantize(palette=palette, dither=Image.Dither.NONE))
+    milliseconds = [round(1000 * shown_for / frames_per_s) for _, shown_for in film]
+    with atomic_file(path) as file:
+        images[0].save(
+            file,
+            "GIF",
+            save_all=True,
+            append_images=images[1:],
+            duration=milliseconds,
+            loop=0,
+            optimize=False,
+        )
+
+
+def _palette(
+    pictures: Sequence[NDArray[np.uint8]], colours: int, must_have: Sequence[NDArray] | NDArray
+) -> Image.Image:
+    """Return an image whose palette fits the first, middle and last picture, and `must_have`."""
     wall = np.concatenate([pictures[0], pictures[len(pictures) // 2], pictures[-1]])
     if len(must_have):
-        swatch = np.tile(must_have, (40, 1, 1)).repeat(wall.shape[1] // len(must_have), 1)
+        width = wall.shape[1] // len(must_have)
+        swatch = np.tile(must_have, (40, 1, 1)).repeat(width, 1)
         wall = np.concatenate([wall[:, : swatch.shape[1]], swatch])
-    palette = Image.fromarray(wall).quantize(colours)
-    images = [Image.fromarray(p).quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
-    duration = [round(1000 * stays / frames_per_s) for _, stays in film]
-    options = {"append_images": images[1:], "duration": duration, "loop": 0, "optimize": False}
-    with atomic_file(path) as file:
-        images[0].save(file, "GIF", save_all=True, **options)
+    return Image.fromarray(wall).quantize(colours)
 
 
-def _write_mp4(film: Iterable[Frame], path: Path, frames_per_s: int) -> None:
-    """Picture by picture: a film of 1920x1080 is some gigabytes before it is compressed."""
-    film = iter(film)
-    first = next(film)
-    height, width = (n - n % 2 for n in first[0].shape[:2])  # yuv420p, which every player reads, wants even sizes
-    temporary = temporary_path(path)  # ffmpeg goes back and forth in a file, so that it needs one on the disk
-    line = ["ffmpeg", "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}",
-            "-r", str(frames_per_s), "-i", "-", "-pix_fmt", "yuv420p", "-crf", str(QUALITY), "-movflags", "+faststart",
-            "-f", "mp4", str(temporary)]  # fmt: skip
+# ---------------------------------------------------------------- MP4
+
+
+def _write_mp4(film: Iterator[Frame], path: Path, frames_per_s: int) -> None:
+    """Write an MP4 picture by picture: uncompressed, a film takes some gigabytes.
+
+    Raises:
+        OSError: ffmpeg has failed.
+    """
+    first_picture, first_shown_for = next(film)
+    # Every player reads yuv420p, which needs an even width and height.
+    height = first_picture.shape[0] // 2 * 2
+    width = first_picture.shape[1] // 2 * 2
+    # ffmpeg moves back and forth in its output, so it needs a file rather than a pipe.
+    temporary = temporary_path(path)
     try:
-        with subprocess.Popen(line, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as ffmpeg:
+        with subprocess.Popen(
+            _ffmpeg_command(temporary, width, height, frames_per_s),
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ) as ffmpeg:
             assert ffmpeg.stdin and ffmpeg.stderr
             try:
-                for picture, stays in chain([first], film):
-                    ffmpeg.stdin.write(picture[:height, :width].tobytes() * stays)
+                ffmpeg.stdin.write(first_picture[:height, :width].tobytes() * first_shown_for)
+                for picture, shown_for in film:
+                    ffmpeg.stdin.write(picture[:height, :width].tobytes() * shown_for)
                 ffmpeg.stdin.close()
-            except BrokenPipeError:  # it has stopped, and says why
-                pass
+            except BrokenPipeError:
+                pass  # ffmpeg has ended; its messages below say why
             except BaseException:
                 ffmpeg.kill()
                 raise
-            said = ffmpeg.stderr.read().decode(errors="replace").strip()
+            message = ffmpeg.stderr.read().decode(errors="replace").strip()
         if ffmpeg.returncode:
-            raise OSError(f"ffmpeg could not write {path}: {said}")
+            raise OSError(f"ffmpeg could not write {path}: {message}")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _ffmpeg_command(path: Path, width: int, height: int, frames_per_s: int) -> list[str]:
+    """Return the command that reads raw frames from its standard input and writes an MP4."""
+    read_frames = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"]
+    read_frames += ["-r", str(frames_per_s), "-i", "-"]
+    encode = ["-pix_fmt", "yuv420p", "-crf", str(QUALITY), "-movflags", "+faststart"]
+    return ["ffmpeg", "-y", "-loglevel", "error", *read_frames, *encode, "-f", "mp4", str(path)]

@@ -1,4 +1,4 @@
-"""The film of a process of images: a grid of them, in rows of one class each where they have labels."""
+"""The film of a process of images: a grid, with labels in rows of one class each."""
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -11,42 +11,65 @@ from viz.films.film_moments import noise_words, playing
 from viz.image_grids import Sheet, arranged, grid_picture
 from viz.scene import HELD_S, LASTS_S, Scene
 
-FRAMES_PER_S, COLOURS = 5, 20  # noise does not compress, nor do many colours
+FRAMES_PER_S = 5
+COLOURS = 20  # of the palette: noise is hard to compress, and so are many colours
 TITLES = {"forward": "forward: images to noise", "reverse": "reverse: noise to images"}
-MOST_PIXELS = 60_000  # of all images
+MAX_PIXELS = 60_000  # of all images together
+MIN_IMAGES = 16  # are shown even where they have more pixels
+SMALL_SIDE = 36  # pixels of an image in a grid of many rows
+LARGE_SIDE = 60  # and in one of at most FEW_ROWS
+FEW_ROWS = 6
 
 
 def frames(scene: Scene) -> Iterator[Frame]:
-    """The film, which lasts LASTS_S and HELD_S: a picture where a state begins, the last one held."""
-    picture, end = painter(scene), round((LASTS_S + HELD_S) * FRAMES_PER_S)
-    moments = {round(FRAMES_PER_S * float(second)) for second in scene.seconds(scene.processes[0])}
-    for now, after in pairwise([*sorted(moments), end]):
-        yield picture(now / FRAMES_PER_S), after - now
+    """Yield a picture for each state, shown until the next begins; the last is held.
+
+    The film takes LASTS_S and HELD_S seconds.
+    """
+    picture = painter(scene)
+    seconds = scene.seconds(scene.processes[0])
+    moments = {round(FRAMES_PER_S * float(second)) for second in seconds}
+    end = round((LASTS_S + HELD_S) * FRAMES_PER_S)
+    for frame, next_frame in pairwise([*sorted(moments), end]):
+        yield picture(frame / FRAMES_PER_S), next_frame - frame
 
 
 def how_many(images: int, pixels: int, kinds: int) -> int:
-    """How many of so many images of so many pixels a film shows: those that fit, as many of each kind."""
-    fit = min(images, max(16, MOST_PIXELS // pixels))
-    return fit - fit % kinds if fit > kinds else fit
+    """Return how many images a film shows.
+
+    Args:
+        images: how many there are.
+        pixels: of one image.
+        kinds: the number of classes, of each of which equally many are shown if possible.
+    """
+    fit = min(images, max(MIN_IMAGES, MAX_PIXELS // pixels))
+    if fit > kinds:
+        return fit - fit % kinds
+    return fit
 
 
 def painter(scene: Scene) -> Callable[[float], NDArray[np.uint8]]:
-    """The picture (H, W, 3) after so many seconds."""
+    """Return a function of the second that gives the picture (H, W, 3)."""
     process = scene.processes[0]
-    _, n, _, h, w = process.states.shape
-    n = how_many(n, h * w, 1 if scene.labels is None else len(np.unique(scene.labels)))
-    grid = arranged(n, scene.labels, scene.classes)
-    side = 36 if len(grid.cells) > 6 else 60
-    what = TITLES[process.side] + (" of the label at the left" if grid.names else "")
-    what += f", {scene.steered}" if scene.steered else ""
+    _, count, _, height, width = process.states.shape
+    kinds = 1 if scene.labels is None else len(np.unique(scene.labels))
+    count = how_many(count, height * width, kinds)
+    grid = arranged(count, scene.labels, scene.classes)
+    side = SMALL_SIDE if len(grid.cells) > FEW_ROWS else LARGE_SIDE
+    heading = TITLES[process.side]
+    if grid.names:
+        heading += " of the label at the left"
+    if scene.guidance_text:
+        heading += f", {scene.guidance_text}"
     sheet = None
 
-    def picture(seconds: float) -> NDArray[np.uint8]:
+    def picture(second: float) -> NDArray[np.uint8]:
         nonlocal sheet
-        i = playing(scene, process, seconds)
-        tiles = grid_picture(process.states[i, :n], grid, side)
-        title = f"{what}\n{noise_words(int(process.steps[i]))}"
-        sheet = sheet or Sheet(tiles, title, grid.names)
+        i = playing(scene, process, second)
+        tiles = grid_picture(process.states[i, :count], grid, side)
+        title = f"{heading}\n{noise_words(int(process.steps[i]))}"
+        if sheet is None:
+            sheet = Sheet(tiles, title, grid.names)
         return sheet.turn(tiles, title)
 
     return picture

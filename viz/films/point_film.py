@@ -1,6 +1,6 @@
-"""The film of processes of points, side by side: small as a GIF, 1920x1080 and with tails as an MP4.
+"""The film of processes of points beside each other: a small GIF, or a 1920x1080 MP4 with tails.
 
-In three dimensions the points turn once.
+Points in three dimensions turn once around.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,17 +24,27 @@ from viz.style import ink
 from viz.turning import seen
 
 TITLES = {"forward": "forward: data to noise", "reverse": "reverse: noise to data"}
-RINGS = "some samples, and rings where the network\nbelieves that they will end"
+RINGS = "some samples, and rings where the network\npredicts that they will end"
 MARKERS = "o^sDvP*X"  # of labels
-COLOURS = 64  # of a GIF
-TAIL_S, PIECES, TAILS = 0.7, 6, 300  # what is drawn behind a point, in how many pieces, and behind how many points
-BAR = 0.3  # of a panel's width: a bar as long as there is noise
+COLOURS = 64  # of a GIF's palette
+QUANTILE = 0.9995  # share of the points that lie within the axes
+
+TAILS = 300  # points that have a tail
+TAIL_S = 0.7  # a tail shows where its point was during so many seconds,
+PIECES = 6  # in so many pieces
+
+BAR = 0.3  # length of the bar at full noise, as a share of a panel's width
 
 
 class Look(NamedTuple):
-    """Inches wide and high, and pixels in each; pictures per second; points of a set: more blacken a small picture.
+    """How a film looks.
 
-    smooth: a picture for every moment, between states as well, and tails behind the points.
+    Attributes:
+        size: width and height in inches.
+        dpi: pixels per inch.
+        frames_per_s: frames per second.
+        most_points: points of a set, at most; a small picture would turn black with more.
+        smooth: whether there is a frame for every moment, also between states, and tails.
     """
 
     size: tuple[float, float]
@@ -44,8 +54,11 @@ class Look(NamedTuple):
     smooth: bool
 
 
-LOOKS = {".gif": Look((6, 3.5), 80, 10, 600, False), ".mp4": Look((32 / 3, 6), 180, 30, 1500, True)}
-ALONE = 5.5  # inches that a GIF of one process is high
+LOOKS = {
+    ".gif": Look((6, 3.5), dpi=80, frames_per_s=10, most_points=600, smooth=False),
+    ".mp4": Look((32 / 3, 6), dpi=180, frames_per_s=30, most_points=1500, smooth=True),
+}
+SINGLE_HEIGHT = 5.5  # inches: the height of a GIF of one process
 
 
 class Panel(NamedTuple):
@@ -57,43 +70,76 @@ class Panel(NamedTuple):
 
 
 def panels_of(scene: Scene) -> list[Panel]:
-    """The processes of a scene."""
-    checked = [p._replace(states=checked_points(p.states)) for p in scene.processes]
-    return [Panel(scene, p, TITLES[p.side] + _steered(scene, p)) for p in checked]
+    """Return a panel for each process of a scene.
+
+    Raises:
+        ValueError: the states are no finite points of 2 or 3 coordinates.
+    """
+    panels = []
+    for process in scene.processes:
+        checked = process._replace(states=checked_points(process.states))
+        title = TITLES[process.side] + _guidance_line(scene, process)
+        panels.append(Panel(scene, checked, title))
+    return panels
 
 
 def reverse_panel(title: str, scene: Scene) -> Panel:
-    """The reverse process of a scene under another title. Raises ValueError where there is none, or none of points."""
+    """Return a panel for the reverse process of a scene, under another title.
+
+    Raises:
+        ValueError: there is no reverse process, or it is not of points.
+    """
     if scene.of_images or scene.processes[-1].side != "reverse":
         raise ValueError(f"{title} holds no reverse process of points: save one by inference.py save_trajectory=true")
     panel = panels_of(scene)[-1]
-    return panel._replace(title=title + _steered(scene, panel.process))
+    return panel._replace(title=title + _guidance_line(scene, panel.process))
 
 
-def _steered(scene: Scene, process: Process) -> str:
-    return f"\n{scene.steered}" if process.side == "reverse" and scene.steered else ""
+def _guidance_line(scene: Scene, process: Process) -> str:
+    """Return the line of a title that says how a reverse process was guided, if it was."""
+    if process.side == "reverse" and scene.guidance_text:
+        return f"\n{scene.guidance_text}"
+    return ""
+
+
+# ---------------------------------------------------------------- frames
 
 
 def frames(panels: Sequence[Panel], look: Look) -> Iterator[Frame]:
-    """The film, which lasts LASTS_S and HELD_S: a picture where a state begins, or of every moment; the last held."""
-    rate, picture, last = look.frames_per_s, painter(panels, look), round(LASTS_S * look.frames_per_s)
+    """Yield the frames of a film of LASTS_S and HELD_S seconds.
+
+    There is a frame where a state begins, or one for every moment; the last is held.
+    """
+    rate = look.frames_per_s
+    picture = painter(panels, look)
     end = round((LASTS_S + HELD_S) * rate)
-    moments = {round(rate * float(second)) for panel in panels for second in panel.scene.seconds(panel.process)}
-    if panels[0].scene.dim == 3:  # it turns until the end
-        moments = set(range(end))
-    elif look.smooth:
-        moments = set(range(last + 1))
-    for now, after in pairwise([*sorted(moments), end]):
-        yield picture(now / rate), after - now
+    for frame, next_frame in pairwise([*_frame_numbers(panels, look), end]):
+        yield picture(frame / rate), next_frame - frame
+
+
+def _frame_numbers(panels: Sequence[Panel], look: Look) -> list[int]:
+    """Return the numbers of the frames to draw, rising."""
+    rate = look.frames_per_s
+    if panels[0].scene.dim == 3:  # the points turn until the end
+        return list(range(round((LASTS_S + HELD_S) * rate)))
+    if look.smooth:
+        return list(range(round(LASTS_S * rate) + 1))
+    numbers = set()
+    for panel in panels:
+        for second in panel.scene.seconds(panel.process):
+            numbers.add(round(rate * float(second)))
+    return sorted(numbers)
 
 
 def painter(panels: Sequence[Panel], look: Look) -> Callable[[float], NDArray[np.uint8]]:
-    """The picture (H, W, 3) after so many seconds."""
+    """Return a function of the second that gives the picture (H, W, 3)."""
     figure, axes = _stage(panels, look)
     canvas = FigureCanvasAgg(figure)
-    movers = [mover for ax, panel in zip(axes, panels) for mover in _movers(ax, panel, look)]
+    movers: list[Mover] = []
+    for ax, panel in zip(axes, panels):
+        movers += _movers(ax, panel, look)
     canvas.draw()
-    figure.set_layout_engine("none")  # once is enough, and it is most of the work
+    figure.set_layout_engine("none")  # the layout stays, and computing it takes most of the time
 
     def picture(second: float) -> NDArray[np.uint8]:
         for move in movers:
@@ -106,37 +152,41 @@ def painter(panels: Sequence[Panel], look: Look) -> Callable[[float], NDArray[np
 
 # ---------------------------------------------------------------- what moves in a panel
 
-Mover = Callable[[float], None]  # puts it where it is after so many seconds
-Places = Callable[[NDArray, float], NDArray]  # what is known of each state (S, ...), after so many seconds: (...)
+Mover = Callable[[float], None]  # moves something to its place at a given second
+At = Callable[[NDArray, float], NDArray]  # values of all states (S, ...), second -> values (...)
 
 
 def _movers(ax: Axes, panel: Panel, look: Look) -> list[Mover]:
-    """Draw everything that moves in a panel; each of what is returned moves some of it."""
+    """Draw everything that moves in a panel, and return the functions that move it."""
     scene, process, _ = panel
     seconds = scene.seconds(process)
 
     def at(of: NDArray, second: float) -> NDArray:
-        return between(seconds, of, second) if look.smooth else of[playing(scene, process, second)]
+        if look.smooth:
+            return between(seconds, of, second)
+        return of[playing(scene, process, second)]
 
     movers = [_clouds(ax, panel, at, look.most_points), _noise_bar(ax, panel, at)]
     if look.smooth:
         movers.append(_tails(ax, panel, at))
-    if scene.guesses is not None and process.side == "reverse":
-        movers.append(_guesses(ax, scene.guesses, at))
+    if scene.predictions is not None and process.side == "reverse":
+        movers.append(_predictions(ax, scene.predictions, at))
     return movers
 
 
-def _clouds(ax: Axes, panel: Panel, at: Places, most: int) -> Mover:
-    """The points in the colour of their noise, over clean data in grey."""
+def _clouds(ax: Axes, panel: Panel, at: At, most: int) -> Mover:
+    """Draw the points in the colour of their noise, above clean data in grey."""
     scene, process, _ = panel
     grey = ax.scatter([], [], s=2, color=hex_colour(DATA), linewidths=0, zorder=0)
-    clouds = [
-        (rows, ax.scatter([], [], s=7 if marker == "o" else 12, linewidths=0, marker=marker, zorder=2))
-        for marker, rows in _groups(scene, process.side, most)
-    ]
+    clouds = []
+    for marker, rows in _groups(scene, process.side, most):
+        size = 7 if marker == "o" else 12
+        cloud = ax.scatter([], [], s=size, linewidths=0, marker=marker, zorder=2)
+        clouds.append((rows, cloud))
 
     def move(second: float) -> None:
-        points, colour = at(process.states, second), _colour(panel, at, second)
+        points = at(process.states, second)
+        colour = _colour(panel, at, second)
         for rows, cloud in clouds:
             cloud.set_offsets(_turned(points[rows], second))
             cloud.set_color(colour)
@@ -146,31 +196,58 @@ def _clouds(ax: Axes, panel: Panel, at: Places, most: int) -> Mover:
     return move
 
 
-def _tails(ax: Axes, panel: Panel, at: Places) -> Mover:
-    """Where the first points have just been, the fainter the longer ago."""
-    pieces = [ax.plot([], [], linewidth=0.6, alpha=alpha, zorder=1)[0] for alpha in np.linspace(0.5, 0.1, PIECES)]
+def _groups(scene: Scene, side: str, most: int) -> list[tuple[str, NDArray | slice]]:
+    """Return (marker, rows) for each label of generated samples; else one marker for all rows."""
+    if scene.labels is None or side == "forward":
+        return [("o", slice(most))]
+    labels = scene.labels[:most]
+    groups = []
+    for label in np.unique(labels):
+        groups.append((MARKERS[label % len(MARKERS)], np.flatnonzero(labels == label)))
+    return groups
+
+
+def _tails(ax: Axes, panel: Panel, at: At) -> Mover:
+    """Draw where the first points have been, fainter the longer ago."""
+    pieces = []
+    for alpha in np.linspace(0.5, 0.1, PIECES):
+        pieces += ax.plot([], [], linewidth=0.6, alpha=alpha, zorder=1)
 
     def move(second: float) -> None:
-        ago = [max(0.0, second - TAIL_S * k / PIECES) for k in range(PIECES + 1)]
-        places = [_turned(at(panel.process.states, s)[:TAILS], second) for s in ago]
-        for piece, begin, end in zip(pieces, places, places[1:]):
-            gap = np.full_like(begin, np.nan)  # one line that is drawn in pieces takes a tenth of the time of many
+        colour = _colour(panel, at, second)
+        places = []
+        for k in range(PIECES + 1):
+            earlier = max(0.0, second - TAIL_S * k / PIECES)
+            places.append(_turned(at(panel.process.states, earlier)[:TAILS], second))
+        for piece, (begin, end) in zip(pieces, pairwise(places)):
+            # One line with gaps takes a tenth of the time that many lines take.
+            gap = np.full_like(begin, np.nan)
             piece.set_data(*np.stack([begin, end, gap], 1).reshape(-1, 2).T)
-            piece.set_color(_colour(panel, at, second))
+            piece.set_color(colour)
 
     return move
 
 
-def _guesses(ax: Axes, guesses: tuple[NDArray, NDArray], at: Places) -> Mover:
-    """A line from each tracked sample to a ring where the network believes that it will end."""
+def _predictions(ax: Axes, predictions: tuple[NDArray, NDArray], at: At) -> Mover:
+    """Draw a line from each tracked sample to a ring at the x_0 that the network predicts."""
+    where, predicted = predictions
     cyan = hex_colour(TRACKED)
-    lines = ax.add_collection(LineCollection([], linewidths=0.8, colors=cyan, zorder=3), autolim=False)
+    lines = LineCollection([], linewidths=0.8, colors=cyan, zorder=3)
+    ax.add_collection(lines, autolim=False)
     dots = ax.scatter([], [], s=11, color=cyan, linewidths=0, zorder=4)
-    rings = ax.scatter([], [], s=18, facecolors="none", edgecolors=cyan, linewidths=0.8, zorder=4)
-    assert isinstance(lines, LineCollection)
+    rings = ax.scatter(
+        [],
+        [],
+        s=18,
+        facecolors="none",
+        edgecolors=cyan,
+        linewidths=0.8,
+        zorder=4,
+    )
 
     def move(second: float) -> None:
-        here, there = (_turned(at(of, second), second) for of in guesses)
+        here = _turned(at(where, second), second)
+        there = _turned(at(predicted, second), second)
         lines.set_segments([*np.stack([here, there], 1)])
         dots.set_offsets(here)
         rings.set_offsets(there)
@@ -178,50 +255,48 @@ def _guesses(ax: Axes, guesses: tuple[NDArray, NDArray], at: Places) -> Mover:
     return move
 
 
-def _noise_bar(ax: Axes, panel: Panel, at: Places) -> Mover:
-    """How much noise there is, in words and as a bar that is full at sigma = 1."""
+def _noise_bar(ax: Axes, panel: Panel, at: At) -> Mover:
+    """Draw the noise level in words, and as a bar that is full at sigma = 1."""
     words = ax.text(0.02, 0.055, "", transform=ax.transAxes, fontsize=7)
     place = {"xy": (0.02, 0.022), "height": 0.018, "transform": ax.transAxes}
-    ax.add_patch(Rectangle(width=BAR, color=hex_colour(DATA), alpha=0.3, linewidth=0, **place))
+    full = Rectangle(width=BAR, color=hex_colour(DATA), alpha=0.3, linewidth=0, **place)
+    ax.add_patch(full)
     bar = Rectangle(width=0, linewidth=0, **place)
     ax.add_patch(bar)
+    steps = panel.process.steps
+    noise = panel.scene.noise(steps)
 
     def move(second: float) -> None:
-        words.set_text(noise_words(round(float(at(panel.process.steps, second)))))
-        bar.set_width(BAR * float(at(panel.scene.noise(panel.process.steps), second)))
+        words.set_text(noise_words(round(float(at(steps, second)))))
+        bar.set_width(BAR * float(at(noise, second)))
         bar.set_color(_colour(panel, at, second))
 
     return move
 
 
-def _colour(panel: Panel, at: Places, second: float) -> str:
-    return hex_colour(noise_colours(at(panel.scene.noise(panel.process.steps), second)))
+def _colour(panel: Panel, at: At, second: float) -> str:
+    """Return the colour of the noise at that second."""
+    noise = panel.scene.noise(panel.process.steps)
+    return hex_colour(noise_colours(at(noise, second)))
 
 
 def _turned(points: NDArray, second: float) -> NDArray:
+    """Return the place (..., 2) of points at that second; those of three dimensions turn."""
     return seen(points, 2 * np.pi * second / (LASTS_S + HELD_S))
 
 
-def _groups(scene: Scene, side: str, most: int) -> list[tuple[str, NDArray | slice]]:
-    """Which rows are drawn with which marker: generated samples by their label, if they have any."""
-    if scene.labels is None or side == "forward":
-        return [("o", slice(most))]
-    labels = scene.labels[:most]
-    return [(MARKERS[k % len(MARKERS)], np.flatnonzero(labels == k)) for k in np.unique(labels)]
-
-
-# ---------------------------------------------------------------- what stands still
+# ---------------------------------------------------------------- what does not move
 
 
 def _stage(panels: Sequence[Panel], look: Look) -> tuple[Figure, list[Axes]]:
-    """Axes for each process, with its title, and the labels' markers."""
-    wide, high = look.size
-    size = (wide, high if look.smooth or len(panels) > 1 else ALONE)
-    figure = Figure(figsize=size, dpi=look.dpi, layout="constrained")
+    """Return a figure with axes for each panel, with its title and legend."""
+    width, height = look.size
+    if len(panels) == 1 and not look.smooth:
+        height = SINGLE_HEIGHT
+    figure = Figure(figsize=(width, height), dpi=look.dpi, layout="constrained")
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
-    states, flat = [panel.process.states for panel in panels], panels[0].scene.dim == 2
-    far = [np.abs(of) if flat else np.linalg.norm(of, axis=-1) for of in states]
-    reach = 1.05 * max(float(np.quantile(each, 0.9995)) for each in far)
+    reach = _reach(panels)
+    flat = panels[0].scene.dim == 2
     for ax, panel in zip(axes, panels):
         ax.set_title(panel.title, fontsize=10)
         ax.set(aspect="equal", xlim=(-reach, reach), ylim=(-reach, reach))
@@ -232,12 +307,40 @@ def _stage(panels: Sequence[Panel], look: Look) -> tuple[Figure, list[Axes]]:
     return figure, list(axes)
 
 
+def _reach(panels: Sequence[Panel]) -> float:
+    """Return how far the axes reach from 0: nearly all points lie within, after every turn."""
+    reaches = []
+    for panel in panels:
+        states = panel.process.states
+        flat = panel.scene.dim == 2
+        far = np.abs(states) if flat else np.linalg.norm(states, axis=-1)
+        reaches.append(float(np.quantile(far, QUANTILE)))
+    return 1.05 * max(reaches)
+
+
 def _explain(ax: Axes, scene: Scene) -> None:
-    """The labels' markers, and what the rings are."""
+    """Add a legend of the labels' markers, and a text that says what the rings are."""
     if scene.labels is not None:
-        asked = np.unique(scene.labels)[: len(MARKERS)]
-        names = [(MARKERS[k % len(MARKERS)], f"label {scene.classes[k]}") for k in asked]
-        keys = [Line2D([], [], marker=m, linestyle="", markersize=4, color=ink(), label=name) for m, name in names]
-        ax.legend(handles=keys, fontsize=7, loc="upper right", framealpha=0.6, handletextpad=0.1)
-    if scene.guesses is not None:
-        ax.text(0.02, 0.965, RINGS, transform=ax.transAxes, fontsize=6, va="top", color=hex_colour(TRACKED))
+        keys = []
+        for label in np.unique(scene.labels)[: len(MARKERS)]:
+            keys.append(
+                Line2D(
+                    [],
+                    [],
+                    marker=MARKERS[label % len(MARKERS)],
+                    linestyle="",
+                    markersize=4,
+                    color=ink(),
+                    label=f"label {scene.classes[label]}",
+                )
+            )
+        ax.legend(
+            handles=keys,
+            fontsize=7,
+            loc="upper right",
+            framealpha=0.6,
+            handletextpad=0.1,
+        )
+    if scene.predictions is not None:
+        cyan = hex_colour(TRACKED)
+        ax.text(0.02, 0.965, RINGS, transform=ax.transAxes, fontsize=6, va="top", color=cyan)

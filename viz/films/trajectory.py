@@ -1,49 +1,95 @@
-"""The states of a process in a file, trajectory.npz, of which films can be made later."""
+"""trajectory.npz: the states of a process in a file, from which films can be made later."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from runtime.atomic_file import atomic_file
 from viz.scene import Process, Scene
 
 SIDES = ("forward", "reverse")
-GUESSES = ("tracked", "guesses")  # of tracked samples: where they are, and their x_0
+OPTIONAL = ("data", "alpha_bar", "labels")  # arrays of a scene that may be missing
+PREDICTIONS = ("tracked", "guesses")  # the names of Scene.predictions in the file
 
 
 def save_scene(scene: Scene, path: Path) -> Path:
-    """trajectory.npz: for each side SIDE (S, N, d) and SIDE_steps (S,); where they are known the clean data (N, d),
-    alpha_bar (T + 1,), labels (N,), the names of their `classes`, in words how the samples were `steered`, and of
-    `tracked` samples (S, K, d) the network's `guesses` of x_0."""
-    around = {"data": scene.data, "alpha_bar": scene.alpha_bar, "labels": scene.labels}
-    arrays: dict[str, Any] = {name: array for name, array in around.items() if array is not None}
-    arrays |= {"classes": np.array(scene.classes, str), "steered": np.array(scene.steered)}
-    if scene.guesses is not None:
-        arrays |= dict(zip(GUESSES, scene.guesses))
-    for p in scene.processes:
-        arrays |= {p.side: p.states, f"{p.side}_steps": p.steps}
+    """Write a scene of points as trajectory.npz, and return its path.
+
+    The file holds for each side SIDE (S, N, d) and SIDE_steps (S,). Where they are known it also
+    holds:
+
+    * data (N, d), clean; alpha_bar (T + 1,); labels (N,);
+    * classes, the names of the labels, and steered, how sampling was guided, in words;
+    * tracked and guesses (S, K, d), places and predicted x_0 of tracked samples.
+
+    The names steered and guesses are older than those of Scene; files keep them.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    arrays: dict[str, Any] = {}
+    for name in OPTIONAL:
+        array = getattr(scene, name)
+        if array is not None:
+            arrays[name] = array
+    arrays["classes"] = np.array(scene.classes, str)
+    arrays["steered"] = np.array(scene.guidance_text)
+    if scene.predictions is not None:
+        arrays |= dict(zip(PREDICTIONS, scene.predictions))
+    for process in scene.processes:
+        arrays[process.side] = process.states
+        arrays[f"{process.side}_steps"] = process.steps
     with atomic_file(path) as file:
         np.savez(file, **arrays)
     return path
 
 
 def load_scene(path: str | Path) -> Scene:
-    """What `save_scene` wrote. Raises FileNotFoundError or ValueError, each with a sentence."""
+    """Read what `save_scene` has written.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or holds something else.
+    """
     if not Path(path).exists():
         raise FileNotFoundError(f"there is no {path}; save_trajectory=true makes one")
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            sides = [s for s in SIDES if s in arrays]
-            steps = {
-                s: arrays[f"{s}_steps" if f"{s}_steps" in arrays else f"{s}_noisings"] for s in sides
-            }  # its former name
-            processes = [Process(s, arrays[s], steps[s]) for s in sides]
-            around = {name: arrays[name] for name in ("data", "alpha_bar", "labels") if name in arrays}
-            around |= {"guesses": tuple(arrays[name] for name in GUESSES)} if GUESSES[0] in arrays else {}
-            around |= {"classes": [*map(str, arrays.get("classes", ()))], "steered": str(arrays.get("steered", ""))}
-    except Exception as error:  # a damaged zip file has many ways to say so
+            scene = _scene_from(arrays)
+    except Exception as error:  # numpy reports damaged files by many kinds of errors
         raise ValueError(f"{path} is no trajectory.npz of moonwalk") from error
-    if not processes or any(len(p.states) != len(p.steps) or not len(p.states) for p in processes):
-        raise ValueError(f"{path} is no trajectory.npz of moonwalk: it holds neither a forward nor a reverse process")
-    return Scene(processes, **around)
+    if not scene.processes or not all(_is_whole(process) for process in scene.processes):
+        raise ValueError(
+            f"{path} is no trajectory.npz of moonwalk: it holds neither a forward nor a reverse process",
+        )
+    return scene
+
+
+def _scene_from(arrays: Mapping[str, Any]) -> Scene:
+    """Return the scene that these arrays describe; it may lack processes."""
+    processes = []
+    for side in SIDES:
+        if side in arrays:
+            processes.append(Process(side, arrays[side], _steps_from(arrays, side)))
+    known: dict[str, Any] = {name: arrays[name] for name in OPTIONAL if name in arrays}
+    if PREDICTIONS[0] in arrays:
+        known["predictions"] = tuple(arrays[name] for name in PREDICTIONS)
+    known["classes"] = [str(name) for name in arrays.get("classes", ())]
+    known["guidance_text"] = str(arrays.get("steered", ""))
+    return Scene(processes, **known)
+
+
+def _steps_from(arrays: Mapping[str, Any], side: str) -> NDArray:
+    """Return the steps of a process, which older files call SIDE_noisings."""
+    name = f"{side}_steps"
+    if name not in arrays:
+        name = f"{side}_noisings"
+    return arrays[name]
+
+
+def _is_whole(process: Process) -> bool:
+    """Return whether a process has states, and as many steps."""
+    return len(process.states) > 0 and len(process.states) == len(process.steps)

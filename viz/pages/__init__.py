@@ -1,1 +1,1 @@
-"""Pages of one HTML file each: about a sweep, a gallery of runs, and one that runs a network in the browser."""
+"""Pages of one HTML file each: a sweep, a gallery of runs, and a network that runs in the browser."""

@@ -1,4 +1,4 @@
-"""One page for several runs: of each its picture, its film, its verdicts, and the way to its page to play with."""
+"""One page for several runs: the pictures, films and verdicts of each, and a link to its page."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -9,15 +9,10 @@ from urllib.parse import quote
 from viz.pages.explorable.verdicts import verdict_table
 from viz.pages.html import page
 
-# Pictures and films stand in files beside the page; nothing else is loaded.
-POLICY = "; ".join(
-    [
-        "default-src 'none'",
-        "img-src 'self' file:",
-        "media-src 'self' file:",
-        "style-src 'unsafe-inline'",
-        "script-src 'unsafe-inline'",
-    ]
+# Pictures and films are files beside the page. Nothing else is loaded.
+POLICY = (
+    "default-src 'none'; img-src 'self' file:; media-src 'self' file:; "
+    "style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 )
 STYLE = """:root { color-scheme: light dark;
   --paper: #fff; --ink: #1a1f2b; --faint: #5b6475; --edge: #d5d9e0; --accent: #0b63c4; }
@@ -43,7 +38,15 @@ summary { cursor: pointer; }
 
 
 class Entry(NamedTuple):
-    """A run in the gallery: its title, a sentence about it, its pictures and films and its page, as relative paths."""
+    """A run in the gallery.
+
+    Attributes:
+        title: of its section.
+        about: a sentence about it.
+        pictures: relative paths of its pictures and films.
+        page: the relative path of its page to play with.
+        figures: "figures" of its metrics.json, {} where there are none.
+    """
 
     title: str
     about: str
@@ -53,19 +56,26 @@ class Entry(NamedTuple):
 
 
 def gallery(entries: Sequence[Entry]) -> str:
-    """The page of them all."""
+    """Return the HTML page of all entries.
+
+    Raises:
+        ValueError: see verdict_table.
+    """
+    sections = [_section(entry) for entry in entries]
     body = f"""<h1>moonwalk: a gallery</h1>
 <p>Small diffusion models, each with its samples beside real data, with what an evaluation says of them, and with a page
 in which the network itself runs: no installation, no connection.</p>
-{"".join(_section(entry) for entry in entries)}"""
+{"".join(sections)}"""
     return page("moonwalk: a gallery", body, style=STYLE, policy=POLICY)
 
 
 def _section(entry: Entry) -> str:
+    """Return the section of a run."""
+    pictures = [_picture(path, entry.title) for path in entry.pictures]
     return f"""<section>
 <h2>{escape(entry.title)}</h2>
 <p class="faint">{escape(entry.about)}</p>
-{"".join(_picture(path, entry.title) for path in entry.pictures)}
+{"".join(pictures)}
 <p><a class="play" href="{_address(entry.page)}">Play with it</a></p>
 <details><summary>How good is it?</summary>
 {verdict_table(entry.figures)}
@@ -75,11 +85,15 @@ def _section(entry: Entry) -> str:
 
 
 def _picture(path: Path, title: str) -> str:
-    what = escape(f"{path.stem} of {title}", quote=True)
+    """Return the element of a picture, or of a film if the file is an mp4."""
+    description = escape(f"{path.stem} of {title}", quote=True)
+    address = _address(path)
     if path.suffix == ".mp4":
-        return f'<p><video src="{_address(path)}" controls loop muted aria-label="{what}"></video></p>'
-    return f'<p><img src="{_address(path)}" alt="{what}" loading="lazy"></p>'
+        options = f'controls loop muted aria-label="{description}"'
+        return f'<p><video src="{address}" {options}></video></p>'
+    return f'<p><img src="{address}" alt="{description}" loading="lazy"></p>'
 
 
 def _address(path: Path) -> str:
+    """Return a path as it may stand in an attribute."""
     return escape(quote(path.as_posix()), quote=True)

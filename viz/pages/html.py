@@ -1,21 +1,34 @@
-"""One HTML file that needs nothing beside it: no request leaves it, and no text in it can become a script."""
+"""One HTML file that needs nothing beside it: it sends no request, and no text becomes a script."""
 
 import base64
 import json
 from html import escape
 from typing import Any
 
-# Only what stands inside the file may load or run.
+# Only what the file itself contains may load or run.
 POLICY = (
     "default-src 'none'; img-src data: blob:; media-src data: blob:; "
     "style-src 'unsafe-inline'; script-src 'unsafe-inline' blob:; worker-src blob:"
 )
 
 
-def page(title: str, body: str, *, style: str = "", script: str = "", data: Any = None, policy: str = POLICY) -> str:
-    """An HTML document. `body`, `style` and `script` are ours and stand as they are: texts of other people's go
-    through `html.escape` first, or into `data`, which the script reads as `DATA`. policy: another than that of a page
-    which needs nothing beside it.
+def page(
+    title: str,
+    body: str,
+    *,
+    style: str = "",
+    script: str = "",
+    data: Any = None,
+    policy: str = POLICY,
+) -> str:
+    """Return an HTML document.
+
+    Args:
+        title: of the document; it is escaped here.
+        body, style, script: our own text, inserted as it is. Text of others must pass
+            `html.escape` first, or belongs into `data`.
+        data: any value of JSON, which the script reads as `DATA`.
+        policy: the content security policy; by default that of a page without other files.
     """
     return f"""<!doctype html>
 <html lang="en">
@@ -39,11 +52,15 @@ const DATA = {script_json(data)};
 
 
 def script_json(value: Any) -> str:
-    """JSON that may stand inside <script>: nothing in it can close the element or begin a comment of HTML."""
+    """Return JSON that may stand inside <script>: it cannot close it or begin a comment.
+
+    Raises:
+        ValueError: NaN or infinity, which JSON does not have.
+    """
     text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def data_uri(content: bytes, mime: str) -> str:
-    """The address of a file's content inside the page itself, such as `data:image/png;base64,...`."""
+    """Return the address of a file's content inside the page: `data:image/png;base64,...`."""
     return f"data:{mime};base64,{base64.b64encode(content).decode()}"

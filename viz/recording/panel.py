@@ -1,4 +1,7 @@
-"""What a panel of a recording is, and what panels share. A panel is one file with a PANEL, and its row in layout.py."""
+"""What a panel of a recording is, and what panels share.
+
+A panel is one file with a PANEL; layout.py has one line for it.
+"""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -12,31 +15,47 @@ from viz.colours import DATA
 from viz.scene import HELD_S, LASTS_S, Process, Scene
 
 T = TypeVar("T")
-NIGHT = (13, 16, 22)  # behind all pictures
-HELD = HELD_S / LASTS_S  # of the whole length: how long the last picture stays before the loop starts over
+NIGHT = (13, 16, 22)  # the background of all views
+HELD = HELD_S / LASTS_S  # how long the last state remains, as a share of the whole length
+REACH = 3.3  # a view of points in the plane reaches from -REACH to REACH
+ARROW_UNITS = 110  # an arrow in 3D is as thick as one of so many times its UI points in 2D
 
 
 class Words(NamedTuple):
-    """What the texts beside the pictures say of a panel: what there is to see, and what to try."""
+    """The text of a panel.
+
+    Attributes:
+        sees: sentences about what there is to see.
+        tries: sentences about what to try.
+    """
 
     sees: Sequence[str]
     tries: Sequence[str] = ()
 
 
 class Panel(NamedTuple):
-    """One thing that a recording shows, from its data to its words."""
+    """One thing that a recording shows, from its data to its text.
 
-    holds: Callable[[Scene], bool]  # whether the scene has what it shows; nothing else is called where it has not
-    log: Callable[[rr.RecordingStream, Scene], None]  # sends its entities
-    # where its own views stand, if it has any; what it logs below forward/ or reverse/ is drawn among the points
-    place: Literal["stage", "curves", "tabs"] = "stage"
+    Attributes:
+        holds: whether a scene has what the panel shows. Nothing else is called if it has not.
+        log: sends the entities.
+        place: where the panel's own views stand.
+        views: its views, if it has any. What `log` sends below forward/ or reverse/ is drawn among
+            the points.
+        words: its text.
+        now: a line about a process at the noise of so many forward steps.
+    """
+
+    holds: Callable[[Scene], bool]
+    log: Callable[[rr.RecordingStream, Scene], None]
+    place: Literal["main", "curves", "tabs"] = "main"
     views: Callable[[Scene], Sequence[rrb.View | rrb.Container]] = lambda scene: []
     words: Callable[[Scene], Words] = lambda scene: Words([])
-    now: Callable[[Scene, Process, int], str] | None = None  # a line on a process at the noise of so many forward steps
+    now: Callable[[Scene, Process, int], str] | None = None
 
 
-def given(value: T | None) -> T:
-    """What a panel shows: that it is there, `holds` has said."""
+def known(value: T | None) -> T:
+    """Return a part of a scene that `Panel.holds` has found to be there."""
     assert value is not None
     return value
 
@@ -44,62 +63,125 @@ def given(value: T | None) -> T:
 # ---------------------------------------------------------------- clocks
 
 
-def hands(scene: Scene, process: Process, steps: NDArray | None = None) -> dict[str, NDArray]:
-    """Where the clocks (rerun_viz.py) stand at each state of a process, or at its states after these `steps`."""
-    steps = process.steps if steps is None else steps
-    return {"time": scene.seconds(process, steps), "step": np.abs(steps - process.steps[0]), "t": steps}
+def clock_values(
+    scene: Scene,
+    process: Process,
+    steps: NDArray | None = None,
+) -> dict[str, NDArray]:
+    """Return the values of the three clocks (rerun_viz.py) for a process.
+
+    Args:
+        scene: what is shown.
+        process: the process.
+        steps: (S,), numbers of forward steps; by default those of its states.
+
+    Returns:
+        Arrays (S,) by the names of the clocks.
+    """
+    if steps is None:
+        steps = process.steps
+    return {
+        "time": scene.seconds(process, steps),
+        "step": np.abs(steps - process.steps[0]),
+        "t": steps,
+    }
 
 
-def clocks(scene: Scene, process: Process, steps: NDArray | None = None) -> list[rr.TimeColumn]:
-    """The same for rows that are sent."""
-    time, step, t = hands(scene, process, steps).values()
-    return [rr.TimeColumn("time", duration=time), rr.TimeColumn("step", sequence=step), rr.TimeColumn("t", sequence=t)]
+def time_columns(
+    scene: Scene,
+    process: Process,
+    steps: NDArray | None = None,
+) -> list[rr.TimeColumn]:
+    """Return the same values as columns of rerun."""
+    values = clock_values(scene, process, steps)
+    return [
+        rr.TimeColumn("time", duration=values["time"]),
+        rr.TimeColumn("step", sequence=values["step"]),
+        rr.TimeColumn("t", sequence=values["t"]),
+    ]
 
 
 def time_panel(
-    timeline: str, fps: float | None = None, play_state: Literal["playing", "following"] = "playing"
+    timeline: str,
+    fps: float | None = None,
+    play_state: Literal["playing", "following"] = "playing",
 ) -> rrb.TimePanel:
-    loop = "all" if play_state == "playing" else "off"  # who loops cannot follow
-    return rrb.TimePanel(state="collapsed", timeline=timeline, play_state=play_state, loop_mode=loop, fps=fps)
+    """Return the time panel of the viewer, which plays in a loop or follows a growing recording."""
+    loop = "all" if play_state == "playing" else "off"  # a looping viewer cannot follow
+    return rrb.TimePanel(
+        state="collapsed",
+        timeline=timeline,
+        play_state=play_state,
+        loop_mode=loop,
+        fps=fps,
+    )
 
 
 def median_step(process: Process) -> int:
-    """How many steps it is from one recorded state to the next, as a rule."""
-    return max(1, round(float(np.median(np.diff(process.elapsed_steps))))) if len(process.elapsed_steps) > 1 else 1
+    """Return the median number of steps from one recorded state to the next, at least 1."""
+    elapsed = process.elapsed_steps
+    if len(elapsed) < 2:
+        return 1
+    return max(1, round(float(np.median(np.diff(elapsed)))))
 
 
 # ---------------------------------------------------------------- points and arrows
 
 
-def points(d: int) -> type[rr.Points2D] | type[rr.Points3D]:
+def points_type(d: int) -> type[rr.Points2D] | type[rr.Points3D]:
+    """Return rerun's type of points of d dimensions."""
     return rr.Points2D if d == 2 else rr.Points3D
 
 
-def arrows(d: int) -> type[rr.Arrows2D] | type[rr.Arrows3D]:
+def arrows_type(d: int) -> type[rr.Arrows2D] | type[rr.Arrows3D]:
+    """Return rerun's type of arrows of d dimensions."""
     return rr.Arrows2D if d == 2 else rr.Arrows3D
 
 
+def strips_type(d: int) -> type[rr.LineStrips2D] | type[rr.LineStrips3D]:
+    """Return rerun's type of lines of d dimensions."""
+    return rr.LineStrips2D if d == 2 else rr.LineStrips3D
+
+
 def arrow_radius(d: int, ui_points: float) -> Any:
-    """In three dimensions only an arrow in the scene's own units gets a head of a fitting size."""
-    return rr.Radius.ui_points(ui_points) if d == 2 else ui_points / 110
+    """Return the radius of arrows.
+
+    In three dimensions the head of an arrow has a fitting size only if its radius is in the units
+    of the scene.
+    """
+    return rr.Radius.ui_points(ui_points) if d == 2 else ui_points / ARROW_UNITS
 
 
-def in_order(d: int, order: float) -> dict[str, Any]:
-    """What is drawn above what; three dimensions sort themselves."""
+def draw_order(d: int, order: float) -> dict[str, Any]:
+    """Return the option that draws higher orders above lower ones; 3D views need none."""
     return {"draw_order": order} if d == 2 else {}
 
 
+def log_upright(rec: rr.RecordingStream, entity: str, d: int) -> None:
+    """Let y point up below an entity: in rerun's 2D views it points down."""
+    if d == 2:
+        rec.log(entity, rr.Transform3D(scale=[1, -1, 1]), static=True)
+
+
 def cloud_view(d: int, **options: Any) -> rrb.View:
-    """A picture of points in normalised units. Its origin is "/": only so does the flip of the y axis apply."""
+    """Return a view of points in normalised units.
+
+    Its origin is "/": `log_upright` applies only then.
+    """
     if d == 3:
         return rrb.Spatial3DView(
-            origin="/", background=NIGHT, line_grid=False, eye_controls=eye([3.5, -6.5, 4.5], [0, 0, 0]), **options
+            origin="/",
+            background=NIGHT,
+            line_grid=False,
+            eye_controls=eye([3.5, -6.5, 4.5], [0, 0, 0]),
+            **options,
         )
-    bounds = rrb.VisualBounds2D(x_range=[-3.3, 3.3], y_range=[-3.3, 3.3])
+    bounds = rrb.VisualBounds2D(x_range=[-REACH, REACH], y_range=[-REACH, REACH])
     return rrb.Spatial2DView(origin="/", background=NIGHT, visual_bounds=bounds, **options)
 
 
 def eye(position: list[float], target: list[float]) -> rrb.EyeControls3D:
+    """Return a camera in `position` that looks at `target`, with z upwards."""
     return rrb.EyeControls3D(position=position, look_target=target, eye_up=[0, 0, 1])
 
 
@@ -107,24 +189,42 @@ def eye(position: list[float], target: list[float]) -> rrb.EyeControls3D:
 
 
 def log_curve(
-    rec: rr.RecordingStream, entity: str, name: str, values: NDArray, time: list[rr.TimeColumn], colour: ArrayLike
+    rec: rr.RecordingStream,
+    entity: str,
+    name: str,
+    values: NDArray,
+    time: list[rr.TimeColumn],
+    colour: ArrayLike,
 ) -> None:
+    """Send a curve of `values` (S,) over `time`."""
     rec.log(entity, rr.SeriesLines(names=name, colors=colour, widths=1.8), static=True)
     rec.send_columns(entity, indexes=time, columns=rr.Scalars.columns(scalars=values))
 
 
-def floor_of(floors: NDArray) -> NDArray:
-    """Mean and 90 % band of the distances between two real sets: (3,)."""
-    return np.array([floors.mean(), *np.quantile(floors, [0.05, 0.95])])
+def floor_band(floors: NDArray) -> NDArray:
+    """Return the mean and the 90 % band of distances between pairs of real sets, (3,)."""
+    low, high = np.quantile(floors, [0.05, 0.95])
+    return np.array([floors.mean(), low, high])
 
 
 def log_floor_style(rec: rr.RecordingStream, entity: str) -> None:
-    """Three lines, whose values are those of `floor_of`."""
-    names, widths = ["real to real: mean", "90 % of pairs: from", "90 % of pairs: to"], [1.8, 0.7, 0.7]
-    rec.log(entity, rr.SeriesLines(names=names, colors=[DATA] * 3, widths=widths), static=True)
+    """Send the style of three lines, whose values are those of `floor_band`."""
+    style = rr.SeriesLines(
+        names=["real to real: mean", "90 % of pairs: from", "90 % of pairs: to"],
+        colors=[DATA] * 3,
+        widths=[1.8, 0.7, 0.7],
+    )
+    rec.log(entity, style, static=True)
 
 
 def curve_view(origin: str, name: str, highest: float) -> rrb.View:
-    """Curves from 0 to `highest`. Their colours stand in the name: a legend would hide what it explains."""
-    axis = rrb.ScalarAxis(range=(-0.03 * highest, 1.1 * highest))
-    return rrb.TimeSeriesView(origin=origin, name=name, plot_legend=rrb.PlotLegend(visible=False), axis_y=axis)
+    """Return a view of curves from 0 to `highest`.
+
+    The name says the colours of the curves, because a legend would cover them.
+    """
+    return rrb.TimeSeriesView(
+        origin=origin,
+        name=name,
+        plot_legend=rrb.PlotLegend(visible=False),
+        axis_y=rrb.ScalarAxis(range=(-0.03 * highest, 1.1 * highest)),
+    )

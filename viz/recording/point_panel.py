@@ -1,4 +1,4 @@
-"""The points of both processes, with tracked samples; behind them the clean data and rings of pure noise."""
+"""The points of the processes with tracked samples, above the clean data and rings of noise."""
 
 from collections.abc import Sequence
 
@@ -8,128 +8,204 @@ import rerun.blueprint as rrb
 from numpy.typing import NDArray
 
 from viz.colours import DATA, RING, TRACKED, noise_colours
-from viz.recording.panel import Panel, Words, clocks, cloud_view, in_order, median_step, points
+from viz.recording.panel import (
+    Panel,
+    Words,
+    cloud_view,
+    draw_order,
+    log_upright,
+    median_step,
+    points_type,
+    strips_type,
+    time_columns,
+)
 from viz.scene import Process, Scene
 
-TAIL, TAIL_S = 3, 0.4  # states, and seconds, over which the path of a tracked sample stays: more of it is a tangle
-BATCH_BYTES = 2 << 20  # rows are sent in pieces of this size: quick, and little memory
+# How long the path of a tracked sample remains visible. Longer tails become a tangle.
+TAIL_STATES = 3
+TAIL_S = 0.4
+BATCH_BYTES = 2 << 20  # rows are sent in batches of this size: fast, with little memory
 NAMES = {"forward": "Forward: data to noise", "reverse": "Reverse: noise to data"}
 
 
 def log(rec: rr.RecordingStream, scene: Scene) -> None:
-    """SIDE/points, SIDE/data and SIDE/rings for each process; of tracked samples SIDE/tracked and SIDE/tails.
+    """Send for each process SIDE/points, data and rings.
 
-    The samples of label k are reverse/points/k.
+    For tracked samples it also sends SIDE/tracked and SIDE/tails. The samples of label k are reverse/points/k.
     """
     for process in scene.processes:
-        _log_background(rec, process.side, scene)
-        labels = scene.labels if process.side == "reverse" else None
+        side = process.side
+        labels = scene.labels if side == "reverse" else None
+        _log_background(rec, side, scene)
         for name, rows in _groups(labels).items():
-            _log_points(rec, scene, process, f"{process.side}/points{name}", rows)
+            _log_points(rec, scene, process, f"{side}/points{name}", rows)
         if len(scene.tracked):
-            names = [] if labels is None else [f"label {scene.classes[k]}" for k in labels[scene.tracked]]
-            _log_tracked(rec, scene, process, process.states[:, scene.tracked], names)
+            names = []
+            if labels is not None:
+                names = [f"label {scene.classes[label]}" for label in labels[scene.tracked]]
+            paths = process.states[:, scene.tracked]
+            _log_tracked(rec, scene, process, paths, names)
+            _log_tails(rec, scene, process, paths)
 
 
 def _groups(labels: NDArray | None) -> dict[str, NDArray | slice]:
-    """Which rows stand together, by what their entity is called."""
+    """Return the rows of each label, by the ending of their entity; all rows without labels."""
     if labels is None:
         return {"": slice(None)}
-    return {f"/{k}": np.flatnonzero(labels == k) for k in np.unique(labels)}
-
-
-def flipped(rec: rr.RecordingStream, entity: str, d: int) -> None:
-    """Turn what lies below an entity the right way up: rerun's 2D views point y down."""
-    if d == 2:
-        rec.log(entity, rr.Transform3D(scale=[1, -1, 1]), static=True)
+    return {f"/{label}": np.flatnonzero(labels == label) for label in np.unique(labels)}
 
 
 def _log_background(rec: rr.RecordingStream, side: str, scene: Scene) -> None:
-    """The clean data in grey and, for two dimensions, the rings that hold 39 % and 86 % of pure noise."""
+    """Send the clean data and, in 2D, rings at 1 and 2 sigma: 39 % and 86 % of pure noise."""
     d = scene.dim
-    flipped(rec, side, d)
+    log_upright(rec, side, d)
     if d == 2:
         angle = np.linspace(0, 2 * np.pi, 129)
         circle = np.stack([np.cos(angle), np.sin(angle)], 1)
-        style = {"radii": rr.Radius.ui_points(0.8), "colors": RING, "draw_order": -20.0}
-        rec.log(f"{side}/rings", rr.LineStrips2D(np.stack([circle, 2 * circle]), **style), static=True)
+        rings = rr.LineStrips2D(
+            np.stack([circle, 2 * circle]),
+            radii=rr.Radius.ui_points(0.8),
+            colors=RING,
+            draw_order=-20.0,
+        )
+        rec.log(f"{side}/rings", rings, static=True)
     if scene.data is not None:
-        style = {"colors": DATA, "radii": rr.Radius.ui_points(1.0), **in_order(d, -10.0)}
-        rec.log(f"{side}/data", points(d)(scene.data, **style), static=True)
+        cloud = points_type(d)(
+            scene.data,
+            colors=DATA,
+            radii=rr.Radius.ui_points(1.0),
+            **draw_order(d, -10.0),
+        )
+        rec.log(f"{side}/data", cloud, static=True)
 
 
-def _log_points(rec: rr.RecordingStream, scene: Scene, process: Process, entity: str, chosen: NDArray | slice) -> None:
-    """All states of the chosen samples on all clocks, a few states at a time; each in the colour of its noise."""
-    states, steps = process.states[:, chosen], process.steps
-    archetype, (s, n, d) = points(states.shape[-1]), states.shape
-    rec.log(entity, archetype.from_fields(radii=rr.Radius.ui_points(1.7)), static=True)
-    colours = noise_colours(scene.noise(steps))
-    per_batch = max(1, BATCH_BYTES // states[0].nbytes)
-    for first in range(0, s, per_batch):
-        rows = slice(first, first + per_batch)
-        positions = archetype.columns(positions=states[rows].reshape(-1, d)).partition([n] * len(steps[rows]))
-        columns = [*positions, *archetype.columns(colors=colours[rows])]
-        rec.send_columns(entity, indexes=clocks(scene, process, steps[rows]), columns=columns)
+def _log_points(
+    rec: rr.RecordingStream,
+    scene: Scene,
+    process: Process,
+    entity: str,
+    rows: NDArray | slice,
+) -> None:
+    """Send all states of some rows, in batches, each state in the colour of its noise."""
+    states = process.states[:, rows]
+    count, per_state, d = states.shape
+    points = points_type(d)
+    rec.log(entity, points.from_fields(radii=rr.Radius.ui_points(1.7)), static=True)
+    colours = noise_colours(scene.noise(process.steps))
+    batch_states = max(1, BATCH_BYTES // states[0].nbytes)
+    for first in range(0, count, batch_states):
+        batch = slice(first, first + batch_states)
+        steps = process.steps[batch]
+        positions = points.columns(positions=states[batch].reshape(-1, d))
+        columns = [
+            *positions.partition([per_state] * len(steps)),
+            *points.columns(colors=colours[batch]),
+        ]
+        rec.send_columns(entity, indexes=time_columns(scene, process, steps), columns=columns)
 
 
-def _log_tracked(rec: rr.RecordingStream, scene: Scene, process: Process, paths: NDArray, names: Sequence[str]) -> None:
-    """Cyan points `paths` (S, K, d), with their names if they have any, and for each state after the first one
-    segment a sample from where it was."""
-    (s, k, d), side = paths.shape, process.side
-    archetype, strips = points(d), rr.LineStrips2D if d == 2 else rr.LineStrips3D
-    on_top, below = in_order(d, 30.0), in_order(d, 20.0)
-    style = {"radii": rr.Radius.ui_points(4.0), "colors": [TRACKED], **on_top}
-    style |= {"labels": names, "show_labels": True} if names else {}
-    rec.log(f"{side}/tracked", archetype.from_fields(**style), static=True)
-    positions = archetype.columns(positions=paths.reshape(-1, d)).partition([k] * s)
-    rec.send_columns(f"{side}/tracked", indexes=clocks(scene, process), columns=positions)
+def _log_tracked(
+    rec: rr.RecordingStream,
+    scene: Scene,
+    process: Process,
+    paths: NDArray,
+    names: Sequence[str],
+) -> None:
+    """Send tracked points, paths (S, K, d), in cyan, with their names (K,) if they have any."""
+    count, tracked, d = paths.shape
+    points = points_type(d)
+    entity = f"{process.side}/tracked"
+    labels = {"labels": names, "show_labels": True} if names else {}
+    style = points.from_fields(
+        radii=rr.Radius.ui_points(4.0),
+        colors=[TRACKED],
+        **draw_order(d, 30.0),
+        **labels,
+    )
+    rec.log(entity, style, static=True)
+    positions = points.columns(positions=paths.reshape(-1, d)).partition([tracked] * count)
+    rec.send_columns(entity, indexes=time_columns(scene, process), columns=positions)
 
-    style = strips.from_fields(radii=rr.Radius.ui_points(1.0), colors=[TRACKED], **below)
-    rec.log(f"{side}/tails", style, static=True)
+
+def _log_tails(rec: rr.RecordingStream, scene: Scene, process: Process, paths: NDArray) -> None:
+    """Send for each state of paths (S, K, d) but the first the segments from the state before."""
+    count, tracked, d = paths.shape
+    strips = strips_type(d)
+    entity = f"{process.side}/tails"
+    style = strips.from_fields(
+        radii=rr.Radius.ui_points(1.0),
+        colors=[TRACKED],
+        **draw_order(d, 20.0),
+    )
+    rec.log(entity, style, static=True)
     segments = np.stack([paths[:-1], paths[1:]], axis=2).reshape(-1, 2, d)
-    columns = strips.columns(strips=segments).partition([k] * (s - 1))
-    rec.send_columns(f"{side}/tails", indexes=clocks(scene, process, process.steps[1:]), columns=columns)
+    columns = strips.columns(strips=segments).partition([tracked] * (count - 1))
+    time = time_columns(scene, process, process.steps[1:])
+    rec.send_columns(entity, indexes=time, columns=columns)
 
 
 def views(scene: Scene) -> list[rrb.View]:
-    """The processes side by side."""
-    return [
-        cloud_view(
+    """Return a view for each process."""
+    views = []
+    for process in scene.processes:
+        side = process.side
+        name = NAMES[side]
+        if side == "reverse" and scene.guidance_text:
+            name += f", {scene.guidance_text}"
+        view = cloud_view(
             scene.dim,
-            contents=f"/{p.side}/**",
-            name=NAMES[p.side] + (f", {scene.steered}" if p.side == "reverse" and scene.steered else ""),
-            overrides={f"/{p.side}/tails": _tails(p)},
+            contents=f"/{side}/**",
+            name=name,
+            overrides={f"/{side}/tails": _tail_ranges(process)},
         )
-        for p in scene.processes
-    ]
+        views.append(view)
+    return views
 
 
-def _tails(process: Process) -> rrb.VisibleTimeRanges:
-    """The last steps of the story; on the clock t the reverse process comes from later, not from earlier."""
-    steps, bound = TAIL * median_step(process), rrb.TimeRangeBoundary.cursor_relative
-    t = (bound(), bound(seq=steps)) if process.side == "reverse" else (bound(seq=-steps), bound())
+def _tail_ranges(process: Process) -> rrb.VisibleTimeRanges:
+    """Return how far tails reach into the past of a process on each clock.
+
+    The clock t counts forward steps, so that the past of a reverse process has larger values.
+    """
+    steps = TAIL_STATES * median_step(process)
+    relative = rrb.TimeRangeBoundary.cursor_relative
+    if process.side == "reverse":
+        t_range = rrb.VisibleTimeRange("t", start=relative(), end=relative(seq=steps))
+    else:
+        t_range = rrb.VisibleTimeRange("t", start=relative(seq=-steps), end=relative())
     return rrb.VisibleTimeRanges(
         [
-            rrb.VisibleTimeRange("time", start=bound(seconds=-TAIL_S), end=bound()),
-            rrb.VisibleTimeRange("step", start=bound(seq=-steps), end=bound()),
-            rrb.VisibleTimeRange("t", start=t[0], end=t[1]),
+            rrb.VisibleTimeRange("time", start=relative(seconds=-TAIL_S), end=relative()),
+            rrb.VisibleTimeRange("step", start=relative(seq=-steps), end=relative()),
+            t_range,
         ]
     )
 
 
 def words(scene: Scene) -> Words:
-    sides, sees = {p.side for p in scene.processes}, []
+    """Return what the colours mean, and what to try."""
+    sides = {process.side for process in scene.processes}
+    sees = []
     if "forward" in sides:
         sees.append("**Forward**: each step adds a little noise.")
     if "reverse" in sides:
         sees.append("**Reverse**: the network undoes it.")
     sees.append("**Colour**: light green is clean, dark red noise.")
-    grey = "**Grey**: clean data. " if scene.data is not None else ""
-    sees.append(grey + ("**Rings**: 1, 2 sigma of noise." if scene.dim == 2 else ""))
-    sees.append("**Cyan**: samples to follow" + (", with their labels." if scene.labels is not None else "."))
+    background = ""
+    if scene.data is not None:
+        background += "**Grey**: clean data. "
+    if scene.dim == 2:
+        background += "**Rings**: 1, 2 sigma of noise."
+    if background:
+        sees.append(background)
+    cyan = ", with their labels." if scene.labels is not None else "."
+    sees.append(f"**Cyan**: samples to follow{cyan}")
     units = "mean 0, deviation 1." if scene.normalised else "the data's own."
-    alike = "On the clock `t` both are equally noisy: alike?"
-    return Words([*filter(None, sees), f"**Units**: {units}"], [alike] if len(sides) == 2 else [])
+    sees.append(f"**Units**: {units}")
+    tries = []
+    if len(sides) == 2:
+        tries.append("On the clock `t` both are equally noisy: alike?")
+    return Words(sees, tries)
 
 
 PANEL = Panel(lambda scene: not scene.of_images, log, views=views, words=words)

@@ -1,32 +1,55 @@
-"""White arrows from each tracked sample to the x_0 that the network guesses from it."""
-
-from typing import Any
+"""White arrows from each tracked sample to the x_0 that the network predicts from it."""
 
 import numpy as np
 import rerun as rr
 
 from viz.colours import PREDICTION
-from viz.recording.panel import Panel, Words, arrow_radius, arrows, clocks, given, in_order
+from viz.recording.panel import (
+    Panel,
+    Words,
+    arrow_radius,
+    arrows_type,
+    draw_order,
+    known,
+    time_columns,
+)
 from viz.scene import Scene
 
-LEAST_SIGNAL = 0.02  # below this alpha-bar a guess of x_0 divides by almost nothing
+LEAST_SIGNAL = 0.02  # alpha_bar; below it a prediction of x_0 divides by a number close to 0
 
 
 def log(rec: rr.RecordingStream, scene: Scene) -> None:
-    """reverse/guess; no arrows while there is hardly any signal."""
-    (reverse,) = (p for p in scene.processes if p.side == "reverse")
-    where, guess = given(scene.guesses)
-    s, k, d = where.shape
-    known = np.ones(s, bool) if scene.alpha_bar is None else scene.alpha_bar[reverse.steps] >= LEAST_SIGNAL
-    style = {"radii": arrow_radius(d, 1.6), "colors": [PREDICTION], **in_order(d, 25.0)}
-    rec.log("reverse/guess", arrows(d).from_fields(**style), static=True)
-    ends: dict[str, Any] = {"origins": where[known].reshape(-1, d), "vectors": (guess - where)[known].reshape(-1, d)}
-    columns = arrows(d).columns(**ends).partition(np.where(known, k, 0))
-    rec.send_columns("reverse/guess", indexes=clocks(scene, reverse), columns=columns)
+    """Send reverse/prediction; without arrows while there is hardly any signal."""
+    (reverse,) = (process for process in scene.processes if process.side == "reverse")
+    where, predicted = known(scene.predictions)
+    count, tracked, d = where.shape
+    drawn = np.ones(count, bool)
+    if scene.alpha_bar is not None:
+        drawn = scene.alpha_bar[reverse.steps] >= LEAST_SIGNAL
+
+    arrows = arrows_type(d)
+    style = arrows.from_fields(
+        radii=arrow_radius(d, 1.6),
+        colors=[PREDICTION],
+        **draw_order(d, 25.0),
+    )
+    rec.log("reverse/prediction", style, static=True)
+    columns = arrows.columns(
+        origins=where[drawn].reshape(-1, d),
+        vectors=(predicted - where)[drawn].reshape(-1, d),
+    )
+    columns = columns.partition(np.where(drawn, tracked, 0))
+    time = time_columns(scene, reverse)
+    rec.send_columns("reverse/prediction", indexes=time, columns=columns)
 
 
 def words(scene: Scene) -> Words:
-    return Words(["**White**: where the network believes they end."])
+    """Return the text of the arrows."""
+    return Words(["**White**: where the network predicts that they end."])
 
 
-PANEL = Panel(lambda scene: scene.guesses is not None and not scene.of_images, log, words=words)
+PANEL = Panel(
+    lambda scene: scene.predictions is not None and not scene.of_images,
+    log,
+    words=words,
+)

@@ -1,30 +1,35 @@
-"""Curves of the schedule: how much data and how much noise x_t is made of."""
+"""Curves of the schedule: the amplitudes of data and noise in x_t."""
 
 import numpy as np
 import rerun as rr
 import rerun.blueprint as rrb
 
 from viz.colours import noise_colours
-from viz.recording.panel import Panel, clocks, curve_view, given, log_curve
+from viz.recording.panel import Panel, curve_view, known, log_curve, time_columns
 from viz.scene import Process, Scene
 
 
 def log(rec: rr.RecordingStream, scene: Scene) -> None:
-    """schedule/signal and schedule/noise."""
-    first, (green, red) = scene.processes[0], noise_colours([0, 1])
-    green = (0.75 * green).astype(np.uint8)  # the viewer's theme may be light, and the points' green is faint on white
-    left, time = given(scene.alpha_bar)[first.steps], clocks(scene, first)
-    log_curve(rec, "schedule/signal", "signal", np.sqrt(left), time, green)
-    log_curve(rec, "schedule/noise", "noise", np.sqrt(1 - left), time, red)
+    """Send schedule/signal and schedule/noise."""
+    process = scene.processes[0]
+    green, red = noise_colours([0, 1])
+    # The viewer may have a light theme, and the green of the points is faint on white.
+    green = (0.75 * green).astype(np.uint8)
+    alpha_bar = known(scene.alpha_bar)[process.steps]
+    time = time_columns(scene, process)
+    log_curve(rec, "schedule/signal", "signal", np.sqrt(alpha_bar), time, green)
+    log_curve(rec, "schedule/noise", "noise", np.sqrt(1 - alpha_bar), time, red)
 
 
 def views(scene: Scene) -> list[rrb.View]:
+    """Return the view of both curves."""
     return [curve_view("/schedule", "What x_t is made of: data green, noise red", 1.0)]
 
 
 def now(scene: Scene, process: Process, step: int) -> str:
-    left = given(scene.alpha_bar)[step]
-    return f"{np.sqrt(left):.2f} data + {np.sqrt(1 - left):.2f} noise"
+    """Return both amplitudes in words."""
+    alpha_bar = known(scene.alpha_bar)[step]
+    return f"{np.sqrt(alpha_bar):.2f} data + {np.sqrt(1 - alpha_bar):.2f} noise"
 
 
 PANEL = Panel(lambda scene: scene.alpha_bar is not None, log, "curves", views, now=now)

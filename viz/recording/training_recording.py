@@ -1,21 +1,23 @@
-"""The recording that scrubs through a training: rows are logged as they come, so that a viewer can follow live."""
+"""The recording of a training, to scrub through. Rows are sent as they come, for a live viewer."""
 
 from typing import Literal, NamedTuple
 
 import numpy as np
 import rerun as rr
 import rerun.blueprint as rrb
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from viz.colours import DATA, GENERATED, LOSS, TRACKED, noise_colours
 from viz.recording.panel import (
     HELD,
     cloud_view,
     curve_view,
-    floor_of,
-    in_order,
+    draw_order,
+    floor_band,
     log_floor_style,
-    points,
+    log_upright,
+    points_type,
+    strips_type,
     time_panel,
 )
 from viz.recording.text_panel import MARKDOWN
@@ -23,6 +25,7 @@ from viz.recording.text_panel import view as texts
 
 SNAPSHOTS_PER_S = 5
 TRACKED_ROWS = 12
+HIGHEST_DISTANCE = 0.4  # of the distances that the view shows at first
 
 ABOUT = """**The same noise**, turned into samples again and again while the network learns.
 
@@ -39,9 +42,15 @@ ABOUT = """**The same noise**, turned into samples again and again while the net
 
 
 class Snapshot(NamedTuple):
-    """The `number`-th samples (N, d), after `done` optimizer steps, their distance to the data, the mean loss since.
+    """Samples at one moment of a training.
 
-    floors: distances between two real sets, (pairs,).
+    Attributes:
+        number: how many snapshots came before.
+        done: optimizer steps so far.
+        points: samples (N, d), in normalised units.
+        distance: from the samples to the data.
+        floors: (pairs,), distances between two real sets.
+        loss: the mean loss since the snapshot before, if there were steps.
     """
 
     number: int
@@ -53,73 +62,145 @@ class Snapshot(NamedTuple):
 
 
 def log_setting(rec: rr.RecordingStream, real: NDArray, x_T: NDArray) -> None:
-    """What stays: real points (N, d), the noise, the words, and a layout that follows the training."""
+    """Send what does not change: real points, the noise, the text, and a layout that follows.
+
+    Args:
+        rec: the recording.
+        real, x_T: (N, d), in normalised units.
+    """
     d = real.shape[1]
     rec.send_blueprint(_blueprint(d, "following"))
-    if d == 2:  # rerun's 2D views point y down
-        rec.log("training", rr.Transform3D(scale=[1, -1, 1]), static=True)
-    red = (0.7 * noise_colours(1)).astype(np.uint8)
-    for name, where, colour, order in (("noise", x_T, red, -20.0), ("data", real, DATA, -10.0)):
-        cloud = points(d)(where, colors=colour, radii=rr.Radius.ui_points(1.0), **in_order(d, order))
-        rec.log(f"training/{name}", cloud, static=True)
+    log_upright(rec, "training", d)
+    dark_red = (0.7 * noise_colours(1)).astype(np.uint8)
+    _log_background(rec, "noise", x_T, dark_red, -20.0)
+    _log_background(rec, "data", real, DATA, -10.0)
     rec.log("about", rr.TextDocument(ABOUT, media_type=MARKDOWN), static=True)
-    rec.log("loss/training", rr.SeriesLines(names="loss", colors=LOSS, widths=1.8), static=True)
-    rec.log("distance/samples", rr.SeriesLines(names="samples", colors=GENERATED, widths=1.8), static=True)
+    loss = rr.SeriesLines(names="loss", colors=LOSS, widths=1.8)
+    rec.log("loss/training", loss, static=True)
+    distance = rr.SeriesLines(names="samples", colors=GENERATED, widths=1.8)
+    rec.log("distance/samples", distance, static=True)
     log_floor_style(rec, "distance/floor")
 
 
+def _log_background(
+    rec: rr.RecordingStream,
+    name: str,
+    points: NDArray,
+    colour: ArrayLike,
+    order: float,
+) -> None:
+    """Send points (N, d) that do not change, as training/NAME."""
+    d = points.shape[1]
+    cloud = points_type(d)(
+        points,
+        colors=colour,
+        radii=rr.Radius.ui_points(1.0),
+        **draw_order(d, order),
+    )
+    rec.log(f"training/{name}", cloud, static=True)
+
+
 def _blueprint(dim: int, play_state: Literal["playing", "following"]) -> rrb.Blueprint:
-    """The samples large, what was reached so far beside them; it follows a training, or plays."""
-    view = cloud_view(dim, contents="/training/**", name="What the network makes of the same noise")
-    curves = [
-        rrb.TimeSeriesView(origin="/loss", name="Training loss", plot_legend=rrb.PlotLegend(visible=False)),
-        curve_view("/distance", "W1 to the data: samples blue, real grey", 0.4),
-    ]
-    side = rrb.Vertical(texts(), *curves, row_shares=[7, 2, 2])
-    whole = rrb.Horizontal(view, side, column_shares=[2, 1])
-    return rrb.Blueprint(whole, time_panel("snapshot", SNAPSHOTS_PER_S, play_state), collapse_panels=True)
+    """Return a layout with large samples, and the text and curves beside them."""
+    samples = cloud_view(
+        dim,
+        contents="/training/**",
+        name="What the network makes of the same noise",
+    )
+    loss = rrb.TimeSeriesView(
+        origin="/loss",
+        name="Training loss",
+        plot_legend=rrb.PlotLegend(visible=False),
+    )
+    distance = curve_view(
+        "/distance",
+        "W1 to the data: samples blue, real grey",
+        HIGHEST_DISTANCE,
+    )
+    side = rrb.Vertical(texts(), loss, distance, row_shares=[7, 2, 2])
+    whole = rrb.Horizontal(samples, side, column_shares=[2, 1])
+    time = time_panel("snapshot", SNAPSHOTS_PER_S, play_state)
+    return rrb.Blueprint(whole, time, collapse_panels=True)
 
 
 def log_end(rec: rr.RecordingStream, number: int, done: int, dim: int) -> None:
-    """From now on it plays in a loop; a late row holds the last picture before it starts over."""
+    """Let the viewer play in a loop; a late row holds the last picture before it starts over.
+
+    Args:
+        rec: the recording.
+        number: of the last snapshot.
+        done: optimizer steps at that snapshot.
+        dim: the number of coordinates of a point.
+    """
     rec.send_blueprint(_blueprint(dim, "playing"))
     rec.reset_time()
-    _at(rec, number + max(1, round(HELD * number)), done + max(1, round(HELD * done)))
+    late_number = number + max(1, round(HELD * number))
+    late_done = done + max(1, round(HELD * done))
+    _set_time(rec, late_number, late_done)
     rec.log("late", rr.AnyValues(after="the last picture"))
 
 
 def log_loss(rec: rr.RecordingStream, done: int, loss: float) -> None:
-    """The loss after `done` optimizer steps, on the clock train_step."""
+    """Send the loss after `done` optimizer steps, on the clock train_step."""
     rec.reset_time()
     rec.set_time("train_step", sequence=done)
     rec.log("loss/training", rr.Scalars(loss))
 
 
 def log_snapshot(rec: rr.RecordingStream, snapshot: Snapshot, x_T: NDArray) -> None:
-    """One moment of the training, on both clocks."""
-    number, done, where = snapshot.number, snapshot.done, snapshot.points
-    d, some = where.shape[1], where[:TRACKED_ROWS]
-    _at(rec, number, done)
-    rec.log("training/samples", points(d)(where, colors=GENERATED, radii=rr.Radius.ui_points(1.7)))
-    on_top, below = in_order(d, 30.0), in_order(d, 20.0)
-    rec.log("training/tracked", points(d)(some, colors=TRACKED, radii=rr.Radius.ui_points(4.0), **on_top))
-    strips, ways = rr.LineStrips2D if d == 2 else rr.LineStrips3D, np.stack([x_T[: len(some)], some], 1)
-    rec.log("training/ways", strips(ways, colors=TRACKED, radii=rr.Radius.ui_points(0.7), **below))
+    """Send one moment of the training, on both clocks.
+
+    Args:
+        rec: the recording.
+        snapshot: the moment.
+        x_T: (N, d), the noise of which its samples were made.
+    """
+    _set_time(rec, snapshot.number, snapshot.done)
+    _log_samples(rec, snapshot.points, x_T)
     rec.log("distance/samples", rr.Scalars(snapshot.distance))
-    rec.log("distance/floor", rr.Scalars(floor_of(snapshot.floors)))
+    rec.log("distance/floor", rr.Scalars(floor_band(snapshot.floors)))
     rec.log("now", rr.TextDocument(_now(snapshot), media_type=MARKDOWN))
-    if snapshot.loss is not None:  # the clock train_step has its own, finer rows
+    if snapshot.loss is not None:  # the clock train_step has its own rows, which are finer
         rec.reset_time()
-        rec.set_time("snapshot", sequence=number)
+        rec.set_time("snapshot", sequence=snapshot.number)
         rec.log("loss/training", rr.Scalars(snapshot.loss))
 
 
-def _at(rec: rr.RecordingStream, number: int, done: int) -> None:
+def _log_samples(rec: rr.RecordingStream, points: NDArray, x_T: NDArray) -> None:
+    """Send samples (N, d), and for the first rows the lines from the noise x_T (N, d) to them."""
+    d = points.shape[1]
+    tracked = points[:TRACKED_ROWS]
+    begin = x_T[: len(tracked)]
+    samples = points_type(d)(points, colors=GENERATED, radii=rr.Radius.ui_points(1.7))
+    rec.log("training/samples", samples)
+    ends = points_type(d)(
+        tracked,
+        colors=TRACKED,
+        radii=rr.Radius.ui_points(4.0),
+        **draw_order(d, 30.0),
+    )
+    rec.log("training/tracked", ends)
+    ways = strips_type(d)(
+        np.stack([begin, tracked], 1),
+        colors=TRACKED,
+        radii=rr.Radius.ui_points(0.7),
+        **draw_order(d, 20.0),
+    )
+    rec.log("training/ways", ways)
+
+
+def _set_time(rec: rr.RecordingStream, number: int, done: int) -> None:
+    """Set both clocks."""
     rec.set_time("snapshot", sequence=number)
     rec.set_time("train_step", sequence=done)
 
 
 def _now(snapshot: Snapshot) -> str:
-    lines = [f"## {snapshot.done:,} optimizer steps", f"* distance to the data {snapshot.distance:.3f}"]
-    lines += [] if snapshot.loss is None else [f"* loss {snapshot.loss:.4f}"]
+    """Return the text of a snapshot, in Markdown."""
+    lines = [
+        f"## {snapshot.done:,} optimizer steps",
+        f"* distance to the data {snapshot.distance:.3f}",
+    ]
+    if snapshot.loss is not None:
+        lines.append(f"* loss {snapshot.loss:.4f}")
     return "\n".join(lines)

@@ -37,7 +37,7 @@ function classifier_free(denoise, guidance, scheduler, interval) {
   };
 }
 
-/** A denoiser of images, whose guess is kept within [-1, 1], where all pixels are; eps moves along. */
+/** A denoiser of images, whose prediction is kept within [-1, 1], where all pixels are; eps moves along. */
 function within_range(denoise, scheduler) {
   return (x_t, t, label) => {
     const { eps, x_0 } = denoise(x_t, t, label), [alpha, sigma] = scheduler.alpha_sigma_at(t);

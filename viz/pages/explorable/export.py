@@ -1,6 +1,7 @@
-"""What a page needs to run a trained model: weights, schedule, exact distribution, samplers. As plain data for JSON.
+"""What a page needs to run a trained model, as plain data for JSON.
 
-Arrays travel in base64, little-endian: weights as float16, or as int8 with a scale for each row, tables as they are.
+These are the weights, the schedule, the exact distribution and the samplers. Arrays are written in
+base64, little-endian. Weights are float16, or int8 with a scale for each row.
 """
 
 import base64
@@ -23,40 +24,58 @@ from samplers.options import SamplingOptions
 from samplers.spacing import NOISE_MAX, NOISE_MIN, clock
 from viz.colours import CLASSES, NOISE_STOPS, TRACKED, hex_colour
 
+LARGEST_INT8 = 127
+SMALLEST_ROW = 1e-12  # a row whose weights are all 0 gets this as its largest weight
+
 
 def check_can_be_shared(pipeline: Pipeline) -> None:
-    """Raises ValueError for data that a page cannot draw."""
-    if pipeline.of_images and pipeline.dims[0] not in (1, 3):
-        raise ValueError(f"a page draws grey or coloured images; those of this run have {pipeline.dims[0]} channels")
+    """Check that a page can draw the data of a model.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    channels = pipeline.dims[0]
+    if pipeline.of_images and channels not in (1, 3):
+        raise ValueError(
+            f"a page draws grey or coloured images; those of this run have {channels} channels",
+        )
     if not pipeline.of_images and pipeline.dims != (2,):
         raise ValueError(
-            f"a page draws points of the plane, and those of this run have {pipeline.dims[0]} coordinates: watch them"
-            " with python inference.py viewer=web"
+            f"a page draws points of the plane, and those of this run have {channels} coordinates:"
+            " watch them with python inference.py viewer=web"
         )
 
 
 def contents(
-    pipeline: Pipeline, options: SamplingOptions, parts: list[GaussianMixture], weights: Mapping[str, Any]
+    pipeline: Pipeline,
+    options: SamplingOptions,
+    parts: list[GaussianMixture],
+    weights: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """All that the page's script reads as DATA.
+    """Return all that the page's script reads as DATA.
 
     Args:
-        options: how the page samples at first, as Pipeline.resolve returns them.
-        parts: the exact distribution of each label's data, or of all in one, in data units; none where it is unknown.
+        pipeline: the model.
+        options: how the page samples at first, see Pipeline.resolve.
+        parts: in data units, the exact distribution of each label's data, or one distribution of
+            all data; none where it is unknown.
         weights: see packed_weights.
     """
-    mean, std = pipeline.normaliser.mean, pipeline.normaliser.std
-    scheduler, model = pipeline.scheduler, dict(pipeline.config["model"])
+    scheduler = pipeline.scheduler
+    normaliser = pipeline.normaliser
+    network = dict(pipeline.config["model"])
+    target = network.pop("prediction")
+    network |= {"dims": pipeline.dims, "num_labels": len(pipeline.classes)}
     return {
-        "target": model.pop("prediction"),
-        "net": {**model, "dims": pipeline.dims, "num_labels": len(pipeline.classes)},
+        "target": target,
+        "net": network,
         "weights": dict(weights),
         "alpha": _base64(scheduler.alpha, "<f8"),
         "sigma": _base64(scheduler.sigma, "<f8"),
         "clock": _base64(torch.from_numpy(clock(scheduler.alpha_bar)), "<f4"),
-        "mean": [] if pipeline.of_images else mean.tolist(),
-        "std": [] if pipeline.of_images else std.tolist(),
-        "parts": [_mixture(pipeline.normaliser.distribution(part)) for part in parts],
+        "mean": [] if pipeline.of_images else normaliser.mean.tolist(),
+        "std": [] if pipeline.of_images else normaliser.std.tolist(),
+        "parts": [_mixture(normaliser.distribution(part)) for part in parts],
         "classes": pipeline.classes,
         "samplers": {name: _sampler(name) for name in SAMPLERS},
         "churn": CHURN,
@@ -79,13 +98,20 @@ def contents(
 
 
 def _mixture(part: GaussianMixture) -> dict[str, Any]:
-    """A mixture in normalised units: centres (M, 2), variance (2,), weights (M,) as shares of the largest."""
-    centres, weights = _base64(part.centres, "<f4"), _base64(part.weights / part.weights.max(), "<f2")
-    return {"centres": centres, "variance": part.variance.tolist(), "weights": weights}
+    """Return a mixture in normalised units.
+
+    Its centres are (M, 2), its variance (2,), and its weights (M,) are shares of the largest.
+    """
+    weights = part.weights / part.weights.max()
+    return {
+        "centres": _base64(part.centres, "<f4"),
+        "variance": part.variance.tolist(),
+        "weights": _base64(weights, "<f2"),
+    }
 
 
 def _sampler(name: str) -> dict[str, Any]:
-    """Which steps a sampler takes: see registry.sampler_rows.SamplerRow."""
+    """Return which steps a sampler takes, see registry.sampler_rows.SamplerRow."""
     row = SAMPLERS[name]
     return {"spacing": row.spacing, "a_step": row.evaluations_per_step, "noisy": row.noisy}
 
@@ -94,36 +120,53 @@ def _sampler(name: str) -> dict[str, Any]:
 
 
 def packed_weights(pipeline: Pipeline, bits: int) -> dict[str, Any]:
-    """The network's weights by name, of 16 or 8 bits each; vectors keep 16."""
-    return {name: _packed(weight, bits) for name, weight in pipeline.net.state_dict().items()}
+    """Return the network's weights by name.
+
+    Args:
+        pipeline: the model.
+        bits: of each weight, 16 or 8; vectors keep 16 bits.
+    """
+    state = pipeline.net.state_dict()
+    return {name: _packed(weight, bits) for name, weight in state.items()}
 
 
 def _packed(weight: Tensor, bits: int) -> dict[str, Any]:
+    """Return a weight as float16, or as int8 with a scale for each row."""
     shape = list(weight.shape)
     if bits == 16 or weight.ndim < 2:
         return {"shape": shape, "half": _base64(weight, "<f2")}
     rows = weight.flatten(1)
-    scale = rows.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127  # the largest weight of each row becomes 127
-    return {"shape": shape, "int8": _base64((rows / scale).round(), "i1"), "scale": _base64(scale, "<f4")}
+    largest = rows.abs().amax(1, keepdim=True).clamp(min=SMALLEST_ROW)
+    scale = largest / LARGEST_INT8
+    return {
+        "shape": shape,
+        "int8": _base64((rows / scale).round(), "i1"),
+        "scale": _base64(scale, "<f4"),
+    }
 
 
 def rounded(pipeline: Pipeline, weights: Mapping[str, Any]) -> Pipeline:
-    """The model as the page runs it: with the weights that `packed_weights` has rounded."""
+    """Return the model as the page runs it, with the weights that `packed_weights` has rounded."""
     net = copy.deepcopy(pipeline.net)
     net.load_state_dict({name: _unpacked(part) for name, part in weights.items()})
     return replace(pipeline, net=net)
 
 
 def _unpacked(part: Mapping[str, Any]) -> Tensor:
+    """Return the weight that `_packed` has rounded."""
+    shape = part["shape"]
     if "half" in part:
-        return _numbers(part["half"], "<f2").reshape(part["shape"])
-    rows = _numbers(part["int8"], "i1").reshape(part["shape"][0], -1)
-    return (rows * _numbers(part["scale"], "<f4")[:, None]).reshape(part["shape"])
+        return _numbers(part["half"], "<f2").reshape(shape)
+    rows = _numbers(part["int8"], "i1").reshape(shape[0], -1)
+    scale = _numbers(part["scale"], "<f4")[:, None]
+    return (rows * scale).reshape(shape)
 
 
 def _numbers(text: str, kind: str) -> Tensor:
+    """Return the numbers (K,) in a text of base64 whose numpy type is `kind`."""
     return torch.from_numpy(np.frombuffer(base64.b64decode(text), kind).astype(np.float32))
 
 
 def _base64(values: Tensor, kind: str) -> str:
+    """Return numbers as base64, converted to the numpy type `kind`."""
     return base64.b64encode(values.cpu().numpy().astype(kind).tobytes()).decode()

@@ -1,4 +1,4 @@
-// The page of images: one is drawn out of noise while the network says what it believes to be beneath the noise.
+// The page of images: one is drawn out of noise while the network shows what it predicts beneath the noise.
 
 const FRAMES = 10; // states in the strip
 const KEPT = 12; // finished images at the bottom
@@ -60,7 +60,7 @@ function draw_images() {
   if (!walk?.states.length) return;
   const [state] = walk.between(stage.position);
   paint(element("now"), state.x_t);
-  paint(element("guess"), state.x_0);
+  paint(element("prediction"), state.x_0);
   const strip = Array.from({ length: FRAMES }, (_, i) => i / (FRAMES - 1));
   while (element("strip").children.length < FRAMES) element("strip").append(document.createElement("canvas"));
   strip.forEach((place, i) => {

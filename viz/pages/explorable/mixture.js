@@ -37,7 +37,7 @@ class GaussianMixture {
     });
   }
 
-  /** E[eps | x_t] and E[x_0 | x_t], the best guesses of noise and data. part_of(row): the mixture of that row, if not this. */
+  /** E[eps | x_t] and E[x_0 | x_t], the best predictions of noise and data. part_of(row): the mixture of that row, if not this. */
   denoise(x_t, alpha, sigma, part_of) {
     const eps = new Float32Array(x_t.length), x_0 = new Float32Array(x_t.length), noised = new Map(), dim = this.dim;
     for (let row = 0; row < x_t.length / dim; row++) {

@@ -1,4 +1,4 @@
-"""The page itself: its script out of the files beside this one, its texts, and the verdicts of an evaluation."""
+"""The page that runs a network: its script out of the files beside this one, and its texts."""
 
 from collections.abc import Mapping
 from html import escape
@@ -18,43 +18,80 @@ from viz.pages.explorable.verdicts import verdict_table
 from viz.pages.html import page
 
 HERE = Path(__file__).parent
-ALL = ("arrays.js", "schedule.js", "denoisers.js", "samplers.js", "mixture.js", "embedding.js")
+COMMON = (
+    "arrays.js",
+    "schedule.js",
+    "denoisers.js",
+    "samplers.js",
+    "mixture.js",
+    "embedding.js",
+)
 SCRIPTS = {
-    "points": (*ALL, "mlp.js", "model.js", "worker.js", "stage.js", "points.js", "start.js"),
-    "images": (*ALL, "unet.js", "model.js", "worker.js", "stage.js", "images.js", "start.js"),
+    "points": (
+        *COMMON,
+        "mlp.js",
+        "model.js",
+        "worker.js",
+        "stage.js",
+        "points.js",
+        "start.js",
+    ),
+    "images": (
+        *COMMON,
+        "unet.js",
+        "model.js",
+        "worker.js",
+        "stage.js",
+        "images.js",
+        "start.js",
+    ),
 }
 LARGEST = 1_500_000  # bytes of a page that people send to each other
+BITS = (16, 8)  # of a weight: fewer where the page would otherwise be larger
+COMPARED = 16  # samples that measure how far rounded weights move samples
 TITLES = {"mnist": "handwritten digits", "digits": "handwritten digits", "moons": "two moons"}
-COMPARED = 16  # samples by the rounded weights and by the checkpoint's own
 
 
-def explorable(pipeline: Pipeline, options: SamplingOptions, figures: Mapping[str, Any]) -> tuple[str, str]:
-    """The page of a model, and in a sentence how exactly it computes.
+def explorable(
+    pipeline: Pipeline,
+    options: SamplingOptions,
+    figures: Mapping[str, Any],
+) -> tuple[str, str]:
+    """Return the HTML page of a model, and a sentence about how exactly it computes.
 
     Args:
-        options: how it samples at first, as Pipeline.resolve returns them; without fresh noise.
+        pipeline: the model.
+        options: how it samples at first, see Pipeline.resolve; without fresh noise.
         figures: "figures" of metrics.json, {} where there are none.
 
     Raises:
-        ValueError: the data are neither points of the plane nor images, or the network is too large for a page.
+        ValueError: the data are neither points of the plane nor images, or the network is too large
+            for a page.
     """
     check_can_be_shared(pipeline)
-    parts, own = exact_parts_of(pipeline), _samples(pipeline, options)
-    for bits in (16, 8):
+    parts = exact_parts_of(pipeline)
+    own = _samples(pipeline, options)
+    size = 0
+    for bits in BITS:
         weights = packed_weights(pipeline, bits)
-        facts = _facts(pipeline, own, _samples(rounded(pipeline, weights), options), bits)
+        on_page = _samples(rounded(pipeline, weights), options)
+        facts = _facts(pipeline, own, on_page, bits)
         html = _page(pipeline, contents(pipeline, options, parts, weights), figures, facts)
-        if len(html.encode()) <= LARGEST:
+        size = len(html.encode())
+        if size <= LARGEST:
             return html, facts
     raise ValueError(
-        f"a network of {pipeline.num_parameters:,} weights makes a page of {len(html.encode()) / 1e6:.1f} MB even with"
-        f" 8 bits a weight, and {LARGEST / 1e6:.1f} MB is the most: train a smaller one, with fewer model.channels or"
-        " model.hidden"
+        f"a network of {pipeline.num_parameters:,} weights makes a page of {size / 1e6:.1f} MB even"
+        f" with 8 bits a weight, and {LARGEST / 1e6:.1f} MB is the most: train a smaller one, with"
+        " fewer model.channels or model.hidden"
     )
 
 
 def exact_parts_of(pipeline: Pipeline) -> list[GaussianMixture]:
-    """The exact distribution of each label's data, or of all in one; none of images, files and too little noise."""
+    """Return the exact distribution of each label's data, or one of all data, in data units.
+
+    It is empty for images, for files, and for data without enough noise to have a density.
+    """
     dataset = pipeline.config["dataset"]
     if pipeline.of_images or dataset["name"] == "file":
         return []
@@ -65,37 +102,56 @@ def exact_parts_of(pipeline: Pipeline) -> list[GaussianMixture]:
 
 
 def name_of(pipeline: Pipeline) -> str:
-    """What the data are called, in a title: their set, or the text, the picture or the file that they are."""
+    """Return the name of the data for a title: their set, or the text, picture or file of them."""
     dataset = pipeline.config["dataset"]
-    if which := source_name(dataset):
-        return f"“{which}”"
+    source = source_name(dataset)
+    if source:
+        return f"“{source}”"
     name = str(dataset["name"])
     return TITLES.get(name, name.replace("_", " "))
 
 
-def _page(pipeline: Pipeline, data: Mapping[str, Any], figures: Mapping[str, Any], facts: str) -> str:
-    texts = {
-        "name": escape(name_of(pipeline)),
-        "weights": f"{pipeline.num_parameters:,}",
-        "facts": escape(facts),
-        "verdicts": verdict_table(figures),
-    }
-    body = Template((HERE / f"{pipeline.kind}.html").read_text(encoding="utf-8")).substitute(texts)
-    script = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS[pipeline.kind])
-    style = (HERE / "style.css").read_text(encoding="utf-8")
-    return page(f"moonwalk: {name_of(pipeline)}", body, style=style, script=script, data=data)
+def _page(
+    pipeline: Pipeline,
+    data: Mapping[str, Any],
+    figures: Mapping[str, Any],
+    facts: str,
+) -> str:
+    """Return the HTML of a page with this data."""
+    kind = pipeline.kind
+    name = name_of(pipeline)
+    body = Template(_file(f"{kind}.html")).substitute(
+        name=escape(name),
+        weights=f"{pipeline.num_parameters:,}",
+        facts=escape(facts),
+        verdicts=verdict_table(figures),
+    )
+    script = "\n".join(_file(script) for script in SCRIPTS[kind])
+    return page(f"moonwalk: {name}", body, style=_file("style.css"), script=script, data=data)
+
+
+def _file(name: str) -> str:
+    """Return the text of a file beside this one."""
+    return (HERE / name).read_text(encoding="utf-8")
 
 
 def _facts(pipeline: Pipeline, own: Tensor, on_page: Tensor, bits: int) -> str:
-    """How many bits a weight has, and how far that moves samples `on_page` from those of the checkpoint."""
-    apart = float((own - on_page).square().mean().sqrt())
+    """Say how many bits a weight has, and how far that moves samples.
+
+    Args:
+        pipeline: the model.
+        own: samples of the checkpoint.
+        on_page: samples of the rounded weights from the same noise.
+        bits: of a weight.
+    """
+    distance = float((own - on_page).square().mean().sqrt())
     if pipeline.of_images:
-        moved = f"{apart / 2:.1g} of the range of a pixel"
+        moved = f"{distance / 2:.1g} of the range of a pixel"
     else:
-        moved = f"{apart:.1g} standard deviations of the data"
+        moved = f"{distance:.1g} standard deviations of the data"
     return f"Weights have {bits} bits here, which moves samples by {moved} (root mean square)."
 
 
 def _samples(pipeline: Pipeline, options: SamplingOptions) -> Tensor:
-    """A few samples, always from the same noise: (COMPARED, *dims)."""
+    """Return samples (COMPARED, *dims), always from the same noise."""
     return last(pipeline.states(COMPARED, options, seed=0))

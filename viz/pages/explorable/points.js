@@ -69,10 +69,10 @@ function draggable(canvas) {
   };
   canvas.onpointermove = (event) => canvas.hasPointerCapture(event.pointerId) && move(event);
   canvas.onkeydown = (event) => {
-    const stride = event.shiftKey ? 0.5 : 0.1;
+    const step = event.shiftKey ? 0.5 : 0.1;
     const [dx, dy] = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key] ?? [0, 0];
     if (event.key === " ") play(!stage.playing);
-    else if (dx || dy) place(points.drag[0] + stride * dx, points.drag[1] + stride * dy);
+    else if (dx || dy) place(points.drag[0] + step * dx, points.drag[1] + step * dy);
     else return;
     event.preventDefault();
   };
@@ -178,7 +178,7 @@ function draw_arrows(context, to, eps, colour) {
   }
 }
 
-/** The path of the dragged point, where it is now, and the guess of where it will end. */
+/** The path of the dragged point, where it is now, and the prediction of where it will end. */
 function draw_path(context, to, path) {
   const tracked = DATA.colours.tracked, ink = themed("ink"), paper = themed("paper");
   const line = (dashes, width, colour, places) => {
@@ -190,16 +190,17 @@ function draw_path(context, to, path) {
     context.stroke();
     context.setLineDash([]);
   };
-  const states = path.states.map((state) => state.x_t), now = path.x_t(stage.position), guess = guess_of(path);
+  const states = path.states.map((state) => state.x_t);
+  const now = path.x_t(stage.position), prediction = prediction_of(path);
   line([], 4.5, paper, states);
   line([], 2.5, tracked, states);
-  line([3, 4], 1.5, ink, [now, guess]);
+  line([3, 4], 1.5, ink, [now, prediction]);
   mark(context, to(...states[0]), 9, "circle", paper, tracked, 4);
   mark(context, to(...now), 6, "circle", tracked, ink, 1.5);
-  mark(context, to(...guess), 7, "diamond", paper, ink, 2);
+  mark(context, to(...prediction), 7, "diamond", paper, ink, 2);
 }
 
-const guess_of = (path) => path.between(stage.position)[0].x_0;
+const prediction_of = (path) => path.between(stage.position)[0].x_0;
 
 function mark(context, [x, y], size, shape, fill, edge, width) {
   context.beginPath();
@@ -220,7 +221,7 @@ function words_of(x) {
 function draw_readout() {
   for (const [name, path] of Object.entries(points.paths)) {
     if (!path) continue;
-    element(`${name}_guess`).textContent = words_of(guess_of(path));
+    element(`${name}_prediction`).textContent = words_of(prediction_of(path));
     element(`${name}_end`).textContent = words_of(path.states.at(-1).x_t);
   }
   for (const cell of document.querySelectorAll(".of_exact")) cell.hidden = !points.paths.exact;

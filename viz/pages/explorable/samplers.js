@@ -1,6 +1,6 @@
-// sampler.py and samplers/: reverse processes by name, generators that yield every state {t, x_t, x_0}.
+// samplers/: reverse processes by name, generators that yield every state {t, x_t, x_0}.
 
-/** How each runs; the table of Python's sampler.py, in DATA.samplers, says what steps it takes. */
+/** How each runs; Python's registry/sampler_rows.py, in DATA.samplers, says what steps it takes. */
 const SAMPLERS = {
   ddpm,
   ddim,
@@ -23,16 +23,16 @@ function timesteps_of(scheduler, sampler, sampling_steps) {
 
 /** From noise x_T to data. random: gives a standard normal number, to samplers that add noise. */
 function* sample(denoise, scheduler, x_T, { sampler, sampling_steps, label = null, random = normals(0) }) {
-  const guess = (x_t, t) => denoise(x_t, t, label);
-  yield* SAMPLERS[sampler](guess, scheduler, x_T, timesteps_of(scheduler, sampler, sampling_steps), random);
+  const predict = (x_t, t) => denoise(x_t, t, label);
+  yield* SAMPLERS[sampler](predict, scheduler, x_T, timesteps_of(scheduler, sampler, sampling_steps), random);
 }
 
 /** [t, the next t] down to CLEAN. */
-const strides = (timesteps) => timesteps.map((t, i) => [t, i + 1 < timesteps.length ? timesteps[i + 1] : CLEAN]);
+const transitions = (timesteps) => timesteps.map((t, i) => [t, i + 1 < timesteps.length ? timesteps[i + 1] : CLEAN]);
 
 /** Ho et al. 2020, algorithm 2, with the posterior variance of eq. 7. */
 function* ddpm(denoise, scheduler, x, timesteps, random) {
-  for (const [t, s] of strides(timesteps)) {
+  for (const [t, s] of transitions(timesteps)) {
     const { x_0 } = denoise(x, t);
     yield { t, x_t: x, x_0 };
     const [c_t, c_0, std] = scheduler.posterior(t, s);
@@ -44,7 +44,7 @@ function* ddpm(denoise, scheduler, x, timesteps, random) {
 
 /** Song, Meng and Ermon 2021, eq. 12, without noise; on a flow Euler's method. */
 function* ddim(denoise, scheduler, x, timesteps) {
-  for (const [t, s] of strides(timesteps)) {
+  for (const [t, s] of transitions(timesteps)) {
     const { eps, x_0 } = denoise(x, t), [alpha_s, sigma_s] = scheduler.alpha_sigma_at(s);
     yield { t, x_t: x, x_0 };
     x = sum_of([alpha_s, x_0], [sigma_s, eps]);
@@ -52,13 +52,13 @@ function* ddim(denoise, scheduler, x, timesteps) {
   yield { t: CLEAN, x_t: x, x_0: x };
 }
 
-/** Heun's method (Karras et al. 2022, algorithms 1 and 2): two evaluations a stride, one for the last. */
+/** Heun's method (Karras et al. 2022, algorithms 1 and 2): two evaluations a step, one for the last. */
 function* heun(denoise, scheduler, x, timesteps, random, churn) {
   const gamma = Math.min(churn / timesteps.length, Math.SQRT2 - 1);
-  for (let [t, s] of strides(timesteps)) {
+  for (let [t, s] of transitions(timesteps)) {
     const again = corrected(scheduler, t, s), higher = churned(scheduler, t, gamma);
     if (higher > t) {
-      const [a, b] = scheduler.stride(t, higher);
+      const [a, b] = scheduler.transition(t, higher);
       x = sum_of([a, x], [b, noise_like(x, random)]);
       t = higher;
     }
@@ -74,7 +74,7 @@ function* heun(denoise, scheduler, x, timesteps, random, churn) {
   yield { t: CLEAN, x_t: x, x_0: x };
 }
 
-/** Whether Heun's rule applies to a stride: not to the last, nor at noise far above the data. */
+/** Whether Heun's rule applies to a step: not to the last, nor at noise far above the data. */
 function corrected(scheduler, t, s) {
   const [alpha, sigma] = scheduler.alpha_sigma_at(t);
   return s !== CLEAN && sigma <= DATA.most_noise * alpha;
@@ -89,7 +89,7 @@ function churned(scheduler, t, gamma) {
 
 // ---------------------------------------------------------------- samplers/covariance.py, of points in the plane
 
-/** {x_0, covariance}: what the denoiser guesses, and [xx, xy, yy] of Cov[x_0 | x_t], one a row each, by differences. */
+/** {x_0, covariance}: what the denoiser predicts, and [xx, xy, yy] of Cov[x_0 | x_t], one a row each, by differences. */
 function with_covariance(denoise, scheduler, x, t) {
   const [alpha, sigma] = scheduler.alpha_sigma_at(t), step = DATA.nearby * sigma, { x_0 } = denoise(x, t);
   if (alpha === 0) return { x_0, covariance: Array(x.length / 2).fill([1, 0, 1]) };
@@ -124,13 +124,13 @@ function log_snr_at(scheduler, t) {
   return t === CLEAN ? Infinity : scheduler.log_snr[t];
 }
 
-/** [r, D] of each guess but the newest: its place, in strides from the newest, and the slope between the two. */
-function slopes_of(guesses, log_snr) {
-  const [newest, ...others] = guesses, h = log_snr - newest.log_snr;
-  const placed = others.filter((guess) => Number.isFinite(guess.log_snr));
-  return placed.map((guess) => {
-    const r = (guess.log_snr - newest.log_snr) / h;
-    return [r, sum_of([1 / r, guess.x_0], [-1 / r, newest.x_0])];
+/** [r, D] of each prediction but the newest: its place, in steps from the newest, and the slope between the two. */
+function slopes_of(predictions, log_snr) {
+  const [newest, ...others] = predictions, h = log_snr - newest.log_snr;
+  const placed = others.filter((prediction) => Number.isFinite(prediction.log_snr));
+  return placed.map((prediction) => {
+    const r = (prediction.log_snr - newest.log_snr) / h;
+    return [r, sum_of([1 / r, prediction.x_0], [-1 / r, newest.x_0])];
   });
 }
 
@@ -138,8 +138,8 @@ function slopes_of(guesses, log_snr) {
 function* dpmpp(denoise, scheduler, x, timesteps, random, order, stochastic) {
   const near = log_snr_at(scheduler, timesteps.at(-1)) - DATA.near_the_end;
   const draw = stochastic && DATA.net.dims.length === 1;
-  let guesses = [];
-  for (const [t, s] of strides(timesteps)) {
+  let predictions = [];
+  for (const [t, s] of transitions(timesteps)) {
     if (draw && log_snr_at(scheduler, t) >= near) {
       const { x_0, covariance } = with_covariance(denoise, scheduler, x, t);
       yield { t, x_t: x, x_0 };
@@ -148,13 +148,13 @@ function* dpmpp(denoise, scheduler, x, timesteps, random, order, stochastic) {
     }
     const { x_0 } = denoise(x, t);
     yield { t, x_t: x, x_0 };
-    guesses = [{ log_snr: log_snr_at(scheduler, t), x_0 }, ...guesses].slice(0, order);
+    predictions = [{ log_snr: log_snr_at(scheduler, t), x_0 }, ...predictions].slice(0, order);
     if (s === CLEAN) {
       x = x_0;
       break;
     }
     const sigma_t = scheduler.sigma[t], [alpha_s, sigma_s] = scheduler.alpha_sigma_at(s);
-    const h = log_snr_at(scheduler, s) - guesses[0].log_snr, mean = mean_of(guesses, h);
+    const h = log_snr_at(scheduler, s) - predictions[0].log_snr, mean = mean_of(predictions, h);
     if (stochastic) {
       const fresh = sigma_s * Math.sqrt(-Math.expm1(-2 * h)), kept = (sigma_s / sigma_t) * Math.exp(-h);
       x = sum_of([kept, x], [-alpha_s * Math.expm1(-2 * h), mean], [fresh, noise_like(x, random)]);
@@ -165,9 +165,9 @@ function* dpmpp(denoise, scheduler, x, timesteps, random, order, stochastic) {
   yield { t: CLEAN, x_t: x, x_0: x };
 }
 
-/** The mean of x_0 over a stride h from the newest guess, as exp(log-SNR) weighs it. */
-function mean_of(guesses, h) {
-  const newest = guesses[0].x_0, slopes = slopes_of(guesses, guesses[0].log_snr + h);
+/** The mean of x_0 over a step h from the newest prediction, as exp(log-SNR) weighs it. */
+function mean_of(predictions, h) {
+  const newest = predictions[0].x_0, slopes = slopes_of(predictions, predictions[0].log_snr + h);
   if (!slopes.length || !Number.isFinite(h)) return newest;
   const [[r, slope], more] = slopes;
   if (!more) return sum_of([1, newest], [1 / 2, slope]);
@@ -179,33 +179,33 @@ function mean_of(guesses, h) {
 
 /** UniPC (Zhao et al. 2023, algorithms 1 and 2, B_2(h) = exp(h) - 1), of third order. */
 function* unipc(denoise, scheduler, x, timesteps) {
-  const steps = strides(timesteps), order = 3;
-  let begin = null, guesses = [], used = 0;
+  const steps = transitions(timesteps), order = 3;
+  let begin = null, predictions = [], used = 0;
   for (const [i, [t, s]] of steps.entries()) {
-    const guess = { log_snr: log_snr_at(scheduler, t), x_0: denoise(x, t).x_0 };
-    yield { t, x_t: x, x_0: guess.x_0 };
-    if (begin) x = uni_stride(scheduler, begin, steps[i - 1], guesses.slice(0, used), guess);
-    guesses = [guess, ...guesses].slice(0, order);
+    const prediction = { log_snr: log_snr_at(scheduler, t), x_0: denoise(x, t).x_0 };
+    yield { t, x_t: x, x_0: prediction.x_0 };
+    if (begin) x = uni_step(scheduler, begin, steps[i - 1], predictions.slice(0, used), prediction);
+    predictions = [prediction, ...predictions].slice(0, order);
     begin = x;
     used = Math.min(order, i + 1, steps.length - i);
-    x = uni_stride(scheduler, begin, [t, s], guesses.slice(0, used), null);
+    x = uni_step(scheduler, begin, [t, s], predictions.slice(0, used), null);
   }
   yield { t: CLEAN, x_t: x, x_0: x };
 }
 
-function uni_stride(scheduler, x, [t, s], guesses, at_end) {
+function uni_step(scheduler, x, [t, s], predictions, at_end) {
   const sigma_t = scheduler.sigma[t], [alpha_s, sigma_s] = scheduler.alpha_sigma_at(s);
-  const newest = guesses[0], log_snr = log_snr_at(scheduler, s), h = log_snr - newest.log_snr;
+  const newest = predictions[0], log_snr = log_snr_at(scheduler, s), h = log_snr - newest.log_snr;
   const scale = -alpha_s * Math.expm1(-h);
   x = sum_of([sigma_s / sigma_t, x], [scale, newest.x_0]);
   if (!Number.isFinite(h)) return x;
-  const slopes = slopes_of(guesses, log_snr);
+  const slopes = slopes_of(predictions, log_snr);
   if (at_end) slopes.push([1, sum_of([1, at_end.x_0], [-1, newest.x_0])]);
   const weights = uni_weights(slopes.map(([r]) => r), h);
   return sum_of([1, x], ...slopes.map(([, slope], i) => [scale * weights[i], slope]));
 }
 
-/** The a of eq. 5: with them the stride is exact for polynomials in log-SNR. */
+/** The a of eq. 5: with them the step is exact for polynomials in log-SNR. */
 function uni_weights(places, h) {
   if (places.length < 2) return places.map(() => 0.5);
   let phi = Math.expm1(-h) / -h - 1, factorial = 1;
@@ -233,7 +233,7 @@ function solve(A, b) {
 /** Adams' methods in the angle arctan(sigma / alpha): Adams-Bashforth predicts, Adams-Moulton corrects. */
 function* adams(denoise, scheduler, x, timesteps) {
   let now = null, before = null;
-  for (const [t, s] of strides(timesteps)) {
+  for (const [t, s] of transitions(timesteps)) {
     const [alpha, sigma] = scheduler.alpha_sigma_at(t), [alpha_s, sigma_s] = scheduler.alpha_sigma_at(s);
     const size = Math.hypot(alpha, sigma), angle = Math.atan2(sigma, alpha);
     const { eps, x_0 } = denoise(x, t);

@@ -17,7 +17,7 @@ class NoiseScheduler {
   }
 
   /** [a, b] of x_t = a x_s + b eps, s < t. */
-  stride(s, t) {
+  transition(s, t) {
     const [alpha_s, sigma_s] = this.alpha_sigma_at(s), [alpha_t, sigma_t] = this.alpha_sigma_at(t);
     const a = alpha_t / alpha_s;
     return [a, Math.sqrt(Math.max(sigma_t ** 2 - (a * sigma_s) ** 2, 0))];
@@ -25,7 +25,7 @@ class NoiseScheduler {
 
   /** [c_t, c_0, std] of x_s given x_t and x_0, s < t: Ho et al. 2020, eq. 6 and 7. */
   posterior(t, s) {
-    const [alpha_s, sigma_s] = this.alpha_sigma_at(s), sigma_t = this.sigma[t], [a, b] = this.stride(s, t);
+    const [alpha_s, sigma_s] = this.alpha_sigma_at(s), sigma_t = this.sigma[t], [a, b] = this.transition(s, t);
     return [a * (sigma_s / sigma_t) ** 2, alpha_s * (b / sigma_t) ** 2, (b * sigma_s) / sigma_t];
   }
 
@@ -42,7 +42,7 @@ const SPACINGS = {
   karras: (alpha, sigma) => (sigma / alpha) ** (1 / 7),
   angle: (alpha, sigma) => Math.atan2(sigma, alpha) ** (1 / 2.5),
 };
-const TO_CLEAN = ["trailing", "angle"]; // which count the stride to clean data, at 0, among the equal ones
+const TO_CLEAN = ["trailing", "angle"]; // which count the transition to clean data, at 0, among the equal ones
 const ENDLESS = ["log_snr", "karras"]; // which are even where sigma / alpha lies between these two only
 
 function even_on(spacing, alpha, sigma, count) {

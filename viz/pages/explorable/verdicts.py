@@ -1,12 +1,17 @@
-"""The verdicts of an evaluation, metrics.json, as a table of HTML."""
+"""The verdicts of an evaluation, metrics.json, as an HTML table."""
 
 from collections.abc import Mapping
 from html import escape
 from typing import Any
 
+COLUMNS = ("metric", "value", "floor [90 % band]", "verdict")
+
 
 def verdict_table(figures: Mapping[str, Any]) -> str:
-    """Metric, value, floor with its 90 % band, verdict; how to get one where there is none.
+    """Return a table of metric, value, floor with its 90 % band, and verdict.
+
+    Args:
+        figures: "figures" of metrics.json; {} if the model has not been evaluated.
 
     Raises:
         ValueError: these are not the figures of metrics.json.
@@ -14,20 +19,29 @@ def verdict_table(figures: Mapping[str, Any]) -> str:
     if not figures:
         return "<p>This model has not been evaluated yet.</p>"
     try:
-        rows = "\n".join(_row(name, figure) for name, figure in figures.items())
+        rows = [_row(name, figure) for name, figure in figures.items()]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError("metrics.json does not hold the figures of an evaluation") from error
-    head = "".join(f'<th scope="col">{word}</th>' for word in ("metric", "value", "floor [90 % band]", "verdict"))
+    columns = [f'<th scope="col">{name}</th>' for name in COLUMNS]
+    newline = "\n"
     return f"""<p>Each metric compares generated with real data. Its <i>floor</i> is what as many <i>real</i>
 data give: nothing can be expected to be better than that.</p>
 <div class="scroll"><table>
-<tr>{head}</tr>
-{rows}
+<tr>{"".join(columns)}</tr>
+{newline.join(rows)}
 </table></div>"""
 
 
 def _row(name: str, figure: Mapping[str, Any]) -> str:
-    value, floor, low, high = (f"{float(figure[key]):.4f}" for key in ("value", "floor", "low", "high"))
+    """Return the row of a metric.
+
+    Raises:
+        KeyError, TypeError, ValueError: something is missing, or no number.
+    """
+    value = f"{float(figure['value']):.4f}"
+    floor = f"{float(figure['floor']):.4f}"
+    low = f"{float(figure['low']):.4f}"
+    high = f"{float(figure['high']):.4f}"
     verdict = escape(str(figure["verdict"]))
     mark = "✓" if figure["passed"] else "✗"
     return (
