@@ -62,7 +62,7 @@ class PointSet:
         mixture: the exact distribution of all points. None for points from a file, and where the
             noise is too small for an exact density.
         parts: the exact distribution of the points of each label; empty if mixture is None.
-        inexact: the reason why mixture is None, for a message.
+        inexact_reason: the reason why mixture is None, for a message.
         names: the names of the labels; default: their numbers.
 
     Raises:
@@ -73,7 +73,7 @@ class PointSet:
     labels: np.ndarray | None = None
     mixture: GaussianMixture | None = None
     parts: Sequence[GaussianMixture] = ()
-    inexact: str = "they come from a file"
+    inexact_reason: str = "they come from a file"
     names: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -236,7 +236,7 @@ def make_dataset(
     points = np.asarray(points, np.float32)
     labels = np.asarray(labels, np.int64) if len(parts) > 1 else None
     if not _is_exact(parts):
-        return PointSet(points, labels, inexact="their noise is too small for one")
+        return PointSet(points, labels, inexact_reason="their noise is too small for one")
     return PointSet(points, labels, mixture, parts)
 
 
@@ -439,13 +439,13 @@ class Normaliser:
         return cls(mean, torch.where(has_scale, std, torch.ones_like(std)))
 
     @classmethod
-    def of(cls, data: DataSet) -> "Normaliser":
+    def fit_dataset(cls, data: DataSet) -> "Normaliser":
         """Fit to a point set; for images the identity, because pixels lie in [-1, 1] already."""
         if isinstance(data, PointSet):
             return cls.fit(numbers(data.points, "points"))
         return cls(torch.zeros(data.dims), torch.ones(data.dims))
 
-    def on(self, device: torch.device) -> "Normaliser":
+    def to(self, device: torch.device) -> "Normaliser":
         """Return a copy on a device."""
         return Normaliser(self.mean.to(device), self.std.to(device))
 
@@ -457,7 +457,7 @@ class Normaliser:
         """Return x std + mean, in the type of the training data, on the device of x."""
         return x.to(self.mean.dtype) * self.std.to(x.device) + self.mean.to(x.device)
 
-    def distribution(self, mixture: GaussianMixture) -> GaussianMixture:
+    def normalise_mixture(self, mixture: GaussianMixture) -> GaussianMixture:
         """Return the distribution of normalised points, given that of the points."""
         return mixture.scaled(self.mean.cpu(), self.std.cpu())
 

@@ -174,17 +174,17 @@ class Target(NamedTuple):
     """A prediction target: what the output of a network stands for.
 
     Attributes:
-        of: the target itself, as a function of (x_0, eps, alpha, sigma).
+        value: the target itself, as a function of (x_0, eps, alpha, sigma).
         prediction: the Prediction, as a function of (output, x_t, alpha, sigma). Both of its parts
             come straight from the output. Computing one from the other could divide by a tiny
             alpha or sigma.
-        error: the error of the output, as a function of (alpha, sigma), if the errors of eps and
+        error_factor: the error of the output, as a function of (alpha, sigma), if the errors of eps and
             x_0 are alpha and -sigma. Given x_t, either of these errors determines the other.
     """
 
-    of: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    value: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
     prediction: Callable[[Tensor, Tensor, Tensor, Tensor], Prediction]
-    error: Callable[[Tensor, Tensor], Tensor]
+    error_factor: Callable[[Tensor, Tensor], Tensor]
 
 
 def _from_v(v: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Prediction:
@@ -201,29 +201,29 @@ def _from_velocity(u: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Pred
 
 # Ho et al. 2020: eq. 14, and eq. 15 for x_0
 EPS = Target(
-    of=lambda x_0, eps, alpha, sigma: eps,
+    value=lambda x_0, eps, alpha, sigma: eps,
     prediction=lambda eps, x_t, alpha, sigma: Prediction(eps, (x_t - sigma * eps) / alpha),
-    error=lambda alpha, sigma: alpha,
+    error_factor=lambda alpha, sigma: alpha,
 )
 
 # Salimans and Ho 2022, arXiv 2202.00512, appendix D
 V = Target(
-    of=lambda x_0, eps, alpha, sigma: alpha * eps - sigma * x_0,
+    value=lambda x_0, eps, alpha, sigma: alpha * eps - sigma * x_0,
     prediction=_from_v,
-    error=lambda alpha, sigma: alpha**2 + sigma**2,
+    error_factor=lambda alpha, sigma: alpha**2 + sigma**2,
 )
 
 X_0 = Target(
-    of=lambda x_0, eps, alpha, sigma: x_0,
+    value=lambda x_0, eps, alpha, sigma: x_0,
     prediction=lambda x_0, x_t, alpha, sigma: Prediction((x_t - alpha * x_0) / sigma, x_0),
-    error=lambda alpha, sigma: sigma,
+    error_factor=lambda alpha, sigma: sigma,
 )
 
 # dx_t/ds of the flow: Lipman et al. 2023, arXiv 2210.02747, eq. 23; Liu et al. 2023, eq. 1
 VELOCITY = Target(
-    of=lambda x_0, eps, alpha, sigma: eps - x_0,
+    value=lambda x_0, eps, alpha, sigma: eps - x_0,
     prediction=_from_velocity,
-    error=lambda alpha, sigma: alpha + sigma,
+    error_factor=lambda alpha, sigma: alpha + sigma,
 )
 
 
@@ -238,12 +238,13 @@ def check_target(scheduler: NoiseScheduler, target: str) -> None:
     """Check that a network can be trained to predict `target` in this process.
 
     Raises:
-        ValueError: the target is eps, and x_T is pure noise. There eps determines no x_0.
+        ValueError: x_T is pure noise, and the target, such as eps, then determines no x_0.
     """
-    if target == "eps" and scheduler.alpha[-1] == 0:
+    error_factor = prediction_target(target).error_factor(scheduler.alpha[-1], scheduler.sigma[-1])
+    if error_factor == 0:
         raise ValueError(
-            "model.prediction=eps cannot work where no signal is left at the last step"
-            " (schedule=flow, zero_snr=true), as x_0 cannot be had from eps there:"
+            f"model.prediction={target} cannot work where no signal is left at the last step"
+            f" (schedule=flow, zero_snr=true), as x_0 cannot be had from {target} there:"
             " take model.prediction=v, x0 or velocity"
         )
 

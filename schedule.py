@@ -29,6 +29,8 @@ MIN_BETA = 1e-12
 # Networks compute in float32, where 1 / alpha^2 must stay finite.
 MIN_ALPHA_BAR = 1e-36
 # With more signal left at the last step, x_T visibly differs from N(0, I).
+# A smaller alpha / sigma at the last step is a 0 with a rounding error, such as cos(pi / 2) = 6e-17.
+ROUNDING = 1e-16
 MAX_FINAL_ALPHA_BAR = 0.01
 
 
@@ -60,10 +62,10 @@ class NoiseScheduler:
 
     Args:
         alpha, sigma: shape (T,). alpha / sigma falls from step to step. At the last step it may
-            be 0; x_t is then pure noise.
+            be 0; x_t is then pure noise. It must be exactly 0 there, which cos(pi / 2) is not.
 
     Raises:
-        ValueError: T is 0, or alpha / sigma does not fall.
+        ValueError: T is 0, alpha / sigma does not fall, or its last value is 0 but for rounding.
     """
 
     def __init__(self, alpha: Tensor, sigma: Tensor) -> None:
@@ -73,6 +75,9 @@ class NoiseScheduler:
             raise ValueError("num_timesteps must be at least 1, got 0")
         if not bool((self.log_snr.diff() < 0).all()):
             raise ValueError("alpha / sigma must fall from step to step")
+        last_ratio = float(self.alpha[-1] / self.sigma[-1])
+        if 0 < last_ratio < ROUNDING:
+            raise ValueError(f"alpha / sigma of the last step is {last_ratio:.1g}, by rounding: make alpha exactly 0")
 
         # alpha and sigma by dtype and device: converted once, not at each of a thousand steps
         self._converted: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}

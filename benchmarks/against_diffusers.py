@@ -107,7 +107,7 @@ def _pipeline(
     data: ImageSet,
 ) -> Pipeline:
     net = learner.average.module
-    return Pipeline(net, scheduler, Normaliser.of(data), config, data.classes)
+    return Pipeline(net, scheduler, Normaliser.fit_dataset(data), config, data.classes)
 
 
 def fit(

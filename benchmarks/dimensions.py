@@ -93,12 +93,12 @@ def relative_excess(dim: int, target: str, steps: int, seed: int) -> float:
     noise = NOISE * (2 / dim) ** 0.5
     data = make_dataset("moons", NUM_POINTS, seed, embed=dim, noise=noise)
     assert data.mixture is not None
-    normaliser = Normaliser.of(data)
+    normaliser = Normaliser.fit_dataset(data)
     scheduler = CosineNoiseScheduler(NUM_TIMESTEPS)
     points = normaliser.normalise(data[:][0])
     denoise = trained_denoiser(points, scheduler, target, steps, seed)
 
-    exact = normaliser.distribution(data.mixture)
+    exact = normaliser.normalise_mixture(data.mixture)
     probes = make_probes(
         exact,
         scheduler,

@@ -93,7 +93,7 @@ def _check_training(options: Train, continues: bool) -> None:
 
 def _check_evaluation(options: Evaluate) -> None:
     if options.samples:
-        check_file(options.samples)
+        _check_file(options.samples)
         _check_dataset(options.dataset)
     else:
         check_checkpoint(options.checkpoint)
@@ -123,14 +123,14 @@ def _check_dataset(dataset: Any) -> None:
     if dataset.name in MISSING_OPTION and not place:
         raise ValueError(MISSING_OPTION[dataset.name])
     if hasattr(dataset, "path"):
-        check_file(dataset.path)
+        _check_file(dataset.path)
     if hasattr(dataset, "root") and dataset.root:
         check_image_folder(dataset.root)
     if hasattr(dataset, "test_root") and dataset.test_root:
         check_image_folder(dataset.test_root)
 
 
-def check_file(path: str) -> None:
+def _check_file(path: str) -> None:
     if not Path(path).exists():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from conf.early_check import check_checkpoint, check_file
+from conf.early_check import check_checkpoint
 from conf.flags import command_line
 from conf.messages import EXPECTED, sentence
 from conf.pictures import STYLES
@@ -290,7 +290,8 @@ def _add_style(parser: argparse.ArgumentParser, help: str) -> None:
 
 def _check_films(args: argparse.Namespace) -> None:
     for path in args.recorded:
-        check_file(str(path))
+        if not path.exists():
+            raise FileNotFoundError(f"there is no {path}; save_trajectory=true makes one")
 
 
 def _check_runs(args: argparse.Namespace) -> None:
@@ -325,11 +326,13 @@ def _check_search(args: argparse.Namespace) -> None:
 
 def _check_losses(args: argparse.Namespace) -> None:
     for run in args.runs:
-        check_file(run)
+        if not Path(run).exists():
+            raise FileNotFoundError(f"there is no loss to plot at {run}")
 
 
 def _check_folder(args: argparse.Namespace) -> None:
-    check_file(str(args.folder))
+    if not args.folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {args.folder}; it is one that holds runs")
 
 
 # The parser of each program, and the check of what it has parsed.

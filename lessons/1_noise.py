@@ -63,7 +63,7 @@ T = 1000
 model = DiffusionModel(T)
 scheduler = LinearNoiseScheduler(T)  # the process that the model uses by default
 moons = make_dataset("moons", effort(20_000, 5_000), 0, noise=0.05)
-normaliser = Normaliser.of(moons)
+normaliser = Normaliser.fit_dataset(moons)
 x_0 = normaliser.normalise(moons[:][0])
 
 

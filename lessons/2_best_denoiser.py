@@ -32,7 +32,7 @@ from schedule import LinearNoiseScheduler
 from viz.colours import DATA, ERROR, GENERATED, hex_colour
 
 moons = make_dataset("moons", 20_000, 0, noise=0.05)
-normaliser = Normaliser.of(moons)  # to mean 0 and variance 1
+normaliser = Normaliser.fit_dataset(moons)  # to mean 0 and variance 1
 assert moons.mixture is not None
 mixture = moons.mixture.scaled(normaliser.mean, normaliser.std)
 scheduler = LinearNoiseScheduler(1000)

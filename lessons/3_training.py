@@ -68,7 +68,7 @@ prediction = None
 
 # %%
 moons = make_dataset("moons", 20_000, 0, noise=0.05)
-normaliser = Normaliser.of(moons)  # to mean 0 and variance 1
+normaliser = Normaliser.fit_dataset(moons)  # to mean 0 and variance 1
 assert moons.mixture is not None
 mixture = moons.mixture.scaled(normaliser.mean, normaliser.std)
 scheduler = LinearNoiseScheduler(T)

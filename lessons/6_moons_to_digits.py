@@ -66,7 +66,7 @@ def learn(which: int) -> tuple[Pipeline, DataSet, DataSet]:
     o = BOTH | {name: pair[which] for name, pair in OPTIONS.items()}
     torch.manual_seed(0)
     data, unseen = make_sets(n_samples=o["num_samples"], seed=0, **o["dataset"])
-    normaliser = Normaliser.of(data)
+    normaliser = Normaliser.fit_dataset(data)
     net, scheduler = build(o, tuple(normaliser.mean.shape), len(data.classes))
     pipeline = Pipeline(net, scheduler, normaliser, o, data.classes)
     loss_of = partial(training_loss, net, scheduler, target=o["model"]["prediction"])

@@ -83,15 +83,15 @@ def training_loss(
     alpha, sigma = scheduler.alpha_sigma(t, x_0)
     x_t = scheduler.add_noise(x_0, t, eps)
     output = net(x_t, t, label)
-    target_from = prediction_target(target).of
+    target_value = prediction_target(target).value
     weight = 1 if weights is None else weights.to(x_0)[t]
 
-    ordinary = _squared_error(output, target_from(x_0, eps, alpha, sigma)) * weight
+    ordinary = _squared_error(output, target_value(x_0, eps, alpha, sigma)) * weight
     if not references:
         return Loss(ordinary, ordinary)
 
     expected = stable_target(x_t, alpha, sigma, label, references, null_label)
-    stable = _squared_error(output, target_from(expected.x_0, expected.eps, alpha, sigma)) * weight
+    stable = _squared_error(output, target_value(expected.x_0, expected.eps, alpha, sigma)) * weight
     return Loss(ordinary.detach(), stable)
 
 
@@ -309,8 +309,8 @@ def loss_weights(scheduler: NoiseScheduler, target: str, weight: str | None) -> 
     factor = implementation(row)(scheduler)
     if row.quantity is None:
         return factor
-    quantity_error = prediction_target(row.quantity).error(alpha, sigma)
-    target_error = prediction_target(target).error(alpha, sigma)
+    quantity_error = prediction_target(row.quantity).error_factor(alpha, sigma)
+    target_error = prediction_target(target).error_factor(alpha, sigma)
     return factor * (quantity_error / target_error).square()
 
 

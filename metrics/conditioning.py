@@ -76,7 +76,7 @@ def posteriors(pipeline: Pipeline, text: str, noise: float, method: str | None, 
     normaliser = pipeline.normaliser
     normalised = observation.scaled(normaliser.mean, normaliser.std)
     denoisers = {
-        "exact denoiser": exact_denoiser(normaliser.distribution(data.mixture), pipeline.scheduler),
+        "exact denoiser": exact_denoiser(normaliser.normalise_mixture(data.mixture), pipeline.scheduler),
         "network": pipeline.denoiser(),
     }
     points: dict[str, dict[str, NDArray]] = {name: {} for name in denoisers}
@@ -172,11 +172,13 @@ def inpaint(pipeline: Pipeline, text: str, noise: float, method: str | None, fir
         first: the number of the first image.
 
     Raises:
-        ValueError: an unknown mask, no such image, or method sir.
+        ValueError: an unknown mask, no such image, or a method that is not for images.
     """
     method = method or "pigdm"
-    if method == "sir":
-        raise ValueError("observe_method=sir is for points: hardly an image that was drawn blindly fits an observation")
+    if method in METHODS and not METHODS[method].for_images:
+        raise ValueError(
+            f"observe_method={method} is for points: hardly an image that was drawn blindly fits an observation"
+        )
     config = pipeline.config
     _, unseen = make_sets(n_samples=config["num_samples"], seed=config["seed"], **config["dataset"])
     assert isinstance(unseen, ImageSet)

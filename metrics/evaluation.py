@@ -191,7 +191,7 @@ def check_enough(unseen: DataSet, num_samples: int) -> None:
         ValueError: they do not.
     """
     if isinstance(unseen, ImageSet):
-        image_metrics.compared(num_samples, len(unseen))
+        image_metrics.comparable_count(num_samples, len(unseen))
         return
     real = real_draws(unseen, 0)(significance.MIN_SAMPLES, 0)
     significance.check_enough(num_samples, len(real))
@@ -254,7 +254,7 @@ def _conditions(pipeline: Pipeline, unseen: PointSet) -> list[Condition]:
     known: list[Condition] = [(None, unseen.mixture)]
     if pipeline.classes and unseen.parts:
         known = list(enumerate(unseen.parts))
-    return [(label, pipeline.normaliser.distribution(mixture)) for label, mixture in known]
+    return [(label, pipeline.normaliser.normalise_mixture(mixture)) for label, mixture in known]
 
 
 def _loss_by_step(

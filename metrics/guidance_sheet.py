@@ -93,7 +93,7 @@ def _sampled_points(
 ) -> dict[str, NDArray]:
     """Samples in data units by the exact denoiser and the network, from the same x_T, with guidance `weight`."""
     x_T, _ = pipeline.start(len(labels), seed)
-    normalised_parts = [pipeline.normaliser.distribution(part) for part in parts]
+    normalised_parts = [pipeline.normaliser.normalise_mixture(part) for part in parts]
     exact = exact_guided_denoiser(normalised_parts, pipeline.scheduler, weight, interval)
     guidance = SamplingOptions(guidance=weight, guidance_interval=interval if weight else None)
     network = pipeline.denoiser(guidance)

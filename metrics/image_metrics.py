@@ -208,7 +208,7 @@ def frechet_measure(
         ValueError: as in `evaluate_images`.
     """
     check_labels(unseen)
-    n = compared(count, len(unseen))
+    n = comparable_count(count, len(unseen))
     net = feature_classifier(train, seed=seed, folder=folder, device=device)
     real, _ = _real_features(net, unseen, seed)
     own, *others = _shuffles(real, seed)
@@ -353,10 +353,10 @@ def _checked(samples: Tensor, asked: Tensor | None, dims: Sequence[int], num_uns
     if asked is not None and asked.shape != samples.shape[:1]:
         needed = f"one label for each of {len(samples)} samples"
         raise ValueError(f"there must be {needed}, not {tuple(asked.shape)}")
-    return compared(len(samples), num_unseen)
+    return comparable_count(len(samples), num_unseen)
 
 
-def compared(samples: int, unseen: int) -> int:
+def comparable_count(samples: int, unseen: int) -> int:
     """Return how many samples can be compared with as many unseen images.
 
     Raises:

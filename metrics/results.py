@@ -65,7 +65,7 @@ def _print_table(evaluation: Evaluation, unseen: DataSet) -> None:
     if is_points and unseen.mixture is None:
         found = {row.name for row in evaluation.rows}
         missing = [test.name for test in TESTS if test.name not in found]
-        reason = f"these points have no exact density ({unseen.inexact})"
+        reason = f"these points have no exact density ({unseen.inexact_reason})"
         print(f"  {reason}: floors come from other real points, and")
         print(f"  there is no {', '.join(missing)}, error of epsilon or KL")
 
@@ -82,7 +82,7 @@ def score_fields(pipeline: Pipeline, unseen: DataSet) -> list[dict[str, Any]]:
     """
     if unseen.mixture is None or unseen.mixture.dim != 2:
         return []
-    mixture = pipeline.normaliser.distribution(unseen.mixture)
+    mixture = pipeline.normaliser.normalise_mixture(unseen.mixture)
     last = pipeline.scheduler.num_timesteps - 1
     return [_score_field(pipeline, mixture, round(share * last)) for share in FIELD_SHARES]
 

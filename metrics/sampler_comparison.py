@@ -92,7 +92,7 @@ class Comparison:
     exact_path: Sequence[State]
     alpha_bar: NDArray
 
-    def of(self, denoiser: str, sampler: str, asked: int) -> Trial:
+    def trial(self, denoiser: str, sampler: str, asked: int) -> Trial:
         return next(t for t in self.trials if (t.denoiser, t.sampler, t.asked) == (denoiser, sampler, asked))
 
     @property
@@ -192,7 +192,7 @@ def exact_prediction(pipeline: Pipeline, data: DataSet, labels: Tensor | None) -
     """The best predictions in normalised units for rows with these labels; None where the distribution is not known."""
     if not isinstance(data, PointSet) or data.mixture is None:
         return None
-    distribution = pipeline.normaliser.distribution
+    distribution = pipeline.normaliser.normalise_mixture
     if labels is None:
         return distribution(data.mixture).denoise
     predict = exact_predictor([distribution(part) for part in data.parts])
@@ -370,7 +370,7 @@ def table(found: Comparison) -> str:
     for n in found.asked:
         lines.append("")
         for name in found.samplers:
-            trials = [found.of(d, name, n) for d in found.denoisers]
+            trials = [found.trial(d, name, n) for d in found.denoisers]
             first = f"  {name:<13}{trials[0].evaluations:>11}{trials[0].milliseconds:>6.0f}"
             lines.append(first + "   ".join("".join(_cell(t, f, found.floors[f]) for f in figures) for t in trials))
     names = ", ".join(f"{SHORT[name]}: {name}" for name in figures)

@@ -9,7 +9,7 @@ class MethodRow(NamedTuple):
     code: either a covariance that Cov[x_0 given x_t] is approximated by (`sampler` then draws the samples with the
     conditioned denoiser), or a sampler of its own (`sampler` None), as "module:name".
     steps: of the process; None: all T. evaluations: of the denoiser at each step. eta: of ddim. weighted: the rows are
-    resampled by weights, so that all rows must share one observation.
+    resampled by weights, so that all rows must share one observation. for_images: it also works for images.
     """
 
     code: str
@@ -20,6 +20,7 @@ class MethodRow(NamedTuple):
     evaluations: int = 1
     eta: float = 0.0
     weighted: bool = False
+    for_images: bool = True
 
 
 METHODS = {
@@ -52,5 +53,6 @@ METHODS = {
         spacing="log_snr",
         evaluations=50,
         weighted=True,
+        for_images=False,
     ),
 }

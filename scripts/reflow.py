@@ -160,7 +160,7 @@ def known_distribution(flow: Pipeline) -> GaussianMixture | None:
     mixture = None if flow.classes else getattr(data, "mixture", None)
     if mixture is None or not mixture.has_density:
         return None
-    return flow.normaliser.distribution(mixture)
+    return flow.normaliser.normalise_mixture(mixture)
 
 
 def print_table(

@@ -216,7 +216,7 @@ def untrained(dataset: object, model: object, **options: object) -> Pipeline:
     data, _ = make_sets(n_samples=config["num_samples"], seed=0, **config["dataset"])
     labelled = config["conditional"] or config["dataset"]["name"] in IMAGE_DATASETS
     classes = list(data.classes) if labelled else []
-    normaliser = Normaliser.of(data)
+    normaliser = Normaliser.fit_dataset(data)
     torch.manual_seed(0)
     net, scheduler = build(config, tuple(normaliser.mean.shape), len(classes))
     return Pipeline(net, scheduler, normaliser, config, classes).ready(torch.device("cpu"))

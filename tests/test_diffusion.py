@@ -305,7 +305,7 @@ def test_a_weight_makes_the_loss_the_error_of_what_it_names(scheduler, target):
     how_often = torch.from_numpy(np.diff(stats.norm.cdf(logit(np.linspace(0, 1, 61)))))  # t, where its logit is N(0, 1)
     eps_hat, x_0_hat = denoiser(lambda *_: guess, scheduler, target)(scheduler.add_noise(x_0, t, eps), t)
     direct = {
-        "target": squared_error(guess, prediction_target(target).of(x_0, eps, alpha, sigma)),
+        "target": squared_error(guess, prediction_target(target).value(x_0, eps, alpha, sigma)),
         "eps": squared_error(eps_hat, eps),
         "v": squared_error(alpha * eps_hat - sigma * x_0_hat, alpha * eps - sigma * x_0),
         "logit_normal": squared_error(eps_hat - x_0_hat, eps - x_0) * 60 * how_often,

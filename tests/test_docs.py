@@ -25,6 +25,7 @@ from conf.config import COMMANDS
 from conf.flags import to_overrides
 from conf.groups import GROUPS, MLP, Moons
 from conf.option import check
+from conf.script_parsers import PROGRAMS
 from conf.store import register
 from pipeline import Pipeline
 
@@ -118,7 +119,9 @@ def words_of(sentence: str) -> list[str]:
 
 @cache
 def parser_of(script: Path) -> argparse.ArgumentParser:
-    """An argument parser with the `add_argument` calls of a script, as far as they are literal."""
+    """The argument parser of a script; or one with its `add_argument` calls, as far as they are literal."""
+    if script.stem in PROGRAMS:
+        return PROGRAMS[script.stem][0]()
 
     class Parser(argparse.ArgumentParser):
         def error(self, message: str):

@@ -124,7 +124,7 @@ def test_a_normaliser_gives_mean_0_and_spread_1_or_0(x):
         ordinary = array.dtype.kind in "biuf" and array.ndim == 2 and min(len(array), *array.shape[1:], 2) == 2
         assert not ordinary or not finite(x) or np.abs(np.asarray(x, np.float64)).max() > 1e99
         return
-    z = Normaliser.of(data).normalise(data[:][0]).double()
+    z = Normaliser.fit_dataset(data).normalise(data[:][0]).double()
     spread = np.ptp(data.points.astype(np.float64), 0)
     scale = np.abs(data.points.astype(np.float64)).max(0)
     for i in np.flatnonzero((spread > 1e-3 * scale) & (spread > 1e-150)):

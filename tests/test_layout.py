@@ -27,7 +27,7 @@ LAYERS = [
     ("viz",),
     ("rerun_viz",),
     ("training",),
-    ("train", "inference", "evaluate", "compare", "main", "loss.plot", "loss.report"),
+    ("train", "inference", "evaluate", "compare", "main", "loss.root", "loss.plot", "loss.report"),
     ("scripts", "lessons", "benchmarks"),
 ]
 COMMANDS = LAYERS[-2] + LAYERS[-1]

@@ -1,8 +1,11 @@
 """Networks: shapes, one t against many, and that they learn."""
 
+from dataclasses import asdict
+
 import pytest
 import torch
 
+from conf.groups import GROUPS
 from dataset import Normaliser, create_moon_dataset
 from diffusion import denoiser
 from loss.objective import loss_weights, training_loss
@@ -11,7 +14,18 @@ from registry.process_rows import TARGETS
 from schedule import LinearNoiseScheduler
 
 UNET = {"channels": (8, 16), "patch": 1, "blocks": 1, "heads": 2}
-OPTIONS = {"mlp": {"hidden": 32, "layers": 2, "frequencies": 2}, "linear": {}, "unet": UNET, "unet_small": UNET}
+# Options that differ from the defaults. A new network needs no entry.
+OWN_OPTIONS = {"mlp": {"hidden": 32, "layers": 2, "frequencies": 2}, "linear": {}, "unet": UNET, "unet_small": UNET}
+
+
+def options_of(name):
+    """Its own options; for any other network the defaults of its dataclass in conf/groups.py."""
+    if name in OWN_OPTIONS:
+        return OWN_OPTIONS[name]
+    defaults = asdict(GROUPS["model"][name]())
+    return {option: value for option, value in defaults.items() if option not in ("name", "prediction")}
+
+
 # data of each network's kind
 DIMS = {name: [(1, 8, 8), (3, 4, 8)] if "unet" in name else [(2,), (3,)] for name in MODELS}
 
@@ -21,7 +35,7 @@ EACH_NETWORK = pytest.mark.parametrize(("name", "dims"), [(name, dims) for name 
 
 def stirred_network(name, dims, labels):
     """A network in which no weight is zero, as after a training."""
-    net = build_model(name, dims, 50, labels, **OPTIONS[name])
+    net = build_model(name, dims, 50, labels, **options_of(name))
     for p in net.parameters():
         torch.nn.init.normal_(p, std=0.3)
     return net
@@ -50,7 +64,7 @@ def test_a_network_answers_differently_with_labels(name, dims):
 
 
 def test_layers_do_not_share_weights():
-    net = build_model("mlp", (2,), 10, **OPTIONS["mlp"])
+    net = build_model("mlp", (2,), 10, **OWN_OPTIONS["mlp"])
     assert net.layers[0].weight is not net.layers[1].weight
 
 
@@ -76,7 +90,7 @@ def test_impossible_networks_are_refused(name, dims, options, words):
 def learnt(name, steps, x, scheduler, lr, target="v", weight="eps"):
     """The denoiser that a network becomes in so many steps of Adam on batches of 512 rows of x."""
     torch.manual_seed(0)
-    net = build_model(name, (2,), scheduler.num_timesteps, **OPTIONS[name])
+    net = build_model(name, (2,), scheduler.num_timesteps, **options_of(name))
     weights, optimizer = loss_weights(scheduler, target, weight), torch.optim.Adam(net.parameters(), lr)
     for _ in range(steps):
         x_0 = x[torch.randint(len(x), (512,))]

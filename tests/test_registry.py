@@ -54,7 +54,7 @@ def test_a_target_is_a_target(name):
 
 
 def test_an_unknown_target_is_refused_with_all_that_there_are():
-    with pytest.raises(ValueError, match="choose one of eps, v, x0, velocity"):
+    with pytest.raises(ValueError, match=f"choose one of {', '.join(TARGETS)}"):
         prediction_target("noise")
 
 

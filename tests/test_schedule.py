@@ -218,6 +218,13 @@ def test_a_process_whose_signal_rises_is_refused():
         NoiseScheduler(s.alpha.flip(0), s.sigma.flip(0))
 
 
+def test_a_process_whose_last_alpha_is_zero_but_for_rounding_is_refused():
+    angle = math.pi / 2 * torch.linspace(0.01, 1, 50, dtype=torch.float64)
+    assert 0 < float(angle.cos()[-1]) < 1e-15
+    with pytest.raises(ValueError, match="make alpha exactly 0"):
+        NoiseScheduler(angle.cos(), angle.sin())
+
+
 # ---------------------------------------------------------------- cosine and sigmoid
 
 

@@ -126,7 +126,7 @@ class Probes(Callback):
         self.pipeline = pipeline
         self.due = set(log_spaced_steps(start, total))
         scheduler = pipeline.scheduler
-        mixture = pipeline.normaliser.distribution(mixture)
+        mixture = pipeline.normaliser.normalise_mixture(mixture)
         self.probes = make_probes(
             mixture,
             scheduler,

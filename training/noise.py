@@ -85,7 +85,7 @@ class Noise:
         t = steps_from_bins(drawn.within, num_timesteps, self.pipeline.config["t_power"])
 
         if x_0.device != self.normaliser.mean.device:  # in the first step of data that lie on a GPU
-            self.normaliser = self.normaliser.on(x_0.device)
+            self.normaliser = self.normaliser.to(x_0.device)
         x_0 = self.normaliser.normalise(x_0).to(device, non_blocking=True)
         return x_0, t, drawn.eps, self._with_dropped(label, drawn.drop)
 

@@ -76,7 +76,7 @@ class TrainingState:
         seed = config["seed"]
         batch_size = config["batch_size"]
         loader = make_loader(data, batch_size=batch_size, seed=seed, device=device)
-        normaliser = Normaliser.of(data)
+        normaliser = Normaliser.fit_dataset(data)
         dims = tuple(normaliser.mean.shape)
 
         net, scheduler = _make_network(config, dims, len(classes), device)

@@ -47,7 +47,7 @@ def _point_sheet(found: Comparison) -> Figure:
             for ax, n in zip(row, found.asked):
                 if sampler == found.samplers[0]:
                     ax.set_title(f"{n} evaluations", size="small")
-                _draw_cell(ax, found.real, found.of(denoiser, sampler, n))
+                _draw_cell(ax, found.real, found.trial(denoiser, sampler, n))
     return figure
 
 
@@ -117,7 +117,7 @@ def _captioned_blocks(found: Comparison, ground: list[int]) -> NDArray[np.uint8]
     blocks = []
     for sampler in found.samplers:
         for n in found.asked:
-            blocks.append(_image_block(found.of(found.denoisers[0], sampler, n).samples, columns))
+            blocks.append(_image_block(found.trial(found.denoisers[0], sampler, n).samples, columns))
     places = np.arange(ROWS_PER_CELL * columns * width).reshape(width, -1) % len(found.real)
     for real in found.real[places]:
         blocks.append(_image_block(real, columns))
@@ -141,7 +141,7 @@ def _captions(found: Comparison) -> list[str]:
     captions = []
     for sampler in found.samplers:
         for n in found.asked:
-            trial = found.of(found.denoisers[0], sampler, n)
+            trial = found.trial(found.denoisers[0], sampler, n)
             captions.append(f"FD {trial.figures['Frechet distance']:.2f}")
     captions.append(f"FD {floor.median:.2f} [{floor.low:.2f}, {floor.high:.2f}]")
     return captions + [""] * (len(found.asked) - 1)

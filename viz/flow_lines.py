@@ -57,7 +57,7 @@ def beside_exact(
     if real.mixture is None or options.autoguidance:
         return None
 
-    parts = [pipeline.normaliser.distribution(part) for part in real.parts]
+    parts = [pipeline.normaliser.normalise_mixture(part) for part in real.parts]
     exact = exact_guided_denoiser(parts, pipeline.scheduler, options.guidance or 0.0, options.guidance_interval)
     x_T, _ = pipeline.start(network.paths.shape[1], seed)
     states = sample(partial(exact, label=labels), pipeline.scheduler, x_T.cpu(), options)

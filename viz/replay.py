@@ -166,7 +166,7 @@ def fields(
 
     For a conditional model the first few of the labels asked for have fields of their own.
     """
-    distribution = pipeline.normaliser.distribution
+    distribution = pipeline.normaliser.normalise_mixture
     scheduler = pipeline.scheduler
     denoisers = {"network": pipeline.denoiser(options)}
     if real.mixture and asked is None:
@@ -256,7 +256,7 @@ def loss_floor(pipeline: Pipeline, real: PointSet) -> float | None:
 
 
 def _normalised_floor(pipeline: Pipeline, mixture: GaussianMixture) -> float:
-    return bayes_floor(pipeline.normaliser.distribution(mixture), pipeline.scheduler)
+    return bayes_floor(pipeline.normaliser.normalise_mixture(mixture), pipeline.scheduler)
 
 
 def loss(folder: Path, floor: float | None) -> Loss | None:

@@ -15,6 +15,8 @@ from PIL import Image
 
 from conf.config import COMMANDS
 from loss.runs import runs_of_sweep
+from metrics.distances import METRICS
+from metrics.significance import TESTS
 from runtime import checkpoint_file
 
 PICTURES = {"loss.png", "samples.png", "timesteps.png", "field.png"}
@@ -257,10 +259,9 @@ def test_a_sweep_of_flow_lines_puts_all_on_one_sheet(flow_sweep):
 
 # ---------------------------------------------------------------- evaluate.py
 
-FIGURES = [
-    "classifier accuracy", "energy distance", "neighbours", "memorised", "masses", "cells", "negative log-density",
-    "strays", "sliced Wasserstein-1", "Wasserstein-2", "error of epsilon", "KL(exact || model)",
-]  # fmt: skip
+FIGURES = (
+    [test.name for test in TESTS] + [metric.name for metric in METRICS] + ["error of epsilon", "KL(exact || model)"]
+)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from conf.config import COMMANDS, Evaluate, Inference, Train
 from conf.groups import GROUPS, PRESETS
 from conf.help import COMMON_OPTIONS, full_help, help_text, sections, short_help
 from conf.option import check
-from conf.resumed import fixed_options
+from conf.resumed import ADDED, fixed_options
 from conf.startup import spin_briefly
 from loss import objective
 from registry.process_rows import LOSS_WEIGHTS, TARGETS
@@ -99,6 +99,19 @@ def test_a_resumed_training_may_change_what_does_not_change_the_training():
         "resume", "task_name", "device", "threads", "precision", "checkpoint_every", "eval_samples", "ckpt_save_name",
         "record", "viewer", "logger", "viz_save", "viz_live", "viz_interval", "viz_num", "viz_t", "figures", "style",
     }  # fmt: skip
+
+
+# The options that a training keeps for life, in the first version of moonwalk.
+FIRST_VERSION = {
+    "batch_size", "beta_end", "beta_start", "conditional", "dataset", "early_ema", "ema_decay", "label_dropout",
+    "loss_weight", "lr", "max_steps", "model", "num_epochs", "num_samples", "num_timesteps", "optimizer",
+    "references", "schedule", "seed", "t_power", "warmup_steps", "weight_decay", "zero_snr",
+}  # fmt: skip
+
+
+def test_a_run_of_an_older_version_lacks_no_option_but_those_with_a_value_for_it():
+    """An option of later versions needs a value in ADDED. Otherwise no older run can be resumed."""
+    assert fixed_options() - FIRST_VERSION == ADDED.keys()
 
 
 # ---------------------------------------------------------------- help

@@ -36,8 +36,8 @@ from conf.groups import PRESETS
         ("+lr=1", "lr=1"),
         ("++lr=1", "lr=1"),
         ("lr=1 --hydra-help", "--hydra-help"),
-        ("--train-ddpm-model --lr 1e-4", "dataset=mnist model=unet lr=1e-4"),
-        ("--dataset digits --train-ddpm-model", "model=unet dataset=digits"),
+        ("--train-ddpm-model --lr 1e-4", "dataset=mnist model=unet ckpt_save_name=test_001.pth lr=1e-4"),
+        ("--dataset digits --train-ddpm-model", "model=unet ckpt_save_name=test_001.pth dataset=digits"),
         ("task_name=a(b", "task_name='a(b'"),
     ],
 )

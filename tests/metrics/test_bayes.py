@@ -84,7 +84,7 @@ def monte_carlo(mixture, scheduler, n, batches):
 )
 def test_the_floor_is_that_of_independent_points_at_every_step(name, options, n):
     data = make_dataset(name, 2000, 0, **options)
-    normaliser = Normaliser.of(data)
+    normaliser = Normaliser.fit_dataset(data)
     mixture = data.mixture.scaled(normaliser.mean, normaliser.std)
     scheduler = LinearNoiseScheduler(100)
     expected, error = monte_carlo(mixture, scheduler, n, batches=16)

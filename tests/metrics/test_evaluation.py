@@ -40,7 +40,7 @@ class ExactOfEachLabel(torch.nn.Module):
 def conditional():
     """Two moons, and a pipeline whose conditional network is exact for each of them."""
     data = make_dataset("moons", 2000, 0, noise=0.05)
-    normaliser = Normaliser.of(data)
+    normaliser = Normaliser.fit_dataset(data)
     net = ExactOfEachLabel([part.scaled(normaliser.mean, normaliser.std) for part in data.parts])
     return data, Pipeline(net, SCHEDULER, normaliser, {"model": {"prediction": "eps"}}, classes=["0", "1"])
 

@@ -53,7 +53,7 @@ def test_samples_of_the_network_are_those_of_the_pipeline(model, found):
     alone = model.data_units(
         last(model.states(200, SamplingOptions(sampler="ddim", sampling_steps=5, guidance=0.0), seed=3))
     ).numpy()
-    assert np.array_equal(found.of(NETWORK, "ddim", 5).samples, alone)
+    assert np.array_equal(found.trial(NETWORK, "ddim", 5).samples, alone)
 
 
 def test_evaluations_of_heun_are_counted(found):
@@ -61,25 +61,25 @@ def test_evaluations_of_heun_are_counted(found):
 
 
 def test_every_figure_of_the_network_is_worse_than_that_of_the_exact_denoiser(found):
-    network, exact = (found.of(d, "ddpm", 10).figures for d in (NETWORK, EXACT))
+    network, exact = (found.trial(d, "ddpm", 10).figures for d in (NETWORK, EXACT))
     assert [*network] == [*found.floors]
     assert all(network[name] > exact[name] for name in network)
 
 
 def test_with_the_exact_denoiser_more_evaluations_give_a_better_figure(found):
-    few, many = (found.of(EXACT, "ddim", n).figures["sliced Wasserstein-1"] for n in (5, 10))
+    few, many = (found.trial(EXACT, "ddim", n).figures["sliced Wasserstein-1"] for n in (5, 10))
     assert many < few
 
 
 def test_exact_paths_reach_from_the_same_noise_to_clean_data(found):
     assert found.exact_path[-1].t == CLEAN
-    assert torch.equal(found.exact_path[0].x_t.float(), found.of(EXACT, "ddim", 5).path[0].x_t)
+    assert torch.equal(found.exact_path[0].x_t.float(), found.trial(EXACT, "ddim", 5).path[0].x_t)
 
 
 def distance_from_exact_ends(found, denoiser, asked):
     """The mean distance between the ends of DDIM's paths and those of the exact paths."""
     ends = found.exact_path[-1].x_t
-    return float((found.of(denoiser, "ddim", asked).path[-1].x_t - ends).norm(dim=1).mean())
+    return float((found.trial(denoiser, "ddim", asked).path[-1].x_t - ends).norm(dim=1).mean())
 
 
 def test_with_the_exact_denoiser_more_evaluations_end_nearer_to_the_exact_paths(found):
@@ -149,7 +149,7 @@ def test_labelled_points_are_denoised_exactly_under_their_labels():
     model = untrained(Moons(), MLP(hidden=8, layers=1), conditional=True)
     found = compare(model, ["dpmpp_2m"], [30], 300, 0, SamplingOptions(guidance=0.0))
     real = make_dataset("moons", 2000, 0, noise=0.05)
-    samples = found.of(EXACT, "dpmpp_2m", 30).samples
+    samples = found.trial(EXACT, "dpmpp_2m", 30).samples
     nearest = np.linalg.norm(samples[:, None] - real.points[None], axis=-1).argmin(1)
     _, unseen = make_sets(n_samples=2000, seed=0, **model.config["dataset"])
     assert (real.labels[nearest] == as_frequent(unseen, 300, 0).numpy()).mean() > 0.99
@@ -239,7 +239,7 @@ def test_the_recording_of_images_has_every_step_that_a_sampler_visits(found_for_
 def test_each_sampler_of_images_has_a_row_with_every_state_at_its_own_step(found_for_images, row, sampler):
     process = _image_scene(found_for_images, 4).processes[0]
     rows = slice(row * TRACKED, (row + 1) * TRACKED)
-    for state in found_for_images.of(NETWORK, sampler, 4).path:
+    for state in found_for_images.trial(NETWORK, sampler, 4).path:
         at = process.steps.tolist().index(state.step)
         assert np.array_equal(process.states[at, rows], state.x_t.numpy())
 

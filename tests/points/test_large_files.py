@@ -85,7 +85,7 @@ def test_rows_of_a_large_file_are_read_by_their_numbers(rows):
 def test_the_normaliser_of_a_large_file_has_the_mean_of_its_rows(rows):
     train, _ = sets_of(rows)
     mean = train[:][0][:, 0].mean()
-    torch.testing.assert_close(Normaliser.of(train).mean, mean * torch.tensor([1.0, -1.0]).double())
+    torch.testing.assert_close(Normaliser.fit_dataset(train).mean, mean * torch.tensor([1.0, -1.0]).double())
 
 
 def test_some_rows_of_a_large_file_are_read_alone(rows):

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -9,13 +10,15 @@ import torch
 from conftest import ROOT, gaussian, started
 from scipy import stats
 
+from conf.groups import GROUPS
 from dataset import DATASETS, make_dataset
 from diffusion import exact_denoiser
 from points.mixture import GaussianMixture, curve, equal_mixture
 from runtime.randomness import generator
 from schedule import CosineNoiseScheduler, LinearNoiseScheduler
 
-OPTIONS = {
+# Options that differ from the defaults. A new set needs no entry.
+OWN_OPTIONS = {
     "moons": {"noise": 0.05},
     "circles": {"noise": 0.05, "factor": 0.5},
     "gaussians": {"noise": 0.1, "modes": 8},
@@ -30,12 +33,22 @@ OPTIONS = {
     "text": {"noise": 0.6, "text": "Hi"},
     "picture": {"noise": 1.0, "path": str(ROOT / "docs/samples.png")},
 }
+
+
+def options_of(name):
+    """Its own options; for any other set the defaults of its dataclass in conf/groups.py."""
+    if name in OWN_OPTIONS:
+        return OWN_OPTIONS[name]
+    defaults = asdict(GROUPS["dataset"][name]())
+    return {option: value for option, value in defaults.items() if option not in ("name", "embed")}
+
+
 SCHEDULER = LinearNoiseScheduler(1000)
 
 
 @functools.cache
 def mixture_of(name):
-    return make_dataset(name, 10, 0, **OPTIONS[name]).mixture
+    return make_dataset(name, 10, 0, **options_of(name)).mixture
 
 
 @pytest.mark.parametrize("name", DATASETS)
@@ -215,7 +228,7 @@ def test_a_scaled_mixture_is_the_distribution_of_scaled_points():
 def test_points_of_a_data_set_have_the_mean_log_density_of_its_distribution(name):
     # 20,000 points of the data set against as many draws of the mixture. A difference of 5 standard errors has
     # p = 6e-7.
-    data, mixture = make_dataset(name, 20_000, 3, **OPTIONS[name]), mixture_of(name)
+    data, mixture = make_dataset(name, 20_000, 3, **options_of(name)), mixture_of(name)
     own = mixture.log_density(mixture.sample(20_000, generator(9, "test")))
     given = mixture.log_density(torch.from_numpy(data.points))
     error = float((own.var() / len(own) + given.var() / len(given)).sqrt())
@@ -224,12 +237,12 @@ def test_points_of_a_data_set_have_the_mean_log_density_of_its_distribution(name
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_points_of_a_data_set_have_the_dimension_of_its_distribution(name):
-    assert make_dataset(name, 10, 3, **OPTIONS[name]).points.shape[1] == mixture_of(name).dim
+    assert make_dataset(name, 10, 3, **options_of(name)).points.shape[1] == mixture_of(name).dim
 
 
 @pytest.mark.parametrize("name", DATASETS)
 def test_labels_of_a_data_set_begin_at_0(name):
-    data = make_dataset(name, 1000, 3, **OPTIONS[name])
+    data = make_dataset(name, 1000, 3, **options_of(name))
     assert data.labels is None or data.labels.min() == 0
 
 
@@ -385,7 +398,9 @@ every_noise_level = pytest.mark.parametrize(("alpha", "sigma"), [(0.9, 0.05), (0
 @functools.cache
 def sheet(name, embed):
     """A sheet at half its size, which chooses its centres by the noise; and the same mixture with all its centres."""
-    mixture = make_dataset(name, 10, 0, embed=embed, **OPTIONS[name]).mixture.scaled(torch.zeros(1), torch.tensor(0.5))
+    mixture = make_dataset(name, 10, 0, embed=embed, **options_of(name)).mixture.scaled(
+        torch.zeros(1), torch.tensor(0.5)
+    )
     return mixture, GaussianMixture(mixture.centres, mixture.variance, mixture.weights)
 
 

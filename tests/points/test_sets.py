@@ -100,7 +100,7 @@ def test_every_seed_embeds_points_in_the_same_plane():
 
 
 def test_the_normaliser_of_embedded_points_has_their_dimension():
-    assert Normaliser.of(make_dataset("moons", 500, 0, noise=0.05, embed=5)).mean.shape == (5,)
+    assert Normaliser.fit_dataset(make_dataset("moons", 500, 0, noise=0.05, embed=5)).mean.shape == (5,)
 
 
 # ---------------------------------------------------------------- drawings and files

@@ -118,8 +118,8 @@ def saved(folder, table):
 def test_points_far_away_large_or_small_are_normalised_as_if_they_were_not(shift, scale, tmp_path):
     data = read_points(saved(tmp_path, X * scale + shift), None, seed=0)
     plain = read_points(saved(tmp_path, X), None, seed=0)
-    normaliser = Normaliser.of(data)
-    z, expected = normaliser.normalise(data[:][0]), Normaliser.of(plain).normalise(plain[:][0])
+    normaliser = Normaliser.fit_dataset(data)
+    z, expected = normaliser.normalise(data[:][0]), Normaliser.fit_dataset(plain).normalise(plain[:][0])
     assert z.dtype == torch.float32
     lost = 1e-16 * abs(shift) / scale / 0.1  # by the person, who stored them in float64
     torch.testing.assert_close(z, expected, atol=1e-4 + 10 * lost, rtol=1e-3)

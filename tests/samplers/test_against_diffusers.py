@@ -366,5 +366,5 @@ def test_noised_data_are_those_of_diffusers(schedule, shape, dtype, tolerance):
 @every_forward_process
 def test_v_is_the_velocity_of_diffusers(schedule, shape, dtype, tolerance):
     for scheduler, theirs, x_0, eps, t in noising_cases(schedule, shape, dtype):
-        v = prediction_target("v").of(x_0, eps, *scheduler.alpha_sigma(t, x_0))
+        v = prediction_target("v").value(x_0, eps, *scheduler.alpha_sigma(t, x_0))
         assert_close(v, theirs.get_velocity(x_0, eps, t), dtype, tolerance)

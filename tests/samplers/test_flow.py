@@ -111,6 +111,13 @@ def test_the_target_eps_is_refused_without_a_final_signal(scheduler):
 
 
 @every_scheduler_without_final_signal
+def test_any_target_that_determines_no_x_0_is_refused_without_a_final_signal(scheduler, monkeypatch):
+    monkeypatch.setitem(TARGETS, "score", TARGETS["eps"])
+    with pytest.raises(ValueError, match="prediction=score cannot work"):
+        check_target(scheduler, "score")
+
+
+@every_scheduler_without_final_signal
 @pytest.mark.parametrize("target", ["v", "x0", "velocity"])
 def test_other_targets_give_finite_predictions_without_a_final_signal(scheduler, target):
     check_target(scheduler, target)

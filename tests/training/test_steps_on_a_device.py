@@ -47,7 +47,7 @@ def small(kind, device=CPU, references=24, optimizers=make_optimizers):
     if kind == "unet_small":
         options = {"channels": [8, 16], "blocks": 1, "patch": 1, "heads": 2}
     data = digits() if kind == "unet_small" else make_dataset("moons", 200, 0, noise=0.05)
-    normaliser, scheduler = Normaliser.of(data), LinearNoiseScheduler(T)
+    normaliser, scheduler = Normaliser.fit_dataset(data), LinearNoiseScheduler(T)
     dims = tuple(normaliser.mean.shape)
     net = build_model(kind, dims, T, len(data.classes), **options).to(device)
     config = {"t_power": 1.6, "label_dropout": 0.3, "model": {"prediction": "v"}}

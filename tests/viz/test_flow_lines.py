@@ -33,7 +33,7 @@ def untrained_pipeline(**dataset):
     data = make_dataset(n_samples=500, seed=0, **dataset)
     config = {"model": MLP, "dataset": dataset, "seed": 0, **PROCESS}
     net, scheduler = build(config, data.points.shape[1:])
-    return Pipeline(net.eval(), scheduler, Normaliser.of(data), config)
+    return Pipeline(net.eval(), scheduler, Normaliser.fit_dataset(data), config)
 
 
 def lines_of(network, count=40, **sampling):

@@ -80,7 +80,7 @@ def log_comparison(rec: rr.RecordingStream, found: Comparison) -> None:
         if found.exact_path:
             _log_exact_flow(rec, f"{entity}/{EXACT_FLOW}", found.exact_path, clock)
         for row, sampler in enumerate(found.samplers):
-            trial = found.of(denoiser, sampler, asked)
+            trial = found.trial(denoiser, sampler, asked)
             _log_trial(rec, trial, row, found.exact_path, clock)
     late = [rr.TimeColumn("time", duration=[LASTS_S + HELD_S])]
     rec.send_columns("late", indexes=late, columns=rr.AnyValues.columns(after=[0]))
@@ -304,7 +304,7 @@ def _highest_shown(found: Comparison, samplers: Sequence[str], asked: int) -> fl
     highest = []
     for denoiser in found.denoisers:
         for sampler in samplers:
-            trial = found.of(denoiser, sampler, asked)
+            trial = found.trial(denoiser, sampler, asked)
             highest.append(_distances(trial, found.exact_path).max())
     return float(min(1.05 * max(highest), 4 * np.median(highest)))
 
@@ -317,7 +317,7 @@ def _image_scene(found: Comparison, asked: int) -> Scene:
 
     Between its own steps a sampler does not move.
     """
-    trials = [found.of(found.denoisers[0], name, asked) for name in found.samplers]
+    trials = [found.trial(found.denoisers[0], name, asked) for name in found.samplers]
     visited = {state.step for trial in trials for state in trial.path}
     steps = sorted(visited, reverse=True)
     x_t = []

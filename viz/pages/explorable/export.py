@@ -75,7 +75,7 @@ def contents(
         "clock": _base64(torch.from_numpy(clock(scheduler.alpha_bar)), "<f4"),
         "mean": [] if pipeline.of_images else normaliser.mean.tolist(),
         "std": [] if pipeline.of_images else normaliser.std.tolist(),
-        "parts": [_mixture(normaliser.distribution(part)) for part in parts],
+        "parts": [_mixture(normaliser.normalise_mixture(part)) for part in parts],
         "classes": pipeline.classes,
         "samplers": {name: _sampler(name) for name in SAMPLERS},
         "churn": CHURN,
