@@ -292,7 +292,8 @@ def _excess_result(excess: float, floor: float) -> MetricResult:
         high=floor,
         n=PROBE_STEPS * PROBE_POINTS,
         passed=share <= GOOD_EXCESS,
-        verdict=f"{share:.2%} above the Bayes floor",
+        verdict=f"{share:.2%} above the Bayes floor (fails above {GOOD_EXCESS:.0%})",
+        bounds=(None, (1 + GOOD_EXCESS) * floor),
     )
 
 
@@ -313,9 +314,7 @@ def _kl_result(pipeline: Pipeline, conditions: list[Condition], seed: int) -> Me
         value, floor, error = _kl(pipeline, conditions, seed, points)
 
     passed = value - floor <= GOOD_KL
-    verdict = f"{value:.4f} +- {error:.4f} nats from the exact distribution"
-    if passed:
-        verdict += f", within {GOOD_KL}"
+    verdict = f"{value:.4f} +- {error:.4f} nats from the exact distribution (fails above {GOOD_KL})"
     return MetricResult(
         "KL(exact || model)",
         value=value,
@@ -326,6 +325,7 @@ def _kl_result(pipeline: Pipeline, conditions: list[Condition], seed: int) -> Me
         passed=passed,
         verdict=verdict,
         unit="nats",
+        bounds=(None, floor + GOOD_KL),
     )
 
 

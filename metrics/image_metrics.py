@@ -315,7 +315,8 @@ def _distance_result(value: float, floors: NDArray, n: int) -> MetricResult:
         verdict = f"indistinguishable at n = {n:,}"
     else:
         verdict = "slightly outside its floor's band"
-    return MetricResult("Frechet distance", value, median, low, high, n, passed, verdict)
+    highest = float(np.exp(log_median + THRESHOLD * deviation))
+    return MetricResult("Frechet distance", value, median, low, high, n, passed, verdict, bounds=(None, highest))
 
 
 def _share_result(name: str, value: float, floors: NDArray, n: int) -> MetricResult:
@@ -332,7 +333,8 @@ def _share_result(name: str, value: float, floors: NDArray, n: int) -> MetricRes
         verdict = "slightly outside its floor's band"
     else:
         verdict = "higher than for real images"
-    return MetricResult(name, value, median, low, high, n, passed, verdict)
+    lowest = float(median - THRESHOLD * deviation)
+    return MetricResult(name, value, median, low, high, n, passed, verdict, bounds=(lowest, None))
 
 
 # ---------------------------------------------------------------- checks

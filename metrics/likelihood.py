@@ -11,6 +11,7 @@ from torch import Tensor
 
 from diffusion import Denoiser
 from points.mixture import GaussianMixture
+from runtime.progress import progress_bar
 from schedule import NoiseScheduler
 
 LEAST_GAIN = 3  # the control variate is used where it shrinks the standard error by this factor
@@ -45,7 +46,7 @@ def log_likelihood(
     log_p = torch.full((len(x),), -dim * math.log(r), dtype=torch.float64, device=x.device)
 
     velocity, divergence = _velocity(denoise, y, rising[0], r)
-    for t in rising[1:]:
+    for t in progress_bar(rising[1:], "log-likelihood", len(rising) - 1):
         r, s_next = _flow_coordinates(scheduler, t)
         ds = s_next - s
         next_velocity, next_divergence = _velocity(denoise, y + ds * velocity, t, r)

@@ -32,8 +32,9 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from metrics import two_sample
-from metrics.table import LEVEL, MetricResult, Statistic, to_result
+from metrics.table import LEVEL, Bounds, MetricResult, Statistic, to_result
 from points.mixture import GaussianMixture
+from runtime.progress import progress_bar
 from runtime.randomness import generator
 
 MIN_SAMPLES = 100
@@ -117,7 +118,14 @@ def masses(e: Evidence) -> Statistic:
     low, high = stats.binom.interval(1 - 0.1 / comparisons, n, expected)
     share = count / n
     fault = f"part {part} of {e.parts} holds {share:.1%} of the points where {expected:.1%} are due"
-    return Statistic(share, expected, low / n, high / n, p, fault, n)
+
+    def bounds(level: float) -> Bounds:
+        tail = level / (2 * comparisons)
+        lowest = stats.binom.ppf(tail, n, expected)
+        highest = stats.binom.isf(tail, n, expected)
+        return float(lowest) / n, float(highest) / n
+
+    return Statistic(share, expected, low / n, high / n, p, fault, n, bounds)
 
 
 def cells(e: Evidence) -> Statistic:
@@ -146,7 +154,11 @@ def cells(e: Evidence) -> Statistic:
     low, floor, high = null.ppf(BAND) / freedom
     p = null.sf(chi_squared)
     fault = "some stretches hold too many or too few points"
-    return Statistic(chi_squared / freedom, floor, low, high, p, fault, n)
+
+    def bounds(level: float) -> Bounds:
+        return None, float(null.isf(level)) / freedom
+
+    return Statistic(chi_squared / freedom, floor, low, high, p, fault, n, bounds)
 
 
 def negative_log_density(e: Evidence) -> Statistic:
@@ -170,7 +182,12 @@ def negative_log_density(e: Evidence) -> Statistic:
     low = entropy - HALF_BAND * error
     high = entropy + HALF_BAND * error
     fault = f"{value - entropy:+.3f} nats from real points"
-    return Statistic(value, entropy, low, high, p, fault, n)
+
+    def bounds(level: float) -> Bounds:
+        reach = float(stats.norm.isf(level / 2)) * error
+        return entropy - reach, entropy + reach
+
+    return Statistic(value, entropy, low, high, p, fault, n, bounds)
 
 
 @lru_cache(maxsize=8)
@@ -195,7 +212,11 @@ def strays(e: Evidence) -> Statistic:
     low, median, high = stats.binom.ppf(BAND, n, STRAY_SHARE)
     p = stats.binom.sf(count - 1, n, STRAY_SHARE)
     fault = f"{count:,} points astray where {n * STRAY_SHARE:.2g} are due"
-    return Statistic(count / n, median / n, low / n, high / n, p, fault, n)
+
+    def bounds(level: float) -> Bounds:
+        return None, float(stats.binom.isf(level, n, STRAY_SHARE)) / n
+
+    return Statistic(count / n, median / n, low / n, high / n, p, fault, n, bounds)
 
 
 def memorised(e: Evidence) -> Statistic:
@@ -262,7 +283,8 @@ def run_tests(e: Evidence) -> list[MetricResult]:
         ValueError: there are too few samples or real points.
     """
     check_enough(len(e.samples), len(e.real))
-    return [_result(test, e, level) for test, level in levels(e)]
+    tests = levels(e)
+    return [_result(test, e, level) for test, level in progress_bar(tests, "tests", len(tests))]
 
 
 def _result(test: Test, e: Evidence, level: float) -> MetricResult:

@@ -3,12 +3,13 @@
 Every value stands beside its *floor*: what perfect samples give at the same number of samples n.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import SupportsFloat
 
 LEVEL = 0.01  # at most this share of perfect sets of samples fails the tests, all of them together
 SMALLEST_SHOWN_P = 1e-12
+Bounds = tuple[float | None, float | None]  # the lowest and the highest value that passes; None: no bound
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class MetricResult:
     p: the p-value of a test: the probability that perfect samples give so extreme a value. None for
         a metric with a tolerance, and for a distance, which is reported but not used in the
         verdict.
+    level: the test fails if its p-value is at most this. None where p is None.
+    bounds: the lowest and the highest value that passes. A distance has none.
     """
 
     name: str
@@ -36,6 +39,8 @@ class MetricResult:
     verdict: str
     unit: str = ""
     p: float | None = None
+    level: float | None = None
+    bounds: Bounds = (None, None)
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class Statistic:
     p: the p-value.
     fault: what the table says if the test fails.
     n: the number of samples that the test used.
+    bounds: the lowest and the highest value that passes, as a function of the level of the test.
     """
 
     value: SupportsFloat  # NumPy's and SciPy's numbers have many types
@@ -58,6 +64,7 @@ class Statistic:
     p: SupportsFloat
     fault: str
     n: int
+    bounds: Callable[[float], Bounds]
 
 
 def to_result(name: str, s: Statistic, level: float) -> MetricResult:
@@ -74,8 +81,10 @@ def to_result(name: str, s: Statistic, level: float) -> MetricResult:
         high=float(s.high),
         n=s.n,
         passed=passed,
-        verdict=f"{outcome} ({shown_p})",
+        verdict=f"{outcome} ({shown_p}, fails at {level:.2g})",
         p=p,
+        level=level,
+        bounds=s.bounds(level),
     )
 
 
@@ -84,10 +93,10 @@ def format_table(rows: Sequence[MetricResult], bound: str = "at most") -> str:
 
     bound: "at most" where every test has an exact p-value, "about" where the level was measured.
     """
-    lines = [f"  {'metric':<24}{'value':>9}   {'floor [90 % band]':<26} verdict"]
+    lines = [f"  {'metric':<22}{'value':>9}{'floor':>9}   {'passes':<19} verdict"]
     for row in rows:
-        floor = f"{row.floor:.4f} [{row.low:.4f}, {row.high:.4f}]"
-        lines.append(f"  {row.name:<24}{row.value:>9.4f}   {floor:<26} {row.verdict}")
+        passes = bounds_text(row.bounds)
+        lines.append(f"  {row.name:<22}{row.value:>9.4f}{row.floor:>9.4f}   {passes:<19} {row.verdict}")
 
     failed = [row.name for row in rows if not row.passed]
     if failed:
@@ -99,6 +108,16 @@ def format_table(rows: Sequence[MetricResult], bound: str = "at most") -> str:
     if has_tests:
         lines.append(f"  ({bound} {LEVEL:.0%} of perfect sets of samples would fail this table)")
     return "\n".join(lines)
+
+
+def bounds_text(bounds: Bounds) -> str:
+    """Return which values pass, such as '0.4918 .. 0.5082' or 'up to 0.5083'; '' where there is no bound."""
+    low, high = bounds
+    if low is not None and high is not None:
+        return f"{low:.4f} .. {high:.4f}"
+    if high is not None:
+        return f"up to {high:.4f}"
+    return "" if low is None else f"from {low:.4f}"
 
 
 def results_by_name(rows: Sequence[MetricResult]) -> dict[str, dict]:

@@ -22,7 +22,7 @@ from scipy.sparse import coo_array, csr_array
 from scipy.spatial import KDTree
 from threadpoolctl import threadpool_limits
 
-from metrics.table import Statistic
+from metrics.table import Bounds, Statistic
 from runtime.randomness import integer_seed
 
 NEIGHBOURS = 5
@@ -68,7 +68,12 @@ def neighbours(samples: NDArray, real: NDArray) -> Statistic:
     floor = (1 + mean / edges) / 2
     spread = HALF_BAND * deviation / edges / 2
     fault = f"{share:.1%} of a point's nearest neighbours are of its kind"
-    return Statistic(share, floor, floor - spread, floor + spread, p, fault, n)
+
+    def bounds(level: float) -> Bounds:
+        highest = mean + stats.norm.isf(level) * deviation
+        return None, float((1 + highest / edges) / 2)
+
+    return Statistic(share, floor, floor - spread, floor + spread, p, fault, n, bounds)
 
 
 def _neighbour_graph(points: NDArray) -> csr_array:
@@ -170,7 +175,11 @@ def classifier(samples: NDArray, real: NDArray, seed: int) -> Statistic:
     low, high = stats.binom.interval(0.9, trials, 0.5)
     accuracy = hits / trials
     fault = f"a classifier is right on {accuracy:.1%} of points"
-    return Statistic(accuracy, 0.5, low / trials, high / trials, p, fault, n)
+
+    def bounds(level: float) -> Bounds:
+        return None, float(stats.binom.isf(level, trials, 0.5)) / trials
+
+    return Statistic(accuracy, 0.5, low / trials, high / trials, p, fault, n, bounds)
 
 
 # ---------------------------------------------------------------- energy distance
@@ -201,7 +210,13 @@ def energy(samples: NDArray, real: NDArray, seed: int) -> Statistic:
     low, floor, high = np.quantile(floors, [0.05, 0.5, 0.95])
     p = (1 + np.sum(floors >= value)) / (PERMUTATIONS + 1)
     fault = f"{value:.3g} where real points give {floor:.3g}"
-    return Statistic(value, floor, low, high, p, fault, n)
+
+    def bounds(level: float) -> Bounds:
+        """p exceeds the level where at least this many of the permutations give as large a distance."""
+        needed = int(np.floor(level * (PERMUTATIONS + 1)))
+        return None, float(np.sort(floors)[-needed]) if needed else None
+
+    return Statistic(value, floor, low, high, p, fault, n, bounds)
 
 
 def energy_distance(samples: NDArray, real: NDArray) -> float:
@@ -276,4 +291,8 @@ def copies(made: NDArray, real: NDArray) -> Statistic:
     share = count / chosen
     whose = f"{share:.0%} of those next to a training example are samples"
     fault = f"copies of what was learnt from: {whose}"
-    return Statistic(share, 0.5, low / chosen, high / chosen, null.sf(count - 1), fault, n)
+
+    def bounds(level: float) -> Bounds:
+        return None, float(null.isf(level)) / chosen
+
+    return Statistic(share, 0.5, low / chosen, high / chosen, null.sf(count - 1), fault, n, bounds)

@@ -21,13 +21,17 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from benchmarks import power
 from conf.config import COMMANDS
 from conf.flags import to_overrides
 from conf.groups import GROUPS, MLP, Moons
 from conf.option import check
 from conf.script_parsers import PROGRAMS
 from conf.store import register
+from metrics.significance import Evidence, levels
+from metrics.table import bounds_text
 from pipeline import Pipeline
+from runtime.randomness import generator
 
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
@@ -277,6 +281,19 @@ def test_every_command_line_is_accepted(page):
     lines = [shlex.join(words) for words in command_lines(page)]
     wrong = [f"{line}: {errors()[line]}" for line in lines if line in errors()]
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_table_in_the_readme_holds_the_limits_of_the_tests():
+    """The limits that depend on the number of points alone, and not on the samples or on random permutations."""
+    train, samples, real = (power.real(10_000, generator(seed, "readme")).numpy() for seed in range(3))
+    evidence = Evidence(samples, real, power.MOONS, 2, train)
+    names = {"classifier accuracy", "memorised", "masses", "cells", "negative log-density", "strays"}
+    rows = [(test, level) for test, level in levels(evidence) if test.name in names]
+    assert len(rows) == len(names)
+    for test, level in rows:
+        passes = bounds_text(test.compute(evidence).bounds(level))
+        line = next(line for line in README.read_text().splitlines() if line.startswith(f"  {test.name} "))
+        assert f"  {passes}  " in line
 
 
 def test_the_readme_holds_both_commands_literally():

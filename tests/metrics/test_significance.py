@@ -62,6 +62,24 @@ def test_every_level_is_above_the_smallest_p_value_of_permutations(given):
     assert min(level for _, level in levels(given)) > 1 / (two_sample.PERMUTATIONS + 1)
 
 
+WIDER = (1.0, 1.02, 1.05, 1.1, 1.3)  # factors of the samples of the next test
+
+
+@pytest.mark.parametrize("test", TESTS, ids=lambda test: test.name)
+def test_a_test_passes_exactly_where_its_value_lies_within_its_bounds(test):
+    outcomes = set()
+    for seed, factor in enumerate(WIDER):
+        train, samples, real = (power.real(600, generator(seed, name)).numpy() for name in ("a", "b", "c"))
+        statistic = test.compute(Evidence(factor * samples, real, power.MOONS, 2, train, seed))
+        for level in (0.0009, 0.01, 0.1, 0.3, 0.6, 0.9):
+            low, high = statistic.bounds(level)
+            value = float(statistic.value)
+            within = (low is None or low <= value) and (high is None or value <= high)
+            assert within == (float(statistic.p) > level), (factor, level, value, low, high, statistic.p)
+            outcomes.add(within)
+    assert outcomes == {True, False}
+
+
 @functools.cache
 def rows_of_perfect_samples(name):
     options = {

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-COLUMNS = ("metric", "value", "floor [90 % band]", "verdict")
+from metrics.table import bounds_text
+
+COLUMNS = ("metric", "value", "floor", "passes", "verdict")
 
 
 def verdict_table(figures: Mapping[str, Any]) -> str:
-    """Return a table of metric, value, floor with its 90 % band, and verdict.
+    """Return a table of metric, value, floor, the values that pass, and verdict.
 
     Args:
         figures: "figures" of metrics.json; {} if the model has not been evaluated.
@@ -40,11 +42,11 @@ def _row(name: str, figure: Mapping[str, Any]) -> str:
     """
     value = f"{float(figure['value']):.4f}"
     floor = f"{float(figure['floor']):.4f}"
-    low = f"{float(figure['low']):.4f}"
-    high = f"{float(figure['high']):.4f}"
+    low, high = figure.get("bounds", (None, None))  # older evaluations hold none
+    passes = bounds_text((low if low is None else float(low), high if high is None else float(high)))
     verdict = escape(str(figure["verdict"]))
     mark = "✓" if figure["passed"] else "✗"
     return (
         f'<tr><th scope="row">{escape(str(name))}</th><td class="number">{value}</td>'
-        f"<td>{floor} [{low}, {high}]</td><td>{mark} {verdict}</td></tr>"
+        f'<td class="number">{floor}</td><td>{passes}</td><td>{mark} {verdict}</td></tr>'
     )
