@@ -82,9 +82,9 @@ class ShuffledBatches(Sampler[Tensor]):
 def shuffled_rows(num_rows: int, seed: int, epoch: int) -> Iterator[Tensor]:
     """Yield all row numbers once, in an order that is a function of (seed, epoch).
 
-    A permutation of more than MOST rows would need gigabytes. For data in a file, it would also
+    A permutation of more than MAX_PERMUTATION_ROWS rows would need gigabytes. For data in a file, it would also
     read one page of the file for each row. Larger sets are therefore shuffled in two stages. First
-    blocks of BLOCK rows are put in random order, and then the rows of TOGETHER blocks at a time.
+    blocks of BLOCK_ROWS rows are put in random order, and then the rows of BLOCKS_TOGETHER blocks at a time.
     """
     g = generator(seed, "order", epoch)
     if num_rows <= MAX_PERMUTATION_ROWS:

@@ -79,7 +79,7 @@ def main() -> None:
     for dim in args.dimensions:
         for target in TARGETS:
             errors[target].append(relative_excess(dim, target, args.steps, args.seed))
-        print(f"{dim:5}" + "".join(f"{errors[target][-1]:10.3f}" for target in TARGETS), flush=True)
+        print(f"{dim:5}" + "".join(f"{errors[target][-1]:10.1e}" for target in TARGETS), flush=True)
     print(stills.save(picture(list(args.dimensions), errors), args.out))
 
 

@@ -14,12 +14,12 @@ MASKS = ("left", "right", "top", "bottom", "centre")
 
 # Points that are learnt from in all, each counted every time; moons are the easiest set, and few files are large.
 LEARNT, LEARNT_OF = 6_400_000, {"moons": 2_000_000, "file": 2_000_000}
-MOST_EPOCHS = 100  # of few points
+MAX_EPOCHS = 100  # of few points
 
 
 def default_epochs(num_rows: int, dataset: str) -> int:
     """Passes over so many points of the data set of that name."""
-    return max(1, min(MOST_EPOCHS, LEARNT_OF.get(dataset, LEARNT) // num_rows))
+    return max(1, min(MAX_EPOCHS, LEARNT_OF.get(dataset, LEARNT) // num_rows))
 
 
 # ---------------------------------------------------------------- sampling
@@ -45,7 +45,7 @@ def default_length() -> str:
     """'default: so many that 6.4 million points are learnt from in all, 2 million of moons, ...; but at most 100'"""
     of = ", ".join(f"{count / 1e6:g} million of {name}" for name, count in LEARNT_OF.items())
     points = f"{LEARNT / 1e6:g} million points are learnt from in all, {of}"
-    return f"default: so many that {points}; but at most {MOST_EPOCHS}"
+    return f"default: so many that {points}; but at most {MAX_EPOCHS}"
 
 
 def by_kind(values: Mapping[Kind, object]) -> str:

@@ -19,7 +19,7 @@ from registry.process_rows import LOSS_WEIGHTS
 from schedule import NoiseScheduler
 
 DEFAULT_REFERENCES = 512  # rows of a reference batch
-FEWEST_REFERENCE_BATCHES = 20  # in a data set for which the stable target is the default
+MIN_REFERENCE_BATCHES = 20  # in a data set for which the stable target is the default
 MIN_SNR_CAP = 5  # gamma of Hang et al. 2023
 FASTEST_ATTENTION_WIDTH = 16  # scaled_dot_product_attention on CPUs is fastest for its multiples
 
@@ -232,7 +232,7 @@ def reference_batch_size(rows: int, asked: int | None) -> int:
     """
     if asked is not None:
         return asked
-    if rows < FEWEST_REFERENCE_BATCHES * DEFAULT_REFERENCES:
+    if rows < MIN_REFERENCE_BATCHES * DEFAULT_REFERENCES:
         return 0
     return DEFAULT_REFERENCES
 

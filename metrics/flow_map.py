@@ -37,7 +37,7 @@ TOLERANCE = 1e-10  # of one step of the integration, relative and absolute
 EVALUATIONS = (5, 7, 10, 14, 20, 28, 40, 57, 80, 113, 160)
 FIRST_SLOPE_EVALUATIONS = 10  # with fewer a sampler has not reached its order yet
 ABOVE_PLATEAU = 3  # a slope uses errors that are so many times the error that remains at the end
-FEWEST_FOR_SLOPE = 3
+MIN_POINTS_FOR_SLOPE = 3
 
 
 # ---------------------------------------------------------------- the exact flow
@@ -194,7 +194,7 @@ def slope(evaluations: Sequence[int], errors: Sequence[float], above: float = 0.
     for n, error in zip(evaluations, errors):
         if n >= FIRST_SLOPE_EVALUATIONS and error > above:
             kept.append((n, error))
-    if len(kept) < FEWEST_FOR_SLOPE:
+    if len(kept) < MIN_POINTS_FOR_SLOPE:
         return math.nan
     log_n, log_error = np.log(np.array(kept)).T
     return -float(np.polyfit(log_n, log_error, 1)[0])

@@ -40,7 +40,7 @@ CHUNK = 500  # images that the classifier takes at once
 MIN_SAMPLES = 50
 MAX_SAMPLES = 2000
 MAX_REAL = 10_000  # unseen images that the samples are compared with
-MAX_LOOKED_UP = 500  # samples, and as many unseen images, whose nearest training images are found
+MAX_NEAREST_SEARCHES = 500  # samples, and as many unseen images, whose nearest training images are found
 NEIGHBOURS = 3
 FLOOR_REPEATS = 20
 FLOOR_QUANTILES = [0.05, 0.5, 0.95]  # the 90 % band of a floor, and its median
@@ -276,7 +276,7 @@ def compare_features(made: Tensor, real: Tensor, seed: int) -> list[MetricResult
 
 def _memorised(samples: Tensor, train: ImageSet, unseen: ImageSet, seed: int) -> MetricResult:
     """Test whether samples are copies of training images (see `two_sample.copies`)."""
-    n = min(len(samples), len(unseen), MAX_LOOKED_UP)
+    n = min(len(samples), len(unseen), MAX_NEAREST_SEARCHES)
     real = unseen[_choice(len(unseen), n, seed, "compared images")][0]
     made_ratios = nearest_ratio(nearest_two(samples[:n].clamp(-1, 1), train).numpy())
     real_ratios = nearest_ratio(nearest_two(real, train).numpy())

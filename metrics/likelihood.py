@@ -14,7 +14,7 @@ from points.mixture import GaussianMixture
 from runtime.progress import progress_bar
 from schedule import NoiseScheduler
 
-LEAST_GAIN = 3  # the control variate is used where it shrinks the standard error by this factor
+MIN_GAIN = 3  # the control variate is used where it shrinks the standard error by this factor
 
 
 def log_likelihood(
@@ -116,6 +116,6 @@ def mean_kl(log_ratio: Tensor) -> tuple[float, float]:
     standard error at least threefold, because there q/p is near 1 throughout.
     """
     controlled = log_ratio + torch.expm1(-log_ratio)
-    is_better = LEAST_GAIN * controlled.std() < log_ratio.std()
+    is_better = MIN_GAIN * controlled.std() < log_ratio.std()
     best = controlled if is_better else log_ratio
     return float(best.mean()), float(best.std() / math.sqrt(len(best)))

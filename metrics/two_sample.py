@@ -31,7 +31,7 @@ BLOCKS = 5  # of points in the classifier test; all but the first are predicted
 ENERGY_POINTS = 2000  # of each kind in the energy test, whose time is quadratic
 PERMUTATIONS = 1299
 NEAREST_SHARE = 0.05  # of all points: those nearest to a single training point, relative to others
-FEWEST_NEAREST = 10
+MIN_NEAREST = 10
 HALF_BAND = 1.645  # standard deviations from the median to the end of a normal 90 % band
 SMALLEST_DISTANCE = 1e-12  # a divisor: two copies of one training point have distance 0
 
@@ -281,7 +281,7 @@ def copies(made: NDArray, real: NDArray) -> Statistic:
         made, real: the ratios of the samples and of held-out real points, both of shape (n,).
     """
     n = len(made)
-    chosen = max(FEWEST_NEAREST, round(NEAREST_SHARE * 2 * n))
+    chosen = max(MIN_NEAREST, round(NEAREST_SHARE * 2 * n))
     ties = np.random.default_rng(0).random(2 * n)
     order = np.lexsort([ties, np.concatenate([made, real])])
     count = int((order[:chosen] < n).sum())

@@ -35,8 +35,8 @@ from runtime.randomness import generator
 
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
-MOST_README_WORDS = 1500
-MOST_SENTENCE_WORDS = 25
+MAX_README_WORDS = 1500
+MAX_SENTENCE_WORDS = 25
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
@@ -395,14 +395,14 @@ def test_the_first_sentence_says_what_a_page_is_for(page):
 
 def test_the_readme_has_at_most_1500_words():
     """Words are what spaces and line ends separate, in the whole file: code, tables and the marks of links count."""
-    assert len(README.read_text().split()) <= MOST_README_WORDS
+    assert len(README.read_text().split()) <= MAX_README_WORDS
 
 
 @pages
 def test_no_sentence_is_longer_than_25_words(page):
     """Code in backticks is one word; a table cell, a heading and a list item are sentences of their own."""
     longest = max(sentences(page), key=lambda sentence: len(words_of(sentence)))
-    assert len(words_of(longest)) <= MOST_SENTENCE_WORDS, f"{len(words_of(longest))} words: {longest}"
+    assert len(words_of(longest)) <= MAX_SENTENCE_WORDS, f"{len(words_of(longest))} words: {longest}"
 
 
 @pages

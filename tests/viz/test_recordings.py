@@ -26,7 +26,7 @@ from schedule import make_scheduler, t_from_step
 from viz import replay
 from viz import scene as scenes
 from viz.colours import noise_colours
-from viz.recording.prediction_panel import LEAST_SIGNAL
+from viz.recording.prediction_panel import MIN_SIGNAL
 from viz.scene import Loss, Process, Scene
 from viz.viewer import recording
 
@@ -255,7 +255,7 @@ def test_arrows_lead_from_points_to_their_predictions_of_x_0(whole, arrows):
     _, scene = whole
     where, predictions = (array[::-1] for array in scene.predictions)
     for i, (n, origin, vector) in enumerate(zip(*arrows)):
-        if scene.alpha_bar[n] >= LEAST_SIGNAL:
+        if scene.alpha_bar[n] >= MIN_SIGNAL:
             assert np.allclose(origin, where[i])
             assert np.allclose(origin + vector, predictions[i], atol=1e-5)
 
@@ -264,7 +264,7 @@ def test_without_a_signal_there_are_no_arrows(whole, arrows):
     _, scene = whole
     t, _, vectors = arrows
     for n, vector in zip(t, vectors):
-        if scene.alpha_bar[n] < LEAST_SIGNAL:
+        if scene.alpha_bar[n] < MIN_SIGNAL:
             assert len(vector) == 0
 
 

@@ -14,7 +14,7 @@ BOTTOM = 46
 EDGE = 12
 
 MAX_POINTS = 80  # of a curve
-FEWEST_TICKS = 3
+MIN_TICKS = 3
 
 
 def chart(
@@ -82,7 +82,7 @@ class _Axis:
             candidates = np.outer(decades, multiples).ravel()
             inside = (self.low <= candidates) & (candidates <= self.high)
             ticks = sorted(candidates[inside].tolist())
-            if len(ticks) >= FEWEST_TICKS:
+            if len(ticks) >= MIN_TICKS:
                 return ticks
         return np.geomspace(self.low * 1.02, self.high / 1.02, 5).tolist()
 

@@ -15,7 +15,7 @@ from viz.recording.panel import (
 )
 from viz.scene import Scene
 
-LEAST_SIGNAL = 0.02  # alpha_bar; below it a prediction of x_0 divides by a number close to 0
+MIN_SIGNAL = 0.02  # alpha_bar; below it a prediction of x_0 divides by a number close to 0
 
 
 def log(rec: rr.RecordingStream, scene: Scene) -> None:
@@ -25,7 +25,7 @@ def log(rec: rr.RecordingStream, scene: Scene) -> None:
     count, tracked, d = where.shape
     drawn = np.ones(count, bool)
     if scene.alpha_bar is not None:
-        drawn = scene.alpha_bar[reverse.steps] >= LEAST_SIGNAL
+        drawn = scene.alpha_bar[reverse.steps] >= MIN_SIGNAL
 
     arrows = arrows_type(d)
     style = arrows.from_fields(
