@@ -201,8 +201,8 @@ def energy(samples: NDArray, real: NDArray, seed: int) -> Statistic:
     """
     n = min(len(samples), ENERGY_POINTS)
     rng = np.random.default_rng(integer_seed(seed, "permutations"))
-    a = rng.permutation(samples[:n])  # the pairs are random, as samples may be sorted
-    b = rng.permutation(real[:n])
+    a = rng.permutation(samples)[:n]  # samples may be sorted: those that are used, and the pairs, are random
+    b = rng.permutation(real)[:n]
     signs = 2 * rng.integers(0, 2, (n, PERMUTATIONS + 1)) - 1
     signs[:, 0] = 1  # the first column is the true assignment
 

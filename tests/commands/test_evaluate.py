@@ -50,6 +50,7 @@ def test_a_checkpoint_holds_the_normaliser_of_points_of_ones_own(own):
 # ---------------------------------------------------------------- three dimensions
 
 
+@pytest.mark.slow
 def test_points_in_three_dimensions_are_learnt_and_drawn(tmp_path):
     succeeded(f"train.py dataset=helix dataset.noise=0.2 {SHORT} num_timesteps=20", tmp_path)
     assert not_blank(tmp_path / "run" / "samples.png")

@@ -285,6 +285,7 @@ def test_a_training_leaves_no_grids_unless_asked(unconditional):
     assert not (unconditional / "viz").exists()
 
 
+@pytest.mark.slow
 def test_grids_leave_the_training_as_it_is_to_the_last_bit(digits):
     succeeded(f"train.py {SHORT} task_name=unseen", digits)
     one = checkpoint_file.load(digits / "runs/a")

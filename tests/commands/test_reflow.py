@@ -47,15 +47,18 @@ def printed_straightness(printed):
     return {name: float(number) for name, number in rows}
 
 
+@pytest.mark.slow
 def test_reflow_straightens_the_paths(reflowed):
     found = printed_straightness(reflowed[1])
     assert found["reflow"] < found["first flow"] / 5  # 0.45 and 0.005 seen
 
 
+@pytest.mark.slow
 def test_reflow_prints_the_straightness_of_the_exact_flow(reflowed):
     assert printed_straightness(reflowed[1])["exact flow"] == pytest.approx(0.457, abs=0.05)
 
 
+@pytest.mark.slow
 def test_the_table_of_a_reflow_shows_strays_that_its_distance_hides(reflowed):
     (row,) = re.findall(r"^  reflow +1 +([0-9.]+) +(\d+) +([-+0-9.]+)   (.*)$", reflowed[1], re.M)
     _, strays, nats, verdict = row
@@ -64,10 +67,12 @@ def test_the_table_of_a_reflow_shows_strays_that_its_distance_hides(reflowed):
     assert verdict.startswith("distinguishable by ")
 
 
+@pytest.mark.slow
 def test_real_points_pass_the_table_of_a_reflow(reflowed):
     assert re.search(r"^  real points .* indistinguishable$", reflowed[1], re.M)
 
 
+@pytest.mark.slow
 def test_one_step_of_a_straightened_flow_goes_where_fifty_of_the_first_went(reflowed):
     first, second = (Pipeline.load(reflowed[0] / name, "cpu") for name in ("flow/last.pt", "flow/reflow/last.pt"))
     fifty = last(first.states(500, SamplingOptions(sampler="ddim", sampling_steps=50, guidance=0.0), seed=1))
@@ -80,11 +85,13 @@ def test_one_step_of_a_straightened_flow_goes_where_fifty_of_the_first_went(refl
     assert float(off[1]) < float(off[0]) / 5
 
 
+@pytest.mark.slow
 def test_a_straightened_flow_is_sampled_with_ddim_by_default(reflowed):
     second = Pipeline.load(reflowed[0] / "flow/reflow/last.pt", "cpu")
     assert second.resolve().sampler == "ddim"
 
 
+@pytest.mark.slow
 def test_a_straightened_flow_cannot_be_resumed(reflowed):
     done = command("train.py resume=flow/reflow", reflowed[0])
     assert done.returncode == 1

@@ -157,6 +157,11 @@ def test_p_values_of_the_energy_distance_of_real_points_are_uniform(order):
     assert stats.kstest(p, "uniform").pvalue > 1e-3
 
 
+def test_of_many_sorted_samples_the_energy_test_uses_a_random_part():
+    samples, real = np.random.default_rng(2).normal(size=(2, 2 * two_sample.ENERGY_POINTS, 1))
+    assert float(two_sample.energy(np.sort(samples, 0), real, 0).p) > 1e-3
+
+
 def test_the_energy_distance_alone_is_that_of_the_test():
     a, b = np.random.default_rng(0).normal(size=(2, 300, 2)) + np.array([[[0.0]], [[0.3]]])
     assert two_sample.energy_distance(a, b) == pytest.approx(float(two_sample.energy(a, b, 0).value), rel=1e-6)

@@ -172,6 +172,7 @@ def test_training_with_too_little_noise_for_an_exact_density_says_so(tmp_path):
     assert NO_DENSITY in printed_by_a_training("0.001", tmp_path)
 
 
+@pytest.mark.slow
 def test_training_without_noise_does_not_speak_of_too_little(tmp_path):
     assert NO_DENSITY not in printed_by_a_training("0", tmp_path)
 

@@ -241,6 +241,7 @@ def test_the_same_options_typed_again_and_free_ones_are_taken(finished, tmp_path
     succeeded(f"{LINE} resume=run lr=0.012 checkpoint_every=7 task_name=run", tmp_path)
 
 
+@pytest.mark.slow
 def test_changed_data_are_noticed(tmp_path):
     points = np.random.default_rng(0).normal(size=(500, 2))
     np.save(tmp_path / "points.npy", points)
@@ -270,6 +271,7 @@ def test_the_checksum_of_equal_data_is_the_same():
 # ---------------------------------------------------------------- one folder, one training
 
 
+@pytest.mark.slow
 def test_of_two_trainings_with_one_name_one_refuses_and_the_other_ends(start, tmp_path):
     processes = [start(f"{LINE} task_name=runs/both", tmp_path) for _ in range(2)]
     said = [process.communicate() for process in processes]
@@ -514,6 +516,7 @@ def test_a_table_that_is_another_or_empty_is_refused(content, words, tmp_path):
         read_losses(tmp_path)
 
 
+@pytest.mark.slow
 def test_grids_of_both_parts_of_a_training_are_in_the_film(tmp_path):
     line = (
         "train.py dataset=digits model=unet_small model.channels=[8,8] model.heads=2 num_samples=200 batch_size=50"
@@ -527,6 +530,7 @@ def test_grids_of_both_parts_of_a_training_are_in_the_film(tmp_path):
     assert Image.open(film).n_frames == pictures > before
 
 
+@pytest.mark.slow
 def test_each_part_of_a_training_has_its_recording(tmp_path):
     succeeded(f"{LINE} record=true max_steps=20 task_name=run", tmp_path)
     first = (tmp_path / "run/training.rrd").read_bytes()

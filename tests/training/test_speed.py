@@ -32,6 +32,7 @@ def ratio(one, other, clock, repeats=7):
     return min(times[0]) / min(times[1])
 
 
+@pytest.mark.slow
 def test_sampling_costs_about_twice_its_matrix_products():
     net, scheduler = build(CONFIG, (2,))
     pipeline = Pipeline(net, scheduler, Normaliser(torch.zeros(2), torch.ones(2)), CONFIG)
@@ -84,6 +85,7 @@ def test_main_starts_almost_as_quickly_as_what_it_imports(tmp_path):
     assert measured < 2
 
 
+@pytest.mark.slow
 def test_main_imports_nothing_heavy_that_it_does_not_need():
     code = "import main, sys; print([name for name in ('torch._dynamo', 'rerun', 'pandas') if name in sys.modules])"
     assert printed_by(code) == "[]\n"

@@ -113,6 +113,7 @@ def test_the_pictures_of_two_heads_differ(drawn, name):
 # ---------------------------------------------------------------- the parts of a trained network
 
 
+@pytest.mark.slow
 def test_a_trained_network_is_drawn_from_its_run_folder(tmp_path, monkeypatch, capsys):
     (tmp_path / "run").mkdir()
     save_checkpoint(tmp_path / "run" / "mine.pt", conditioning="cross_attention")
