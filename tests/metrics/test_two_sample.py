@@ -158,8 +158,12 @@ def test_p_values_of_the_energy_distance_of_real_points_are_uniform(order):
 
 
 def test_of_many_sorted_samples_the_energy_test_uses_a_random_part():
-    samples, real = np.random.default_rng(2).normal(size=(2, 2 * two_sample.ENERGY_POINTS, 1))
-    assert float(two_sample.energy(np.sort(samples, 0), real, 0).p) > 1e-3
+    # With a probability of 1 % more than 2 of 10 such p-values are below 0.05. For the smallest samples all would be.
+    small = 0
+    for seed in range(10):
+        samples, real = np.random.default_rng(seed).normal(size=(2, 2 * two_sample.ENERGY_POINTS, 1))
+        small += float(two_sample.energy(np.sort(samples, 0), real, seed).p) < 0.05
+    assert small <= 2
 
 
 def test_the_energy_distance_alone_is_that_of_the_test():
