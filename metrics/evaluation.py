@@ -32,6 +32,8 @@ KL_STEPS = 200  # of the integration
 KL_POINTS = 512
 MORE_KL_POINTS = 4096  # where 512 points do not decide
 KL_POINTS_EXACT = 128  # for the KL of the exact denoiser, which is the floor
+KL_FULL_DIM = 8  # in more dimensions fewer points are used, because each takes a backward pass for each dimension
+MIN_KL_POINTS = 16
 HALF_BAND = 1.645  # standard deviations from the median to the end of a normal 90 % band
 
 # The error of eps and the KL are known of a network without drawing samples. With enough points
@@ -306,11 +308,12 @@ def _kl_result(pipeline: Pipeline, conditions: list[Condition], seed: int) -> Me
     `mean_kl`). Then good models with a KL of 0.005 would sometimes fail. So a failure by less than
     two standard errors is measured once more, with more points.
     """
-    points = KL_POINTS
+    dim = conditions[0][1].dim
+    points = kl_points(KL_POINTS, dim)
     value, floor, error = _kl(pipeline, conditions, seed, points)
     beyond = value - floor - GOOD_KL
     if 0 < beyond < 2 * error:
-        points = MORE_KL_POINTS
+        points = kl_points(MORE_KL_POINTS, dim)
         value, floor, error = _kl(pipeline, conditions, seed, points)
 
     passed = value - floor <= GOOD_KL
@@ -329,6 +332,13 @@ def _kl_result(pipeline: Pipeline, conditions: list[Condition], seed: int) -> Me
     )
 
 
+def kl_points(points: int, dim: int) -> int:
+    """Return how many of so many points are used in `dim` dimensions, for a bounded time."""
+    if dim <= KL_FULL_DIM:
+        return points
+    return max(MIN_KL_POINTS, points * KL_FULL_DIM // dim)
+
+
 def _kl(
     pipeline: Pipeline,
     conditions: list[Condition],
@@ -341,7 +351,8 @@ def _kl(
     """
     g = generator(seed, "kl")
     count = -(-points // len(conditions))  # rounded up
-    count_exact = -(-KL_POINTS_EXACT // len(conditions))
+    points_exact = kl_points(KL_POINTS_EXACT, conditions[0][1].dim)
+    count_exact = -(-points_exact // len(conditions))
 
     results = []
     for condition in conditions:

@@ -39,6 +39,7 @@ from runtime.randomness import generator
 
 MIN_SAMPLES = 100
 MAX_SAMPLES = 10_000  # samples, and as many real points, that a test uses
+MAX_SEARCHES_WITHOUT_TREE = 2000  # samples that `memorised` uses in many dimensions, to take seconds
 MAX_CELLS = 80  # along the curves
 POINTS_PER_CELL = 25  # the fewest that are expected in a cell: then chi-squared keeps its level
 STRAY_SHARE = 1e-4  # of real points, those farthest from the curves, count as strays
@@ -222,8 +223,11 @@ def strays(e: Evidence) -> Statistic:
 def memorised(e: Evidence) -> Statistic:
     """Test whether samples are copies of training points (see `two_sample.copies`)."""
     assert e.train is not None
-    nearest_to_samples, _ = two_sample.nearest_points(e.train, e.samples, 2)
-    nearest_to_real, _ = two_sample.nearest_points(e.train, e.real, 2)
+    n = len(e.samples)
+    if e.train.shape[1] > two_sample.MAX_TREE_DIM:
+        n = min(n, MAX_SEARCHES_WITHOUT_TREE)
+    nearest_to_samples, _ = two_sample.nearest_points(e.train, e.samples[:n], 2)
+    nearest_to_real, _ = two_sample.nearest_points(e.train, e.real[:n], 2)
     made = two_sample.nearest_ratio(nearest_to_samples)
     real = two_sample.nearest_ratio(nearest_to_real)
     return two_sample.copies(made, real)
