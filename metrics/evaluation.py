@@ -32,7 +32,7 @@ KL_STEPS = 200  # of the integration
 KL_POINTS = 512
 MORE_KL_POINTS = 4096  # where 512 points do not decide
 KL_POINTS_EXACT = 128  # for the KL of the exact denoiser, which is the floor
-KL_FULL_DIM = 8  # in more dimensions fewer points are used, because each takes a backward pass for each dimension
+KL_FULL_DIM = 4  # in more dimensions fewer points are used, because each takes a backward pass for each dimension
 MIN_KL_POINTS = 16
 HALF_BAND = 1.645  # standard deviations from the median to the end of a normal 90 % band
 
