@@ -29,8 +29,9 @@ MIN_BETA = 1e-12
 # Networks compute in float32, where 1 / alpha^2 must stay finite.
 MIN_ALPHA_BAR = 1e-36
 # With more signal left at the last step, x_T visibly differs from N(0, I).
-# A smaller alpha / sigma at the last step is a 0 with a rounding error, such as cos(pi / 2) = 6e-17.
-ROUNDING = 1e-16
+# Where alpha / sigma falls by more than this factor in the last step, it should be 0 and is not by rounding: cos(pi / 2) is
+# 6e-17. With a beta of 0.999 it falls by a factor of 0.03.
+MIN_LAST_FALL = 1e-9
 MAX_FINAL_ALPHA_BAR = 0.01
 
 
@@ -75,9 +76,9 @@ class NoiseScheduler:
             raise ValueError("num_timesteps must be at least 1, got 0")
         if not bool((self.log_snr.diff() < 0).all()):
             raise ValueError("alpha / sigma must fall from step to step")
-        last_ratio = float(self.alpha[-1] / self.sigma[-1])
-        if 0 < last_ratio < ROUNDING:
-            raise ValueError(f"alpha / sigma of the last step is {last_ratio:.1g}, by rounding: make alpha exactly 0")
+        ratio = (self.alpha / self.sigma)[-2:].tolist()
+        if 0 < ratio[-1] < MIN_LAST_FALL * ratio[0]:
+            raise ValueError(f"alpha / sigma of the last step is {ratio[-1]:.1g}, by rounding: make alpha exactly 0")
 
         # alpha and sigma by dtype and device: converted once, not at each of a thousand steps
         self._converted: dict[tuple[torch.dtype, torch.device], tuple[Tensor, Tensor]] = {}
