@@ -28,10 +28,10 @@ MAX_BETA = 0.999
 MIN_BETA = 1e-12
 # Networks compute in float32, where 1 / alpha^2 must stay finite.
 MIN_ALPHA_BAR = 1e-36
-# With more signal left at the last step, x_T visibly differs from N(0, I).
-# Where alpha / sigma falls by more than this factor in the last step, it should be 0 and is not by rounding: cos(pi / 2) is
-# 6e-17. With a beta of 0.999 it falls by a factor of 0.03.
+# Where alpha / sigma falls by a larger factor in the last step, alpha should be 0 and is not, by
+# rounding: cos(pi / 2) is 6e-17. With a beta of 0.999 the ratio falls by a factor of 0.03.
 MIN_LAST_FALL = 1e-9
+# With more signal left at the last step, x_T visibly differs from N(0, I).
 MAX_FINAL_ALPHA_BAR = 0.01
 
 
