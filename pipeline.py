@@ -252,7 +252,8 @@ def scheduler_from_config(config: Mapping[str, Any]) -> NoiseScheduler:
     """
     options = {name: config[name] for name in ("schedule", "num_timesteps", "beta_start", "beta_end")}
     scheduler = make_scheduler(**options, zero_snr=config.get("zero_snr", False))  # older checkpoints have none
-    check_target(scheduler, config["model"]["prediction"])
+    model = dict(config["model"])  # raises where a damaged checkpoint holds something else
+    check_target(scheduler, model["prediction"])
     return scheduler
 
 
