@@ -4,6 +4,9 @@ For one row, the loss is the weighted squared error of the network's output (Ho 
 2006.11239, eq. 14, generalised to other prediction targets and weights):
 
     loss = weights[t] * mean over dims of (net(x_t, t) - target)^2,    x_t = alpha x_0 + sigma eps
+
+The default network for points predicts v. The default weight turns its squared error into that of
+eps, so the loss is still L_simple (see `loss_weights`).
 """
 
 from collections.abc import Sequence
