@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from conf.choices import NUM_SAMPLES
-from conf.config import Evaluate, sampling_options
+from conf.config import Evaluate, Train, sampling_options
 from dataset import IMAGE_DATASETS, make_sets
 from loss.log import read_excess
 from metrics.evaluation import evaluate_file, evaluate_model, real_rows
@@ -40,7 +40,8 @@ def evaluate_samples(o: Evaluate, samples: str, run_folder: Path) -> dict:
     devices.use_threads(o.threads, images=False)
     kind = "images" if o.dataset.name in IMAGE_DATASETS else "points"
     count = o.num_samples or NUM_SAMPLES["evaluate"][kind]
-    evaluation, unseen = evaluate_file(samples, asdict(o.dataset), count, o.seed)
+    # The rows that a training by default options holds out.
+    evaluation, unseen = evaluate_file(samples, asdict(o.dataset), count, o.seed, Train.num_samples)
     print(f"{len(evaluation.samples):,} samples of {samples}, compared with {o.dataset.name}")
     real = real_rows(unseen, len(evaluation.samples), o.seed)
     save_pictures(run_folder, evaluation, real, formats=o.figures)

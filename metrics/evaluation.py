@@ -129,6 +129,7 @@ def evaluate_file(
     dataset: dict[str, Any],
     num_samples: int,
     seed: int,
+    num_data: int | None = None,
 ) -> tuple[Evaluation, DataSet]:
     """Evaluate a file of samples, and return the unseen real data as well.
 
@@ -137,12 +138,18 @@ def evaluate_file(
         dataset: the name and the options of the data set to compare with.
         num_samples: at most so many samples of the file are used.
         seed: of the tests.
+        num_data: num_samples of the training. It decides which rows of a file were held out. None:
+            all rows are used.
 
     Raises:
         ValueError, FileNotFoundError: the file or the data set cannot be used.
     """
-    of_images = dataset["name"] in IMAGE_DATASETS
-    set_size = None if of_images else num_samples
+    if dataset["name"] in IMAGE_DATASETS:
+        set_size = None
+    elif dataset["name"] == "file":
+        set_size = num_data
+    else:
+        set_size = num_samples
     train, unseen = make_sets(n_samples=set_size, seed=seed, **dataset)
     if isinstance(train, ImageSet) and isinstance(unseen, ImageSet):
         samples = read_samples(path)[:num_samples]

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from conftest import not_blank, succeeded
 
-from dataset import create_moon_dataset
+from conf.config import Train
+from dataset import create_moon_dataset, make_sets
+from metrics.evaluation import evaluate_file
 from runtime import checkpoint_file
 
 SHORT = "max_steps=50 eval_samples=200 task_name=run"
@@ -45,6 +47,15 @@ def test_points_of_ones_own_have_no_picture_that_needs_the_exact_distribution(ow
 
 def test_a_checkpoint_holds_the_normaliser_of_points_of_ones_own(own):
     assert len(checkpoint_file.load(own[0])["normaliser"]["mean"]) == 2
+
+
+def test_samples_are_compared_with_the_rows_of_a_large_file_that_the_training_held_out(tmp_path):
+    np.save(tmp_path / "mine.npy", np.random.default_rng(0).normal(size=(12_000, 2)))
+    np.save(tmp_path / "samples.npy", np.random.default_rng(1).normal(size=(300, 2)))
+    table = {"name": "file", "path": str(tmp_path / "mine.npy")}
+    _, held_out = make_sets(n_samples=Train.num_samples, seed=0, **table)
+    _, unseen = evaluate_file(str(tmp_path / "samples.npy"), table, 300, 0, Train.num_samples)
+    assert np.array_equal(unseen.points, held_out.points)
 
 
 # ---------------------------------------------------------------- three dimensions
