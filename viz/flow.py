@@ -43,7 +43,8 @@ MARGIN = 0.045  # around the lines
 BELOW = 0.075  # below the lines, where the text is
 TITLE_AT = 0.942  # how far down the title stands
 CAPTION_AT = 0.972  # how far down the caption stands
-LETTERS = 0.022  # size of the text
+LETTERS = 0.022  # size of the text of a wide picture
+NARROW_LETTERS = 0.027  # and of one that is shown at half of its size, such as the square one
 BAR_LENGTH = 5  # the bar of a film is 1 / 5 of the height long
 BAR_THICKNESS = 180  # and 1 / 180 of it thick
 OVERLAP = 1.12  # noise and data side by side may take so many times the width of the picture
@@ -329,11 +330,11 @@ def words(lines: FlowLines, size: tuple[int, int], bar_text: str = "") -> Light:
     """
     width, height = size
     edge = MARGIN * height
-    caption = f"{len(lines.reached):,} paths of the probability flow from noise to data, coloured by {lines.what}"
+    caption = f"{len(lines.reached):,} paths by {lines.by}, coloured by {lines.what}"
     page = Image.new("L", (width, height))
     draw = ImageDraw.Draw(page)
 
-    letters = LETTERS * height
+    letters = (LETTERS if width > height else NARROW_LETTERS) * height
     font = ImageFont.load_default(letters)
     widest = max(draw.textlength(text, font) for text in (lines.title, caption))
     letters *= min(1, (width - 2 * edge) / widest)
