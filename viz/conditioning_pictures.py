@@ -17,6 +17,7 @@ from viz.style import ink
 
 GREY = "#b8b8b8"
 GLOSS_LETTERS = 34  # in a line of what a method does
+GLOSS_AT = -1.4  # where these lines begin, in widths of a panel
 
 
 def save_posterior_samples(
@@ -73,8 +74,7 @@ def posterior_figure(found: Posteriors) -> Figure:
     """A row for the exact posterior and for every method: with the exact denoiser, with the network, and in words."""
     methods = [*found.evaluations]
     figure = Figure(figsize=(9, 1.35 * (1 + len(methods)) + 0.6), layout="constrained")
-    words, clouds = figure.subfigures(1, 2, width_ratios=[1, 1.9])
-    axes = cloud_axes(clouds, 1 + len(methods), 2, found.prior)
+    axes = cloud_axes(figure, 1 + len(methods), 2, found.prior)
     for column, (denoiser, points) in zip(axes.T, found.points.items()):
         column[0].set_title(f"with the {denoiser}")
         for ax in column:
@@ -87,10 +87,10 @@ def posterior_figure(found: Posteriors) -> Figure:
 
     rows = [("exact posterior", "what every method should give")]
     rows += [(method, METHODS[method].help) for method in methods]
-    for ax, (name, gloss) in zip(words.subplots(len(rows), 1), rows):
-        ax.axis("off")
-        ax.text(0, 0.78, name, size="large", va="top", weight="bold")
-        ax.text(0, 0.5, textwrap.fill(gloss, GLOSS_LETTERS), va="top")
+    for ax, (name, gloss) in zip(axes[:, 0], rows):
+        write = ax.text2D if ax.name == "3d" else ax.text
+        write(GLOSS_AT, 0.8, name, va="center", weight="bold", transform=ax.transAxes)
+        write(GLOSS_AT, 0.62, textwrap.fill(gloss, GLOSS_LETTERS), va="top", transform=ax.transAxes)
     figure.suptitle(
         f"samples given {found.text}, observed with noise {found.noise:g}\n"
         "grey: the data; W1: sliced Wasserstein-1 distance to the exact posterior",
