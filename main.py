@@ -30,6 +30,7 @@ OUTPUT_NAMES = ("forward", "schedule", "schedules", "statistics", "trajectory")
 OUTPUT_ENDINGS = (".png", ".pdf", ".svg", ".gif", ".mp4", ".npz", ".rrd")
 IMAGES_MAX = 64
 STRIP_IMAGES = 5  # in forward.png
+STRIP_MOMENTS = 5  # in a row of points of forward.png: 0, T/4, T/2, 3T/4, T
 STATISTICS_STEPS = 41
 
 
@@ -94,15 +95,21 @@ def _load(o: Main, of_images: bool) -> DataSet:
 
 
 def forward_strip(scheduler: NoiseScheduler, clean: NDArray, seed: int) -> stills.Figure:
-    """The forward process of clean data (N, *dims) after a few numbers of steps, side by side."""
+    """The forward process of clean data (N, *dims) at a few steps: for points even in t and, below, in log-SNR."""
     of_images = clean.ndim == 4
-    steps = evenly_on(clock(scheduler.alpha_bar), 7 if of_images else 6)
+    even_in_log_snr = evenly_on(clock(scheduler.alpha_bar), 7 if of_images else STRIP_MOMENTS)
     if of_images:
-        states = replay.forward(scheduler, clean[:STRIP_IMAGES], steps, seed).states
-        return image_grids.forward_strip(states, steps)
-    states = replay.forward(scheduler, clean, steps, seed).states
-    noise = np.sqrt(1 - scheduler.alpha_bar[steps])
-    return stills.forward_strip([*states], steps, noise)
+        states = replay.forward(scheduler, clean[:STRIP_IMAGES], even_in_log_snr, seed).states
+        return image_grids.forward_strip(states, even_in_log_snr)
+
+    T = scheduler.num_timesteps
+    even_in_t = evenly_spaced(0, T, STRIP_MOMENTS)
+    rows = []
+    for name, steps in (("even in t", even_in_t), ("even in log-SNR", even_in_log_snr)):
+        states = replay.forward(scheduler, clean, steps, seed).states
+        noise = np.sqrt(1 - scheduler.alpha_bar[steps])
+        rows.append(stills.Moments(name, [*states], steps, noise))
+    return stills.forward_strip(rows, T)
 
 
 def save_schedule(folder: Path, scheduler: NoiseScheduler, data: DataSet, seed: int, formats: list[str]) -> None:

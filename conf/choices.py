@@ -27,7 +27,7 @@ def default_epochs(num_rows: int, dataset: str) -> int:
 NUM_SAMPLES: dict[str, dict[Kind, int]] = {
     "inference": {"points": 2000, "images": 100},
     "evaluate": {"points": 10_000, "images": 2000},
-    "compare": {"points": 4000, "images": 200},  # by each sampler
+    "compare": {"points": 2000, "images": 200},  # by each sampler
 }
 
 # ---------------------------------------------------------------- the same in words

@@ -304,7 +304,7 @@ class Compare(Machine, Pictures, Viewing):
         choices=SAMPLERS,
         aliases=SAMPLER_ALIASES,
     )
-    evaluations: list[int] = option([5, 10, 15, 20, 50], "how often each of them may run the network, at most", low=1)
+    evaluations: list[int] = option([5, 10, 20], "how often each of them may run the network, at most", low=1)
     num_samples: int | None = option(
         None,
         f"samples by each; {by_kind(NUM_SAMPLES['compare'])}",

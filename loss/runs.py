@@ -93,9 +93,14 @@ def _run(path: Path, sweep: Path) -> Run:
     name = path.relative_to(sweep).as_posix()
     if name == ".":
         name = path.name
-    options = _yaml(path / ".hydra" / "config.yaml") or {}
+    options = run_options(path)
     results, fault = _results(path)
     return Run(name, path, _typed_options(path), options, results, fault)
+
+
+def run_options(path: Path) -> dict[str, Any]:
+    """All options of the run in a folder, nested as in its config; {} where they are not known."""
+    return _yaml(path / ".hydra" / "config.yaml") or {}
 
 
 def _typed_options(path: Path) -> dict[str, str]:

@@ -6,6 +6,7 @@ and its excess E|eps_hat - E[eps | x_t]|^2. Both terms are known where the exact
 data is known.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
+from dataset import PointSet
 from diffusion import Denoiser
+from pipeline import Pipeline
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from samplers.spacing import evenly_on
@@ -41,7 +44,48 @@ class Probes:
     floor: Tensor
 
 
+@dataclass(frozen=True)
+class Condition:
+    """What a network is told about x_0.
+
+    label: the number of a label, or None for no label.
+    weight: the share of training rows with it.
+    mixture: the exact distribution of such rows, normalised.
+    """
+
+    label: int | None
+    weight: float
+    mixture: GaussianMixture
+
+
+def loss_conditions(pipeline: Pipeline, data: PointSet) -> list[Condition]:
+    """Return the conditions under which a network is trained.
+
+    A conditional network is trained on every label, equally often, and on rows that lost theirs.
+
+    Args:
+        pipeline: the network.
+        data: its points, whose exact distribution is known.
+    """
+    assert data.mixture is not None
+    normalised = pipeline.normaliser.normalise_mixture
+    whole = normalised(data.mixture)
+    if not pipeline.classes:
+        return [Condition(None, 1.0, whole)]
+    dropped = pipeline.config.get("label_dropout", 0.0)
+    share = (1 - dropped) / len(data.parts)
+    conditions = [Condition(i, share, normalised(part)) for i, part in enumerate(data.parts)]
+    if dropped:
+        conditions.append(Condition(None, dropped, whole))
+    return conditions
+
+
 # ---------------------------------------------------------------- the floor
+
+
+def loss_floor(conditions: Sequence[Condition], scheduler: NoiseScheduler) -> float:
+    """Return the Bayes floor of the training loss: the mean of those of all conditions."""
+    return sum(each.weight * bayes_floor(each.mixture, scheduler) for each in conditions)
 
 
 # A training and its evaluation ask for the same floor. For thin sheets it takes 12 s of CPU.

@@ -201,15 +201,15 @@ def slope(evaluations: Sequence[int], errors: Sequence[float], above: float = 0.
 
 
 def flow_table(flow: FlowMap) -> str:
-    """Return the errors with the exact denoiser as text: one line for each sampler, with its
-    slope."""
+    """Return the errors with the exact denoiser as text: one line for each sampler, with its order
+    of convergence, by the largest numbers of evaluations that are allowed."""
     exact = next(iter(flow.errors))
-    counts = next(iter(flow.evaluations.values()))
+    counts = EVALUATIONS[: len(next(iter(flow.evaluations.values())))]
     last_step = f"the prediction of x_0 at t = 0: {flow.last_step:.1e}"
     lines = [f"error against the exact flow map, with the {exact} ({last_step})"]
 
     header = "".join(f"{n:>9}" for n in counts)
-    lines.append(f"  {'evaluations':<12}{header}    slope")
+    lines.append(f"  {'at most':<12}{header}    order")
     for name, errors in flow.errors[exact].items():
         row = "".join(f"{error:>9.1e}" for error in errors)
         order = flow.slopes[name]

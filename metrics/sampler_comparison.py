@@ -1,4 +1,6 @@
-"""Samplers at equal numbers of evaluations of the network, from the same x_T, with the exact denoiser beside it.
+"""Samplers that may run the network equally often, from the same x_T, with the exact denoiser beside it.
+
+No sampler runs it more often than it may. Some run it less often: Heun's method takes an even number of evaluations.
 
 With the exact denoiser all that is wrong is the sampler's error. What the network adds to it is the network's.
 """
@@ -37,11 +39,13 @@ NETWORK, EXACT = "network", "exact denoiser"
 TRACKED = 6  # samples whose states are kept
 FLOW_POINTS, FLOW_STATES = 256, 200  # of the exact flow map, and states along the paths of the tracked ones
 FURTHEST = 1e6  # samples beyond it count as lost, as NaN and infinity do
+ENERGY, CLASSIFIER = "energy distance", "classifier accuracy"
+COSTLY = (ENERGY, CLASSIFIER)
 SHORT = {
     "sliced Wasserstein-1": "W1",
-    "energy distance": "energy",
+    ENERGY: "energy",
     "log-density gap": "gap",
-    "classifier accuracy": "accuracy",
+    CLASSIFIER: "accuracy",
     "Frechet distance": "Frechet",
 }
 
@@ -55,10 +59,25 @@ class Floor(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """figures: samples in data units (N, *dims) -> every figure by name; their floors, at this number of samples."""
+    """figures: samples in data units (N, *dims), and whether also to compute the COSTLY ones -> the figures by name;
+    their floors, at this number of samples.
+    """
 
-    figures: Callable[[NDArray], dict[str, float]]
+    figures: Callable[[NDArray, bool], dict[str, float]]
     floors: dict[str, Floor]
+
+
+class Planned(NamedTuple):
+    """A sampler and the evaluations that it may make, `asked`.
+
+    steps: its sampling_steps, the largest that keep to `asked`; None where even one step makes more.
+    evaluations: what these steps make; without steps, the fewest that the sampler can make.
+    """
+
+    sampler: str
+    asked: int
+    steps: int | None
+    evaluations: int
 
 
 @dataclass(frozen=True)
@@ -82,8 +101,11 @@ class Trial:
 class Comparison:
     """All trials; real data (N, *dims), in data units and normalised; for points of a known density also the flow map,
     and the exact paths of the first TRACKED x_T at every step of the trials' paths, as `Trial.path`; alpha_bar (T + 1,)
+
+    plan: every pair of sampler and number of evaluations, also those that cannot be kept to and have no trial.
     """
 
+    plan: Sequence[Planned]
     trials: Sequence[Trial]
     floors: Mapping[str, Floor]
     real: NDArray
@@ -92,8 +114,16 @@ class Comparison:
     exact_path: Sequence[State]
     alpha_bar: NDArray
 
+    def planned(self, sampler: str, asked: int) -> Planned:
+        return next(p for p in self.plan if (p.sampler, p.asked) == (sampler, asked))
+
     def trial(self, denoiser: str, sampler: str, asked: int) -> Trial:
+        """The trial of a pair that has one: `planned(sampler, asked).steps` is not None."""
         return next(t for t in self.trials if (t.denoiser, t.sampler, t.asked) == (denoiser, sampler, asked))
+
+    def figures(self, denoiser: str) -> list[str]:
+        """The names of the figures of its trials."""
+        return [*next(t for t in self.trials if t.denoiser == denoiser).figures]
 
     @property
     def denoisers(self) -> list[str]:
@@ -101,11 +131,11 @@ class Comparison:
 
     @property
     def samplers(self) -> list[str]:
-        return [*dict.fromkeys(t.sampler for t in self.trials)]
+        return [*dict.fromkeys(p.sampler for p in self.plan)]
 
     @property
     def asked(self) -> list[int]:
-        return sorted({t.asked for t in self.trials})
+        return sorted({p.asked for p in self.plan})
 
 
 def compare(
@@ -121,10 +151,14 @@ def compare(
     guidance: of the network, out of these options; default: that of the kind of data.
 
     Raises:
-        ValueError: no sampler or no number, one that there is not, or a number that a sampler cannot make.
+        ValueError: no sampler or no number, one that there is not, or numbers so small that no sampler keeps to them.
     """
-    plan = _plan(samplers, evaluations)
-    check_plan(pipeline.scheduler, plan)
+    pairs = _pairs(samplers, evaluations)
+    check_pairs(pipeline.scheduler, pairs)
+    plan = [make_plan(pipeline.scheduler, pipeline.dims, sampler, asked) for sampler, asked in pairs]
+    if all(planned.steps is None for planned in plan):
+        fewest = min(planned.evaluations for planned in plan)
+        raise ValueError(f"none of these samplers can do with so few evaluations of this model; allow {fewest} or more")
     train, unseen = _data_sets(pipeline)
     check_enough(unseen, count)
     truth = truth_of(pipeline, train, unseen, count, seed)
@@ -138,6 +172,7 @@ def compare(
 
     real = real_rows(unseen, count, seed)
     comparison = Comparison(
+        plan=plan,
         trials=_trials(pipeline, plan, denoisers, x_T, truth, seed),
         floors=truth.floors,
         real=real,
@@ -151,7 +186,7 @@ def compare(
     return comparison
 
 
-def _plan(samplers: Sequence[str] | None, evaluations: Sequence[int]) -> list[tuple[str, int]]:
+def _pairs(samplers: Sequence[str] | None, evaluations: Sequence[int]) -> list[tuple[str, int]]:
     """The pairs of a sampler (None: all) and a number of evaluations, each once, by rising numbers."""
     names = list(dict.fromkeys(SAMPLERS if samplers is None else samplers))
     return [(name, n) for n in sorted(set(evaluations)) for name in names]
@@ -163,15 +198,46 @@ def _data_sets(pipeline: Pipeline) -> tuple[DataSet, DataSet]:
     return make_sets(n_samples=config["num_samples"], seed=config["seed"], **config["dataset"])
 
 
-def check_plan(scheduler: NoiseScheduler, plan: Sequence[tuple[str, int]]) -> None:
-    """Raises ValueError for an empty plan, or a pair of sampler and number of evaluations that cannot be run."""
-    if not plan:
+def check_pairs(scheduler: NoiseScheduler, pairs: Sequence[tuple[str, int]]) -> None:
+    """Raises ValueError for no pair of sampler and number of evaluations, or one that cannot be run."""
+    if not pairs:
         raise ValueError("there is nothing to compare: name at least one sampler and one number of evaluations")
     T = scheduler.num_timesteps
-    for name, n in plan:
+    for name, n in pairs:
         sampler_row(name)
         if not 1 <= n <= T:
             raise ValueError(f"evaluations must lie in 1..{T}, for this model has T = {T}; got {n}")
+
+
+def make_plan(scheduler: NoiseScheduler, dims: Sequence[int], sampler: str, asked: int) -> Planned:
+    """The largest sampling_steps with which the sampler makes at most `asked` evaluations, of data of shape `dims`."""
+    # One more step takes at most two evaluations, or one and one for each coordinate, for a covariance.
+    at_most = 1 + max(1, math.prod(dims))
+    steps = asked
+    while True:
+        made = evaluations_made(scheduler, dims, SamplingOptions(sampler, steps))
+        if made <= asked:
+            return Planned(sampler, asked, steps, made)
+        if steps == 1:
+            return Planned(sampler, asked, None, made)
+        steps = max(1, steps - math.ceil((made - asked) / at_most))
+
+
+def evaluations_made(scheduler: NoiseScheduler, dims: Sequence[int], options: SamplingOptions) -> int:
+    """How often `sample` runs a denoiser of data of shape `dims`, with those evaluations that covariances take.
+
+    It is counted in a run of one sample with a denoiser that costs nothing.
+    """
+    made = 0
+
+    def denoise(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
+        nonlocal made
+        made += 1
+        return Prediction(torch.zeros_like(x_t), torch.zeros_like(x_t))
+
+    for _ in sample(denoise, scheduler, torch.zeros(1, *dims), options, generator=generator(0, "counting")):
+        pass
+    return made
 
 
 # ---------------------------------------------------------------- denoisers
@@ -217,7 +283,7 @@ def _exact_denoiser(exact: PosteriorMeans, scheduler: NoiseScheduler) -> Denoise
 
 def _trials(
     pipeline: Pipeline,
-    plan: Sequence[tuple[str, int]],
+    plan: Sequence[Planned],
     denoisers: Mapping[str, Denoiser],
     x_T: Tensor,
     truth: Truth,
@@ -225,10 +291,10 @@ def _trials(
 ) -> list[Trial]:
     """Every pair of the plan with every denoiser, all from the same x_T. The exact denoiser runs on the CPU."""
     starts = {NETWORK: x_T, EXACT: x_T.cpu()}
-    jobs = [(denoiser, name, n) for name, n in plan for denoiser in denoisers]
+    jobs = [(denoiser, planned) for planned in plan if planned.steps is not None for denoiser in denoisers]
     trials = []
-    for denoiser, name, n in progress_bar(jobs, "comparing", len(jobs)):
-        trials.append(_trial(pipeline, truth, seed, denoiser, denoisers[denoiser], starts[denoiser], name, n))
+    for denoiser, planned in progress_bar(jobs, "comparing", len(jobs)):
+        trials.append(_trial(pipeline, truth, seed, denoiser, denoisers[denoiser], starts[denoiser], planned))
     return trials
 
 
@@ -239,8 +305,7 @@ def _trial(
     denoiser: str,
     denoise: Denoiser,
     x_T: Tensor,
-    sampler: str,
-    asked: int,
+    planned: Planned,
 ) -> Trial:
     """One sampler with one denoiser. All samplers with fresh noise draw the same noise."""
     g = generator(seed, "comparison", device=x_T.device)
@@ -254,12 +319,15 @@ def _trial(
 
     path = []
     x = x_T
-    for state in sample(denoise_counted, pipeline.scheduler, x_T, SamplingOptions(sampler, asked), generator=g):
+    options = SamplingOptions(planned.sampler, planned.steps)
+    for state in sample(denoise_counted, pipeline.scheduler, x_T, options, generator=g):
         path.append(State(state.t, state.x_t[:TRACKED].cpu().clone(), state.x_0[:TRACKED].cpu().clone()))
         x = state.x_t
     samples = pipeline.data_units(x.to(pipeline.device)).numpy()
     milliseconds = 1000 * (time.perf_counter() - begin)
-    return Trial(denoiser, sampler, asked, made, milliseconds, truth.figures(samples), samples, path)
+    # The costly figures take most of the time, so only the network's samples have them.
+    figures = truth.figures(samples, denoiser == NETWORK)
+    return Trial(denoiser, planned.sampler, planned.asked, made, milliseconds, figures, samples, path)
 
 
 # ---------------------------------------------------------------- the exact flow
@@ -321,23 +389,25 @@ def _of_points(data: PointSet, draw: Draw, count: int, seed: int) -> Truth:
     n = min(len(real), len(other))  # of a file there may be fewer than samples
     real, known = real[:n], data.mixture is not None and data.mixture.has_density
 
-    def figures(samples: NDArray) -> dict[str, float]:
+    def figures(samples: NDArray, costly: bool) -> dict[str, float]:
         made = samples[:n]
         if not np.isfinite(made).all() or np.abs(made).max() > FURTHEST:
-            return dict.fromkeys(floors, math.nan)
+            return {name: math.nan for name in floors if costly or name not in COSTLY}
         found = {"sliced Wasserstein-1": sliced_wasserstein(made, real)}
-        found["energy distance"] = two_sample.energy_distance(made, real)
+        if costly:
+            found[ENERGY] = two_sample.energy_distance(made, real)
         if known:
             density = negative_log_density(Evidence(made, real, data.mixture))
             found["log-density gap"] = float(density.value) - float(density.floor)
-        found["classifier accuracy"] = float(two_sample.classifier(made, real, seed).value)
+        if costly:
+            found[CLASSIFIER] = float(two_sample.classifier(made, real, seed).value)
         return found
 
     floors = {"sliced Wasserstein-1": Floor(*np.quantile(compute_floors(METRICS[0], draw, n), [0.05, 0.5, 0.95]))}
-    tests = {"energy distance": two_sample.energy(other[:n], real, seed)}
+    tests = {ENERGY: two_sample.energy(other[:n], real, seed)}
     if known:
         tests["log-density gap"] = negative_log_density(Evidence(other[:n], real, data.mixture))
-    tests["classifier accuracy"] = two_sample.classifier(other[:n], real, seed)
+    tests[CLASSIFIER] = two_sample.classifier(other[:n], real, seed)
     for name, s in tests.items():
         shift = float(s.floor) if name == "log-density gap" else 0.0
         floors[name] = Floor(*(float(x) - shift for x in (s.low, s.floor, s.high)))
@@ -348,7 +418,7 @@ def _of_images(train: ImageSet, unseen: ImageSet, count: int, seed: int, device:
     measure, floors = image_metrics.frechet_measure(train, unseen, count, seed=seed, device=device)
     low, median, high = np.quantile(floors, [0.05, 0.5, 0.95]).tolist()
 
-    def figures(samples: NDArray) -> dict[str, float]:
+    def figures(samples: NDArray, costly: bool) -> dict[str, float]:
         images = torch.from_numpy(samples)
         return {"Frechet distance": measure(images.clamp(-1, 1)) if bool(images.isfinite().all()) else math.nan}
 
@@ -360,21 +430,30 @@ def _of_images(train: ImageSet, unseen: ImageSet, count: int, seed: int, device:
 
 def table(found: Comparison) -> str:
     """One line for each sampler at each number of evaluations; a star where a figure lies within its floor's band."""
-    figures, wide = [*found.floors], 9 * len(found.floors)
-    head = "".join(f"{SHORT[name]:>9}" for name in figures)
-    lines = [" " * 32 + "".join(f"{' with the ' + d + ' ':-^{wide}}   " for d in found.denoisers)]
-    lines.append(f"  {'sampler':<13}{'evaluations':>11}{'ms':>6}" + "   ".join(head for _ in found.denoisers))
+    figures = {d: found.figures(d) for d in found.denoisers}
+    heads = [f"{' with the ' + d + ' ':-^{9 * len(names)}}" for d, names in figures.items()]
+    columns = ["".join(f"{SHORT[name]:>9}" for name in names) for names in figures.values()]
+    lines = [" " * 34 + "   ".join(heads)]
+    lines.append(f"  {'sampler':<13}{'allowed':>7}{'made':>6}{'ms':>6}" + "   ".join(columns))
     for title, pick in (("real data, median", 1), ("95 % of it below", 2)):
-        line = "".join(f"{floor[pick]:>8.4f} " for floor in found.floors.values())
-        lines.append(f"  {title:<30}" + "   ".join(line for _ in found.denoisers))
+        cells = ["".join(f"{found.floors[name][pick]:>8.4f} " for name in names) for names in figures.values()]
+        lines.append(f"  {title:<32}" + "   ".join(cells))
     for n in found.asked:
         lines.append("")
         for name in found.samplers:
+            planned = found.planned(name, n)
+            first = f"  {name:<13}{n:>7}"
+            if planned.steps is None:
+                lines.append(f"{first}      left out: it makes {planned.evaluations} or more")
+                continue
             trials = [found.trial(d, name, n) for d in found.denoisers]
-            first = f"  {name:<13}{trials[0].evaluations:>11}{trials[0].milliseconds:>6.0f}"
-            lines.append(first + "   ".join("".join(_cell(t, f, found.floors[f]) for f in figures) for t in trials))
-    names = ", ".join(f"{SHORT[name]}: {name}" for name in figures)
-    return "\n".join([*(line.rstrip() for line in lines), "", f"  {names}; *: within the 90 % band of real data"])
+            first += f"{trials[0].evaluations:>6}{trials[0].milliseconds:>6.0f}"
+            cells = ["".join(_cell(t, f, found.floors[f]) for f in figures[t.denoiser]) for t in trials]
+            lines.append(first + "   ".join(cells))
+    names = ", ".join(f"{SHORT[name]}: {name}" for name in found.floors)
+    legend = f"  {names}; *: within the 90 % band of real data"
+    counts = "  allowed, made: evaluations of the denoiser"
+    return "\n".join([*(line.rstrip() for line in lines), "", legend, counts])
 
 
 def _cell(trial: Trial, figure: str, floor: Floor) -> str:
@@ -384,7 +463,10 @@ def _cell(trial: Trial, figure: str, floor: Floor) -> str:
 
 
 def save_numbers(path: Path, found: Comparison, **facts: object) -> None:
-    """compare.json: the facts, floors, a row for each trial, and the flow map; a figure that is not finite is null."""
+    """compare.json: the facts, floors, a row for each trial, what was left out, and the flow map.
+
+    A figure that is not finite is null.
+    """
     rows = []
     for trial in found.trials:
         row = {
@@ -399,7 +481,11 @@ def save_numbers(path: Path, found: Comparison, **facts: object) -> None:
         rows.append(row)
 
     floors = {name: floor._asdict() for name, floor in found.floors.items()}
-    result = {**facts, "floors": floors, "trials": rows}
+    left_out = []
+    for planned in found.plan:
+        if planned.steps is None:
+            left_out.append({"sampler": planned.sampler, "asked": planned.asked, "fewest": planned.evaluations})
+    result = {**facts, "floors": floors, "trials": rows, "left_out": left_out}
     if found.flow:
         result["flow_map"] = {
             "evaluations": found.flow.evaluations,

@@ -1,20 +1,21 @@
 """Callbacks: small objects that log, draw, measure or save after every step of a training."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
+from dataset import PointSet
 from images.sets import ImageSet
 from loss.log import ExcessLog, LossLog, sync_tables
 from loss.moments import Callback, Moment, log_spaced_steps
 from loss.objective import weight_name
-from metrics.bayes import bayes_floor, excess, make_probes
+from metrics.bayes import Condition, excess, loss_conditions, loss_floor, make_probes
 from pipeline import Pipeline
-from points.mixture import GaussianMixture
 from runtime import checkpoint_file, distributed
 from training.checksum import checksum
 from training.denoising_grids import Grids
@@ -76,9 +77,9 @@ def make_callbacks(state: TrainingState, folder: Path, stack: ExitStack) -> list
         grids = painter.saved
         callbacks.append(painter)
 
-    mixture = _mixture_of_floor(state)
-    if mixture is not None:
-        callbacks.append(Probes(folder, state.pipeline, mixture, start, state.total))
+    conditions = _conditions_of_floor(state)
+    if conditions:
+        callbacks.append(Probes(folder, state.pipeline, conditions, start, state.total))
 
     if config["early_ema"]:
         due = max(1, round(config["early_ema"] * state.total))
@@ -93,15 +94,17 @@ def make_callbacks(state: TrainingState, folder: Path, stack: ExitStack) -> list
     return [*callbacks, *comparison, checkpoints]
 
 
-def _mixture_of_floor(state: TrainingState) -> GaussianMixture | None:
-    """The distribution whose Bayes floor the training loss approaches, if it is known; else None.
+def _conditions_of_floor(state: TrainingState) -> list[Condition]:
+    """The conditions whose Bayes floors make up that of the training loss; none if it is not known.
 
-    The floor is that of an unconditional model, and of a loss that weights the error of eps evenly.
+    The floor is that of a loss that weights the error of eps evenly.
     """
     pipeline = state.pipeline
-    if pipeline.classes or weight_name(pipeline.scheduler, state.config["loss_weight"]) != "eps":
-        return None
-    return state.data.mixture
+    if weight_name(pipeline.scheduler, state.config["loss_weight"]) != "eps":
+        return []
+    if not isinstance(state.data, PointSet) or state.data.mixture is None:
+        return []
+    return loss_conditions(pipeline, state.data)
 
 
 class ProgressBar(Callback):
@@ -122,25 +125,33 @@ class ProgressBar(Callback):
 class Probes(Callback):
     """Measures the excess over the Bayes floor at log-spaced steps, and writes it to excess.csv."""
 
-    def __init__(self, folder: Path, pipeline: Pipeline, mixture: GaussianMixture, start: int, total: int) -> None:
+    def __init__(
+        self, folder: Path, pipeline: Pipeline, conditions: Sequence[Condition], start: int, total: int
+    ) -> None:
         self.pipeline = pipeline
+        self.conditions = conditions
         self.due = set(log_spaced_steps(start, total))
-        scheduler = pipeline.scheduler
-        mixture = pipeline.normaliser.normalise_mixture(mixture)
-        self.probes = make_probes(
-            mixture,
-            scheduler,
-            num_steps=PROBE_STEPS,
-            num_points=PROBE_POINTS,
-            seed=pipeline.config["seed"],
-        )
-        floor = bayes_floor(mixture, scheduler)
-        self.log = ExcessLog(folder, self.probes.timesteps.tolist(), floor, start)
+        self.probes = []
+        for condition in conditions:
+            probes = make_probes(
+                condition.mixture,
+                pipeline.scheduler,
+                num_steps=PROBE_STEPS,
+                num_points=PROBE_POINTS // len(conditions),
+                seed=pipeline.config["seed"],
+            )
+            self.probes.append(probes)
+        floor = loss_floor(conditions, pipeline.scheduler)
+        self.log = ExcessLog(folder, self.probes[0].timesteps.tolist(), floor, start)
 
     def after(self, moment: Moment) -> None:
-        if moment.done in self.due:
-            excess_by_step = excess(self.pipeline.denoiser(), self.probes, self.pipeline.device)
-            self.log.add(moment.done, excess_by_step.tolist())
+        if moment.done not in self.due:
+            return
+        excess_by_step = torch.zeros(len(self.probes[0].timesteps))
+        for condition, probes in zip(self.conditions, self.probes):
+            denoise = self.pipeline.denoiser_for_label(condition.label)
+            excess_by_step += condition.weight * excess(denoise, probes, self.pipeline.device)
+        self.log.add(moment.done, excess_by_step.tolist())
 
     def close(self) -> None:
         self.log.close()

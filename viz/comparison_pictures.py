@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from metrics.flow_map import FlowMap
-from metrics.sampler_comparison import EXACT, Comparison, Trial
+from metrics.sampler_comparison import EXACT, Comparison, Planned, Trial
 from viz import image_grids
 from viz.colours import DATA, GENERATED, PALETTE, hex_colour
 from viz.style import ink, paper
@@ -20,6 +20,10 @@ ROWS_PER_CELL = 2
 IMAGE_SIDE = 56  # pixels, about
 CAPTION_HEIGHT = 26  # pixels below a cell
 CELL_GAP = 12  # pixels between cells
+# Of the curves of samplers, which nobody needs to tell apart by their colours alone.
+MARKERS = "osD^vPX*<"
+LINES = ("-", "--", "-.")
+LEGEND_COLUMNS = 3
 
 
 def sheet(found: Comparison) -> Figure:
@@ -34,8 +38,9 @@ def _point_sheet(found: Comparison) -> Figure:
     columns = len(found.denoisers) * len(found.asked)
     figure = Figure(figsize=(1.5 * columns + 0.6, 1.45 * len(found.samplers) + 1.2), layout="constrained")
     figure.suptitle(
-        "blue: samples, all from the same noise; grey: real data\nW1: distance between them;"
-        f" of other real data {found.floors['sliced Wasserstein-1'].median:.3f}",
+        "blue: samples, all from the same noise; grey: real data\n"
+        "W1: sliced Wasserstein-1 distance between them;"
+        f" other real data have {found.floors['sliced Wasserstein-1'].median:.3f}",
         size="medium",
     )
     blocks = figure.subfigures(1, len(found.denoisers), wspace=0.03, squeeze=False)
@@ -45,10 +50,22 @@ def _point_sheet(found: Comparison) -> Figure:
         for row, sampler in zip(axes, found.samplers):
             row[0].set_ylabel(sampler)
             for ax, n in zip(row, found.asked):
-                if sampler == found.samplers[0]:
-                    ax.set_title(f"{n} evaluations", size="small")
+                planned = found.planned(sampler, n)
+                if planned.steps is None:
+                    _draw_empty_cell(ax, planned)
+                    continue
+                ax.set_title(evaluations_text(planned), size="small", pad=3)
                 _draw_cell(ax, found.real, found.trial(denoiser, sampler, n))
     return figure
+
+
+def evaluations_text(planned: Planned) -> str:
+    """The evaluations that a sampler makes and, where they are fewer, those that it may make."""
+    if planned.steps is None:
+        return f"makes {planned.evaluations} or more"
+    if planned.evaluations == planned.asked:
+        return f"{planned.evaluations} evaluations"
+    return f"{planned.evaluations} evaluations (of {planned.asked})"
 
 
 def _data_axes(block, rows: int, columns: int, data: NDArray) -> NDArray:
@@ -62,6 +79,15 @@ def _data_axes(block, rows: int, columns: int, data: NDArray) -> NDArray:
         for i, axis in enumerate("xyz"[:d]):
             ax.set(**{f"{axis}lim": (low[i] - margin[i], high[i] + margin[i]), f"{axis}ticks": []})
     return axes
+
+
+def _draw_empty_cell(ax, planned: Planned) -> None:
+    """Say why there are no samples: the sampler cannot keep to so few evaluations."""
+    ax.set_title(f"at most {planned.asked} evaluations", size="small", pad=3)
+    flat = {"z": 0} if ax.name == "3d" else {}
+    low, high = np.array([ax.get_xlim(), ax.get_ylim()]).T
+    x, y = (low + high) / 2
+    ax.text(x, y, *flat.values(), f"left out:\n{evaluations_text(planned)}", ha="center", va="center", size="x-small")
 
 
 def _draw_cell(ax, real: NDArray, trial: Trial) -> None:
@@ -98,7 +124,7 @@ def _image_sheet(found: Comparison) -> Figure:
         image_grids.tiled(blocks, cells, CELL_GAP, ground),
         title,
         [*found.samplers, "real images"],
-        [f"{n} evaluations" for n in found.asked],
+        [f"at most {n} evaluations" for n in found.asked],
     )
 
     (ax,) = picture.figure.axes
@@ -117,7 +143,10 @@ def _captioned_blocks(found: Comparison, ground: list[int]) -> NDArray[np.uint8]
     blocks = []
     for sampler in found.samplers:
         for n in found.asked:
-            blocks.append(_image_block(found.trial(found.denoisers[0], sampler, n).samples, columns))
+            samples = np.full_like(found.real, np.nan)
+            if found.planned(sampler, n).steps is not None:
+                samples = found.trial(found.denoisers[0], sampler, n).samples
+            blocks.append(_image_block(samples, columns))
     places = np.arange(ROWS_PER_CELL * columns * width).reshape(width, -1) % len(found.real)
     for real in found.real[places]:
         blocks.append(_image_block(real, columns))
@@ -141,8 +170,13 @@ def _captions(found: Comparison) -> list[str]:
     captions = []
     for sampler in found.samplers:
         for n in found.asked:
+            planned = found.planned(sampler, n)
+            caption = evaluations_text(planned)
+            if planned.steps is None:
+                captions.append(f"left out: {caption}")
+                continue
             trial = found.trial(found.denoisers[0], sampler, n)
-            captions.append(f"FD {trial.figures['Frechet distance']:.2f}")
+            captions.append(f"{caption}, FD {trial.figures['Frechet distance']:.2f}")
     captions.append(f"FD {floor.median:.2f} [{floor.low:.2f}, {floor.high:.2f}]")
     return captions + [""] * (len(found.asked) - 1)
 
@@ -152,29 +186,44 @@ def _captions(found: Comparison) -> list[str]:
 
 def flow_map(flow: FlowMap) -> Figure:
     """Errors over evaluations, log-log: with the exact denoiser the sampler's, with the network both."""
-    figure = Figure(figsize=(11, 5), layout="constrained")
+    figure = Figure(figsize=(9, 5.4), layout="constrained")
     for ax, (denoiser, errors) in zip(figure.subplots(1, 2, sharey=True), flow.errors.items()):
         for i, (sampler, error) in enumerate(errors.items()):
-            label = sampler
-            slope = flow.slopes[sampler]
-            if denoiser == EXACT and not math.isnan(slope):
-                label += f": slope {-slope:.1f}"
-            ax.plot(flow.evaluations[sampler], error, "o-", color=hex_colour(PALETTE[i]), label=label, markersize=3.5)
-        own = "the sampler's error alone" if denoiser == EXACT else "its own error comes on top"
+            ax.plot(
+                flow.evaluations[sampler],
+                error,
+                color=hex_colour(PALETTE[i % len(PALETTE)]),
+                marker=MARKERS[i % len(MARKERS)],
+                linestyle=LINES[i % len(LINES)],
+                markersize=4.5,
+                linewidth=1.3,
+                label=_named_with_order(sampler, flow.slopes[sampler]),
+            )
+        own = "the sampler's error alone" if denoiser == EXACT else "the network's error added"
         ax.set(xscale="log", yscale="log", xlabel="evaluations", title=f"with the {denoiser}: {own}")
+        ax.title.set_fontsize("medium")
         counts = max(flow.evaluations.values())  # samplers of two evaluations a step make no even number of them
         ax.set_xticks(counts, [str(n) for n in counts], minor=False)
         ax.minorticks_off()
         ax.grid(alpha=0.3)
 
     first = figure.axes[0]
-    label = "the last step alone, onto the prediction of x_0"
-    if "adams" in flow.slopes:
-        label += " (adams takes another)"
-    first.axhline(flow.last_step, color=ink(), linestyle=":", linewidth=1, label=label)
-    figure.legend(
-        *first.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize="small"
-    )
     first.set_ylabel("median distance, in standard deviations of the data")
-    figure.suptitle("how far samplers end from where the exact probability flow carries the same x_T")
+    first.axhline(flow.last_step, color=ink(), linestyle=":", linewidth=1.3)
+    text = "dotted: error of the last\ntransition alone"
+    if "adams" in flow.slopes:
+        text += ", onto\nwhich all but adams end"
+    first.annotate(
+        text, (0.02, flow.last_step), (0, -4), first.get_yaxis_transform(), "offset points", va="top", size="small"
+    )
+    handles, labels = first.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=LEGEND_COLUMNS, frameon=False)
+    figure.suptitle("distance of a sampler's ends from those of the exact probability flow, from the same noise")
     return figure
+
+
+def _named_with_order(sampler: str, order: float) -> str:
+    """The name of a sampler and, where it is known, its order of convergence."""
+    if math.isnan(order):
+        return sampler
+    return f"{sampler}: error ~ evaluations$^{{-{order:.1f}}}$"

@@ -1,5 +1,6 @@
 """Samples given an observation, as files and pictures: for points beside the exact posterior, for images inpainted."""
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from matplotlib.figure import Figure
 
 from metrics.conditioning import INPAINTINGS_EACH, Inpainting, Posteriors, inpaint, posterior_table, posteriors
 from pipeline import Pipeline
+from registry.posterior_rows import METHODS
 from runtime.atomic_file import save_array
 from viz import image_grids, stills
 from viz.colours import GENERATED, hex_colour
@@ -14,6 +16,8 @@ from viz.point_clouds import cloud_axes, draw_cloud, outside_text
 from viz.style import ink
 
 GREY = "#b8b8b8"
+GLOSS_LETTERS = 34  # in a line of what a method does
+GLOSS_AT = -1.4  # where these lines begin, in widths of a panel
 
 
 def save_posterior_samples(
@@ -67,24 +71,30 @@ def save_inpaintings(
 
 
 def posterior_figure(found: Posteriors) -> Figure:
-    """The exact posterior, then every method; above with the exact denoiser, below with the network."""
-    columns = 1 + len(found.evaluations)
-    figure = Figure(figsize=(2.7 * columns, 4.4), layout="constrained")
-    axes = cloud_axes(figure, 2, columns, found.prior)
-    for row, (denoiser, points) in zip(axes, found.points.items()):
-        row[0].set_ylabel(f"with the {denoiser}")
-        for ax in row:
+    """A row for the exact posterior and for every method: with the exact denoiser, with the network, and in words."""
+    methods = [*found.evaluations]
+    figure = Figure(figsize=(9, 1.35 * (1 + len(methods)) + 0.6), layout="constrained")
+    axes = cloud_axes(figure, 1 + len(methods), 2, found.prior)
+    for column, (denoiser, points) in zip(axes.T, found.points.items()):
+        column[0].set_title(f"with the {denoiser}")
+        for ax in column:
             draw_cloud(ax, found.prior, GREY)
+        draw_cloud(column[0], found.truth, ink())
+        column[0].set_xlabel(f"W1 of other exact samples {found.floor[1]:.3f}", size="small")
+        for ax, method in zip(column[1:], methods):
+            outside = draw_cloud(ax, points[method], hex_colour(GENERATED))
+            ax.set_xlabel(f"W1 {found.distance[denoiser][method]:.3f}{outside_text(outside)}", size="small")
 
-        draw_cloud(row[0], found.truth, ink())
-        row[0].set_title("exact posterior")
-        row[0].set_xlabel(f"floor {found.floor[1]:.3f}")
-        for ax, (method, cloud) in zip(row[1:], points.items()):
-            outside = draw_cloud(ax, cloud, hex_colour(GENERATED))
-            ax.set_title(method)
-            ax.set_xlabel(f"W1 {found.distance[denoiser][method]:.3f}{outside_text(outside)}")
+    rows = [("exact posterior", "what every method should give")]
+    rows += [(method, METHODS[method].help) for method in methods]
+    for ax, (name, gloss) in zip(axes[:, 0], rows):
+        write = ax.text2D if ax.name == "3d" else ax.text
+        write(GLOSS_AT, 0.8, name, va="center", weight="bold", transform=ax.transAxes)
+        write(GLOSS_AT, 0.62, textwrap.fill(gloss, GLOSS_LETTERS), va="top", transform=ax.transAxes)
     figure.suptitle(
-        f"samples given {found.text} with noise {found.noise:g}; grey: the data; W1: to the exact posterior"
+        f"samples given {found.text}, observed with noise {found.noise:g}\n"
+        "grey: the data; W1: sliced Wasserstein-1 distance to the exact posterior",
+        size="medium",
     )
     return figure
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from loss.log import read_excess, read_losses
-from loss.runs import runs_of_sweep
+from loss.runs import run_options, runs_of_sweep
 from metrics.evaluation import Evaluation
 from viz import image_grids, learning, stills, style
 
@@ -61,6 +61,7 @@ def _figures_of_points(
             None,
             classes,
             evaluation.sampling.guidance_text,
+            len(evaluation.samples),
         )
     }
     by_step = evaluation.by_step
@@ -90,12 +91,15 @@ def save_losses(path: str | Path, runs: Mapping[str, Path], formats: Sequence[st
     """
     losses = {}
     excesses = {}
+    labelled = []
     for name, folder in runs.items():
         excess = read_excess(folder)
         if excess:
             excesses[name] = excess
         losses[name] = read_losses(folder)
-    return stills.save(learning.losses(losses, excesses), path, formats)
+        if run_options(folder).get("conditional"):
+            labelled.append(name)
+    return stills.save(learning.losses(losses, excesses, labelled), path, formats)
 
 
 def save_sweep(folder: Path) -> None:

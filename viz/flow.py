@@ -40,10 +40,10 @@ TURNING_SPACING = 1.0  # pixels between two drops of light
 # ---------------------------------------------------------------- layout, as shares of the height
 
 MARGIN = 0.045  # around the lines
-BELOW = 0.075  # below the lines, where the text is
-TITLE_AT = 0.942  # how far down the title stands
-CAPTION_AT = 0.972  # how far down the caption stands
-LETTERS = 0.022  # size of the text
+LAST_LINE_AT = 0.958  # how far down the last line of text stands
+LINE_SPACING = 0.036  # between two lines of text
+LETTERS = 0.024  # size of the text of a wide picture
+NARROW_LETTERS = 0.028  # and of a narrow one, which has one line more
 BAR_LENGTH = 5  # the bar of a film is 1 / 5 of the height long
 BAR_THICKNESS = 180  # and 1 / 180 of it thick
 OVERLAP = 1.12  # noise and data side by side may take so many times the width of the picture
@@ -56,7 +56,7 @@ START_DOT = np.array([0.12, 0.13, 0.16])  # the dot where a line begins, which h
 END_DOT = 0.1  # added to 0.6 of the colour of a line, in the dot at its end
 END_DOT_RADIUS = 1.3  # line widths
 GAMMA = 1.5  # an exponent that makes the colours of lines more saturated
-TEXT = 0.55
+TEXT = 0.8
 BAR_TEXT = "noise"
 BAR_LIGHT = 0.06  # of the bar where there is no noise
 LEVELS = 4  # colours of a still are rounded to multiples of it, which halves the size of the file
@@ -239,7 +239,7 @@ def camera(
         A function of a turn in radians that gives the paths in pixels, (S, N, 2).
     """
     width, height = size
-    room = np.array([width - 2 * MARGIN * height, height * (1 - MARGIN - BELOW)])
+    room = np.array([width - 2 * MARGIN * height, height * (1 - MARGIN - below(size))])
     middle = [width / 2, height * MARGIN + room[1] / 2]
     paths = (lines.paths - lines.paths[-1].mean(0)).astype(np.float64)
     if not _is_3d(lines):
@@ -324,28 +324,55 @@ def colours_of(lines: FlowLines) -> NDArray:
 def words(lines: FlowLines, size: tuple[int, int], bar_text: str = "") -> Light:
     """Return the text of a picture as light (H, W, 3).
 
-    At the lower left stand the title and below it the meaning of the colours; at the lower right
-    the text of a film's bar.
+    At the lower left stand the title and below it the sampler and the meaning of the colours; at the
+    lower right the text of a film's bar.
     """
     width, height = size
     edge = MARGIN * height
-    caption = f"{len(lines.reached):,} paths of the probability flow from noise to data, coloured by {lines.what}"
     page = Image.new("L", (width, height))
     draw = ImageDraw.Draw(page)
 
-    letters = LETTERS * height
+    texts = _text_lines(lines, size)
+    letters = height * (NARROW_LETTERS if _is_narrow(size) else LETTERS)
     font = ImageFont.load_default(letters)
-    widest = max(draw.textlength(text, font) for text in (lines.title, caption))
-    letters *= min(1, (width - 2 * edge) / widest)
-    font = ImageFont.load_default(letters)
+    while max(draw.textlength(text, font) for text in texts) > width - 2 * edge:
+        letters *= 0.97  # letters are fitted to pixels, so that their width is not proportional to their size
+        font = ImageFont.load_default(letters)
 
-    draw.text((edge, TITLE_AT * height), lines.title, fill=255, font=font, anchor="lm")
-    draw.text((edge, CAPTION_AT * height), caption, fill=255, font=font, anchor="lm")
+    first = _first_line_at(size)
+    for i, text in enumerate(texts):
+        y = (first + i * LINE_SPACING) * height
+        draw.text((edge, y), text, fill=255, font=font, anchor="lm")
     before_bar = width - edge - 1.1 * height // BAR_LENGTH
-    draw.text((before_bar, TITLE_AT * height), bar_text, fill=255, font=font, anchor="rm")
+    draw.text((before_bar, first * height), bar_text, fill=255, font=font, anchor="rm")
 
     grey = np.asarray(page, np.float32)[..., None]
     return grey.repeat(3, 2) * np.float32(TEXT / 255)
+
+
+def _text_lines(lines: FlowLines, size: tuple[int, int]) -> list[str]:
+    """Return the lines of text of a picture of that size."""
+    paths = f"{len(lines.reached):,} paths from noise to data by {lines.by}"
+    colours = f"coloured by {lines.what}"
+    if _is_narrow(size):
+        return [lines.title, paths, colours]
+    return [lines.title, f"{paths}, {colours}"]
+
+
+def _is_narrow(size: tuple[int, int]) -> bool:
+    """Return whether a picture of that (width, height) is a square or higher than wide."""
+    width, height = size
+    return width <= height
+
+
+def below(size: tuple[int, int]) -> float:
+    """Return the room below the lines, where the text is, as a share of the height."""
+    return 1 - _first_line_at(size) + LINE_SPACING
+
+
+def _first_line_at(size: tuple[int, int]) -> float:
+    """Return how far down the first line of text stands, as a share of the height."""
+    return LAST_LINE_AT - (2 if _is_narrow(size) else 1) * LINE_SPACING
 
 
 def _line_width(height: int) -> float:
@@ -386,7 +413,7 @@ def _draw_noise_bar(light: Light, noise: float) -> None:
     height, width, _ = light.shape
     length = height // BAR_LENGTH
     thickness = height // BAR_THICKNESS
-    top = round(TITLE_AT * height) - thickness // 2
+    top = round(_first_line_at((width, height)) * height) - thickness // 2
     right = round(width - MARGIN * height)
     bar = light[top : top + thickness, right - length : right]
     bar += BAR_LIGHT

@@ -27,7 +27,8 @@ class FlowLines(NamedTuple):
 
     seconds (S,): when each state is played. way (S,): how far it is from noise, 0, to data, 1, in the angle
     arctan(sigma / alpha). noise (S,): its sigma. reached (N,): where on the data a path ends: the number of one of
-    `parts` parts or, of a set in one part, a position from 0 to 1. title and what `reached` means, in words.
+    `parts` parts or, of a set in one part, a position from 0 to 1. what: the meaning of `reached`; by: the sampler and
+    its evaluations; title: all in words.
     """
 
     paths: NDArray
@@ -38,6 +39,7 @@ class FlowLines(NamedTuple):
     parts: int
     what: str
     title: str
+    by: str
 
 
 def flow_lines(pipeline: Pipeline, count: int, seed: int, labels: Tensor | None, options: SamplingOptions) -> FlowLines:
@@ -65,8 +67,8 @@ def beside_exact(
 
     distances = np.linalg.norm(network.paths[-1] - found.paths[-1], axis=1)
     apart = float(np.median(distances))
-    left = network._replace(title=f"{network.title}: with the network")
-    right_title = f"with the exact denoiser: half of the ends lie within {apart:.2g} of the network's"
+    left = network._replace(title=f"{network.title}, with the network")
+    right_title = f"with the exact denoiser (half of the ends within {apart:.2g} of the left ones)"
     return left, found._replace(title=right_title)
 
 
@@ -95,7 +97,13 @@ def _lines_of_states(
     if options.guidance_text:
         title = f"{title}, {options.guidance_text}"
     return FlowLines(
-        process.states, scene.seconds(process), 1 - angle / angle[0], scene.noise(process.steps), *ends, title
+        process.states,
+        scene.seconds(process),
+        1 - angle / angle[0],
+        scene.noise(process.steps),
+        *ends,
+        title,
+        f"{options.sampler} with {count_evaluations(scheduler, options)} evaluations",
     )
 
 

@@ -1,7 +1,8 @@
 """Pictures of what a training reaches: losses, the error at each step, and score fields."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -15,8 +16,12 @@ from viz.style import greys, ink
 DEPTH = 4.0  # nats below the densest place: hardly any x_t lies farther out, so no arrow is drawn
 ERROR_SCALE = 10  # arrows of the difference are so many times longer
 NAMED_RUNS = 20  # above this a legend would be larger than its curves; loss/report.py names all
+COLOUR_BAR = 0.025  # width of a colour bar, in widths of its panel
+STEPS = "forward steps (0: clean data)"
 LEGEND_LETTERS = 110  # in one line of a legend
 SIGN_LETTERS = 8  # the sign of a curve and the space around it are as wide as so many letters
+SAME_FLOOR = 0.005  # floors of runs whose relative difference is smaller share a line
+FLOOR_LINE = (0, (2, 2))  # dots and gaps of two line widths each
 FLOOR_LABEL = "Bayes floor: no network can do better"
 
 
@@ -26,56 +31,106 @@ FLOOR_LABEL = "Bayes floor: no network can do better"
 def losses(
     runs: Mapping[str, Mapping[str, NDArray]],
     excesses: Mapping[str, Mapping[str, NDArray]] = {},
+    labelled: Collection[str] = (),
 ) -> Figure:
     """Draw training losses, raw (faint) and smoothed, and below them the excess over the floor.
+
+    Runs without labels have their panels at the left and runs with labels have theirs at the right:
+    labels say something about x_0, which lowers the loss and its floor.
 
     Args:
         runs: runs[name] holds the arrays "step" and "loss".
         excesses: excesses[name] holds "step", "excess" and "floor", for runs whose Bayes floor is
             known. Without any there is no lower panel.
+        labelled: the names of the conditional runs.
     """
+    without = [name for name in runs if name not in labelled]
+    kinds = [names for names in (without, [name for name in runs if name in labelled]) if names]
     figure = Figure(figsize=(9, 6.6 if excesses else 4), layout="constrained")
-    axes = figure.subplots(2 if excesses else 1, 1, sharex=True, squeeze=False)[:, 0]
-    floors = {name: float(excess["floor"][0]) for name, excess in excesses.items()}
-    shared_floor = _shared_floor(floors, len(runs))
-
-    for i, (name, run) in enumerate(runs.items()):
-        colour = f"C{i}"
-        axes[0].plot(run["step"], run["loss"], color=colour, alpha=0.25, linewidth=0.7)
-        axes[0].plot(run["step"], smoothed(run["loss"]), color=colour, linewidth=2, label=name)
-        if name in excesses:
-            floor_colour = colour if shared_floor is None else ink()
-            axes[0].axhline(floors[name], color=floor_colour, linestyle=":")
-            excess = excesses[name]
-            axes[1].plot(excess["step"], excess["excess"], ".-", color=colour, linewidth=2)
-    if floors:
-        axes[0].plot([], [], color=ink(), linestyle=":", label=FLOOR_LABEL)
-
-    title = "training loss"
-    if shared_floor is not None:
-        title += f" and its floor, {shared_floor:.4f}"
-    _log_axis(axes[0], title)
-    axes[0].yaxis.set_minor_formatter("{x:.3g}")
-    axes[0].yaxis.set_major_formatter("{x:.3g}")
+    axes = figure.subplots(2 if excesses else 1, len(kinds), sharex="col", squeeze=False)
+    colours = {name: f"C{i}" for i, name in enumerate(runs)}
+    for column, names in zip(axes.T, kinds):
+        kind = ""
+        if len(kinds) == 2:
+            kind = " without labels" if names is without else " with labels"
+        _loss_column(column, {name: runs[name] for name in names}, excesses, colours, kind)
     if len(runs) <= NAMED_RUNS:
         _legend_below(figure, axes[0])
-    if excesses:
-        _log_axis(axes[1], "excess over the Bayes floor, measured: what is left to learn")
-    axes[-1].set_xlabel("optimizer step")
     return figure
 
 
-def _shared_floor(floors: Mapping[str, float], count: int) -> float | None:
-    """Return the floor that all `count` runs have in common, or None."""
-    different = set(floors.values())
-    if len(floors) == count and len(different) == 1:
-        return different.pop()
-    return None
+def _loss_column(
+    axes: NDArray,
+    runs: Mapping[str, Mapping[str, NDArray]],
+    excesses: Mapping[str, Mapping[str, NDArray]],
+    colours: Mapping[str, str],
+    kind: str,
+) -> None:
+    """Draw the losses of some runs and, where there is a second panel, their excesses."""
+    for name, run in runs.items():
+        axes[0].plot(run["step"], run["loss"], color=colours[name], alpha=0.25, linewidth=0.7)
+        axes[0].plot(run["step"], smoothed(run["loss"]), color=colours[name], linewidth=2, label=name)
+        if name in excesses:
+            excess = excesses[name]
+            axes[1].plot(excess["step"], excess["excess"], ".-", color=colours[name], linewidth=2)
+
+    floors = _distinct_floors({name: float(excesses[name]["floor"][0]) for name in runs if name in excesses})
+    shared = len(floors) == 1 and len(floors[0].names) == len(runs)
+    for floor in floors:
+        colour = colours[floor.names[0]] if len(floor.names) == 1 and not shared else ink()
+        label = FLOOR_LABEL if shared else f"Bayes floor of {', '.join(floor.names)}"
+        axes[0].axhline(floor.value, color=colour, linestyle=FLOOR_LINE, label=label)
+
+    title = f"training loss{kind}"
+    if shared:
+        title += f", floor {floors[0].value:.4f}"
+    _log_axis(axes[0], title)
+    axes[0].yaxis.set_minor_formatter("{x:.3g}")
+    axes[0].yaxis.set_major_formatter("{x:.3g}")
+    if len(axes) > 1:
+        _log_axis(axes[1], "excess over the floor: what is left to learn")
+        if not floors:
+            axes[1].text(0.5, 0.5, "floor not known", ha="center", transform=axes[1].transAxes)
+    axes[-1].set_xlabel("optimizer step")
 
 
-def _legend_below(figure: Figure, ax: Axes) -> None:
-    """Put the legend of `ax` below the figure, which grows by it: inside it would hide curves."""
-    handles, names = ax.get_legend_handles_labels()
+class _Floor(NamedTuple):
+    """A Bayes floor and the runs that have it."""
+
+    value: float
+    names: list[str]
+
+
+def _distinct_floors(floors: Mapping[str, float]) -> list[_Floor]:
+    """Return the floors that differ by more than SAME_FLOOR, each as the mean over its runs.
+
+    Runs with other seeds have slightly other data. Their lines would lie on each other, and dotted
+    lines that are a little apart look like a full one.
+    """
+    groups: list[list[str]] = []
+    for name in sorted(floors, key=lambda name: floors[name]):
+        if groups and floors[name] <= (1 + SAME_FLOOR) * floors[groups[-1][0]]:
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+    distinct = []
+    for names in groups:
+        in_order = [name for name in floors if name in names]
+        distinct.append(_Floor(float(np.mean([floors[name] for name in names])), in_order))
+    return distinct
+
+
+def _legend_below(figure: Figure, axes: NDArray) -> None:
+    """Put the legend of some axes below the figure, which grows by it: inside it would hide curves.
+
+    A name that several of the axes have appears once.
+    """
+    handles_by_name = {}
+    for ax in axes:
+        for handle, name in zip(*ax.get_legend_handles_labels()):
+            handles_by_name.setdefault(name, handle)
+    names = list(handles_by_name)
+    handles = list(handles_by_name.values())
     widest = max(len(name) for name in names) + SIGN_LETTERS
     columns = max(1, min(len(names), LEGEND_LETTERS // widest))
     rows = math.ceil(len(names) / columns)
@@ -125,10 +180,12 @@ def timesteps(
         of: the end of the title, such as ", mean over the labels".
     """
     figure = Figure(figsize=(9, 8.6 if history else 5.6), layout="constrained")
-    axes = figure.subplots(3 if history else 2, 1, squeeze=False)[:, 0]
+    rows = 3 if history else 2
+    grid = figure.add_gridspec(rows, 2, width_ratios=[1, COLOUR_BAR])
+    axes = [figure.add_subplot(grid[row, 0]) for row in range(rows)]
 
     axes[0].plot(steps, floor + excess, color=BLUE, linewidth=4, alpha=0.6, label="network")
-    axes[0].plot(steps, floor, color=ink(), linestyle=":", label=FLOOR_LABEL)
+    axes[0].plot(steps, floor, color=ink(), linestyle=FLOOR_LINE, label=FLOOR_LABEL)
     _log_axis(axes[0], rf"error of $\epsilon$ at each step of the process{of}")
     axes[0].legend(frameon=False, loc="lower left")
 
@@ -138,7 +195,7 @@ def timesteps(
     _log_axis(axes[1], title)
     for ax in axes[:2]:
         ax.set_xlim(0, None)
-        ax.set_xlabel("forward steps")
+        ax.set_xlabel(STEPS)
 
     if history:
         strip = axes[2].pcolormesh(
@@ -150,12 +207,12 @@ def timesteps(
             shading="nearest",
         )
         axes[2].set(
-            title="the same over the training",
-            xlabel="optimizer step",
-            ylabel="forward steps",
+            title="the same excess over the training, by colour",
+            xlabel="optimizer step of the training",
+            ylabel=STEPS,
             xscale="log",
         )
-        figure.colorbar(strip, ax=axes[2], label="excess")
+        figure.colorbar(strip, cax=figure.add_subplot(grid[2, 1]), label="mean squared error")
     return figure
 
 
@@ -170,12 +227,17 @@ def score_fields(fields: Sequence[Mapping[str, NDArray]], of: str = "") -> Figur
             "network" and "exact" (n, n, 2). All are in normalised units.
         of: the end of the title.
     """
-    figure = Figure(figsize=(3.1 * len(fields), 9.4), layout="constrained")
+    figure = Figure(figsize=(3.1 * len(fields), 10), layout="constrained")
     axes = figure.subplots(3, len(fields), sharex=True, sharey=True, squeeze=False)
     for column, field in zip(axes.T, fields):
         _score_column(column, field)
+    rows = ("network's score", "exact score", f"network's minus exact,\n{ERROR_SCALE} times as long")
+    for ax, name in zip(axes[:, 0], rows):
+        ax.set_ylabel(name, size="large")
     figure.suptitle(
-        f"score of x_t: the gradient of its log-density (contours, a nat apart), where x_t lies{of}",
+        f"score of x_t: the gradient of its log-density (grey, a shade for each nat){of}\n"
+        "positions in standard deviations of the data, scores in their inverse",
+        size="medium",
     )
     return figure
 
@@ -189,20 +251,19 @@ def _score_column(axes: NDArray, field: Mapping[str, NDArray]) -> None:
     typical = _weighted_rms(exact, density)
     relative_error = _weighted_rms(error, density) / typical
 
-    axes[0].set_title(f"step {field['step']}, sigma {field['sigma']:.2f}\nnetwork")
+    axes[0].set_title(f"step {field['step']}, noise {field['sigma']:.2f}")
     quiver, cell = _arrows(axes[0], field, network, BLUE, typical)
     axes[0].quiverkey(
         quiver,
-        0.55,
-        -0.06,
+        0.32,
+        -0.07,
         cell,
-        f"length {typical:.2g}",
+        f"a score of {typical:.2g}",
         labelpos="E",
         color=ink(),
     )
-    axes[1].set_title("exact", loc="left")
     _arrows(axes[1], field, exact, ink(), typical)
-    axes[2].set_title(f"difference ({relative_error:.1%}), {ERROR_SCALE} times as long")
+    axes[2].set_title(f"{relative_error:.1%} of the exact score", size="medium")
     _arrows(axes[2], field, ERROR_SCALE * error, PURPLE, typical)
 
 

@@ -14,10 +14,10 @@ from diffusion import Denoiser, exact_denoiser, forward_states
 from loss.log import LOSS_FILE as LOSS_FILE
 from loss.log import read_losses
 from loss.objective import weight_name
-from metrics.bayes import bayes_floor
+from metrics import bayes
+from metrics.bayes import loss_conditions
 from metrics.distances import sliced_wasserstein
 from pipeline import Pipeline
-from points.mixture import GaussianMixture
 from runtime.randomness import generator
 from samplers import State
 from samplers.guidance import exact_guided_denoiser
@@ -247,16 +247,7 @@ def loss_floor(pipeline: Pipeline, real: PointSet) -> float | None:
     """
     if not real.mixture or weight_name(pipeline.scheduler, pipeline.config.get("loss_weight")) != "eps":
         return None
-    whole = _normalised_floor(pipeline, real.mixture)
-    if not pipeline.classes:
-        return whole
-    of_labels = [_normalised_floor(pipeline, part) for part in real.parts]
-    dropped = pipeline.config.get("label_dropout", 0.0)
-    return (1 - dropped) * float(np.mean(of_labels)) + dropped * whole
-
-
-def _normalised_floor(pipeline: Pipeline, mixture: GaussianMixture) -> float:
-    return bayes_floor(pipeline.normaliser.normalise_mixture(mixture), pipeline.scheduler)
+    return bayes.loss_floor(loss_conditions(pipeline, real), pipeline.scheduler)
 
 
 def loss(folder: Path, floor: float | None) -> Loss | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,22 +11,26 @@ from numpy.typing import NDArray
 
 from runtime.atomic_file import atomic_file
 from viz.colours import CLASSES, DATA, ERROR, GENERATED, hex_colour, noise_colours
+from viz.style import ink
 
 SCREEN_DPI = 120  # of a png
 PRINT_DPI = 300  # of what is drawn as pixels in a pdf or svg
-NOISE = r"noise: $\sigma / \sqrt{\alpha^2 + \sigma^2}$"  # 0 for clean data, 1 for pure noise
 GREY = hex_colour(DATA)
 BLUE = hex_colour(GENERATED)
 PURPLE = hex_colour(ERROR)
 
 SAMPLES_MARGIN = 0.2  # around the real points, in widths of them
+STRIP_MARGIN = 0.04  # around all points of a strip, in widths of them, so that no frame cuts a point
 STATISTICS = {
     "mean": "mean of each coordinate",
     "variance": "variance of each coordinate",
     "snr": "signal-to-noise ratio",
     "kl": "KL from N(0, I), in nats",
 }
-SCHEDULES_TOP = 3.4  # inches: height of the curves on the sheet of schedules
+SCHEDULE_WIDTHS = (5.0, 4.2, 3.6, 3.0, 2.4, 1.8)  # points: of the curves, in their order
+SCHEDULE_LINES = ("-", "-", "-", (0, (3, 2)), (0, (5, 3)), (0, (2, 3)), "-")
+SCHEDULES_ON_ANOTHER = ("linear, zero SNR",)  # almost equal to linear: drawn upon it, in the colour of text
+SCHEDULES_TOP = 4.2  # inches: height of the curves on the sheet of schedules
 SCHEDULES_ROW = 2.0  # inches: height of a row of points there
 
 
@@ -76,6 +81,7 @@ def samples(
     real_labels: NDArray | None = None,
     classes: Sequence[str] = (),
     guidance_text: str = "",
+    drawn: int | None = None,
 ) -> Figure:
     """Draw generated points beside real ones, on the same axes.
 
@@ -85,10 +91,13 @@ def samples(
             label.
         classes: the names of the labels.
         guidance_text: how sampling was guided, in words for the title.
+        drawn: how many points were generated, if not all of them are here.
     """
     figure = Figure(figsize=(9, 3.3), layout="constrained")
     left, right = _subplots(figure, 1, 2, d=real.shape[1])[0]
     title = f"generated ({len(generated):,})"
+    if drawn is not None and drawn > len(generated):
+        title = f"generated ({len(generated):,} of {drawn:,} shown)"
     if guidance_text:
         title += f", {guidance_text}"
     _points(left, generated, _label_colours(labels, BLUE), title)
@@ -122,34 +131,61 @@ def _label_legend(figure: Figure, ax: Axes, labels: NDArray, classes: Sequence[s
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
 
 
-def _range_with_margin(points: NDArray) -> tuple[NDArray, NDArray]:
-    """Return the lowest and highest coordinates of points (N, d), both (d,), with a margin."""
+def _range_with_margin(points: NDArray, share: float = SAMPLES_MARGIN) -> tuple[NDArray, NDArray]:
+    """Return the lowest and highest coordinates of points (N, d), both (d,), with a margin.
+
+    share: the margin, in widths of the points.
+    """
     width = np.ptp(points, 0)
-    margin = np.where(width > 0, SAMPLES_MARGIN * width, 1)
+    margin = np.where(width > 0, share * width, 1)
     return points.min(0) - margin, points.max(0) + margin
 
 
 # ---------------------------------------------------------------- the forward process
 
 
-def forward_strip(states: Sequence[NDArray], steps: Sequence[int], noise: NDArray) -> Figure:
-    """Draw the forward process at a few moments, the last of them T.
+class Moments(NamedTuple):
+    """Points at a few moments of the forward process.
+
+    name: how these moments are spaced, in words.
+    states: states[i] are the points (N, d) after steps[i] forward steps.
+    steps: numbers of forward steps, rising.
+    noise: (S,), sigma / sqrt(alpha^2 + sigma^2) of each state, which gives its colour.
+    """
+
+    name: str
+    states: Sequence[NDArray]
+    steps: Sequence[int]
+    noise: NDArray
+
+
+def forward_strip(rows: Sequence[Moments], last_step: int) -> Figure:
+    """Draw the forward process at a few moments: a row for each way to space them.
 
     Args:
-        states: states[i] are the points (N, d) after steps[i] forward steps.
-        steps: numbers of forward steps, rising.
-        noise: (S,), sigma / sqrt(alpha^2 + sigma^2) of each state, which gives its colour.
+        rows: with equally many moments each.
+        last_step: T.
     """
-    figure = Figure(figsize=(2.6 * len(states), 3.2), layout="constrained")
-    axes = _subplots(figure, 1, len(states), d=states[0].shape[1])[0]
-    low = np.min([state.min(0) for state in states], 0)
-    high = np.max([state.max(0) for state in states], 0)
-    for ax, state, step, sigma in zip(axes, states, steps, noise):
-        _limit(ax, low, high)
-        title = f"step {step}, noise {sigma:.2f}"
-        _points(ax, state, hex_colour(noise_colours(sigma)), title)
+    columns = max(len(row.states) for row in rows)
+    d = rows[0].states[0].shape[1]
+    figure = Figure(figsize=(2.1 * columns, 2.45 * len(rows) + 0.3), layout="constrained")
+    axes = _subplots(figure, len(rows), columns, d)
+    low, high = _range_with_margin(np.concatenate([x for row in rows for x in row.states]), STRIP_MARGIN)
+    for row_axes, row in zip(axes, rows):
+        for ax, state, step, sigma in zip(row_axes, row.states, row.steps, row.noise):
+            _points(ax, state, hex_colour(noise_colours(sigma)), f"step {step}, noise {sigma:.2f}")
+            _limit(ax, low, high)
+            ax.title.set_fontsize("medium")
+            ax.label_outer()
+        for ax in row_axes[len(row.states) :]:
+            ax.set_visible(False)
+        if d == 3:
+            row_axes[0].text2D(-0.12, 0.5, row.name, rotation=90, va="center", transform=row_axes[0].transAxes)
+        else:
+            row_axes[0].set_ylabel(row.name, size="medium")
     figure.suptitle(
-        f"forward process: clean data after 0, pure noise after {steps[-1]} forward steps; even in log-SNR; {NOISE}"
+        f"forward process, from clean data (step 0, noise 0) to pure noise (step {last_step}, noise 1)",
+        size="medium",
     )
     return figure
 
@@ -265,17 +301,21 @@ def schedules(
     bottom = figure.add_subfigure(halves[1])
 
     signal, log_snr = top.subplots(1, 2)
-    for name, alpha_bar in named.items():
-        _schedule_curves(signal, log_snr, name, alpha_bar)
+    for i, (name, alpha_bar) in enumerate(named.items()):
+        _schedule_curves(signal, log_snr, i, name, alpha_bar)
     signal.set(
-        title="signal amplitude in x_t at variance 1",
+        title="signal amplitude in x_t (1: clean data)",
         xlabel="forward steps",
         xlim=(0, None),
     )
     log_snr.set(title="log signal-to-noise ratio", xlabel="forward steps", xlim=(0, None))
-    signal.legend(frameon=False, fontsize="small", loc="upper left", bbox_to_anchor=(1, 1))
+    handles, names = signal.get_legend_handles_labels()
+    top.legend(handles, names, loc="outside lower center", ncols=2, frameon=False, fontsize="small")
 
-    bottom.suptitle(f"the same points with the same noise; {NOISE}", fontsize="medium")
+    bottom.suptitle(
+        "the same points with the same noise under each schedule; noise 0: clean data, noise 1: pure noise",
+        fontsize="medium",
+    )
     axes = bottom.subplots(len(named), len(moments), sharex=True, sharey=True, squeeze=False)
     for row, (name, clouds) in zip(axes, states.items()):
         row[0].set_ylabel(name.replace(", ", "\n"))
@@ -287,14 +327,22 @@ def schedules(
     return figure
 
 
-def _schedule_curves(signal: Axes, log_snr: Axes, name: str, alpha_bar: NDArray) -> None:
-    """Draw the signal amplitude and the log-SNR of one schedule, where the latter is finite."""
+def _schedule_curves(signal: Axes, log_snr: Axes, i: int, name: str, alpha_bar: NDArray) -> None:
+    """Draw the signal amplitude and the log-SNR of schedule number i, where the latter is finite.
+
+    Later curves are thinner and have longer gaps, so that they show those on which they lie.
+    """
     steps = np.arange(len(alpha_bar))
     amplitude = np.sqrt(alpha_bar)
-    signal.plot(steps, amplitude, label=f"{name}: {amplitude[-1]:.1%} left")
+    look = {
+        "color": ink() if name in SCHEDULES_ON_ANOTHER else f"C{i}",
+        "linewidth": SCHEDULE_WIDTHS[min(i, len(SCHEDULE_WIDTHS) - 1)],
+        "linestyle": SCHEDULE_LINES[i % len(SCHEDULE_LINES)],
+    }
+    signal.plot(steps, amplitude, label=f"{name}: {amplitude[-1]:.1%} signal at the end", **look)
     finite = (alpha_bar > 0) & (alpha_bar < 1)
     ratio = alpha_bar[finite] / (1 - alpha_bar[finite])
-    log_snr.plot(steps[finite], np.log(ratio), label=name)
+    log_snr.plot(steps[finite], np.log(ratio), label=name, **look)
 
 
 # ---------------------------------------------------------------- axes of points

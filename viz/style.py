@@ -4,6 +4,7 @@ from matplotlib import rcdefaults, rcParams, style
 
 STYLES = {"light": "default", "dark": "dark_background"}
 NIGHT = "#0d1016"  # a soft black, which is also the background of recordings
+NIGHT_GRID = "#5a6170"  # fainter than the curves, as on a light background
 
 
 def use(name: str) -> None:
@@ -18,6 +19,7 @@ def use(name: str) -> None:
         rcParams["figure.facecolor"] = NIGHT
         rcParams["axes.facecolor"] = NIGHT
         rcParams["savefig.facecolor"] = NIGHT
+        rcParams["grid.color"] = NIGHT_GRID
     rcParams["svg.fonttype"] = "none"  # text remains text, which can be searched and edited
     rcParams["pdf.fonttype"] = 42  # the same for PDF
 

@@ -162,13 +162,13 @@ def test_lines_keep_the_margins_of_the_picture(name, size):
     edge = flow.MARGIN * size[1]
     assert (low >= edge - 1e-6).all()
     assert high[0] <= size[0] - edge + 1e-6
-    assert high[1] <= (1 - flow.BELOW) * size[1] + 1e-6
+    assert high[1] <= (1 - flow.below(size)) * size[1] + 1e-6
 
 
 @every_picture
 def test_lines_fill_the_picture_in_one_direction(name, size):
     low, high = corners_of_lines(name, size)
-    available = np.array([size[0] - 2 * flow.MARGIN * size[1], size[1] * (1 - flow.MARGIN - flow.BELOW)])
+    available = np.array([size[0] - 2 * flow.MARGIN * size[1], size[1] * (1 - flow.MARGIN - flow.below(size))])
     assert np.isclose(((high - low) / available).max(), 1)
 
 
@@ -263,7 +263,7 @@ def test_a_camera_keeps_everything_in_the_picture_from_all_sides(size):
     assert at.min() > edge - tolerance
     right, lower = at.max((0, 1, 2))
     assert right < size[0] - edge + tolerance
-    assert lower < (1 - flow.BELOW) * size[1] + tolerance
+    assert lower < (1 - flow.below(size)) * size[1] + tolerance
 
 
 @every_size

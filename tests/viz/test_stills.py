@@ -9,6 +9,7 @@ from conftest import command
 from matplotlib.image import imread
 
 from dataset import make_dataset
+from main import forward_strip
 from metrics.forward import measured_statistics, theoretical_statistics
 from samplers.options import SamplingOptions
 from samplers.spacing import LOG_SNR_MAX, LOG_SNR_MIN, clock, evenly_on
@@ -57,6 +58,49 @@ def test_the_lines_of_excesses_are_those_of_the_runs(two_runs):
     _, excess = two_runs
     for line in excess.get_lines()[:2]:
         assert np.array_equal(line.get_ydata(), EXCESS["excess"])
+
+
+def test_the_floor_of_the_legend_looks_like_the_one_that_is_drawn(two_runs):
+    loss, _ = two_runs
+    (drawn,) = [line for line in loss.get_lines() if "floor" in line.get_label()]
+    shown = loss.figure.legends[0].get_lines()[-1]
+    assert shown._dash_pattern == drawn._dash_pattern
+    assert shown.get_color() == drawn.get_color()
+
+
+def test_floors_that_hardly_differ_share_a_line():
+    losses = {"a": curve(0.2)[0], "b": curve(0.2)[0]}
+    figure = learning.losses(losses, {"a": curve(0.2)[1], "b": curve(0.2004)[1]})
+    assert len([line for line in figure.axes[0].get_lines() if "floor" in line.get_label()]) == 1
+
+
+def test_runs_with_and_without_labels_have_each_their_floor_and_their_excesses():
+    losses = {"a": curve(0.2)[0], "b": curve(0.15)[0]}
+    figure = learning.losses(losses, {"a": curve(0.2)[1], "b": curve(0.15)[1]}, labelled=["b"])
+    without, with_labels, *excesses = figure.axes
+    assert "without labels, floor 0.2000" in without.get_title()
+    assert "with labels, floor 0.1500" in with_labels.get_title()
+    assert all(len(ax.get_lines()) == 1 for ax in excesses)
+
+
+def test_the_title_of_samples_says_how_many_of_how_many_are_shown():
+    figure = stills.samples(GRID.reshape(-1, 2), GRID.reshape(-1, 2), drawn=200)
+    assert figure.axes[0].get_title() == "generated (81 of 200 shown)"
+
+
+def test_the_strip_shows_the_quarters_of_the_process_and_steps_even_in_log_snr():
+    figure = forward_strip(make_scheduler("linear", 100), make_dataset("moons", 50, 0, noise=0.05).points, 0)
+    titles = [ax.get_title().split(",")[0] for ax in figure.axes]
+    assert titles[:5] == [f"step {step}" for step in (0, 25, 50, 75, 100)]
+    assert [figure.axes[0].get_ylabel(), figure.axes[5].get_ylabel()] == ["even in t", "even in log-SNR"]
+
+
+def test_no_frame_of_the_strip_cuts_a_point():
+    figure = forward_strip(make_scheduler("linear", 100), make_dataset("moons", 50, 0, noise=0.05).points, 0)
+    for ax in figure.axes:
+        x, y = ax.collections[0].get_offsets().T
+        assert ax.get_xlim()[0] < x.min() and x.max() < ax.get_xlim()[1]
+        assert ax.get_ylim()[0] < y.min() and y.max() < ax.get_ylim()[1]
 
 
 def test_without_an_exact_distribution_there_is_one_panel_with_one_name():

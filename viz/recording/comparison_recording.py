@@ -40,7 +40,8 @@ RADIUS_STEP = 0.8
 MIN_RADIUS = 2.0
 DOT_RADIUS = 1.6
 
-ABOUT = """**The same noise**, carried to data by every sampler, with {asked} evaluations each: a dot for each of them.
+ABOUT = """**The same noise**, carried to data by every sampler, with at most {asked} evaluations each.
+A dot marks each state. The legend says how many evaluations a sampler made{left_out}.
 
 Left: with the network. Right: with the exact denoiser, so that whatever is wrong there is the sampler's doing alone.
 
@@ -62,13 +63,20 @@ Below: distance to the white path at equal noise, mean over the samples.
 
 def log_comparison(rec: rr.RecordingStream, found: Comparison) -> None:
     """Send the paths of points in 2 or 3 dimensions; for images the states of every sampler."""
-    asked = min(found.asked, key=lambda count: abs(count - RECORDED))
+    possible = [count for count in found.asked if _shown(found, count)]
+    asked = min(possible, key=lambda count: abs(count - RECORDED))
     if found.real.ndim == 4:
         log_panels(rec, _image_scene(found, asked))
         return
     d = found.real.shape[1]
     noisy = [name for name in found.samplers if SAMPLERS[name].noisy]
-    text = ABOUT.format(asked=asked, noisy=", ".join(noisy) or "none here")
+    samplers = _shown(found, asked)
+    left_out = [name for name in found.samplers if name not in samplers]
+    text = ABOUT.format(
+        asked=asked,
+        noisy=", ".join(noisy) or "none here",
+        left_out=f"; left out, as they make more: {', '.join(left_out)}" if left_out else "",
+    )
     clock = _clock(found)
 
     rec.send_blueprint(_blueprint(found, asked, d))
@@ -79,11 +87,16 @@ def log_comparison(rec: rr.RecordingStream, found: Comparison) -> None:
         _log_data(rec, f"{entity}/data", found.normalised)
         if found.exact_path:
             _log_exact_flow(rec, f"{entity}/{EXACT_FLOW}", found.exact_path, clock)
-        for row, sampler in enumerate(found.samplers):
+        for row, sampler in enumerate(samplers):
             trial = found.trial(denoiser, sampler, asked)
             _log_trial(rec, trial, row, found.exact_path, clock)
     late = [rr.TimeColumn("time", duration=[LASTS_S + HELD_S])]
     rec.send_columns("late", indexes=late, columns=rr.AnyValues.columns(after=[0]))
+
+
+def _shown(found: Comparison, asked: int) -> list[str]:
+    """Return the samplers that can keep to so many evaluations."""
+    return [name for name in found.samplers if found.planned(name, asked).steps is not None]
 
 
 # ---------------------------------------------------------------- clocks
@@ -158,7 +171,8 @@ def _log_trial(
     _log_points(rec, f"{entity}/now", states, time, colour, radius, 30.0 + row)
     _log_points(rec, f"{entity}/dots", states, time, colour, DOT_RADIUS, 25.0)
     _log_way(rec, f"{entity}/way", states, _time(clock, steps[1:]), colour)
-    _log_name(rec, f"{entity}/name", trial.sampler, row, states.shape[-1], colour)
+    name = f"{trial.sampler}, {trial.evaluations}"
+    _log_name(rec, f"{entity}/name", name, row, states.shape[-1], colour)
     if exact_path and not SAMPLERS[trial.sampler].noisy:
         distances = _distances(trial, exact_path)
         log_curve(rec, f"distance/{entity}", trial.sampler, distances, time, colour)
@@ -251,7 +265,7 @@ def _blueprint(found: Comparison, asked: int, d: int) -> rrb.Blueprint:
     """Return the layout: a view for each denoiser, and below it the distances to the exact flow."""
     clouds = [_cloud(found, denoiser, d) for denoiser in found.denoisers]
     rows: list[Any] = [rrb.Horizontal(*clouds)]
-    quiet = [name for name in found.samplers if not SAMPLERS[name].noisy]
+    quiet = [name for name in _shown(found, asked) if not SAMPLERS[name].noisy]
     if found.exact_path and quiet:
         top = _highest_shown(found, quiet, asked)
         curves = []
@@ -317,7 +331,8 @@ def _image_scene(found: Comparison, asked: int) -> Scene:
 
     Between its own steps a sampler does not move.
     """
-    trials = [found.trial(found.denoisers[0], name, asked) for name in found.samplers]
+    samplers = _shown(found, asked)
+    trials = [found.trial(found.denoisers[0], name, asked) for name in samplers]
     visited = {state.step for trial in trials for state in trial.path}
     steps = sorted(visited, reverse=True)
     x_t = []
@@ -334,8 +349,8 @@ def _image_scene(found: Comparison, asked: int) -> Scene:
         alpha_bar=found.alpha_bar,
         predictions=(process.states, np.stack(x_0)),
         labels=np.repeat(np.arange(len(trials)), count),
-        classes=found.samplers,
-        row_words=f"Each row: another sampler, from the same noise, {asked} evaluations each",
+        classes=[f"{trial.sampler}, {trial.evaluations}" for trial in trials],
+        row_words=f"Each row: another sampler from the same noise, and its evaluations (at most {asked})",
     )
 
 
