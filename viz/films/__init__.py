@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.progress import progress_bar
-from viz.colours import noise_colours
+from viz.colours import TRACKED, noise_colours
 from viz.films import image_film as images
 from viz.films import point_film as points
 from viz.films.film_files import FORMATS, has_ffmpeg, write
@@ -92,11 +92,12 @@ def beside(scenes: Mapping[str, Scene], path: str | Path) -> Path:
 
 
 def _point_film(panels: Sequence[points.Panel], path: Path) -> Path:
-    """Write the film of these panels of points, with all colours of noise in its palette."""
+    """Write the film of these panels of points, with the colours of noise and of tracked samples in its palette."""
     look = points.LOOKS[path.suffix.lower()]
     film = progress_bar(points.frames(panels, look), path.name)
-    noise = noise_colours(np.linspace(0, 1, 24))
-    return write(film, path, look.frames_per_s, points.COLOURS, noise)
+    noise = noise_colours(np.linspace(0, 1, 14))
+    must_have = np.vstack([noise, np.array(TRACKED, np.uint8)])
+    return write(film, path, look.frames_per_s, points.COLOURS, must_have)
 
 
 def _checked(path: str | Path) -> Path:
