@@ -136,6 +136,13 @@ def test_mp4_without_ffmpeg_is_refused_in_one_sentence(monkeypatch):
         check_options("mp4", of_images=False)
 
 
+def test_a_film_without_ffmpeg_names_the_option_that_animate_has(few, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda program: None)
+    with pytest.raises(ValueError, match=r"a.mp4 needs the program ffmpeg.*--out \S*a.gif") as error:
+        animate(few, tmp_path / "a.mp4")
+    assert "animation=" not in str(error.value)
+
+
 LARGE = points.LOOKS[".mp4"]
 SCALED_DOWN = LARGE._replace(dpi=LARGE.dpi // 10)  # the same film with a hundredth of the pixels
 GIF = points.LOOKS[".gif"]

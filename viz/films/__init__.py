@@ -19,15 +19,25 @@ def check_options(
     of_images: bool,
     track_samples: Sequence[int] | None = None,
     save_trajectory: bool = False,
+    *,
+    asked_by: str = "animation=mp4",
+    instead: str = "animation=gif",
 ) -> None:
     """Check the options of a film before anything long begins.
+
+    Args:
+        animation: "none", "gif" or "mp4".
+        of_images: whether the film shows images.
+        track_samples, save_trajectory: the options of those names.
+        asked_by: what the user has typed to get an mp4.
+        instead: what the user can type to get a film without ffmpeg.
 
     Raises:
         ValueError: films of that kind cannot be made here.
     """
     if animation == "mp4" and not has_ffmpeg():
         raise ValueError(
-            "animation=mp4 needs the program ffmpeg, which is not on the PATH; animation=gif needs none",
+            f"{asked_by} needs the program ffmpeg, which is not on the PATH; {instead} needs none",
         )
     if animation not in ("none", *FORMATS):
         kinds = ", ".join(FORMATS)
@@ -110,5 +120,6 @@ def _checked(path: str | Path) -> Path:
     kind = path.suffix.lstrip(".").lower()
     if kind not in FORMATS:
         raise ValueError(f"{path} must end in .gif or .mp4")
-    check_options(kind, of_images=False)
+    instead = f"--out {path.with_suffix('.gif')}"
+    check_options(kind, of_images=False, asked_by=str(path), instead=instead)
     return path
