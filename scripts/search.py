@@ -305,7 +305,7 @@ def _write_table(trials: Sequence[FrozenTrial], path: Path, figure: str) -> None
 def _save_plots(study: optuna.Study, folder: Path, figure: str) -> None:
     """Save the values of all trials that have one: in their order, and along each option."""
     done = [trial for trial in study.trials if trial.value is not None]
-    values = [trial.value for trial in done]
+    values = [trial.value for trial in done if trial.value is not None]
     names = list(dict.fromkeys(name for trial in done for name in trial.params))
     if not names:
         return

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from viz.colours import ERROR, GENERATED, hex_colour
 
@@ -33,7 +34,7 @@ def history(numbers: Sequence[int], values: Sequence[float], figure_name: str, m
     ax = figure.subplots()
     ax.plot(numbers, values, "o", color=BLUE, label="a trial")
     ax.step(numbers, best, where="post", color=PURPLE, label="the best so far")
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="trial", ylabel=figure_name, title=f"{figure_name} of each trial")
     ax.legend(frameon=False)
     return figure
