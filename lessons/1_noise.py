@@ -126,11 +126,12 @@ show(figure, "1_noise")
 # ## A common mistake
 #
 # The textbook betas are meant for a thousand steps. With the same betas and a tenth of the steps,
-# $x_T$ is not noise:
+# $x_T$ is not noise, and the schedule warns:
 
 # %%
 textbook = LinearNoiseScheduler(100, beta_start=1e-4, beta_end=0.02)
-print(textbook.signal_warning())
+print("a common mistake, 100 steps with the textbook betas of 1000:")
+print(f"  {textbook.signal_warning()}")
 
 # %% [markdown]
 # ## Exercise 1: from any step to any later one

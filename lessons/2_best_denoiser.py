@@ -133,17 +133,17 @@ show(figure, "2_best_denoiser")
 
 
 # %%
-def best_guess(x_t: torch.Tensor, points: torch.Tensor, alpha: float, sigma: float) -> torch.Tensor:
+def best_prediction(x_t: torch.Tensor, points: torch.Tensor, alpha: float, sigma: float) -> torch.Tensor:
     """E[x_0 | x_t]: noisy points (B, d) and the data (M, d) -> (B, d)."""
     raise NotImplementedError
 
 
-def check_best_guess(best_guess) -> None:
+def check_best_prediction(best_prediction) -> None:
     g = generator(0, "check")
     points = torch.randn(7, 3, generator=g, dtype=torch.float64)
     x_t = torch.randn(50, 3, generator=g, dtype=torch.float64)
     for alpha, sigma in ((0.6, 0.8), (0.1, 0.995), (0.9999, 0.0141)):
-        ours = best_guess(x_t, points, alpha, sigma)
+        ours = best_prediction(x_t, points, alpha, sigma)
         _, exact = GaussianMixture(points).denoise(x_t, alpha, sigma)
         shapes = f"the mean must have shape {tuple(exact.shape)}, not {tuple(ours.shape)}"
         assert ours.shape == exact.shape, shapes
@@ -151,7 +151,7 @@ def check_best_guess(best_guess) -> None:
         assert off < 1e-6, f"at alpha = {alpha}, sigma = {sigma} a mean is off by {off:.2g}"
 
 
-attempt(1, check_best_guess, best_guess)
+attempt(1, check_best_prediction, best_prediction)
 
 # %% [markdown]
 # ## Exercise 2: the floor of a single Gaussian

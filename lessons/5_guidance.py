@@ -50,8 +50,8 @@ scheduler = LinearNoiseScheduler(1000)
 # ## Predict
 #
 # In one dimension, let all data be $N(0, 2)$, and those of label c $N(0, 1)$. Then $p_w$ is a
-# Gaussian of precision (1 / variance) $(1 + w) - w / 2$. **What variance do the samples have, at
-# the w given here?**
+# Gaussian of precision (1 / variance) $(1 + w) - w / 2$. **What variance do the samples have at
+# w = 4?**
 
 # %%
 W = 4.0
@@ -177,12 +177,12 @@ attempt(1, check_claimed_gaussian, claimed_gaussian)
 
 
 # %%
-def steered_eps(eps_label, eps_none, guidance_scale: float) -> torch.Tensor:
+def guided_eps(eps_label, eps_none, guidance_scale: float) -> torch.Tensor:
     """The guided noise from the predictions with and without the label; guidance_scale = 1 + w."""
     raise NotImplementedError
 
 
-def check_steered_eps(steered_eps) -> None:
+def check_guided_eps(guided_eps) -> None:
     with_label, without = torch.tensor([[1.0, 2.0]]), torch.tensor([[0.5, -1.0]])
 
     def denoise(x_t, t, label=None) -> Prediction:
@@ -191,9 +191,9 @@ def check_steered_eps(steered_eps) -> None:
 
     for w in (-1.0, 0.0, 0.5, 4.0):
         true = classifier_free(denoise, w)(with_label, torch.tensor(0), torch.tensor([0])).eps
-        ours = steered_eps(with_label, without, 1 + w)
+        ours = guided_eps(with_label, without, 1 + w)
         case = f"guidance_scale = {1 + w:g} must give {true.tolist()}, not {ours.tolist()}"
         assert torch.allclose(ours, true), case
 
 
-attempt(2, check_steered_eps, steered_eps)
+attempt(2, check_guided_eps, guided_eps)

@@ -6,10 +6,12 @@ on sys.path.
 
 import builtins
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
+from textwrap import fill
 
 # Python started as `python lessons/1_noise.py` finds only the modules in lessons/.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -25,6 +27,35 @@ from viz import stills, style
 QUICK = os.environ.get("LESSON_QUICK") == "1"  # the tests run the same lessons with fewer samples
 IN_NOTEBOOK = hasattr(builtins, "get_ipython")
 style.use("light")
+
+
+def question(lesson: Path) -> str:
+    """Return what a lesson asks its reader to predict, and the line where the answer belongs.
+
+    Args:
+        lesson: the file of the lesson.
+    """
+    text = lesson.read_text(encoding="utf-8")
+    _, after = text.split("# ## Predict\n", 1)
+    asked = after[: after.index("\n# %%")]
+    words = re.sub(r"[*$`\\]", "", asked.replace("#", "")).split()
+    line = text[: text.index("\nprediction = ")].count("\n") + 2
+    place = f"{lesson.parent.name}/{lesson.name}, line {line}"
+    paragraph = fill(" ".join(words), 90)
+    return f"{paragraph}\nYour prediction: write it into {place}, as `prediction = ...`, and start the lesson again."
+
+
+def _ask() -> None:
+    """Print the question of the lesson that has been started as a script; a notebook shows it anyway."""
+    started = getattr(sys.modules["__main__"], "__file__", None)
+    if IN_NOTEBOOK or started is None:
+        return
+    lesson = Path(started).resolve()
+    if lesson.parent == Path(__file__).resolve().parent:
+        print(f"{question(lesson)}\n", flush=True)
+
+
+_ask()
 
 
 def effort(full: int, quick: int) -> int:

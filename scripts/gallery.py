@@ -15,16 +15,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from conf import script_parsers
 from pipeline import Pipeline, pipeline_from_checkpoint
 from runtime import checkpoint_file
 from runtime.atomic_file import atomic_file
 from scripts.share import evaluated_figures, page_sampling
+from viz import style
+from viz.colours import GROUND
 from viz.pages.explorable.page import explorable, name_of
 from viz.pages.gallery_page import Entry, gallery
 
+WHITE = 240  # of 255, from which on a corner is white
 # Pictures and films of a run, in the order in which the page shows them.
 PICTURES = ("flow.mp4", "flow.gif", "flow.png", "samples.png", "reverse.mp4", "reverse.gif")
 
@@ -77,7 +82,26 @@ def gallery_entry(path: Path, state: Mapping[str, Any], out: Path, folder: Path)
         if (source / name).exists():
             shutil.copyfile(source / name, out / folder / name)
             pictures.append(folder / name)
-    return Entry(title(pipeline), description(pipeline), pictures, page, figures)
+    dark = dark_pictures(pictures, out)
+    return Entry(title(pipeline), description(pipeline), pictures, page, figures, dark)
+
+
+def dark_pictures(pictures: Sequence[Path], out: Path) -> dict[Path, Path]:
+    """Write NAME_dark.png beside each NAME.png on a white ground; returns the new paths by the old."""
+    dark = {}
+    for path in pictures:
+        if path.suffix != ".png":
+            continue
+        try:
+            pixels = np.asarray(Image.open(out / path).convert("RGB"))
+        except OSError:
+            continue  # a damaged picture
+        if pixels[0, 0].min() < WHITE:
+            continue
+        dark[path] = path.with_name(f"{path.stem}_dark.png")
+        with atomic_file(out / dark[path]) as file:
+            Image.fromarray(style.darkened(pixels, keep=GROUND)).save(file, "PNG", optimize=True)
+    return dark
 
 
 def title(pipeline: Pipeline) -> str:

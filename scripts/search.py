@@ -37,13 +37,14 @@ from metrics.evaluation import figures_of
 from runtime.atomic_file import atomic_file
 from train import begin_or_resume
 from training.startup_check import classes_to_learn
+from viz import search_pictures as pictures
+from viz import stills
 
 try:
     import optuna
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
     from optuna.storages import JournalStorage, journal
     from optuna.trial import FrozenTrial, TrialState
-    from optuna.visualization import matplotlib as pictures
 except ImportError:
     sys.exit("scripts/search.py needs Optuna: `pip install -r requirements/sweep.txt`")
 
@@ -51,7 +52,6 @@ Searched = CategoricalDistribution | FloatDistribution | IntDistribution
 Space = dict[str, Searched]  # by the names of the options
 FACTS = ("loss", "seconds", "cpu_seconds")  # numbers in metrics.json beside its figures
 LOGARITHMIC_FROM = 10  # ratio of the ends of a range from which its scale is logarithmic
-PLOTS = ("optimization_history", "param_importances", "slice")  # of Optuna
 
 
 def main() -> None:
@@ -225,9 +225,8 @@ def run_trial(
     if max_cpu_seconds < math.inf:
         trial.set_constraint("cpu_seconds", cpu_seconds - max_cpu_seconds)
     study.tell(trial, value)
-    words = " ".join(proposed)
     print(
-        f"{trial.number:4d}  {words}: {figure} {value:.4g}, {cpu_seconds:.1f} s of CPU",
+        f"{trial.number:4d}  {_words(trial.params)}: {figure} {value:.4g}, {cpu_seconds:.1f} s of CPU",
         flush=True,
     )
 
@@ -263,9 +262,8 @@ def report(study: optuna.Study, folder: Path, figure: str) -> None:
     done = [trial for trial in trials if trial.value is not None]
     if done and not _is_over_limit(done[0]):
         best = done[0]
-        words = " ".join(f"{name}={value}" for name, value in best.params.items())
         place = folder / str(best.number)
-        print(f"best of {len(done)} trials: {figure} {best.value:.4g} in {place} ({words})")
+        print(f"best of {len(done)} trials: {figure} {best.value:.4g} in {place} ({_words(best.params)})")
     else:
         print(f"no trial of {len(trials)} has ended within the limit")
     page = f"`python loss/report.py {folder}` makes a page about all trials"
@@ -273,6 +271,11 @@ def report(study: optuna.Study, folder: Path, figure: str) -> None:
 
     if len({trial.value for trial in done}) > 1:
         _save_plots(study, folder, figure)
+
+
+def _words(params: dict[str, Any]) -> str:
+    """The searched options of a trial for a reader; .hydra/overrides.yaml holds all digits."""
+    return " ".join(f"{name}={pictures.short(value)}" for name, value in params.items())
 
 
 def _best_first(study: optuna.Study) -> list[FrozenTrial]:
@@ -300,13 +303,25 @@ def _write_table(trials: Sequence[FrozenTrial], path: Path, figure: str) -> None
 
 
 def _save_plots(study: optuna.Study, folder: Path, figure: str) -> None:
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    for name in PLOTS:
-        plot = getattr(pictures, f"plot_{name}")
-        axes = plot(study, target_name=figure)
-        if not hasattr(axes, "figure"):  # several axes, all of one figure
-            axes = axes.flat[0]
-        axes.figure.savefig(folder / f"{name}.png", bbox_inches="tight")
+    """Save the values of all trials that have one: in their order, and along each option."""
+    done = [trial for trial in study.trials if trial.value is not None]
+    values = [trial.value for trial in done if trial.value is not None]
+    names = list(dict.fromkeys(name for trial in done for name in trial.params))
+    if not names:
+        return
+    options = {name: [trial.params.get(name) for trial in done] for name in names}
+    logarithmic = [name for name in names if any(getattr(trial.distributions[name], "log", False) for trial in done)]
+    maximise = study.direction == optuna.study.StudyDirection.MAXIMIZE
+
+    stills.save(
+        pictures.history([trial.number for trial in done], values, figure, maximise),
+        folder / "optimization_history.png",
+    )
+    stills.save(pictures.slices(options, values, figure, logarithmic), folder / "slice.png")
+    with suppress(ValueError, RuntimeError):  # too few trials
+        warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        shares = optuna.importance.get_param_importances(study)
+        stills.save(pictures.importances(shares, figure), folder / "param_importances.png")
 
 
 def _is_over_limit(trial: FrozenTrial) -> bool:

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from images.sets import ImageSet
 from loader import epochs_in_steps, steps_in_epochs
@@ -68,7 +69,7 @@ class Grids(Callback):
         self.sizes = (len(data), config["batch_size"])
         self.painter = GridPainter(pipeline, data, config["viz_num"], config["viz_t"])
         self.save = config["viz_save"]
-        self.show = window() if config["viz_live"] else None
+        self.show = window(config["viz_save"]) if config["viz_live"] else None
         self.saved = saved_grids(self.folder, begin.done, total, *self.sizes)
         self.loss = begin.loss
 
@@ -190,10 +191,12 @@ def denoised(pipeline: Pipeline, x_t: Tensor, label: Tensor | None, timesteps: S
 # ---------------------------------------------------------------- a window
 
 
-def window() -> Callable[[NDArray[np.uint8]], None] | None:
+def window(saved: bool = False) -> Callable[[NDArray[np.uint8]], None] | None:
     """A function that shows a picture (H, W, 3) in a window of matplotlib.
 
     Where no window can be opened, it prints a line that says so and returns None.
+
+    saved: whether the grids are kept as files anyway; otherwise the line says how.
     """
     figure = None
     interactive = False
@@ -203,7 +206,8 @@ def window() -> Callable[[NDArray[np.uint8]], None] | None:
         interactive = plt.get_backend().lower() in [name.lower() for name in names]
     if figure is None or not interactive:
         plt.close("all")
-        print("viz_live: no window can be opened here (no display?); viz_save=true keeps the grids as files")
+        advice = "the grids are files in the run folder" if saved else "viz_save=true keeps the grids as files"
+        tqdm.write(f"viz_live: no window can be opened here (no display?); {advice}")
         return None
     return partial(_show, figure)
 

@@ -35,6 +35,7 @@ GROUND = (58, 82, 130)
 # Recordings have a dark ground, and their viewer darkens instead of blending where alpha is below
 # 1. These colours are therefore opaque and dark.
 RING = (62, 70, 84)
+NOISE_ON_DARK = (228, 100, 94)  # light red: noise that does not move, readable on the dark ground
 SCORE = (72, 96, 140)  # blue: the network's score
 SCORE_EXACT = (190, 120, 60)
 PREDICTION = (240, 240, 240)  # the x_0 that the network predicts

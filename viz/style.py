@@ -1,8 +1,12 @@
 """The background of figures and films, light or dark, and the colours that follow from it."""
 
+import numpy as np
 from matplotlib import rcdefaults, rcParams, style
+from matplotlib.colors import to_rgb
+from numpy.typing import ArrayLike, NDArray
 
 STYLES = {"light": "default", "dark": "dark_background"}
+COLOURFUL = 80  # between the channels of a pixel: from there on it is a colour, and no grey
 NIGHT = "#0d1016"  # a soft black, which is also the background of recordings
 NIGHT_GRID = "#5a6170"  # fainter than the curves, as on a light background
 
@@ -37,3 +41,23 @@ def paper() -> str:
 def greys() -> str:
     """Return the name of a colour map from the colour of the background to its opposite."""
     return "Greys" if ink() == "black" else "Greys_r"
+
+
+def darkened(pixels: NDArray[np.uint8], keep: ArrayLike) -> NDArray[np.uint8]:
+    """Return a picture on a white ground as it looks on a dark one: white becomes NIGHT, colours stay.
+
+    Args:
+        pixels: (H, W, 3).
+        keep: the colour between the images of a grid. The grid, as far as this colour reaches, stays as it is.
+    """
+    colours = pixels.astype(float)
+    luma = colours @ [0.299, 0.587, 0.114]
+    night = 255 * np.array(to_rgb(NIGHT))
+    flipped = np.maximum(colours + (255 - 2 * luma)[..., None], night)
+    share = (np.ptp(colours, axis=-1, keepdims=True) / COLOURFUL).clip(0, 1)
+    dark = (share * colours + (1 - share) * flipped).clip(0, 255).astype(np.uint8)
+    rows, columns = np.nonzero((pixels == np.asarray(keep, np.uint8)).all(2))
+    if len(rows):
+        grid = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+        dark[grid] = pixels[grid]
+    return dark

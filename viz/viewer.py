@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import rerun as rr
@@ -64,6 +64,8 @@ def recording(
     temporary.touch()  # if the folder cannot be written to, Python's own message says so
     with _sigterm_as_exit():
         server = None
+        rec = None
+        written = False
         try:
             server = _server(viewer, port, live)
             rec = _stream(app_id, temporary, server)
@@ -73,7 +75,14 @@ def recording(
             yield rec
             _finish(rec, path)
             os.replace(temporary, path)
+            written = True
             _show(path, viewer, server)
+        except BaseException as error:
+            if rec is not None:
+                _abandon(rec)
+            if isinstance(error, KeyboardInterrupt) and not written:
+                print(f"recording: interrupted; {path} was not written", file=sys.stderr, flush=True)
+            raise
         finally:
             temporary.unlink(missing_ok=True)
             if server and viewer == "web":  # a window remains open for its reader
@@ -104,6 +113,12 @@ def _finish(rec: rr.RecordingStream, path: Path) -> None:
         message = f"cannot write the recording {path}, most likely because the disk is full"
         raise OSError(message) from error
     rec.disconnect()
+
+
+def _abandon(rec: rr.RecordingStream) -> None:
+    """Disconnect a stream while its server still runs: otherwise rerun logs a transport error later."""
+    with suppress(Exception):  # the cause of the end is already known
+        rec.disconnect()
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import torch
 
 
-def best_guess(x_t: torch.Tensor, points: torch.Tensor, alpha: float, sigma: float) -> torch.Tensor:
+def best_prediction(x_t: torch.Tensor, points: torch.Tensor, alpha: float, sigma: float) -> torch.Tensor:
     """The mean of the points, weighted by the likelihood of x_t given each of them."""
     squares = (x_t[:, None] - alpha * points).square().sum(2)  # (B, M)
     weights = torch.softmax(-squares / (2 * sigma**2), 1)

@@ -10,6 +10,6 @@ def claimed_gaussian(w: float, m: float, v: float, V: float) -> tuple[float, flo
     return mean, 1 / precision
 
 
-def steered_eps(eps_label, eps_none, guidance_scale: float) -> torch.Tensor:
+def guided_eps(eps_label, eps_none, guidance_scale: float) -> torch.Tensor:
     """Eq. 6 with w = guidance_scale - 1."""
     return eps_none + guidance_scale * (eps_label - eps_none)

@@ -78,6 +78,26 @@ def lessons(numbers):
     return pytest.mark.parametrize("script", [name for name in LESSONS if name[0] in numbers], indirect=True)
 
 
+def test_a_script_asks_its_question_first_and_says_where_to_answer(script):
+    text = (FOLDER / script.name).read_text()
+    line = text[: text.index("\nprediction = None")].count("\n") + 2
+    asked, _ = script.printed.split("Your prediction:", 1)
+    assert "?" in asked and not re.search(r"[*$`\\]", asked)
+    assert f"lessons/{script.name}, line {line}" in script.printed
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_title_of_a_figure_holds_no_markdown(name):
+    titles = re.findall(r"title(?:=|\()f?(\".*?\")", (FOLDER / name).read_text())
+    assert not [title for title in titles if "`" in title]
+
+
+@lessons("1")
+def test_the_warning_of_a_schedule_follows_a_line_that_says_which_schedule(script):
+    before, _ = script.printed.split("x_T keeps", 1)
+    assert before.splitlines()[-2].endswith("textbook betas of 1000:")
+
+
 @lessons("125")
 def test_what_a_lesson_measures_is_the_exact_answer_beside_it(script):
     assert float(script.figures["measured"]) == pytest.approx(float(script.figures["exact"]), rel=0.1)
@@ -167,14 +187,14 @@ def stopped_before_clean_data(denoise, scheduler, x, timesteps):
 WRONG = {
     "jump": forgot_to_shrink_the_old_noise,
     "betas_of": forgot_the_first_step,
-    "best_guess": forgot_alpha,
+    "best_prediction": forgot_alpha,
     "floor_of_gaussian": lambda alpha, sigma, s: alpha**2 / (alpha**2 + sigma**2),  # right for s = 1
     "simple_loss": coefficients_along_the_wrong_axis,
     "weight_of_x0": lambda alpha, sigma: (sigma / alpha).square(),  # upside down
     "my_ddim": stopped_before_clean_data,
     "end_of_flow": lambda x_T, alpha_T, sigma_T, s: s * x_T,  # as if x_T had variance 1
     "claimed_gaussian": lambda w, m, v, V: (m, 1 / ((1 + w) / v - w / V)),  # as if the mean stayed
-    "steered_eps": lambda eps_label, eps_none, scale: (1 + scale) * eps_label - scale * eps_none,  # scale for w
+    "guided_eps": lambda eps_label, eps_none, scale: (1 + scale) * eps_label - scale * eps_none,  # scale for w
     "keep_within": lambda x_t, x_0, alpha, sigma: ((x_t - alpha * x_0) / sigma, x_0.clamp(-1, 1)),  # eps stays
     "drop_labels": lambda label, share, num_labels, g: label * (torch.rand(label.shape, generator=g) >= share),  # to 0
 }

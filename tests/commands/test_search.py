@@ -3,12 +3,14 @@
 import csv
 import importlib.util
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import NO_EVALUATION, SMALL, begun
+from conftest import NO_EVALUATION, SMALL, begun, not_blank
+from matplotlib.image import imread
 
 from conf.groups import Moons
 from dataset import make_sets
@@ -145,3 +147,37 @@ def test_a_trial_over_the_limit_is_not_the_best(tmp_path):
     with open(tmp_path / "search.csv") as file:
         states = [(row["trial"], row["state"]) for row in csv.DictReader(file)]
     assert states == [("2", "complete"), ("0", "complete"), ("1", "over the limit")]
+
+
+@pytest.fixture
+def varied(tmp_path):
+    """A search of three trials, whose lr has many digits; the folder and what is printed."""
+    from scripts.search import opened
+
+    study = opened(tmp_path, False, ["x"])
+    for value in (3.0, 1.0, 2.0):
+        trial = study.ask()
+        trial.suggest_float("lr", 1e-3, 1e-2, log=True)
+        trial.suggest_categorical("model.hidden", ["32", "64"])
+        study.tell(trial, value)
+    return study, tmp_path
+
+
+def test_numbers_for_readers_have_three_significant_digits(varied, capsys):
+    from scripts.search import report
+
+    study, folder = varied
+    report(study, folder, "loss")
+    (lr,) = re.findall(r"lr=(\S+)", capsys.readouterr().out)
+    assert lr == f"{study.best_trial.params['lr']:.3g}"
+
+
+def test_a_search_leaves_pictures_in_the_style_of_the_others(varied):
+    from scripts.search import report
+
+    study, folder = varied
+    report(study, folder, "loss")
+    assert all(not_blank(folder / f"{name}.png") for name in ("optimization_history", "slice"))
+    slices = imread(folder / "slice.png")[..., :3]
+    assert (slices[0, 0] == 1).all()
+    assert (slices == 1).all(2).mean() > 0.8  # white, where Optuna's panels are grey

@@ -62,9 +62,9 @@ def test_a_film_is_a_small_file(path):
     assert path.stat().st_size < LIMIT
 
 
-def test_a_film_has_ten_pictures_for_each_second(film):
-    assert len(film) == 10 * LASTS_S + 1
-    assert film[0][1] == 100
+def test_a_film_has_fifteen_pictures_for_each_second(film):
+    assert len(film) == 15 * LASTS_S + 1
+    assert {duration for _, duration in film[:-1]} == {60, 70}  # the clock of a GIF counts hundredths
 
 
 def test_a_film_lasts_as_long_as_promised(film):
@@ -72,15 +72,15 @@ def test_a_film_lasts_as_long_as_promised(film):
 
 
 def test_the_last_picture_of_a_film_is_held(film):
-    assert film[-1][1] == 1000 * HELD_S
+    assert film[-1][1] == pytest.approx(1000 * HELD_S, abs=10)
 
 
 def test_every_picture_of_a_film_has_the_same_size(film):
-    assert {picture.shape for picture, _ in film} == {(280, 480, 3)}
+    assert {picture.shape for picture, _ in film} == {(417, 720, 3)}
 
 
 GREEN, RED = NOISE_STOPS[0], NOISE_STOPS[-1]  # the colours of no noise and of noise
-LEFT, RIGHT = np.s_[:, :240], np.s_[:, 240:]  # the panels of the forward and of the reverse process
+LEFT, RIGHT = np.s_[:, :360], np.s_[:, 360:]  # the panels of the forward and of the reverse process
 
 
 def test_the_forward_process_begins_without_noise(film):
@@ -117,7 +117,7 @@ def turning_film(tmp_path_factory):
 
 
 def test_a_film_in_three_dimensions_turns_while_the_last_state_is_held(turning_film):
-    assert len(turning_film) == 10 * (LASTS_S + HELD_S)
+    assert len(turning_film) == 15 * (LASTS_S + HELD_S)
 
 
 def test_every_picture_of_a_film_in_three_dimensions_differs_from_the_next(turning_film):
@@ -134,6 +134,13 @@ def test_mp4_without_ffmpeg_is_refused_in_one_sentence(monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda program: None)
     with pytest.raises(ValueError, match=r"ffmpeg.*animation=gif"):
         check_options("mp4", of_images=False)
+
+
+def test_a_film_without_ffmpeg_names_the_option_that_animate_has(few, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda program: None)
+    with pytest.raises(ValueError, match=r"a.mp4 needs the program ffmpeg.*--out \S*a.gif") as error:
+        animate(few, tmp_path / "a.mp4")
+    assert "animation=" not in str(error.value)
 
 
 LARGE = points.LOOKS[".mp4"]
@@ -182,7 +189,7 @@ def test_points_of_a_single_state_do_not_move(scene):
 def axes_at(scene, second, look=SCALED_DOWN):
     """The axes of both panels of a film at this second."""
     panels = points.panels_of(scene)
-    _, axes = points._stage(panels, SCALED_DOWN)
+    _, axes = points._stage(panels, look)
     for ax, panel in zip(axes, panels):
         for move in points._movers(ax, panel, look):
             move(second)
@@ -265,8 +272,8 @@ def test_the_command_shows_two_trajectories_side_by_side(few, tmp_path):
     done = command("scripts/animate.py one/t.npz other/t.npz --style dark --out both.gif", tmp_path)
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "both.gif") as film:
-        assert film.size == (480, 280)
-        assert film.n_frames == 3
+        assert film.size == (720, 417)
+        assert film.n_frames == 15 * LASTS_S + 1
 
 
 def test_a_trajectory_without_a_reverse_process_is_not_shown_beside_others(few, tmp_path):
@@ -296,8 +303,8 @@ def test_the_command_leaves_a_film_and_a_trajectory(outputs):
     assert {p.name for p in outputs.iterdir()} == {"forward.gif", "trajectory.npz"}
 
 
-def test_the_film_of_the_command_has_as_many_pictures_as_steps(outputs):
-    assert len(list(pictures(outputs / "forward.gif"))) == 6
+def test_the_film_of_the_command_moves_between_its_few_states(outputs):
+    assert len(list(pictures(outputs / "forward.gif"))) == 15 * LASTS_S + 1
 
 
 def test_the_script_makes_the_same_film_from_the_trajectory(outputs):
@@ -346,8 +353,29 @@ def test_a_state_is_shown_from_its_own_second_on(hasty_scene):
 
 
 def test_without_a_schedule_states_are_shown_evenly_in_steps(few):
-    film = points.frames(points.panels_of(few), GIF)
-    assert [stays for _, stays in film] == [50, 50, 20]
+    assert np.allclose(few.seconds(few.processes[0]), [0, LASTS_S / 2, LASTS_S])
+
+
+def texts_of(axes):
+    """Everything that is written in a panel and around it."""
+    legend = axes.get_legend()
+    named = legend.get_texts() if legend else []
+    texts = [*axes.texts, axes.title, axes.xaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels(), *named]
+    return [text for text in texts if text.get_text()]
+
+
+def test_letters_of_a_gif_have_fourteen_pixels_at_least(few):
+    _, reverse = few.processes
+    predictions = (reverse.states[:, [3, 5]], reverse.states[:, [3, 5]])
+    scene = few._replace(predictions=predictions, labels=LABELS, classes=["cat", "dog"])
+    for axes in axes_at(scene, 5.0, GIF):
+        assert min(text.get_fontsize() for text in texts_of(axes)) * GIF.dpi / 72 >= 14
+
+
+def test_words_of_a_film_are_in_ink(few):
+    _, reverse = few.processes
+    scene = few._replace(predictions=(reverse.states[:, [3, 5]], reverse.states[:, [3, 5]]))
+    assert {text.get_color() for axes in axes_at(scene, 5.0, GIF) for text in texts_of(axes)} == {"black"}
 
 
 LABELS = np.arange(2000) % 2

@@ -1,5 +1,7 @@
 """Grids of images: the places of tiles, stills, films, recordings, and the grids during a training."""
 
+import io
+import sys
 import warnings
 
 import matplotlib.pyplot as plt
@@ -10,6 +12,7 @@ from conftest import column
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from rerun.chunk import RrdReader
+from tqdm import tqdm
 
 from dataset import Normaliser
 from pipeline import Pipeline, build
@@ -320,6 +323,22 @@ def test_without_a_display_there_is_no_window_and_one_line_says_so(capsys, monke
     said = capsys.readouterr().out
     assert len(said.splitlines()) == 1
     assert "viz_save=true" in said
+
+
+def test_without_a_display_nothing_is_advised_that_was_given(capsys, monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    assert denoising_grids.window(saved=True) is None
+    assert "viz_save=true" not in capsys.readouterr().out
+
+
+def test_a_line_about_the_window_does_not_stand_on_the_line_of_a_bar(monkeypatch):
+    monkeypatch.delenv("DISPLAY", raising=False)
+    screen = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", screen)
+    with tqdm(total=3, file=screen, desc="training"):
+        denoising_grids.window()
+    (line,) = (line for line in screen.getvalue().split("\n") if "viz_live" in line)
+    assert line.split("\r")[-1].startswith("viz_live")
 
 
 @pytest.fixture

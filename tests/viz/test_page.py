@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
@@ -25,11 +26,14 @@ from samplers import SAMPLERS, last, sample, sampler_timesteps
 from samplers.guidance import classifier_free, exact_guided_denoiser
 from samplers.options import SamplingOptions
 from scripts import gallery, share
-from viz.colours import TRACKED
+from viz.colours import GROUND, TRACKED
 from viz.pages.browser import Browser, picture_of
 from viz.pages.explorable.export import packed_weights, rounded
 from viz.pages.explorable.page import LARGEST, exact_parts_of, explorable
 from viz.pages.explorable.verdicts import verdict_table
+from viz.pages.gallery_page import Entry
+from viz.pages.gallery_page import gallery as gallery_page
+from viz.style import darkened
 
 CHROMIUM = shutil.which("chromium")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
@@ -107,6 +111,69 @@ def call_of_page(x_T, **options):
 
 def largest_difference(found, expected):
     return float((torch.tensor(found) - expected.flatten()).abs().max())
+
+
+# ---------------------------------------------------------------- what a page says of itself
+
+
+def test_the_page_of_a_reflow_says_whose_answer_the_exact_one_is():
+    pipeline = of_points()
+    plain, _ = explorable(pipeline, SAMPLING, {})
+    reflow, _ = explorable(replace(pipeline, config={**pipeline.config, "reflow": "last.pt"}), SAMPLING, {})
+    assert "This network is a reflow" in reflow
+    assert "This network is a reflow" not in plain
+
+
+@in_a_browser
+def test_a_page_at_a_fraction_says_that_it_computes_until_the_walk_is_there(tmp_path):
+    html, _ = explorable(of_points(), SAMPLING, {})
+    says = "(stage.walk = new Walk(), stage.position = 0.62, show_clock(), element('noise').textContent)"
+    assert evaluate_in_browser(html, says, tmp_path) == "computing …"
+
+
+@in_a_browser
+def test_the_exact_path_of_a_point_has_many_evaluations_whatever_the_sampler(tmp_path):
+    html, _ = explorable(of_points(), SAMPLING, {})
+    lengths = "(retrace(), [points.paths.network.states.length, points.paths.exact.states.length])"
+    network, exact = evaluate_in_browser(html, lengths, tmp_path)
+    assert network == SAMPLING.sampling_steps + 1
+    assert exact == 50 + 1
+
+
+@in_a_browser
+def test_both_panels_are_on_the_first_screen_of_a_phone(tmp_path):
+    html, _ = explorable(of_points(), SAMPLING, {})
+    path = tmp_path / "page.html"
+    path.write_text(html)
+    with Browser(CHROMIUM, tmp_path / "profile") as browser:
+        session = browser.open(path.as_uri(), 390, 844)
+        bottom = browser.value(session, "element('exact_canvas').getBoundingClientRect().bottom")
+    assert 0 < bottom < 844
+
+
+def test_a_picture_for_a_dark_theme_keeps_colours_and_the_images_of_a_grid():
+    picture = np.full((20, 30, 3), 255, np.uint8)
+    picture[2, 2] = (0, 0, 0)
+    picture[3, 3] = (230, 159, 0)
+    picture[10:15, 10:15] = GROUND
+    picture[12, 12] = (255, 255, 255)  # of an image
+    dark = darkened(picture, GROUND)
+    assert dark[0, 0].max() < 40
+    assert dark[2, 2].min() > 240
+    assert dark[3, 3].tolist() == [230, 159, 0]
+    assert np.array_equal(dark[10:15, 10:15], picture[10:15, 10:15])
+
+
+def test_a_gallery_shows_a_dark_picture_in_a_dark_theme(tmp_path):
+    Image.new("RGB", (9, 9), "white").save(tmp_path / "samples.png")
+    Image.new("RGB", (9, 9), "black").save(tmp_path / "flow.png")
+    pictures = [Path("samples.png"), Path("flow.png")]
+    dark = gallery.dark_pictures(pictures, tmp_path)
+    assert dark == {Path("samples.png"): Path("samples_dark.png")}
+    entry = Entry("t", "about", pictures, Path("page.html"), {}, dark)
+    page = gallery_page([entry])
+    assert '<source media="(prefers-color-scheme: dark)" srcset="samples_dark.png">' in page
+    assert page.count("<source") == 1
 
 
 # ---------------------------------------------------------------- samples of a page equal those of PyTorch

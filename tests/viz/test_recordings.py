@@ -1,6 +1,7 @@
 """Recordings, read back from their files: every number is that of the trajectory."""
 
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import rerun as rr
 import torch
 from conftest import NO_EVALUATION, SMALL, column, command, python, started
 from rerun.chunk import RrdReader
+from rerun.components import InterpolationMode
 
 from dataset import Normaliser, make_dataset
 from diffusion import exact_denoiser, forward_states
@@ -241,6 +243,31 @@ def test_the_floor_is_drawn_as_mean_and_band(whole, clock):
     assert times.tolist() == [0, 20]
     for row in values:
         assert row.tolist() == pytest.approx([0.15, 0.105, 0.195])  # mean, 5 % and 95 % of 0.1 and 0.2
+
+
+def test_the_text_about_each_moment_says_what_the_held_curve_shows(whole):
+    """Data and noise of the forward process, read at each text and from the curve of the schedule."""
+    path, _ = whole
+    times, texts = column(path, "/now", "TextDocument:text", "time")
+    begun, signal = column(path, "/schedule/signal", "Scalars:scalars", "time")
+    for moment, (text,) in zip(times, texts):
+        shown = float(np.ravel(signal[np.searchsorted(begun, moment, "right") - 1])[0])
+        said = float(re.search(r"\*\*forward\*\*.*?([\d.]+) data", text, re.DOTALL)[1])
+        assert said == pytest.approx(shown, abs=0.005)
+
+
+def test_curves_of_processes_hold_each_value_until_the_next(whole):
+    path, _ = whole
+    for entity in ("/schedule/signal", "/distance/forward"):
+        chunks = RrdReader(path).stream().filter(content=entity, is_static=True)
+        modes = [
+            value
+            for chunk in chunks
+            for name, values in chunk.to_record_batch().to_pydict().items()
+            if "interpolation" in name
+            for value in values
+        ]
+        assert modes and modes[0] == [InterpolationMode.StepAfter.value]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from conf.sweep import ERROR
 from loss.runs import differing, runs, runs_of_sweep
-from viz.pages.svg_curves import chart
+from viz.pages.svg_curves import _Axis, chart
 from viz.pages.sweep_page import sweep_page
 
 NASTY = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&"
@@ -137,6 +137,32 @@ def test_the_page_shows_samples_of_every_finished_run(page):
     assert all(p["alt"].startswith("samples of run") for p in pictures)
 
 
+def test_samples_on_the_page_can_be_read(page):
+    """A picture is shown 22 rem wide, and holds twice as many pixels for sharp screens."""
+    widths = {int(a["width"]) for tag, a in Texts(page).tags if tag == "img"}
+    assert widths == {640}
+
+
+@pytest.mark.slow  # a real browser
+@pytest.mark.parametrize("width", [500, 1280, 1920])
+def test_no_column_of_a_run_with_many_figures_is_cut(width, tmp_path):
+    if CHROMIUM is None:
+        pytest.skip("needs chromium")
+    make_run(tmp_path / "0", {"lr": 0.1}, 0.2)
+    make_run(tmp_path / "1", {"lr": 0.2}, 0.3)
+    for folder in (tmp_path / "0", tmp_path / "1"):
+        found = json.loads((folder / "metrics.json").read_text())
+        row = found["figures"]["error of epsilon"]
+        found["figures"] = {f"negative log-density {i}": row for i in range(12)}
+        (folder / "metrics.json").write_text(json.dumps(found))
+    measure = "const s = document.querySelector('.scroll'); document.title = `${s.scrollWidth - s.clientWidth} cut`;"
+    page = sweep_page("a sweep", runs(tmp_path))
+    (tmp_path / "page.html").write_text(page.replace("</body>", f"<script>{measure}</script></body>"))
+    line = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900", "--dump-dom"]
+    done = subprocess.run([*line, f"file://{tmp_path / 'page.html'}"], capture_output=True, text=True, timeout=1800)
+    assert "<title>0 cut</title>" in done.stdout
+
+
 def test_the_page_loads_nothing(page):
     addresses = [a[name] for _, a in Texts(page).tags for name in ("src", "href") if name in a]
     assert all(address.startswith("data:image/png;base64,") for address in addresses)
@@ -181,6 +207,14 @@ def test_a_falling_curve_goes_from_the_upper_left_to_the_lower_right(power_law):
     a, b = power_law
     assert a[0] < a[-1]
     assert b[0] < b[-1]
+
+
+@pytest.mark.parametrize("ends", [(0.0601, 0.0688), (0.216, 0.282), (0.9, 1.1), (3.0, 3.4)])
+def test_ticks_are_round_numbers(ends):
+    """Two significant digits are enough for each, also where the axis is narrow; three for steps of 0.025."""
+    ticks = _Axis(np.array(ends), 0, 100).ticks()
+    assert len(ticks) >= 2
+    assert all(tick == pytest.approx(float(f"{tick:.2g}"), rel=0.005) for tick in ticks)
 
 
 def test_a_chart_without_curves_is_empty():

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import rerun as rr
-from conftest import QUIET, ROOT, command, python
+from conftest import QUIET, ROOT, command, python, started
 from PIL import Image
 
 from viz import viewer
@@ -121,6 +121,27 @@ def port_in_use(tmp_path_factory):
     with socket.create_server(("127.0.0.1", 0)) as occupied:
         port = occupied.getsockname()[1]
         return command(f"main.py viewer=web port={port}", folder), port, folder
+
+
+INTERRUPTED = """
+import numpy as np, rerun as rr, sys
+from viz.viewer import recording
+try:
+    with recording("x", "x.rrd", "web") as rec:
+        for i in range(30):
+            rec.set_time("i", sequence=i)
+            rec.log("points", rr.Points2D(np.random.randn(20_000, 2)))
+        raise KeyboardInterrupt
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_ctrl_c_while_a_recording_is_sent_ends_with_one_clean_line(tmp_path):
+    done = started(["-c", INTERRUPTED], tmp_path)
+    assert done.returncode == 130
+    assert done.stderr == "recording: interrupted; x.rrd was not written\n"
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_port_in_use_is_named_in_one_line(port_in_use):

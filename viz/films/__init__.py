@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.progress import progress_bar
-from viz.colours import noise_colours
+from viz.colours import TRACKED, noise_colours
 from viz.films import image_film as images
 from viz.films import point_film as points
 from viz.films.film_files import FORMATS, has_ffmpeg, write
@@ -19,15 +19,25 @@ def check_options(
     of_images: bool,
     track_samples: Sequence[int] | None = None,
     save_trajectory: bool = False,
+    *,
+    asked_by: str = "animation=mp4",
+    instead: str = "animation=gif",
 ) -> None:
     """Check the options of a film before anything long begins.
+
+    Args:
+        animation: "none", "gif" or "mp4".
+        of_images: whether the film shows images.
+        track_samples, save_trajectory: the options of those names.
+        asked_by: what the user has typed to get an mp4.
+        instead: what the user can type to get a film without ffmpeg.
 
     Raises:
         ValueError: films of that kind cannot be made here.
     """
     if animation == "mp4" and not has_ffmpeg():
         raise ValueError(
-            "animation=mp4 needs the program ffmpeg, which is not on the PATH; animation=gif needs none",
+            f"{asked_by} needs the program ffmpeg, which is not on the PATH; {instead} needs none",
         )
     if animation not in ("none", *FORMATS):
         kinds = ", ".join(FORMATS)
@@ -92,11 +102,12 @@ def beside(scenes: Mapping[str, Scene], path: str | Path) -> Path:
 
 
 def _point_film(panels: Sequence[points.Panel], path: Path) -> Path:
-    """Write the film of these panels of points, with all colours of noise in its palette."""
+    """Write the film of these panels of points, with the colours of noise and of tracked samples in its palette."""
     look = points.LOOKS[path.suffix.lower()]
     film = progress_bar(points.frames(panels, look), path.name)
-    noise = noise_colours(np.linspace(0, 1, 24))
-    return write(film, path, look.frames_per_s, points.COLOURS, noise)
+    noise = noise_colours(np.linspace(0, 1, 14))
+    must_have = np.vstack([noise, np.array(TRACKED, np.uint8)])
+    return write(film, path, look.frames_per_s, points.COLOURS, must_have)
 
 
 def _checked(path: str | Path) -> Path:
@@ -109,5 +120,6 @@ def _checked(path: str | Path) -> Path:
     kind = path.suffix.lstrip(".").lower()
     if kind not in FORMATS:
         raise ValueError(f"{path} must end in .gif or .mp4")
-    check_options(kind, of_images=False)
+    instead = f"--out {path.with_suffix('.gif')}"
+    check_options(kind, of_images=False, asked_by=str(path), instead=instead)
     return path

@@ -68,7 +68,9 @@ def _write_gif(
     for picture in pictures:
         image = Image.fromarray(picture)
         images.append(image.quantize(palette=palette, dither=Image.Dither.NONE))
-    milliseconds = [round(1000 * shown_for / frames_per_s) for _, shown_for in film]
+    ends = np.cumsum([shown_for for _, shown_for in film]) / frames_per_s
+    hundredths = np.diff(np.round(100 * ends), prepend=0)  # the unit of a GIF's clock
+    milliseconds = (10 * hundredths).astype(int).tolist()
     with atomic_file(path) as file:
         images[0].save(
             file,
@@ -77,7 +79,7 @@ def _write_gif(
             append_images=images[1:],
             duration=milliseconds,
             loop=0,
-            optimize=False,
+            optimize=True,  # pixels that stay as they are become transparent, which is shorter
         )
 
 

@@ -14,19 +14,20 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MultipleLocator
 from numpy.typing import NDArray
 
 from viz.colours import DATA, TRACKED, hex_colour, noise_colours
 from viz.films.film_files import Frame
-from viz.films.film_moments import between, noise_words, playing
+from viz.films.film_moments import between, noise_words
 from viz.scene import HELD_S, LASTS_S, Process, Scene, checked_points
-from viz.style import ink
+from viz.style import ink, paper
 from viz.turning import seen
 
 TITLES = {"forward": "forward: data to noise", "reverse": "reverse: noise to data"}
-RINGS = "some samples, and rings where the network\npredicts that they will end"
+RINGS = "cyan: some samples; ring: where the\nnetwork predicts that they will end"
 MARKERS = "o^sDvP*X"  # of labels
-COLOURS = 64  # of a GIF's palette
+COLOURS = 32  # of a GIF's palette
 QUANTILE = 0.9995  # share of the points that lie within the axes
 
 TAILS = 300  # points that have a tail
@@ -43,22 +44,47 @@ class Look(NamedTuple):
         size: width and height in inches.
         dpi: pixels per inch.
         frames_per_s: frames per second.
+        text: size of the letters in points.
         most_points: points of a set, at most; a small picture would turn black with more.
-        smooth: whether there is a frame for every moment, also between states, and tails.
+        dot: area of a point, in square points.
+        tails: whether points have tails.
+        smooth_edges: whether the edges of points are smoothed, which makes a GIF twice as large.
     """
 
     size: tuple[float, float]
     dpi: int
     frames_per_s: int
+    text: float
     most_points: int
-    smooth: bool
+    dot: float
+    tails: bool
+    smooth_edges: bool
 
 
+# At 72 dots per inch a point is a pixel.
 LOOKS = {
-    ".gif": Look((6, 3.5), dpi=80, frames_per_s=10, most_points=600, smooth=False),
-    ".mp4": Look((32 / 3, 6), dpi=180, frames_per_s=30, most_points=1500, smooth=True),
+    ".gif": Look(
+        (10, 5.8),
+        dpi=72,
+        frames_per_s=15,
+        text=14,
+        most_points=300,
+        dot=8,
+        tails=False,
+        smooth_edges=False,
+    ),
+    ".mp4": Look(
+        (32 / 3, 6),
+        dpi=180,
+        frames_per_s=30,
+        text=9,
+        most_points=1500,
+        dot=7,
+        tails=True,
+        smooth_edges=True,
+    ),
 }
-SINGLE_HEIGHT = 5.5  # inches: the height of a GIF of one process
+SINGLE_HEIGHT = 10  # inches: the height of a GIF of one process
 
 
 class Panel(NamedTuple):
@@ -108,27 +134,20 @@ def _guidance_line(scene: Scene, process: Process) -> str:
 def frames(panels: Sequence[Panel], look: Look) -> Iterator[Frame]:
     """Yield the frames of a film of LASTS_S and HELD_S seconds.
 
-    There is a frame where a state begins, or one for every moment; the last is held.
+    There is a frame for every moment, also between states; the last is held.
     """
     rate = look.frames_per_s
     picture = painter(panels, look)
     end = round((LASTS_S + HELD_S) * rate)
-    for frame, next_frame in pairwise([*_frame_numbers(panels, look), end]):
+    for frame, next_frame in pairwise([*range(_number_of_frames(panels, look)), end]):
         yield picture(frame / rate), next_frame - frame
 
 
-def _frame_numbers(panels: Sequence[Panel], look: Look) -> list[int]:
-    """Return the numbers of the frames to draw, rising."""
-    rate = look.frames_per_s
-    if panels[0].scene.dim == 3:  # the points turn until the end
-        return list(range(round((LASTS_S + HELD_S) * rate)))
-    if look.smooth:
-        return list(range(round(LASTS_S * rate) + 1))
-    numbers = set()
-    for panel in panels:
-        for second in panel.scene.seconds(panel.process):
-            numbers.add(round(rate * float(second)))
-    return sorted(numbers)
+def _number_of_frames(panels: Sequence[Panel], look: Look) -> int:
+    """Return how many frames to draw: points in three dimensions turn until the end."""
+    if panels[0].scene.dim == 3:
+        return round((LASTS_S + HELD_S) * look.frames_per_s)
+    return round(LASTS_S * look.frames_per_s) + 1
 
 
 def painter(panels: Sequence[Panel], look: Look) -> Callable[[float], NDArray[np.uint8]]:
@@ -162,26 +181,26 @@ def _movers(ax: Axes, panel: Panel, look: Look) -> list[Mover]:
     seconds = scene.seconds(process)
 
     def at(of: NDArray, second: float) -> NDArray:
-        if look.smooth:
-            return between(seconds, of, second)
-        return of[playing(scene, process, second)]
+        return between(seconds, of, second)
 
-    movers = [_clouds(ax, panel, at, look.most_points), _noise_bar(ax, panel, at)]
-    if look.smooth:
+    movers = [_clouds(ax, panel, at, look), _noise_bar(ax, panel, at, look)]
+    if look.tails:
         movers.append(_tails(ax, panel, at))
     if scene.predictions is not None and process.side == "reverse":
         movers.append(_predictions(ax, scene.predictions, at))
     return movers
 
 
-def _clouds(ax: Axes, panel: Panel, at: At, most: int) -> Mover:
+def _clouds(ax: Axes, panel: Panel, at: At, look: Look) -> Mover:
     """Draw the points in the colour of their noise, above clean data in grey."""
     scene, process, _ = panel
-    grey = ax.scatter([], [], s=2, color=hex_colour(DATA), linewidths=0, zorder=0)
+    most = look.most_points
+    sharp = {"linewidths": 0, "antialiaseds": look.smooth_edges}
+    grey = ax.scatter([], [], s=3, color=hex_colour(DATA), zorder=0, **sharp)
     clouds = []
     for marker, rows in _groups(scene, process.side, most):
-        size = 7 if marker == "o" else 12
-        cloud = ax.scatter([], [], s=size, linewidths=0, marker=marker, zorder=2)
+        size = look.dot if marker == "o" else 1.7 * look.dot
+        cloud = ax.scatter([], [], s=size, marker=marker, zorder=2, **sharp)
         clouds.append((rows, cloud))
 
     def move(second: float) -> None:
@@ -231,19 +250,11 @@ def _tails(ax: Axes, panel: Panel, at: At) -> Mover:
 def _predictions(ax: Axes, predictions: tuple[NDArray, NDArray], at: At) -> Mover:
     """Draw a line from each tracked sample to a ring at the x_0 that the network predicts."""
     where, predicted = predictions
-    cyan = hex_colour(TRACKED)
-    lines = LineCollection([], linewidths=0.8, colors=cyan, zorder=3)
+    lines = LineCollection([], linewidths=1.2, colors=ink(), zorder=3)
     ax.add_collection(lines, autolim=False)
-    dots = ax.scatter([], [], s=11, color=cyan, linewidths=0, zorder=4)
-    rings = ax.scatter(
-        [],
-        [],
-        s=18,
-        facecolors="none",
-        edgecolors=cyan,
-        linewidths=0.8,
-        zorder=4,
-    )
+    edge = {"edgecolors": ink(), "linewidths": 1.2}
+    dots = ax.scatter([], [], s=36, facecolors=hex_colour(TRACKED), zorder=5, **edge)
+    rings = ax.scatter([], [], s=80, facecolors=paper(), zorder=4, **edge)
 
     def move(second: float) -> None:
         here = _turned(at(where, second), second)
@@ -255,10 +266,11 @@ def _predictions(ax: Axes, predictions: tuple[NDArray, NDArray], at: At) -> Move
     return move
 
 
-def _noise_bar(ax: Axes, panel: Panel, at: At) -> Mover:
+def _noise_bar(ax: Axes, panel: Panel, at: At, look: Look) -> Mover:
     """Draw the noise level in words, and as a bar that is full at sigma = 1."""
-    words = ax.text(0.02, 0.055, "", transform=ax.transAxes, fontsize=7)
-    place = {"xy": (0.02, 0.022), "height": 0.018, "transform": ax.transAxes}
+    words = ax.text(0.02, 0.055, "", transform=ax.transAxes, fontsize=look.text, zorder=5)
+    words.set_bbox({"facecolor": paper(), "edgecolor": "none", "alpha": 0.75, "pad": 1})
+    place = {"xy": (0.02, 0.022), "height": 0.018, "transform": ax.transAxes, "zorder": 5}
     full = Rectangle(width=BAR, color=hex_colour(DATA), alpha=0.3, linewidth=0, **place)
     ax.add_patch(full)
     bar = Rectangle(width=0, linewidth=0, **place)
@@ -291,19 +303,20 @@ def _turned(points: NDArray, second: float) -> NDArray:
 def _stage(panels: Sequence[Panel], look: Look) -> tuple[Figure, list[Axes]]:
     """Return a figure with axes for each panel, with its title and legend."""
     width, height = look.size
-    if len(panels) == 1 and not look.smooth:
+    if len(panels) == 1 and not look.tails:
         height = SINGLE_HEIGHT
     figure = Figure(figsize=(width, height), dpi=look.dpi, layout="constrained")
     axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     reach = _reach(panels)
     flat = panels[0].scene.dim == 2
     for ax, panel in zip(axes, panels):
-        ax.set_title(panel.title, fontsize=10)
+        ax.set_title(panel.title, fontsize=1.1 * look.text)
         ax.set(aspect="equal", xlim=(-reach, reach), ylim=(-reach, reach))
-        ax.tick_params(labelsize=8, labelbottom=flat, labelleft=flat, bottom=flat, left=flat)
-        ax.grid(alpha=0.2)
+        ax.tick_params(labelsize=look.text, labelbottom=flat, labelleft=flat, bottom=flat, left=flat)
+        ax.xaxis.set_major_locator(MultipleLocator(2))
+        ax.yaxis.set_major_locator(MultipleLocator(2))
         if panel.process.side == "reverse":
-            _explain(ax, panel.scene)
+            _explain(ax, panel.scene, look)
     return figure, list(axes)
 
 
@@ -318,8 +331,8 @@ def _reach(panels: Sequence[Panel]) -> float:
     return 1.05 * max(reaches)
 
 
-def _explain(ax: Axes, scene: Scene) -> None:
-    """Add a legend of the labels' markers, and a text that says what the rings are."""
+def _explain(ax: Axes, scene: Scene, look: Look) -> None:
+    """Add a legend of the labels' markers, and below the panel what dots and rings are."""
     if scene.labels is not None:
         keys = []
         for label in np.unique(scene.labels)[: len(MARKERS)]:
@@ -329,18 +342,17 @@ def _explain(ax: Axes, scene: Scene) -> None:
                     [],
                     marker=MARKERS[label % len(MARKERS)],
                     linestyle="",
-                    markersize=4,
+                    markersize=0.5 * look.text,
                     color=ink(),
                     label=f"label {scene.classes[label]}",
                 )
             )
         ax.legend(
             handles=keys,
-            fontsize=7,
+            fontsize=look.text,
             loc="upper right",
             framealpha=0.6,
             handletextpad=0.1,
         )
     if scene.predictions is not None:
-        cyan = hex_colour(TRACKED)
-        ax.text(0.02, 0.965, RINGS, transform=ax.transAxes, fontsize=6, va="top", color=cyan)
+        ax.set_xlabel(RINGS, fontsize=look.text)

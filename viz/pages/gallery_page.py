@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -46,6 +47,7 @@ class Entry(NamedTuple):
         pictures: relative paths of its pictures and films.
         page: the relative path of its page to play with.
         figures: "figures" of its metrics.json, {} where there are none.
+        dark: pictures on a dark ground, by the path of the one that they replace in a dark theme.
     """
 
     title: str
@@ -53,6 +55,7 @@ class Entry(NamedTuple):
     pictures: Sequence[Path]
     page: Path
     figures: Mapping[str, Any]
+    dark: Mapping[Path, Path] = MappingProxyType({})
 
 
 def gallery(entries: Sequence[Entry]) -> str:
@@ -71,7 +74,7 @@ in which the network itself runs: no installation, no connection.</p>
 
 def _section(entry: Entry) -> str:
     """Return the section of a run."""
-    pictures = [_picture(path, entry.title) for path in entry.pictures]
+    pictures = [_picture(path, entry.title, entry.dark.get(path)) for path in entry.pictures]
     return f"""<section>
 <h2>{escape(entry.title)}</h2>
 <p class="faint">{escape(entry.about)}</p>
@@ -84,14 +87,24 @@ def _section(entry: Entry) -> str:
 """
 
 
-def _picture(path: Path, title: str) -> str:
-    """Return the element of a picture, or of a film if the file is an mp4."""
+def _picture(path: Path, title: str, dark: Path | None) -> str:
+    """Return the element of a picture, or of a film if the file is an mp4.
+
+    Args:
+        path: of the picture.
+        title: of its run.
+        dark: the picture for a dark theme, if there is one.
+    """
     description = escape(f"{path.stem} of {title}", quote=True)
     address = _address(path)
     if path.suffix == ".mp4":
         options = f'controls loop muted aria-label="{description}"'
         return f'<p><video src="{address}" {options}></video></p>'
-    return f'<p><img src="{address}" alt="{description}" loading="lazy"></p>'
+    image = f'<img src="{address}" alt="{description}" loading="lazy">'
+    if dark is None:
+        return f"<p>{image}</p>"
+    source = f'<source media="(prefers-color-scheme: dark)" srcset="{_address(dark)}">'
+    return f"<p><picture>{source}{image}</picture></p>"
 
 
 def _address(path: Path) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 # Pixels: size of the drawing, and the space at its left, below it and at the other two sides.
@@ -74,7 +75,7 @@ class _Axis:
         return self.begin + share * (self.end - self.begin)
 
     def ticks(self) -> list[float]:
-        """Return powers of ten; in a narrow range also 2 and 5 times these, or five even values."""
+        """Return powers of ten; in a narrow range also 2 and 5 times these, or a few round values."""
         first = np.floor(np.log10(self.low))
         last = np.ceil(np.log10(self.high))
         decades = 10.0 ** np.arange(first, last + 1)
@@ -84,7 +85,8 @@ class _Axis:
             ticks = sorted(candidates[inside].tolist())
             if len(ticks) >= MIN_TICKS:
                 return ticks
-        return np.geomspace(self.low * 1.02, self.high / 1.02, 5).tolist()
+        candidates = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]).tick_values(self.low, self.high)
+        return [float(tick) for tick in candidates if self.low <= tick <= self.high]
 
 
 def _thin(x: NDArray, y: NDArray) -> tuple[NDArray, NDArray]:

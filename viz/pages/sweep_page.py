@@ -16,8 +16,8 @@ from viz.learning import smoothed
 from viz.pages.html import data_uri, page
 from viz.pages.svg_curves import chart
 
-THUMBNAIL = (320, 160)  # pixels, at most
-THUMBNAIL_COLOURS = 64
+THUMBNAIL = (720, 360)  # pixels, at most
+THUMBNAIL_COLOURS = 32
 FEW_UNFINISHED = 6  # a list of fewer runs is open at first
 LONG_NUMBER = r"-?\d*\.\d{6,}(e-?\d+)?"  # an option that a search has drawn
 
@@ -142,7 +142,7 @@ def _row(run: Run, number: int, rank: float, options: Sequence[str], figures: Se
         value = run.value(name)
         cells.append(_cell(name, value, _typed(value)))
     thumbnail = _thumbnail(run, options)
-    cells.append(f'<td class="wide" data-label="" data-value="">{thumbnail}</td>')
+    cells.append(f'<td class="picture" data-label="" data-value="">{thumbnail}</td>')
     cells.append(_verdict(run))
     for name in figures:
         cells.append(_figure(name, run.results.get("figures", {}).get(name)))
@@ -198,14 +198,14 @@ def _short(value: object) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return f"{value:.4g}"
+        return f"{value:.3g}"
     return escape(str(value))
 
 
 def _typed(value: str) -> str:
     """Return the value of an option, escaped; long numbers are shortened."""
     if re.fullmatch(LONG_NUMBER, value):
-        return f"{float(value):.4g}"
+        return f"{float(value):.3g}"
     return escape(value)
 
 
@@ -223,6 +223,6 @@ def _thumbnail(run: Run, options: Sequence[str]) -> str:
     size = f'width="{small.width}" height="{small.height}"'
     alt = f"samples of run {run.name}"
     if options:
-        words = [f"{name}={run.value(name)}" for name in options]
+        words = [f"{name}={_typed(run.value(name))}" for name in options]
         alt += f" ({', '.join(words)})"
     return f'<img loading="lazy" {size} alt="{escape(alt)}" src="{source}">'

@@ -267,11 +267,12 @@ def _blueprint(found: Comparison, asked: int, d: int) -> rrb.Blueprint:
     rows: list[Any] = [rrb.Horizontal(*clouds)]
     quiet = [name for name in _shown(found, asked) if not SAMPLERS[name].noisy]
     if found.exact_path and quiet:
-        top = _highest_shown(found, quiet, asked)
+        top = _highest(found, quiet, asked)
         curves = []
         for denoiser in found.denoisers:
             origin = f"/distance/{ENTITIES[denoiser]}"
-            curves.append(curve_view(origin, "Distance to the exact flow", top))
+            title = f"With the {denoiser}: distance to the exact flow"
+            curves.append(curve_view(origin, title, top))
         rows.append(rrb.Horizontal(*curves))
     pictures = rrb.Vertical(*rows, row_shares=[5, 2][: len(rows)])
     about = rrb.TextDocumentView(origin="/about", name="About")
@@ -310,17 +311,14 @@ def _until_now() -> rrb.VisibleTimeRanges:
     )
 
 
-def _highest_shown(found: Comparison, samplers: Sequence[str], asked: int) -> float:
-    """Return the upper end of the axis of distances.
-
-    One sampler that goes far astray must not flatten the curves of the others.
-    """
-    highest = []
+def _highest(found: Comparison, samplers: Sequence[str], asked: int) -> float:
+    """Return the largest distance of a sampler from the exact flow, in any view."""
+    highest = 0.0
     for denoiser in found.denoisers:
         for sampler in samplers:
             trial = found.trial(denoiser, sampler, asked)
-            highest.append(_distances(trial, found.exact_path).max())
-    return float(min(1.05 * max(highest), 4 * np.median(highest)))
+            highest = max(highest, float(_distances(trial, found.exact_path).max()))
+    return highest
 
 
 # ---------------------------------------------------------------- images

@@ -26,7 +26,8 @@ def log(rec: rr.RecordingStream, scene: Scene) -> None:
     for process in scene.processes:
         side = process.side
         time = time_columns(scene, process)
-        log_curve(rec, f"distance/{side}", side, distance.by_side[side], time, colours[side])
+        values = distance.by_side[side]
+        log_curve(rec, f"distance/{side}", side, values, time, colours[side], held=True)
 
     # The floor is constant, so that its first and last values are enough.
     first = scene.processes[0]

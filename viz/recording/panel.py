@@ -195,9 +195,19 @@ def log_curve(
     values: NDArray,
     time: list[rr.TimeColumn],
     colour: ArrayLike,
+    held: bool = False,
 ) -> None:
-    """Send a curve of `values` (S,) over `time`."""
-    rec.log(entity, rr.SeriesLines(names=name, colors=colour, widths=1.8), static=True)
+    """Send a curve of `values` (S,) over `time`.
+
+    With `held` it keeps each value until the next, as the points beside it keep their places.
+    """
+    style = rr.SeriesLines(
+        names=name,
+        colors=colour,
+        widths=1.8,
+        interpolation_mode="StepAfter" if held else "Linear",
+    )
+    rec.log(entity, style, static=True)
     rec.send_columns(entity, indexes=time, columns=rr.Scalars.columns(scalars=values))
 
 

@@ -17,8 +17,8 @@ def log(rec: rr.RecordingStream, scene: Scene) -> None:
     green = (0.75 * green).astype(np.uint8)
     alpha_bar = known(scene.alpha_bar)[process.steps]
     time = time_columns(scene, process)
-    log_curve(rec, "schedule/signal", "signal", np.sqrt(alpha_bar), time, green)
-    log_curve(rec, "schedule/noise", "noise", np.sqrt(1 - alpha_bar), time, red)
+    log_curve(rec, "schedule/signal", "signal", np.sqrt(alpha_bar), time, green, held=True)
+    log_curve(rec, "schedule/noise", "noise", np.sqrt(1 - alpha_bar), time, red, held=True)
 
 
 def views(scene: Scene) -> list[rrb.View]:

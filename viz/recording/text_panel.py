@@ -106,7 +106,7 @@ def _now(
 ) -> str:
     """Return the text of a moment of `clock`, when process i is after steps[i] forward steps."""
     if clock == "time":
-        heading = f"### {moment:.1f} s of {LASTS_S:.0f}"
+        heading = f"### Shown since {moment:.1f} s of {LASTS_S:.0f}"
     else:
         total = max(int(process.steps.max()) for process in scene.processes)
         heading = f"### {clock} {moment} of {total}"

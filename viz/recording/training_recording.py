@@ -7,7 +7,7 @@ import rerun as rr
 import rerun.blueprint as rrb
 from numpy.typing import ArrayLike, NDArray
 
-from viz.colours import DATA, GENERATED, LOSS, TRACKED, noise_colours
+from viz.colours import DATA, GENERATED, LOSS, NOISE_ON_DARK, TRACKED
 from viz.recording.panel import (
     HELD,
     cloud_view,
@@ -29,7 +29,7 @@ HIGHEST_DISTANCE = 0.4  # of the distances that the view shows at first
 
 ABOUT = """**The same noise**, turned into samples again and again while the network learns.
 
-* **Dark red**: the noise. **Blue**: what the network, with averaged weights, makes of it. **Grey**: real data.
+* **Red**: the noise. **Blue**: what the network, with averaged weights, makes of it. **Grey**: real data.
 * **Cyan**: some of the noise, and where it is carried.
 * **Units**: mean 0 and standard deviation 1 over the data.
 
@@ -71,8 +71,7 @@ def log_setting(rec: rr.RecordingStream, real: NDArray, x_T: NDArray) -> None:
     d = real.shape[1]
     rec.send_blueprint(_blueprint(d, "following"))
     log_upright(rec, "training", d)
-    dark_red = (0.7 * noise_colours(1)).astype(np.uint8)
-    _log_background(rec, "noise", x_T, dark_red, -20.0)
+    _log_background(rec, "noise", x_T, NOISE_ON_DARK, -20.0)
     _log_background(rec, "data", real, DATA, -10.0)
     rec.log("about", rr.TextDocument(ABOUT, media_type=MARKDOWN), static=True)
     loss = rr.SeriesLines(names="loss", colors=LOSS, widths=1.8)

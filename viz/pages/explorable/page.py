@@ -49,6 +49,10 @@ SCRIPTS = {
 LARGEST = 1_500_000  # bytes of a page that people send to each other
 BITS = (16, 8)  # of a weight: fewer where the page would otherwise be larger
 COMPARED = 16  # samples that measure how far rounded weights move samples
+REFLOWED = """<p>This network is a reflow: it was trained on the paths of another network, to straighten them. The exact
+answer at the right is that of the data and of their own flow, which is not straight. So the same noise ends at other
+places, and both can be right about the data.</p>
+"""
 TITLES = {"mnist": "handwritten digits", "digits": "handwritten digits", "moons": "two moons"}
 
 
@@ -124,6 +128,8 @@ def _page(
         name=escape(name),
         weights=f"{pipeline.num_parameters:,}",
         facts=escape(facts),
+        exact_of=" for the data" if pipeline.config.get("reflow") else "",
+        exact_note=REFLOWED if pipeline.config.get("reflow") else "",
         verdicts=verdict_table(figures),
     )
     script = "\n".join(_file(script) for script in SCRIPTS[kind])

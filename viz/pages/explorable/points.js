@@ -2,6 +2,7 @@
 
 const COUNT = 2000, REACH = 3.2; // points, and how far the panels reach, in standard deviations of the data
 const ARROWS = 15; // along each side
+const EXACT_PATH = { sampler: "adams", sampling_steps: Math.min(50, scheduler.num_timesteps) }; // nearly the exact flow
 const FINEST = 112; // pixels of the density along each side, fewer where it has many centres
 
 const points = {
@@ -47,12 +48,13 @@ function restart(new_noise) {
 /** The path of the dragged point, by the network and by the exact denoiser. */
 function retrace() {
   const { label, guidance, sampler, sampling_steps } = settings(), best = best_denoiser(guidance);
-  const trace = (denoise) => {
-    const walk = new Walk(), options = { sampler, sampling_steps, label: label === null ? null : [label] };
-    for (const state of sample(denoise, scheduler, points.drag, { ...options, random: normals(points.seed) })) walk.add(state);
+  const trace = (denoise, steps) => {
+    const walk = new Walk(), options = { ...steps, label: label === null ? null : [label], random: normals(points.seed) };
+    for (const state of sample(denoise, scheduler, points.drag, options)) walk.add(state);
     return walk;
   };
-  points.paths = { network: trace(network_denoiser(guidance)), exact: best && trace(best) };
+  const chosen = { sampler, sampling_steps };
+  points.paths = { network: trace(network_denoiser(guidance), chosen), exact: best && trace(best, EXACT_PATH) };
   stage.dirty = true;
 }
 
@@ -117,6 +119,7 @@ function take_field(field) {
   const side = pixels_a_side(), most = field.log_density.reduce((a, b) => Math.max(a, b));
   points.shade = Float32Array.from(field.log_density, (log_p) => Math.exp(0.5 * (log_p - most)));
   points.shade_side = side;
+  points.shade_t = field.t;
 }
 
 // ---------------------------------------------------------------- pictures
@@ -138,6 +141,7 @@ function draw_panel(canvas, draw_ground, eps, name, path) {
 }
 
 function draw_samples(context, side, to) {
+  if (computing()) return say_computing(context, side);
   const x = stage.walk.x_t(stage.position), colour = noise_colour(noise_at(stage.position)), dot = side > 400 ? 2.6 : 2;
   context.globalAlpha = 0.8;
   for (let i = 0; i < COUNT; i++) {
@@ -148,8 +152,16 @@ function draw_samples(context, side, to) {
   context.globalAlpha = 1;
 }
 
+function say_computing(context, side) {
+  context.fillStyle = themed("faint");
+  context.font = "16px system-ui, sans-serif";
+  context.textAlign = "center";
+  context.fillText("computing …", side / 2, side - 14);
+}
+
 function draw_density(context, side) {
-  if (!points.shade) return;
+  const late = points.shade_t !== t_at(stage.position) && !stage.playing; // while it plays, by a moment only
+  if (!points.shade || late) return say_computing(context, side);
   const n = points.shade_side, image = new ImageData(n, n), small = new OffscreenCanvas(n, n);
   const ink = themed("density").split(" ").map(Number);
   points.shade.forEach((p, i) => image.data.set([...ink, 235 * p], 4 * i));

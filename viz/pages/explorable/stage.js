@@ -109,8 +109,11 @@ function play(wanted) {
   element("play").textContent = wanted ? "❚❚ Pause" : "▶ Play";
 }
 
+/** Whether the walk has not come as far as the clock: then no state of that moment is known yet. */
+const computing = () => stage.walk.reach < stage.position;
+
 function show_clock() {
-  const noise = `${Math.round(100 * noise_at(stage.position))} % noise`;
+  const noise = computing() ? "computing …" : `${Math.round(100 * noise_at(stage.position))} % noise`;
   if (element("noise").textContent === noise && +element("moment").value === Math.round(1000 * stage.position)) return;
   element("noise").textContent = noise;
   element("moment").value = Math.round(1000 * stage.position);
