@@ -100,7 +100,7 @@ for colour, (name, order) in zip(PALETTE, ORDERS.items()):
     ax.loglog(counts, line, "--", lw=1, color=rgb)
 ax.set_xlabel("evaluations of the denoiser")
 ax.set_ylabel("median distance from the end of the exact flow")
-ax.set_xticks([10, 20, 40, 80, 160], [10, 20, 40, 80, 160])
+ax.set_xticks([10, 20, 40, 80, 160], ["10", "20", "40", "80", "160"])
 ax.set_title("dashed: straight lines of exactly the order")
 ax.legend(frameon=False)
 show(figure, "4_samplers")

@@ -59,5 +59,6 @@ def darkened(pixels: NDArray[np.uint8], keep: ArrayLike) -> NDArray[np.uint8]:
     rows, columns = np.nonzero((pixels == np.asarray(keep, np.uint8)).all(2))
     if len(rows):
         grid = np.s_[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-        dark[grid] = pixels[grid]
+        between_grids = (pixels[grid] == 255).all((0, 2))  # white columns, which belong to the ground
+        dark[grid] = np.where(between_grids[None, :, None], dark[grid], pixels[grid])
     return dark
