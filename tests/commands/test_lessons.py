@@ -57,7 +57,13 @@ class Script(NamedTuple):
         return dict(re.findall(r"^  (\S.*?) {2,}(\S.*)$", self.printed, re.MULTILINE))
 
 
-@pytest.fixture(scope="module", params=LESSONS)
+LONG_LESSONS = ("5_guidance.py", "6_moons_to_digits.py")
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow if name in LONG_LESSONS else ()) for name in LESSONS],
+)
 def script(request, tmp_path_factory):
     """Each of the lessons, run as a script that has to find moonwalk by itself."""
     folder = tmp_path_factory.mktemp("lesson")
@@ -280,7 +286,7 @@ def test_a_lesson_is_a_notebook(name):
     assert version.sub("", jupytext.writes(notebook, fmt="py:percent")) == version.sub("", text)
 
 
-@pytest.fixture(scope="module", params=["1_noise.py", pytest.param("4_samplers.py", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["1_noise.py", "4_samplers.py"])
 def outputs(request, tmp_path_factory):
     """The outputs of all cells of a lesson with its solutions, run as a notebook."""
     jupytext, nbclient = pytest.importorskip("jupytext"), pytest.importorskip("nbclient")
@@ -303,14 +309,17 @@ def said(outputs):
     return "".join(output.text for output in outputs if output.output_type == "stream")
 
 
+@pytest.mark.slow
 def test_the_exercises_can_be_solved_in_a_notebook(outputs):
     assert "exercise 1: solved" in said(outputs) and "exercise 2: solved" in said(outputs)
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_the_prediction_of_its_reader(outputs):
     assert re.search(r"your prediction +0\.123\n", said(outputs))
 
 
+@pytest.mark.slow
 def test_a_notebook_shows_its_pictures_and_leaves_no_files(outputs):
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert not (FOLDER / "outputs").exists()

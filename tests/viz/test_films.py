@@ -116,10 +116,12 @@ def turning_film(tmp_path_factory):
     return list(pictures(animate(Scene([Process("forward", states, np.arange(3))]), path)))
 
 
+@pytest.mark.slow
 def test_a_film_in_three_dimensions_turns_while_the_last_state_is_held(turning_film):
     assert len(turning_film) == 15 * (LASTS_S + HELD_S)
 
 
+@pytest.mark.slow
 def test_every_picture_of_a_film_in_three_dimensions_differs_from_the_next(turning_film):
     assert all(np.any(one[0] != other[0]) for one, other in pairwise(turning_film))
 
@@ -156,6 +158,7 @@ def test_an_mp4_has_30_pictures_for_each_second():
     assert LARGE.frames_per_s == 30
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("ffprobe") is None, reason="needs ffmpeg and ffprobe")
 def test_an_mp4_has_a_picture_for_every_moment(scene, tmp_path):
     film = points.frames(points.panels_of(scene), SCALED_DOWN._replace(frames_per_s=3))
@@ -265,6 +268,7 @@ def few(scene):
     return scene._replace(processes=[p._replace(states=p.states[::50], steps=p.steps[::50]) for p in scene.processes])
 
 
+@pytest.mark.slow
 def test_the_command_shows_two_trajectories_side_by_side(few, tmp_path):
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
@@ -299,14 +303,17 @@ def outputs(tmp_path_factory):
     return folder / "outputs"
 
 
+@pytest.mark.slow
 def test_the_command_leaves_a_film_and_a_trajectory(outputs):
     assert {p.name for p in outputs.iterdir()} == {"forward.gif", "trajectory.npz"}
 
 
+@pytest.mark.slow
 def test_the_film_of_the_command_moves_between_its_few_states(outputs):
     assert len(list(pictures(outputs / "forward.gif"))) == 15 * LASTS_S + 1
 
 
+@pytest.mark.slow
 def test_the_script_makes_the_same_film_from_the_trajectory(outputs):
     done = command("scripts/animate.py outputs/trajectory.npz --out again.gif", outputs.parent)
     assert done.returncode == 0, done.stderr

@@ -75,7 +75,13 @@ class EndedPage(NamedTuple):
     outputs: Path
 
 
-@pytest.fixture(scope="module", params=[signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(signal.SIGINT, id="SIGINT"),
+        pytest.param(signal.SIGTERM, id="SIGTERM", marks=pytest.mark.slow),
+    ],
+)
 def ended_page(request, tmp_path_factory):
     if not LINUX:
         pytest.skip("looks into /proc")
