@@ -17,7 +17,7 @@ from viz.style import ink
 
 GREY = "#b8b8b8"
 GLOSS_LETTERS = 34  # in a line of what a method does
-GLOSS_AT = -1.4  # where these lines begin, in widths of a panel
+GLOSS_AT = -1.3  # where these lines begin, in widths of a panel
 
 
 def save_posterior_samples(
