@@ -16,8 +16,7 @@ from viz.point_clouds import cloud_axes, draw_cloud, outside_text
 from viz.style import ink
 
 GREY = "#b8b8b8"
-GLOSS_LETTERS = 34  # in a line of what a method does
-GLOSS_AT = -1.3  # where these lines begin, in widths of a panel
+GLOSS_LETTERS = 30  # in a line of what a method does
 
 
 def save_posterior_samples(
@@ -74,8 +73,8 @@ def posterior_figure(found: Posteriors) -> Figure:
     """A row for the exact posterior and for every method: with the exact denoiser, with the network, and in words."""
     methods = [*found.evaluations]
     figure = Figure(figsize=(9, 1.35 * (1 + len(methods)) + 0.6), layout="constrained")
-    axes = cloud_axes(figure, 1 + len(methods), 2, found.prior)
-    for column, (denoiser, points) in zip(axes.T, found.points.items()):
+    axes = cloud_axes(figure, 1 + len(methods), 3, found.prior)
+    for column, (denoiser, points) in zip(axes.T[1:], found.points.items()):
         column[0].set_title(f"with the {denoiser}")
         for ax in column:
             draw_cloud(ax, found.prior, GREY)
@@ -88,9 +87,10 @@ def posterior_figure(found: Posteriors) -> Figure:
     rows = [("exact posterior", "what every method should give")]
     rows += [(method, METHODS[method].help) for method in methods]
     for ax, (name, gloss) in zip(axes[:, 0], rows):
+        ax.axis("off")
         write = ax.text2D if ax.name == "3d" else ax.text
-        write(GLOSS_AT, 0.8, name, va="center", weight="bold", transform=ax.transAxes)
-        write(GLOSS_AT, 0.62, textwrap.fill(gloss, GLOSS_LETTERS), va="top", transform=ax.transAxes)
+        write(0, 0.8, name, va="center", weight="bold", transform=ax.transAxes)
+        write(0, 0.62, textwrap.fill(gloss, GLOSS_LETTERS), va="top", transform=ax.transAxes)
     figure.suptitle(
         f"samples given {found.text}, observed with noise {found.noise:g}\n"
         "grey: the data; W1: sliced Wasserstein-1 distance to the exact posterior",
