@@ -622,7 +622,7 @@ class Saved(NamedTuple):
     data: PointSet
 
     def restore(self, state):
-        return restore(self.learner, state, self.data, 5, "run")
+        return restore(self.learner, state, self.data, 5, {}, "run")
 
 
 @pytest.fixture
