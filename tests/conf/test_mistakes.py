@@ -236,9 +236,7 @@ def test_any_other_error_of_torch_keeps_its_traceback():
     assert as_expected(error) is error and not isinstance(error, EXPECTED)
 
 
-@pytest.mark.parametrize(
-    "script", ["train.py", "inference.py seed=1", "scripts/share.py", "loss/plot.py", "lessons/1_noise.py"]
-)
+@pytest.mark.parametrize("script", ["train.py", "inference.py seed=1", "scripts/share.py", "loss/plot.py"])
 def test_a_python_without_the_packages_says_how_to_get_them(script, tmp_path):
     """-S leaves out site-packages."""
     program, *words = script.split()
