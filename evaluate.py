@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 
 from conf.choices import NUM_SAMPLES
-from conf.config import Evaluate, Train, sampling_options
-from dataset import IMAGE_DATASETS, make_sets
+from conf.config import Evaluate, Train, check_source, sampling_options
+from dataset import IMAGE_DATASETS, make_sets, source_name
 from loss.log import read_excess
 from metrics.evaluation import evaluate_file, evaluate_model, real_rows
 from metrics.results import score_fields, write_report
@@ -28,6 +28,7 @@ def main(o: Evaluate, run_folder: Path) -> float:
 
     Returns the first figure of the table, for sweepers: for points the classifier's accuracy, for images the FD.
     """
+    check_source(o)
     style.use(o.style)
     result = evaluate_samples(o, o.samples, run_folder) if o.samples else evaluate_checkpoint(o, run_folder)
     print(f"  pictures and metrics.json in {run_folder}")
@@ -42,10 +43,16 @@ def evaluate_samples(o: Evaluate, samples: str, run_folder: Path) -> dict:
     count = o.num_samples or NUM_SAMPLES["evaluate"][kind]
     # The rows that a training by default options holds out.
     evaluation, unseen = evaluate_file(samples, asdict(o.dataset), count, o.seed, Train.num_samples)
-    print(f"{len(evaluation.samples):,} samples of {samples}, compared with {o.dataset.name}")
+    print(f"{len(evaluation.samples):,} samples of {samples}, compared with {dataset_name(asdict(o.dataset))}")
     real = real_rows(unseen, len(evaluation.samples), o.seed)
     save_pictures(run_folder, evaluation, real, formats=o.figures)
     return write_report(run_folder, evaluation, unseen, seed=o.seed, samples=samples)
+
+
+def dataset_name(options: dict) -> str:
+    """The name of a data set, with the file or the text that it is made from."""
+    source = options.get("path") or options.get("root") or source_name(options)
+    return f"{options['name']} {source}" if source else options["name"]
 
 
 def evaluate_checkpoint(o: Evaluate, run_folder: Path) -> dict:

@@ -55,6 +55,7 @@ class Pipeline:
         """The model in a checkpoint or a run folder, with averaged (EMA) weights, ready to be sampled.
 
         Args:
+            path: a checkpoint, a run folder, or "latest": the newest below outputs/ and runs/.
             device: "auto" (a GPU where there is one), "cpu", "cuda" ...
             precision: "auto", "fp32" or "bf16".
 
@@ -62,7 +63,10 @@ class Pipeline:
             FileNotFoundError: nothing there.
             ValueError: no checkpoint of moonwalk, a damaged one, or a device that cannot be used.
         """
-        state = checkpoint_file.load(path)
+        if path == checkpoint_file.LATEST:
+            path, state = checkpoint_file.load_newest()
+        else:
+            state = checkpoint_file.load(path)
         return pipeline_from_checkpoint(state, path, devices.choose(device), precision)
 
     # ------------------------------------------------------------ what it is

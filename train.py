@@ -14,7 +14,7 @@ from typing import Any
 from conf.choices import default_epochs
 from conf.config import Train
 from conf.resumed import resumed_options
-from dataset import make_sets
+from dataset import DataSet, PointSet, make_sets
 from loss.log import final_loss, read_excess
 from metrics.evaluation import Evaluation, evaluate_model, real_rows
 from metrics.results import read_report, score_fields, write_report
@@ -103,7 +103,7 @@ def set_up(options: Train, run_folder: Path, checkpoint: Mapping[str, Any] | Non
     classes = startup_check.classes_to_learn(data, config)
     state = TrainingState.create(config, data, unseen, classes, device)
     if checkpoint:
-        state.moment = restore(state.learner, checkpoint, data, state.total, run_folder)
+        state.moment = restore(state.learner, checkpoint, data, state.total, config, run_folder)
     return state
 
 
@@ -175,7 +175,7 @@ def print_summary(options: Train, run_folder: Path, state: TrainingState, loss: 
 
 def evaluate(options: Train, run_folder: Path, state: TrainingState) -> Evaluation:
     """Sample from the model, compare the samples with real data, and save the pictures of that."""
-    print(f"  evaluation of {options.eval_samples:,} samples", flush=True)
+    print(f"  evaluation of {options.eval_samples:,} samples{limit_text(state.unseen)}", flush=True)
     begin = time.perf_counter()
     pipeline = state.pipeline.ready(state.pipeline.device)
     evaluation = evaluate_model(
@@ -194,6 +194,14 @@ def evaluate(options: Train, run_folder: Path, state: TrainingState) -> Evaluati
     seconds = time.perf_counter() - begin
     print(f"  evaluated in {seconds:.1f} s; pictures and metrics.json in the run folder")
     return evaluation
+
+
+def limit_text(unseen: DataSet) -> str:
+    """', which are compared with 300 unseen points'; '' where as many as needed can be drawn."""
+    if isinstance(unseen, PointSet) and unseen.mixture is not None:
+        return ""
+    kind = "points" if isinstance(unseen, PointSet) else "images"
+    return f", which are compared with {len(unseen):,} unseen {kind}"
 
 
 if __name__ == "__main__":

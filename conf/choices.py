@@ -42,10 +42,10 @@ def meanings(table: Mapping[str, Row | str]) -> str:
 
 
 def default_length() -> str:
-    """'default: so many that 6.4 million points are learnt from in all, 2 million of moons, ...; but at most 100'"""
+    """'default: so many that 6.4 million points are learnt from in all, ..., but at most 100 passes'"""
     of = ", ".join(f"{count / 1e6:g} million of {name}" for name, count in LEARNT_OF.items())
     points = f"{LEARNT / 1e6:g} million points are learnt from in all, {of}"
-    return f"default: so many that {points}; but at most {MAX_EPOCHS}"
+    return f"default: so many that {points}, but at most {MAX_EPOCHS} passes"
 
 
 def by_kind(values: Mapping[Kind, object]) -> str:

@@ -91,6 +91,20 @@ def sampling_options(o: Sampling) -> dict[str, Any]:
     return {name: getattr(o, name) for name in names}
 
 
+def check_source(o: "Evaluate") -> None:
+    """Raises ValueError where options of a checkpoint are given beside a file of samples, which has none."""
+    if not o.samples:
+        return
+    defaults = Sampling()
+    names = ["checkpoint", *sampling_options(defaults)]
+    ignored = [name for name in names if getattr(o, name) != getattr(defaults, name)]
+    if ignored:
+        raise ValueError(
+            f"samples={o.samples} is evaluated as it is, without a checkpoint: leave out {' and '.join(ignored)},"
+            " or samples"
+        )
+
+
 @dataclass
 class Labels:
     """sampling"""

@@ -5,8 +5,10 @@ torch or the content of a file is checked later, where it is used. The functions
 that open a file raise the same sentences, for callers other than commands.
 """
 
+import csv
 import errno
 import os
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,13 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ValueType
 
-from conf.config import Compare, Evaluate, Inference, Main, Train
+from conf.config import Compare, Evaluate, Inference, Main, Train, check_source
 from conf.flags import CommandLine
 from conf.folders import CHECKPOINT_ENDINGS, check_folder_is_free
 from conf.store import checked, composed
 
-CHECKPOINT_FOLDERS = ("outputs", "runs")  # those of runtime.checkpoint_file
+CHECKPOINT_FOLDERS = ("outputs", "runs")  # those of runtime.checkpoint_file, as the next
+DEFAULT_NAME = "last.pt"
 LATEST = "latest"  # the value of resume= for the newest checkpoint
 # Data sets that need a file or a folder, and what is said where it is not given.
 MISSING_OPTION = {
@@ -27,6 +30,10 @@ MISSING_OPTION = {
     "picture": "dataset=picture needs dataset.path=FILE, a picture with something dark on white",
     "images": "dataset=images needs dataset.root=DIR, a folder that holds a folder of images for each class",
 }
+COUNTS = ("num_samples", "eval_samples")  # options that say how many points or images are made
+BYTES_PER_SAMPLE = 40  # at least: two coordinates of noise, states and predictions
+SEPARATORS = ",;\t"  # those of points.point_files
+MAX_NAMED_COLUMNS = 8
 # Sweeps whose values the command line lists.
 LISTED_SWEEPS = (ValueType.SIMPLE_CHOICE_SWEEP, ValueType.CHOICE_SWEEP, ValueType.RANGE_SWEEP)
 
@@ -62,6 +69,36 @@ def _without_sweeps(overrides: Sequence[str]) -> list[str]:
     return first
 
 
+# ---------------------------------------------------------------- memory
+
+
+def check_memory(options: Any) -> None:
+    """Raises ValueError where the numbers of samples that are asked for exceed the machine's memory.
+
+    num_samples of a file or of images is not checked, because there are no more than the file or
+    the folder holds.
+    """
+    memory = physical_memory()
+    dataset = getattr(options, "dataset", None)
+    is_limit = isinstance(options, Train | Main) and dataset is not None and not hasattr(dataset, "embed")
+    for name in COUNTS:
+        count = getattr(options, name, None)
+        if count is None or memory is None or (name == "num_samples" and is_limit):
+            continue
+        needed = count * BYTES_PER_SAMPLE
+        if needed > memory:
+            sizes = f"at least {needed / 1e9:,.0f} GB of memory, and this machine has {memory / 1e9:,.0f} GB"
+            raise ValueError(f"{name}={count} needs {sizes}")
+
+
+def physical_memory() -> int | None:
+    """The bytes of memory of this machine; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
+        return None
+
+
 # ---------------------------------------------------------------- files and folders
 
 
@@ -71,6 +108,7 @@ def check_files(options: Any, continues: bool) -> None:
     Raises:
         ValueError, FileNotFoundError: one does not, or a new run has a folder that holds another.
     """
+    check_memory(options)
     if isinstance(options, Train):
         _check_training(options, continues)
     if isinstance(options, Main):
@@ -92,6 +130,7 @@ def _check_training(options: Train, continues: bool) -> None:
 
 
 def _check_evaluation(options: Evaluate) -> None:
+    check_source(options)
     if options.samples:
         _check_file(options.samples)
         _check_dataset(options.dataset)
@@ -105,16 +144,32 @@ def check_checkpoint(path: str | None) -> None:
         if not _any_checkpoint():
             folders = " or ".join(CHECKPOINT_FOLDERS)
             raise FileNotFoundError(f"no checkpoint yet below {folders}: run `python train.py` first, or name one")
-    elif not Path(path).exists():
-        raise FileNotFoundError(f"there is no checkpoint at {path}; `python train.py` makes one")
+        return
+    file = Path(path)
+    if file.is_dir():
+        if _has_checkpoint(file):
+            return
+        file = file / DEFAULT_NAME
+    if not file.exists():
+        raise FileNotFoundError(f"there is no checkpoint at {file}; `python train.py` makes one")
+    if not zipfile.is_zipfile(file):
+        raise ValueError(f"the checkpoint {file} is damaged or no checkpoint at all")
 
 
 def _any_checkpoint() -> bool:
     for folder in CHECKPOINT_FOLDERS:
         for path in Path(folder).rglob("*.pt*"):
-            if path.suffix in CHECKPOINT_ENDINGS and not path.name.startswith("."):
+            if _is_checkpoint_name(path):
                 return True
     return False
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    return any(_is_checkpoint_name(path) for path in folder.iterdir())
+
+
+def _is_checkpoint_name(path: Path) -> bool:
+    return path.suffix in CHECKPOINT_ENDINGS and not path.name.startswith(".")
 
 
 def _check_dataset(dataset: Any) -> None:
@@ -124,6 +179,8 @@ def _check_dataset(dataset: Any) -> None:
         raise ValueError(MISSING_OPTION[dataset.name])
     if hasattr(dataset, "path"):
         _check_file(dataset.path)
+    if getattr(dataset, "label", None) is not None and Path(dataset.path).suffix not in (".npy", ".npz"):
+        check_label(dataset.path, dataset.label)
     if hasattr(dataset, "root") and dataset.root:
         check_image_folder(dataset.root)
     if hasattr(dataset, "test_root") and dataset.test_root:
@@ -143,3 +200,52 @@ def check_image_folder(root: str) -> None:
             " prepare MNIST with"
             f" `python scripts/prepare_mnist.py --source FOLDER_OR_URL --out {root}`"
         )
+
+
+# ---------------------------------------------------------------- the columns of a text table
+
+
+def check_label(path: str, label: str) -> None:
+    """Raises ValueError where a text table has no column of that name or index.
+
+    Only its first line is read. What else may be wrong with the file is found where it is read.
+    """
+    cells = _first_cells(path)
+    if not cells:
+        return
+    has_header = not any(_is_number(cell) for cell in cells)
+    names = cells if has_header else [str(i) for i in range(len(cells))]
+    is_index = label.lstrip("-").isdecimal() and -len(names) <= int(label) < len(names)
+    if label in names or is_index:
+        return
+    some_names = ", ".join(names[:MAX_NAMED_COLUMNS])
+    if len(names) > MAX_NAMED_COLUMNS:
+        some_names += ", ..."
+    raise ValueError(f"{path} has no column {label!r} for dataset.label; its columns are {some_names}")
+
+
+def _first_cells(path: str) -> list[str]:
+    """The cells of the first line that has any, as points.point_files splits it; [] where there is none."""
+    with open(path, encoding="utf-8-sig", errors="replace") as file:
+        for row in file:
+            before_comment, _, _ = row.partition("#")
+            line = before_comment.strip("\r\n ")
+            if line.strip():
+                return _cells(line)
+    return []
+
+
+def _cells(line: str) -> list[str]:
+    for separator in SEPARATORS:
+        if separator in line:
+            rows = csv.reader([line], delimiter=separator, skipinitialspace=True)
+            return [cell.strip() for cell in next(rows)]
+    return line.split()
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

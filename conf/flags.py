@@ -134,6 +134,8 @@ def _override(flag: str, rest: list[str]) -> str:
         value = rest.pop(0)
         _check_single(flag, name, value, rest)
         return _quoted(name, value)
+    if switch in GROUPS:
+        raise ValueError(f"{flag} needs one of {', '.join(GROUPS[switch])}, as in {switch}=NAME")
     if switch in OPTIONS and switch not in SWITCHES:
         raise ValueError(f"{flag}: {switch} is not a switch but takes a value, as in {switch}=VALUE")
     return f"{name}=true" if name == switch else f"{switch}=false"
@@ -182,8 +184,10 @@ def _quoted(name: str, value: str) -> str:
         raise ValueError(f"unknown option {name}: {head} has no parts, as in {head}=VALUE")
 
     try:
-        OverridesParser.create().parse_override(f"{name}={value}")
+        override = OverridesParser.create().parse_override(f"{name}={value}")
     except HydraException:
         escaped = value.replace("\\", "\\\\").replace("'", "\\'")
         return f"{name}='{escaped}'"
+    if name in GROUPS and isinstance(override.value(), bool | int | float):
+        raise ValueError(f"{name}={value} is no name: it needs one of {', '.join(GROUPS[name])}")
     return f"{name}={value}"

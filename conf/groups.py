@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from conf.choices import NUM_SAMPLES, meanings
-from conf.option import option
+from conf.option import did_you_mean, option
 from registry.process_rows import TARGETS
 
 
@@ -322,7 +322,19 @@ def by_name(members: tuple[type, ...]) -> dict[str, type]:
     return {str(fields(member)[0].default): member for member in members}
 
 
+FILE_ENDINGS = (".csv", ".tsv", ".txt", ".dat", ".npy", ".npz")  # of tables of points
+
 GROUPS: dict[str, dict[str, type]] = {"dataset": by_name(DATASETS), "model": by_name(MODELS)}
+
+
+def unknown_choice(group: str, choice: str) -> str:
+    """The sentence for a data set or a network that does not exist, such as dataset=spiral."""
+    known = ", ".join(GROUPS[group])
+    hint = did_you_mean(choice, GROUPS[group])
+    if group == "dataset" and ("/" in choice or choice.endswith(FILE_ENDINGS)):
+        hint = f" (for a file: dataset=file dataset.path={choice})"
+    return f"{group}={choice} is unknown{hint}; choose one of {known}"
+
 
 # Changes of the training's defaults by a network or a data set. The data set takes precedence over
 # the network, and an option that the user gives takes precedence over both.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields
 
 from conf.config import COMMANDS
-from conf.groups import GROUPS, PRESETS
+from conf.groups import GROUPS, PRESETS, unknown_choice
 from conf.option import allowed, as_typed, owner
 
 INDENT = 26  # columns before the meaning of an option
@@ -153,8 +153,7 @@ def _choices(name: str, arguments: Sequence[str]) -> list[tuple[str, str]]:
         if not equals:
             choice = following
         if choice not in GROUPS[group]:
-            known = ", ".join(GROUPS[group])
-            raise ValueError(f"{group}={choice} is unknown; choose one of {known}")
+            raise ValueError(unknown_choice(group, choice))
         found.append((group, choice))
     return found
 

@@ -14,16 +14,19 @@ from omegaconf.errors import (
 
 from conf.config import COMMANDS
 from conf.flags import HYDRA_FLAGS
-from conf.groups import GROUPS
+from conf.groups import GROUPS, unknown_choice
 from conf.help import groups_of
 
 # Errors that a user can cause. Any other error is a fault of moonwalk and keeps its traceback.
-EXPECTED = (ValueError, OSError, HydraException, OmegaConfBaseException)
+EXPECTED = (ValueError, OSError, MemoryError, HydraException, OmegaConfBaseException)
 
 LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")  # which requirements/sweep.txt installs
 
 # Hydra's errors about several values for an option without -m.
 SEVERAL_VALUES = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'(?: requires --multirun)?")
+
+# Where in its own source torch has raised an error.
+LOCATION = re.compile(r"^.*DefaultCPUAllocator: ")
 
 # Words that users of other repositories type, and the options that they may mean. The first one
 # that the command has is suggested.
@@ -54,6 +57,8 @@ def sentence(name: str, error: BaseException) -> str:
         return f"unknown option {option}{_advice(name, option)}; {help}"
     if isinstance(cause, OmegaConfBaseException):
         return f"{cause.full_key}{_wrong_value(cause)}; {help}"
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({_first_line(error)}): ask for fewer samples or rows, or smaller batches"
     if isinstance(error, OSError) and error.strerror:
         return f"cannot use {error.filename or 'a file'}: {error.strerror}"
     if isinstance(error, MissingConfigException) and error.options:
@@ -73,8 +78,18 @@ def _several_values(word: str) -> str:
     )
 
 
+def as_expected(error: Exception) -> Exception:
+    """The same error; torch's error for a lack of memory as a MemoryError, which is EXPECTED."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    lacks = "OutOfMemoryError" in names or "can't allocate memory" in str(error)
+    if isinstance(error, RuntimeError) and lacks:
+        return MemoryError(LOCATION.sub("", _first_line(error)))
+    return error
+
+
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0].rstrip(".")
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
 
 
 def _wrong_value(error: OmegaConfBaseException) -> str:
@@ -89,7 +104,11 @@ def _wrong_value(error: OmegaConfBaseException) -> str:
 
 def _unknown_choice(error: MissingConfigException) -> str:
     """The choices that there are, for a group such as dataset; or how to install a launcher."""
-    group, _, choice = str(error.missing_cfg_file).rpartition("/")
+    missing = str(error.missing_cfg_file)
+    for group in GROUPS:
+        if missing.startswith(f"{group}/"):
+            return unknown_choice(group, missing.removeprefix(f"{group}/"))
+    group, _, choice = missing.rpartition("/")
     if group == "hydra/launcher" and choice in LAUNCHERS:
         return f"hydra/launcher={choice} needs more packages: `pip install -r requirements/sweep.txt`"
     return f"{group}={choice} is unknown; choose one of {', '.join(error.options or ())}"
@@ -112,6 +131,9 @@ def _advice(name: str, unknown: str) -> str:
     for option in OPTIONS_MEANT.get(unknown, ()):
         if option in own:
             return f" (did you mean {option}?)"
+    parts = [option for options in of_choices.values() for option in options if option.endswith(f".{unknown}")]
+    if parts:
+        return f" (did you mean {parts[0]}?)"
     others = [f"{other}.py" for other, names in _options_of_commands().items() if unknown in names]
     if others:
         return f": it belongs to {_listed(others)}"

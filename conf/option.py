@@ -3,9 +3,10 @@
 `check` holds the values of a user against the limits.
 """
 
+import difflib
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import Field, field, fields, is_dataclass
 from typing import Any
 
@@ -85,7 +86,8 @@ def _checked(f: Field, value: Any, name: str) -> Any:
     if isinstance(value, str):
         value = f.metadata["aliases"].get(value, value)
     if value is not None and not _allows(f.metadata, value):
-        raise ValueError(f"{name} must be {allowed(f.metadata)}; got {value!r}")
+        known = [*f.metadata["choices"], *f.metadata["aliases"]]
+        raise ValueError(f"{name} must be {allowed(f.metadata)}; got {value!r}{did_you_mean(value, known)}")
     return value
 
 
@@ -115,6 +117,12 @@ def allowed(limits: Mapping[str, Any]) -> str:
         if limits[key] is not None:
             parts.append(f"{word} {_plain(limits[key])}")
     return " and ".join(parts)
+
+
+def did_you_mean(value: object, known: Iterable[str]) -> str:
+    """' (did you mean adams?)', with the most similar of the known words; '' where none is similar."""
+    similar = difflib.get_close_matches(str(value), known, n=1)
+    return f" (did you mean {similar[0]}?)" if similar else ""
 
 
 def _plain(limit: float) -> str:

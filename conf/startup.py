@@ -6,6 +6,7 @@ else. The help therefore appears after a tenth of a second instead of the severa
 takes.
 """
 
+import importlib.util
 import os
 import signal
 import sys
@@ -16,6 +17,17 @@ from conf.config import COMMANDS
 from conf.help import help_text
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("hydra", "numpy", "torch")  # some of those that requirements.txt installs
+
+
+def check_packages() -> None:
+    """End the program with one sentence where Python lacks the packages, as outside of .venv."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        sys.exit(
+            f"this Python ({sys.executable}) lacks {', '.join(missing)}: activate the environment first"
+            " (source .venv/bin/activate), or install the packages of requirements.txt"
+        )
 
 
 def answer_help(name: str, arguments: Sequence[str]) -> None:
@@ -67,3 +79,4 @@ os.environ.setdefault("RUST_LOG", "warn,re_log_encoding=off,re_sdk=off")
 running = running_command()
 if running:
     answer_help(running, sys.argv[1:])
+    check_packages()

@@ -22,7 +22,7 @@ from registry.process_rows import LOSS_WEIGHTS
 from schedule import NoiseScheduler
 
 DEFAULT_REFERENCES = 512  # rows of a reference batch
-MIN_REFERENCE_BATCHES = 20  # in a data set for which the stable target is the default
+MIN_REFERENCE_BATCHES = 20  # smaller data sets get no stable target by default
 MIN_SNR_CAP = 5  # gamma of Hang et al. 2023
 FASTEST_ATTENTION_WIDTH = 16  # scaled_dot_product_attention on CPUs is fastest for its multiples
 
@@ -40,8 +40,9 @@ class Loss(NamedTuple):
 
 
 class References(NamedTuple):
-    """The reference batch that serves the next `rows` rows of a batch.
+    """The reference batch of one group of consecutive rows of a batch.
 
+    rows: the number of rows in the group.
     x_0: clean data of shape (R, *dims).
     label: labels of shape (R,), or None for unconditional data.
     """
@@ -69,7 +70,8 @@ def training_loss(
 ) -> Loss:
     """Return the loss of each row.
 
-    With target and weight "eps" its mean is L_simple (Ho et al. 2020, eq. 14).
+    With target="eps" and weights=loss_weights(scheduler, "eps", "eps"), which are 1, its mean is
+    L_simple (Ho et al. 2020, eq. 14).
 
     Args:
         net: maps (x_t, t, label) to an output of x_t's shape.
@@ -87,14 +89,18 @@ def training_loss(
     x_t = scheduler.add_noise(x_0, t, eps)
     output = net(x_t, t, label)
     target_value = prediction_target(target).value
-    weight = 1 if weights is None else weights.to(x_0)[t]
+    row_weights = 1
+    if weights is not None:
+        weights = weights.to(x_0)  # its dtype and its device
+        row_weights = weights[t]
 
-    ordinary = _squared_error(output, target_value(x_0, eps, alpha, sigma)) * weight
+    ordinary = _squared_error(output, target_value(x_0, eps, alpha, sigma)) * row_weights
     if not references:
         return Loss(ordinary, ordinary)
 
     expected = stable_target(x_t, alpha, sigma, label, references, null_label)
-    stable = _squared_error(output, target_value(expected.x_0, expected.eps, alpha, sigma)) * weight
+    stable_value = target_value(expected.x_0, expected.eps, alpha, sigma)
+    stable = _squared_error(output, stable_value) * row_weights
     return Loss(ordinary.detach(), stable)
 
 
@@ -124,8 +130,8 @@ def stable_target(
         E[eps | x_t] = (x_t - alpha E[x_0 | x_t]) / sigma
 
     The reference batch contains the row's own x_0. So this is the expectation of the drawn x_0,
-    given x_t and the reference batch, but not the reference that x_t came from. On average over
-    batches the target is unchanged, and its variance is a fraction of that of the drawn noise.
+    given x_t and the reference batch, when it is unknown which reference x_t came from. On average
+    over batches the target is unchanged, and its variance is a fraction of that of the drawn noise.
 
     Args:
         x_t: noisy data of shape (B, *dims).
@@ -191,7 +197,7 @@ def attention(queries: Tensor, keys: Tensor, allowed: Tensor | None = None) -> T
     """
     width = keys.shape[1]
     padding = (0, -width % FASTEST_ATTENTION_WIDTH)
-    padded_queries = F.pad(queries, padding)[None, None]
+    padded_queries = F.pad(queries, padding)[None, None]  # dimensions of batch and head
     padded_keys = F.pad(keys, padding)[None, None]
     values = padded_keys
     means = F.scaled_dot_product_attention(padded_queries, padded_keys, values, allowed, scale=1)
@@ -216,25 +222,25 @@ def reference_batches(x_0: Tensor, label: Tensor | None, size: int) -> list[Refe
 def references_of_rows(references: Sequence[References], begin: int, end: int) -> list[References]:
     """Return the references of the rows begin .. end - 1, given those of a whole batch."""
     kept = []
-    first = 0
+    start = 0
     for each in references:
-        last = first + each.rows
-        count = min(end, last) - max(begin, first)
+        stop = start + each.rows
+        count = min(end, stop) - max(begin, start)
         if count > 0:
             kept.append(each._replace(rows=count))
-        first = last
+        start = stop
     return kept
 
 
-def reference_batch_size(rows: int, asked: int | None) -> int:
+def reference_batch_size(rows: int, size: int | None) -> int:
     """Return the size of the reference batches for a data set of `rows` rows.
 
-    A given size, `asked`, takes precedence. By default small data sets have no reference batches.
+    A given `size` takes precedence. By default small data sets have no reference batches.
     There a batch is a large part of the data, and the stable target lets the network memorise each
     x_0 (measured on 500 points: docs/tried.md).
     """
-    if asked is not None:
-        return asked
+    if size is not None:
+        return size
     if rows < MIN_REFERENCE_BATCHES * DEFAULT_REFERENCES:
         return 0
     return DEFAULT_REFERENCES
@@ -309,7 +315,8 @@ def loss_weights(scheduler: NoiseScheduler, target: str, weight: str | None) -> 
     alpha = scheduler.alpha
     sigma = scheduler.sigma
     row = LOSS_WEIGHTS[weight_name(scheduler, weight)]
-    factor = implementation(row)(scheduler)
+    factor_of = implementation(row)
+    factor = factor_of(scheduler)
     if row.quantity is None:
         return factor
     quantity_error = prediction_target(row.quantity).error_factor(alpha, sigma)

@@ -67,7 +67,7 @@ def _print_table(evaluation: Evaluation, unseen: DataSet) -> None:
         missing = [test.name for test in TESTS if test.name not in found]
         reason = f"these points have no exact density ({unseen.inexact_reason})"
         print(f"  {reason}: floors come from other real points, and")
-        print(f"  there is no {', '.join(missing)}, error of epsilon or KL")
+        print(f"  these metrics are missing: {', '.join(missing)}, error of epsilon, KL")
 
 
 # ---------------------------------------------------------------- the score fields

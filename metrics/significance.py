@@ -118,7 +118,7 @@ def masses(e: Evidence) -> Statistic:
     p = min(1, 2 * comparisons * min(lower_tail, upper_tail))
     low, high = stats.binom.interval(1 - 0.1 / comparisons, n, expected)
     share = count / n
-    fault = f"part {part} of {e.parts} holds {share:.1%} of the points where {expected:.1%} are due"
+    fault = f"part {part + 1} of {e.parts} holds {share:.1%} of the points where {expected:.1%} are expected"
 
     def bounds(level: float) -> Bounds:
         tail = level / (2 * comparisons)
@@ -212,7 +212,7 @@ def strays(e: Evidence) -> Statistic:
     count = int((off > 1 - STRAY_SHARE).sum())
     low, median, high = stats.binom.ppf(BAND, n, STRAY_SHARE)
     p = stats.binom.sf(count - 1, n, STRAY_SHARE)
-    fault = f"{count:,} points astray where {n * STRAY_SHARE:.2g} are due"
+    fault = f"{count:,} strays where {n * STRAY_SHARE:.2g} are expected"
 
     def bounds(level: float) -> Bounds:
         return None, float(stats.binom.isf(level, n, STRAY_SHARE)) / n

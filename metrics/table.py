@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import SupportsFloat
 
-LEVEL = 0.01  # at most this share of perfect sets of samples fails the tests, all of them together
+LEVEL = 0.01  # perfect samples fail any of the tests with at most this probability
 SMALLEST_SHOWN_P = 1e-12
+SMALL_N = 1000  # below, a table that passes says little
 Bounds = tuple[float | None, float | None]  # the lowest and the highest value that passes; None: no bound
 
 
@@ -55,6 +56,8 @@ class Statistic:
     fault: what the table says if the test fails.
     n: the number of samples that the test used.
     bounds: the lowest and the highest value that passes, as a function of the level of the test.
+    closest: the number of points that the test looks at, if those are only the ones closest to a
+        training point.
     """
 
     value: SupportsFloat  # NumPy's and SciPy's numbers have many types
@@ -65,6 +68,7 @@ class Statistic:
     fault: str
     n: int
     bounds: Callable[[float], Bounds]
+    closest: int | None = None
 
 
 def to_result(name: str, s: Statistic, level: float) -> MetricResult:
@@ -72,6 +76,8 @@ def to_result(name: str, s: Statistic, level: float) -> MetricResult:
     p = float(s.p)
     passed = p > level
     outcome = f"indistinguishable at n = {s.n:,}" if passed else s.fault
+    if passed and s.closest:
+        outcome += f", by the closest {s.closest:,}"
     shown_p = "p < 1e-12" if p < SMALLEST_SHOWN_P else f"p = {p:.2g}"
     return MetricResult(
         name,
@@ -102,12 +108,20 @@ def format_table(rows: Sequence[MetricResult], bound: str = "at most") -> str:
     if failed:
         lines.append(f"  verdict: distinguishable by {', '.join(failed)}")
     else:
-        lines.append("  verdict: indistinguishable by every metric")
+        lines.append(f"  verdict: indistinguishable by every metric{small_n_note(rows)}")
 
     has_tests = any(row.p is not None for row in rows)
     if has_tests:
-        lines.append(f"  ({bound} {LEVEL:.0%} of perfect sets of samples would fail this table)")
+        lines.append(f"  (perfect samples fail any of the tests with a probability of {bound} {LEVEL:.0%})")
     return "\n".join(lines)
+
+
+def small_n_note(rows: Sequence[MetricResult]) -> str:
+    """Return a warning for tests of few samples, ' (n = 300: only large faults would show)'; else ''."""
+    numbers = [row.n for row in rows if row.p is not None]
+    if not numbers or max(numbers) >= SMALL_N:
+        return ""
+    return f" (n = {max(numbers):,}: only large faults would show)"
 
 
 def bounds_text(bounds: Bounds) -> str:

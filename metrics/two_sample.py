@@ -295,4 +295,4 @@ def copies(made: NDArray, real: NDArray) -> Statistic:
     def bounds(level: float) -> Bounds:
         return None, float(null.isf(level)) / chosen
 
-    return Statistic(share, 0.5, low / chosen, high / chosen, null.sf(count - 1), fault, n, bounds)
+    return Statistic(share, 0.5, low / chosen, high / chosen, null.sf(count - 1), fault, n, bounds, chosen)

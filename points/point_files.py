@@ -6,6 +6,7 @@ Text may have a header. A column may hold labels.
 import csv
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +19,25 @@ MIN_FLOAT32_SPREAD = 1e-15  # squares of smaller numbers come near to the least 
 MAX_LABELS = 1000
 SEPARATORS = ",;\t"
 
-Rows = np.ndarray | list[list[str]]
+
+class TextTable(NamedTuple):
+    """The cells of a text file.
+
+    names: the names of its columns; without a header their indices.
+    rows: the cells of each point.
+    lines: the number of the line, from 1, that each row stands in.
+    has_header: whether the names come from the file.
+    """
+
+    names: list[str]
+    rows: list[list[str]]
+    lines: list[int]
+    has_header: bool
+
+    def without_column(self, column: int) -> "TextTable":
+        names = _without(self.names, column)
+        rows = [_without(row, column) for row in self.rows]
+        return TextTable(names, rows, self.lines, self.has_header)
 
 
 def read_table(
@@ -45,18 +64,10 @@ def read_table(
         kinds = "a .csv, .npy or .npz file, or a table of numbers"
         raise ValueError(f"dataset=file needs dataset.path=FILE: {kinds}")
     if Path(path).suffix in (".npy", ".npz"):
-        column_names, rows = _read_array(path)
+        table, cells = _points_and_labels_of_array(path, label)
     else:
-        column_names, rows = _read_text(path)
+        table, cells = _points_and_labels_of_text(path, label)
 
-    label_column = None
-    cells: list[str] = []
-    if label is not None:
-        label_column = _column_index(column_names, label, path)
-        cells = [str(row[label_column]) for row in rows]
-        rows = _without_column(rows, label_column)
-
-    table = rows if isinstance(rows, np.ndarray) else _parse_cells(rows, label_column, path)
     points = floats(table, path).double().numpy()
     if points.ndim != 2 or points.shape[1] < 2 or len(points) < 2:
         rule = "points of shape (N, d) with N and d at least 2"
@@ -64,7 +75,7 @@ def read_table(
     check_sizes(points, path)
     points = _in_float32_if_exact(points)
 
-    if label_column is None:
+    if cells is None:
         return points, None, []
     labels, label_names = _class_indices(cells, path)
     return points, labels, label_names
@@ -85,19 +96,36 @@ def check_sizes(points: np.ndarray, path: str) -> None:
 # ---------------------------------------------------------------- reading
 
 
-def _read_array(path: str) -> tuple[list[str], np.ndarray]:
-    """Return the names of the columns, which are their indices, and the array."""
+def _points_and_labels_of_array(path: str, label: str | None) -> tuple[np.ndarray, list[str] | None]:
+    """Return the array without the column of labels, and that column; None without labels."""
+    array = _read_array(path)
+    if label is None:
+        return array, None
+    num_columns = array.shape[1] if array.ndim == 2 else 0
+    column = _column_index([str(i) for i in range(num_columns)], label, path)
+    return np.delete(array, column, 1), [str(row[column]) for row in array]
+
+
+def _points_and_labels_of_text(path: str, label: str | None) -> tuple[np.ndarray, list[str] | None]:
+    """Return the numbers of a text file, and its column of labels; None without labels."""
+    table = _read_text(path)
+    if label is None:
+        return _parse_cells(table, path, has_labels=False), None
+    column = _column_index(table.names, label, path)
+    cells = [row[column] for row in table.rows]
+    return _parse_cells(table.without_column(column), path, has_labels=True), cells
+
+
+def _read_array(path: str) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            array = _load_single_array(path)
+            return _load_single_array(path)
     except FileNotFoundError:
         raise
     except Exception as error:  # a damaged archive raises many types of errors
         advice = "; was it cut off? copy it again" if "EOF" in str(error) else ""
         raise ValueError(f"{path} is not a table of numbers: {error}{advice}") from error
-    num_columns = array.shape[1] if array.ndim == 2 else 0
-    return [str(i) for i in range(num_columns)], array
 
 
 def _load_single_array(path: str) -> np.ndarray:
@@ -112,13 +140,13 @@ def _load_single_array(path: str) -> np.ndarray:
         return archive[archive.files[0]]
 
 
-def _read_text(path: str) -> tuple[list[str], list[list[str]]]:
-    """Return the names of the columns and all cells.
+def _read_text(path: str) -> TextTable:
+    """Return all cells of a text file.
 
     The first row is a header if none of its cells is a number. Without a header the names are the
     indices of the columns.
     """
-    rows = _split_into_cells(_lines_with_content(path), path)
+    rows, lines = _split_into_cells(_lines_with_content(path), path)
     if not rows:
         raise ValueError(f"{path} is not a table of numbers: it is empty")
     has_header = not any(_is_number(cell) for cell in rows[0])
@@ -127,46 +155,53 @@ def _read_text(path: str) -> tuple[list[str], list[list[str]]]:
         raise ValueError(f"{path} is not a table of numbers: {reason}")
 
     num_columns = len(rows[0])
-    for i, row in enumerate(rows, 1):
+    for row, line in zip(rows, lines):
         if len(row) != num_columns:
-            reason = f"row {i} has {len(row)} cells where row 1 has {num_columns}"
+            reason = f"line {line} has {len(row)} cells where line {lines[0]} has {num_columns}"
             raise ValueError(f"{path} is not a table of numbers: {reason}")
     if has_header:
-        return rows[0], rows[1:]
-    return [str(i) for i in range(num_columns)], rows
+        return TextTable(rows[0], rows[1:], lines[1:], has_header)
+    return TextTable([str(i) for i in range(num_columns)], rows, lines, has_header)
 
 
-def _lines_with_content(path: str) -> list[str]:
-    """Return the lines of a file without comments, and without empty lines."""
-    lines = []
+def _lines_with_content(path: str) -> dict[int, str]:
+    """Return the lines of a file by their numbers from 1, without comments and empty lines."""
+    lines = {}
     with open(path, encoding="utf-8-sig", errors="replace") as file:
-        for row in file:
+        for number, row in enumerate(file, 1):
             before_comment, _, _ = row.partition("#")
             line = before_comment.strip("\r\n ")
             if line.strip():
-                lines.append(line)
+                lines[number] = line
     return lines
 
 
-def _split_into_cells(lines: list[str], path: str) -> list[list[str]]:
-    """Split lines at the first of SEPARATORS that occurs in the first line, else at spaces."""
-    if not lines:
-        return []
+def _split_into_cells(lines: dict[int, str], path: str) -> tuple[list[list[str]], list[int]]:
+    """Split lines at the first of SEPARATORS that occurs in the first line, else at spaces.
+
+    Returns:
+        The rows of cells, and the number of the last line of each.
+    """
+    numbers = list(lines)
+    texts = list(lines.values())
     separator = None
     for candidate in SEPARATORS:
-        if candidate in lines[0]:
+        if texts and candidate in texts[0]:
             separator = candidate
             break
     if separator is None:
-        return [line.split() for line in lines]
+        return [text.split() for text in texts], numbers
 
     rows = []
+    row_numbers = []
+    reader = csv.reader(texts, delimiter=separator, skipinitialspace=True)
     try:
-        for row in csv.reader(lines, delimiter=separator, skipinitialspace=True):
+        for row in reader:
             rows.append([cell.strip() for cell in row])
+            row_numbers.append(numbers[reader.line_num - 1])  # a quoted cell may span lines
     except csv.Error as error:
         raise ValueError(f"{path} is not a table of numbers: {error}") from error
-    return rows
+    return rows, row_numbers
 
 
 def _is_number(cell: str) -> bool:
@@ -194,37 +229,46 @@ def _column_index(names: list[str], label: str, path: str) -> int:
     raise ValueError(f"{path} has {problem}; its columns are {some_names}")
 
 
-def _without_column(rows: Rows, column: int) -> Rows:
-    if isinstance(rows, np.ndarray):
-        return np.delete(rows, column, 1)
-    return [row[:column] + row[column + 1 :] for row in rows]
+def _without(cells: list[str], column: int) -> list[str]:
+    return cells[:column] + cells[column + 1 :]
 
 
-def _parse_cells(rows: list[list[str]], removed: int | None, path: str) -> np.ndarray:
-    """Return cells as float64.
+def _parse_cells(table: TextTable, path: str, has_labels: bool) -> np.ndarray:
+    """Return the cells as float64.
 
-    removed: index of the label column, which the rows no longer have. An error counts columns as
-        in the file.
+    Raises:
+        ValueError: a cell is empty or no finite number; the sentence says where, and what to do.
     """
     try:
-        table = np.array(rows, dtype=float)
+        numbers = np.array(table.rows, dtype=float)
     except ValueError:
-        table = None
-    if table is not None and np.isfinite(table).all():
-        return table
+        numbers = None
+    if numbers is not None and np.isfinite(numbers).all():
+        return numbers
 
-    for i, row in enumerate(rows, 1):
-        for j, cell in enumerate(row):
+    for row, line in zip(table.rows, table.lines):
+        for column, cell in enumerate(row):
             if not _is_number(cell) or not np.isfinite(float(cell)):
-                column = j
-                if removed is not None and j >= removed:
-                    column += 1
-                content = f"{cell!r}, which is not a finite number" if cell else "nothing"
-                raise ValueError(
-                    f"{path} is not a table of numbers: point {i} has {content} in column {column}"
-                    " (counted from 0); remove it, or name a column of labels with dataset.label"
-                )
+                fault = _fault_of_cell(table, line, column, cell, has_labels)
+                raise ValueError(f"{path} is not a table of numbers: {fault}")
     raise ValueError(f"{path} is not a table of numbers")
+
+
+def _fault_of_cell(table: TextTable, line: int, column: int, cell: str, has_labels: bool) -> str:
+    """Return where a wrong cell stands, what is wrong with it, and what to do."""
+    name = table.names[column]
+    where = f"column {name!r}" if table.has_header else f"cell {int(name) + 1}"
+    if not cell:
+        return f"line {line}, {where} is empty: fill it, or remove the line"
+
+    is_text = not any(_is_number(row[column]) for row in table.rows)
+    advice = "write a number, or remove the line"
+    if is_text and has_labels:
+        advice = "remove the column"
+    elif is_text:
+        advice = f"if these are labels, add dataset.label={name}, otherwise remove the column"
+    kind = "finite number" if _is_number(cell) else "number"
+    return f"line {line}, {where} holds {cell!r}, which is not a {kind}: {advice}"
 
 
 def _class_indices(cells: list[str], path: str) -> tuple[np.ndarray, list[str]]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from runtime.atomic_file import atomic_file
 
 DEFAULT_NAME = "last.pt"
+LATEST = "latest"  # in place of a path: the newest checkpoint
 EXTENSIONS = (".pt", ".pth")
 FORMAT = "moonwalk checkpoint 1"
 OUTPUT_FOLDERS = ("outputs", "runs")  # searched for the newest checkpoint

@@ -9,6 +9,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import conf.packages  # noqa: F401  (first: it looks for the packages that all others need)
+
+# isort: split
 from conf.script_parsers import check_arguments
 
 check_arguments(Path(sys.argv[0]).stem, sys.argv[1:])

@@ -18,12 +18,14 @@ def restore(
     checkpoint: Mapping[str, Any],
     data: DataSet,
     total: int,
+    config: Mapping[str, Any],
     run: object,
 ) -> Moment:
     """Give the learner the state in the checkpoint of `run`; return how far that training had come.
 
     Args:
         total: optimizer steps of the whole training.
+        config: its options.
 
     Raises:
         ValueError: the checkpoint lacks a part or is of another network; the data are others; or
@@ -31,7 +33,7 @@ def restore(
     """
     try:
         moment = _checked_moment(checkpoint, run)
-        _check_continues(checkpoint, data, total, run)
+        _check_continues(checkpoint, data, total, config, run)
         load_weights(learner.net, checkpoint["net"], str(run))
         load_weights(learner.average, checkpoint["ema"], str(run))
         load_optimizers(learner.optimizers, checkpoint["optimizers"], run)
@@ -59,14 +61,25 @@ def _checked_moment(checkpoint: Mapping[str, Any], run: object) -> Moment:
     return moment
 
 
-def _check_continues(checkpoint: Mapping[str, Any], data: DataSet, total: int, run: object) -> None:
+def _check_continues(
+    checkpoint: Mapping[str, Any], data: DataSet, total: int, config: Mapping[str, Any], run: object
+) -> None:
     if checkpoint["data"] != checksum(data):
         raise ValueError(f"the data are not those that {run} was trained with")
     planned = checkpoint["total"]
     if total < planned:
-        raise ValueError(f"{run} was to be trained for {planned} steps: that may grow, not fall to {total}")
+        before = _length_text(planned, checkpoint["config"])
+        after = _length_text(total, config)
+        raise ValueError(f"{run} was to be trained for {before}: that may grow, not fall to {after}")
     if total > planned:
         print(f"{run}: {total:,} steps instead of {planned:,}; the learning rate now follows the longer curve")
+
+
+def _length_text(steps: int, config: Mapping[str, Any]) -> str:
+    """'118 steps (num_epochs=98)', or '118 steps' where the options give the number of steps."""
+    if config.get("max_steps") is not None:
+        return f"{steps:,} steps"
+    return f"{steps:,} steps (num_epochs={config.get('num_epochs')})"
 
 
 def load_optimizers(

@@ -80,7 +80,7 @@ def checkpoint_to_resume(resume: str | None, run_folder: Path) -> Path | None:
     Raises:
         FileNotFoundError: there is no checkpoint that could be the latest.
     """
-    if resume == "latest":
+    if resume == checkpoint_file.LATEST:
         return checkpoint_file.find_checkpoints()[0]
     if resume:
         return Path(resume)

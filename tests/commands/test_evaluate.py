@@ -39,6 +39,16 @@ def own(tmp_path_factory):
 
 def test_points_of_ones_own_are_compared_with_held_out_ones(own):
     assert "come from other real points" in own[1]
+    assert "evaluation of 200 samples, which are compared with 400 unseen points" in own[1]
+    assert "these metrics are missing: masses, cells" in own[1]
+
+
+def test_a_file_of_samples_is_compared_with_a_file_that_is_named(own):
+    folder = own[0].parent
+    np.save(folder / "samples.npy", create_moon_dataset(400, seed=5))
+    printed = succeeded("evaluate.py samples=samples.npy dataset=file dataset.path=mine.csv", folder)
+    assert "400 samples of samples.npy, compared with file mine.csv" in printed
+    assert "these metrics are missing: memorised, masses, cells" in printed
 
 
 def test_points_of_ones_own_have_no_picture_that_needs_the_exact_distribution(own):

@@ -159,8 +159,9 @@ def test_help_says_how_samples_are_drawn(name):
 
 def test_help_says_how_long_a_training_lasts():
     words = " ".join(full_help("train").split())
-    lengths = "6.4 million points are learnt from in all, 2 million of moons, 2 million of file; but at most 100 [at"
-    assert lengths in words
+    lengths = "6.4 million points are learnt from in all, 2 million of moons, 2 million of file, but at most 100 passes"
+    assert f"{lengths} [at" in words
+    assert lengths in " ".join(help_text("train").split())
 
 
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["--help", "all"]])
@@ -228,7 +229,7 @@ def test_help_of_a_group_is_that_part_of_help_all():
 def test_help_of_an_unknown_data_set_names_those_there_are(tmp_path):
     done = started("train.py dataset=spiral --help", tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("dataset=spiral is unknown; choose one of moons, circles, ")
+    assert done.stderr.startswith("dataset=spiral is unknown (did you mean spirals?); choose one of moons, circles, ")
     assert done.stderr.count("\n") == 1
 
 

@@ -12,6 +12,7 @@ from conf.script_parsers import PROGRAMS, check_arguments
 from dataset import make_dataset
 from images.image_files import list_images
 from images.sets import make_images
+from points import point_files
 from runtime import checkpoint_file
 
 EARLY = [
@@ -26,6 +27,12 @@ EARLY = [
     "train.py resume=nowhere",
     "train.py dataset=file",
     "train.py dataset=file --data-path nowhere.npy",
+    "train.py dataset=file dataset.path=points.csv dataset.label=knd",
+    "train.py num_samples=100_000_000_000_000",
+    "train.py resume=points.csv",
+    "train.py resume=full",
+    "train.py --dataset",
+    "evaluate.py checkpoint=full samples=points.csv",
     "train.py dataset=mnist model=unet",
     "main.py --train-ddpm-model --lr -1",
     "main.py dataset=picture dataset.path=nowhere.png",
@@ -48,6 +55,7 @@ EARLY = [
 def test_a_mistake_is_answered_without_torch(line, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "loss.csv").touch()
+    (tmp_path / "points.csv").write_text("x,y,kind\n1,2,a\n")
     script, *words = line.split()
     code = (
         f"import runpy, sys; sys.argv = [{script!r}, *{words!r}]\n"
@@ -58,7 +66,7 @@ def test_a_mistake_is_answered_without_torch(line, tmp_path):
     done = started(["-c", code], tmp_path)
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert {path.name for path in tmp_path.rglob("*")} == {"full", "loss.csv"}
+    assert {path.name for path in tmp_path.rglob("*")} == {"full", "loss.csv", "points.csv"}
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -120,6 +128,52 @@ def test_a_missing_checkpoint_is_refused_in_the_same_words_as_later(tmp_path, mo
     assert early_check.CHECKPOINT_ENDINGS == checkpoint_file.EXTENSIONS
     assert refusal(early_check.check_checkpoint, None) == refusal(checkpoint_file.load_newest)
     assert refusal(early_check.check_checkpoint, "no.pt") == refusal(checkpoint_file.load, "no.pt")
+
+
+@pytest.mark.parametrize("name", ["text.pt", "empty"])
+def test_what_is_no_checkpoint_is_refused_in_the_same_words_as_later(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.pt").write_text("no archive")
+    (tmp_path / "empty").mkdir()
+    assert early_check.DEFAULT_NAME == checkpoint_file.DEFAULT_NAME
+    assert early_check.LATEST == checkpoint_file.LATEST
+    assert refusal(early_check.check_checkpoint, name) == refusal(checkpoint_file.load, name)
+
+
+TABLES = ["x,y,kind\n1,2,a\n3,4,b", "# of 2026\n\nx; y; kind\n1;2;a", "1 2 a\n3 4 b", '"x, y",z,u\n1,2,3']
+MANY_COLUMNS = ",".join(f"c{i}" for i in range(10)) + "\n" + ",".join(["1"] * 10)
+
+
+@pytest.mark.parametrize("table", [*TABLES, MANY_COLUMNS])
+def test_a_missing_column_of_labels_is_refused_in_the_same_words_as_later(table, tmp_path):
+    assert early_check.SEPARATORS == point_files.SEPARATORS
+    path = str(tmp_path / "points.csv")
+    (tmp_path / "points.csv").write_text(table)
+    for label in ("knd", "17", "-11"):
+        assert refusal(early_check.check_label, path, label) == refusal(point_files.read_table, path, label)
+    early_check.check_label(path, "2")
+    early_check.check_label(path, "-1")
+
+
+def test_a_file_that_cannot_be_read_as_a_table_is_left_to_its_reader(tmp_path):
+    (tmp_path / "empty.csv").touch()
+    early_check.check_label(str(tmp_path / "empty.csv"), "kind")
+
+
+def test_more_samples_than_memory_holds_are_refused(monkeypatch):
+    monkeypatch.setattr(early_check, "physical_memory", lambda: 16 * 10**9)
+    allowed = Train(dataset=Moons(), model=MLP(), num_samples=400_000_000)
+    early_check.check_memory(allowed)
+    asked = "num_samples=500000000 needs at least 20 GB of memory, and this machine has 16 GB"
+    assert refusal(early_check.check_memory, Train(dataset=Moons(), model=MLP(), num_samples=500_000_000)) == asked
+    assert refusal(early_check.check_memory, Inference(num_samples=500_000_000)) == asked
+    # A file holds what it holds: the number is only a limit.
+    early_check.check_memory(Train(dataset=File(path="x.csv"), model=MLP(), num_samples=500_000_000))
+
+
+def test_without_a_known_size_of_memory_nothing_is_refused(monkeypatch):
+    monkeypatch.setattr(early_check, "physical_memory", lambda: None)
+    early_check.check_memory(Inference(num_samples=10**15))
 
 
 @pytest.mark.parametrize("name", ["last.pt", "test_001.pth", ".last.pt.7", "last.pt.txt"])

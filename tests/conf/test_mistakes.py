@@ -6,8 +6,11 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from conftest import QUIET, ROOT, started
 from PIL import Image
+
+from conf.messages import EXPECTED, as_expected, sentence
 
 MISTAKES = [
     ("train.py epochs=3", "unknown option epochs (did you mean num_epochs?)"),
@@ -48,7 +51,21 @@ MISTAKES = [
     ("train.py lr=-1", "lr must be above 0; got -1.0"),
     ("train.py lr=nan", "lr must be above 0"),
     ("train.py num_samples=1e3", "num_samples: Value '1000.0'"),
-    ("train.py model=unit", "model=unit is unknown; choose one of"),
+    ("train.py model=unit", "model=unit is unknown (did you mean unet?); choose one of"),
+    ("train.py dataset=spiral", "dataset=spiral is unknown (did you mean spirals?); choose one of"),
+    ("train.py dataset=my.csv", "is unknown (for a file: dataset=file dataset.path=my.csv); choose one of"),
+    ("train.py dataset=data/my.csv", "is unknown (for a file: dataset=file dataset.path=data/my.csv); choose one of"),
+    ("inference.py sampler=adam", "got 'adam' (did you mean adams?)"),
+    ("train.py noise=0.1", "unknown option noise (did you mean dataset.noise?)"),
+    ("train.py --dataset", "--dataset needs one of moons, circles"),
+    ("train.py dataset=true", "dataset=true is no name: it needs one of moons, circles"),
+    ("train.py --model", "--model needs one of mlp, linear"),
+    ("train.py num_samples=100_000_000_000_000", "num_samples=100000000000000 needs at least 4,000,000 GB of memory"),
+    ("train.py eval_samples=100_000_000_000_000", "eval_samples=100000000000000 needs at least 4,000,000 GB of memory"),
+    ("evaluate.py checkpoint=full samples=three.npy", "without a checkpoint: leave out checkpoint, or samples"),
+    ("evaluate.py sampler=ddim guidance=1 samples=three.npy", "leave out sampler and guidance, or samples"),
+    ("train.py dataset=file dataset.path=labelled.csv dataset.label=knd", "its columns are x, y, kind"),
+    ("train.py dataset=file dataset.path=labelled.csv", "line 2, column 'kind' holds 'a', which is not a number"),
     ("train.py device=cuda:77", "device=cuda:77 cannot be used here"),
     ("train.py task_name={file}/x", "not a directory"),
     ("train.py task_name={full}", "already holds a run"),
@@ -124,6 +141,7 @@ def prepare(folder):
     np.save(folder / "huge.npy", np.arange(400.0).reshape(200, 2) * 1e300)
     (folder / "empty.csv").touch()
     (folder / "names.csv").write_text("a,b\n")
+    (folder / "labelled.csv").write_text("x,y,kind\n1,2,a\n3,4,b\n5,7,a\n")
     np.save(folder / "equal.npy", np.ones((200, 2)))
     np.save(folder / "two.npy", np.eye(2))
     np.save(folder / "few.npy", np.zeros((20, 2)))
@@ -192,3 +210,43 @@ def test_a_real_process_answers_in_the_same_way(tmp_path):
     done = started("train.py epochs=3", tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("unknown option epochs") and done.stderr.count("\n") == 1
+
+
+def allocate_in_torch():
+    torch.empty(10**15)
+
+
+def allocate_in_numpy():
+    np.ones(10**15)
+
+
+@pytest.mark.parametrize("allocate", [allocate_in_torch, allocate_in_numpy])
+def test_a_lack_of_memory_is_answered_in_one_line(allocate):
+    with pytest.raises((RuntimeError, MemoryError)) as caught:
+        allocate()
+    error = as_expected(caught.value)
+    assert isinstance(error, EXPECTED)
+    words = sentence("train", error)
+    assert words.startswith("not enough memory (") and "\n" not in words
+    assert words.endswith("): ask for fewer samples or rows, or smaller batches")
+
+
+def test_any_other_error_of_torch_keeps_its_traceback():
+    error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    assert as_expected(error) is error and not isinstance(error, EXPECTED)
+
+
+@pytest.mark.parametrize("script", ["train.py", "inference.py seed=1", "scripts/share.py", "loss/plot.py"])
+def test_a_python_without_the_packages_says_how_to_get_them(script, tmp_path):
+    """-S leaves out site-packages."""
+    program, *words = script.split()
+    done = started(["-S", str(ROOT / program), *words], tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "lacks hydra, numpy, torch: activate the environment first (source .venv/bin/activate)" in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+
+
+@pytest.mark.parametrize("folder", ["outputs", "lessons/outputs", "lessons/solutions/outputs"])
+def test_git_ignores_what_programs_write(folder):
+    done = subprocess.run(["git", "check-ignore", "-q", f"{folder}/lessons/1.png"], cwd=ROOT)
+    assert done.returncode == 0

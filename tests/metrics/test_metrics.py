@@ -73,7 +73,27 @@ def test_the_limit_of_the_negative_log_density_is_1_645_standard_errors_above_th
 def test_the_table_of_perfect_samples_says_how_often_they_fail():
     real = format_table(evaluate_points(draw(2000, 5), draw, MIXTURE, parts=2))
     assert "indistinguishable by every metric" in real
-    assert "at most 1% of perfect sets" in real
+    assert "perfect samples fail any of the tests with a probability of at most 1%" in real
+    assert "only large faults" not in real
+
+
+def test_the_table_of_few_samples_says_that_it_says_little():
+    few = format_table(evaluate_points(draw(300, 5), draw, MIXTURE, parts=2))
+    assert "indistinguishable by every metric (n = 300: only large faults would show)" in few
+
+
+def test_the_table_says_how_many_points_the_test_for_copies_looks_at():
+    rows = evaluate_points(draw(300, 5), draw, MIXTURE, parts=2, train=draw(400, 9))
+    (memorised,) = [row for row in rows if row.name == "memorised"]
+    assert memorised.verdict.startswith("indistinguishable at n = 300, by the closest 30 (p = ")
+
+
+def test_parts_are_counted_from_1():
+    points = draw(600, 5)
+    rows = evaluate_points(points[points[:, 0] > 0], draw, MIXTURE, parts=2)
+    (masses,) = [row for row in rows if row.name == "masses"]
+    assert masses.verdict.startswith("part 1 of 2 holds ")
+    assert "% of the points where 50.0% are expected" in masses.verdict
 
 
 def test_the_table_of_bad_samples_says_what_failed():

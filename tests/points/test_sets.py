@@ -188,8 +188,15 @@ def test_a_file_of_two_arrays_is_refused(tmp_path):
     ("text", "label", "sentence"),
     [
         ("x,y\n1,2\n3,4", "z", "no column 'z'"),
-        ("x,y\n1,\n3,4", None, "point 1 has nothing in column 1"),
-        ("1,2,a\n3,x,b", "2", "'x', which is not"),
+        ("x,y\n1,\n3,4", None, "line 2, column 'y' is empty: fill it, or remove the line"),
+        ("# a comment\n\nx,y\n1,2\n3,", None, "line 5, column 'y' is empty"),
+        ("1,2\n3,", None, "line 2, cell 2 is empty"),
+        ("1,2,a\n3,x,b", "2", "line 2, cell 2 holds 'x', which is not a number: write a number, or remove the line"),
+        ("1,2\n3,inf", None, "line 2, cell 2 holds 'inf', which is not a finite number"),
+        ("x,kind,y\n1,a,2\n3,b,4", None, "line 2, column 'kind' holds 'a', .* add dataset.label=kind, otherwise"),
+        ("1,a,2\n3,b,4", None, "line 1, cell 2 holds 'a', .* add dataset.label=1, otherwise remove the column"),
+        ("x,kind,y\n1,a,b\n3,b,c", "kind", "line 2, column 'y' holds 'b', .*: remove the column"),
+        ("x,y\n1,2\n\n3,4,5", None, "line 4 has 3 cells where line 1 has 2"),
         ("1,2,a\n3,4,", "2", "without a label"),
     ],
 )

@@ -1,5 +1,7 @@
 """Points, betas and checkpoints of every kind: the right answer, or one sentence before anything begins."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -234,6 +236,18 @@ def test_weights_of_another_type_or_with_nan_are_refused(state, kind, tmp_path):
     checkpoint_file.save(tmp_path / "x.pt", changed(state, ("ema", "module.outputs.weight"), weights))
     with pytest.raises(ValueError, match=r"module\.outputs\.weight (as|is not finite)"):
         Pipeline.load(tmp_path / "x.pt", "cpu")
+
+
+def test_the_latest_checkpoint_is_loaded_by_that_word(state, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no checkpoint yet below outputs or runs"):
+        Pipeline.load("latest", "cpu")
+    for i, name in enumerate(("b", "a")):
+        path = tmp_path / "outputs" / "train" / name / "last.pt"
+        path.parent.mkdir(parents=True)
+        checkpoint_file.save(path, changed(state, ("config", "seed"), 70 + i))
+        os.utime(path, (i, i))
+    assert Pipeline.load("latest", "cpu").config["seed"] == 71
 
 
 def test_a_checkpoint_without_weights_is_refused(state, tmp_path):

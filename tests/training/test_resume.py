@@ -224,8 +224,8 @@ def test_a_run_from_before_there_were_shards_goes_on_to_the_same_bits(whole, tmp
         ("model.hidden=64", "was trained with model.hidden=32, not model.hidden=64"),
         ("dataset=circles", "was trained with dataset=moons, not dataset=circles"),
         ("seed=1", "was trained with seed=0, not seed=1"),
-        ("max_steps=120", "run was to be trained for 153 steps: that may grow, not fall to 120"),
-        ("num_epochs=3", "may grow, not fall to 24"),
+        ("max_steps=120", "run was to be trained for 153 steps: that may grow, not fall to 120 steps"),
+        ("num_epochs=3", "153 steps: that may grow, not fall to 24 steps (num_epochs=3)"),
         ("task_name=other", "resume=run goes on in that folder, not in task_name=other"),
     ],
 )
@@ -626,7 +626,7 @@ class Saved(NamedTuple):
     data: PointSet
 
     def restore(self, state):
-        return restore(self.learner, state, self.data, 5, "run")
+        return restore(self.learner, state, self.data, 5, {}, "run")
 
 
 @pytest.fixture
@@ -659,6 +659,14 @@ def test_a_part_that_is_wrong_is_refused_and_not_called_missing(part, saved):
         with pytest.raises(ValueError, match=r"^the checkpoint (of )?run (cannot be resumed|holds)") as error:
             saved.restore({**saved.state, part: wrong})
         assert "lacks" not in str(error.value)
+
+
+def test_a_shorter_length_is_refused_in_steps_and_in_epochs(saved):
+    state = {**saved.state, "total": 118, "config": {"max_steps": None, "num_epochs": 59}}
+    asked = {"max_steps": None, "num_epochs": 18}
+    words = r"for 118 steps \(num_epochs=59\): that may grow, not fall to 36 steps \(num_epochs=18\)$"
+    with pytest.raises(ValueError, match=words):
+        restore(saved.learner, state, saved.data, 36, asked, "run")
 
 
 def test_the_state_of_other_optimizers_is_refused():
