@@ -26,8 +26,8 @@ def verdict_table(figures: Mapping[str, Any]) -> str:
         raise ValueError("metrics.json does not hold the figures of an evaluation") from error
     columns = [f'<th scope="col">{name}</th>' for name in COLUMNS]
     newline = "\n"
-    return f"""<p>Each metric compares generated with real data. Its <i>floor</i> is what as many <i>real</i>
-data give: nothing can be expected to be better than that.</p>
+    return f"""<p>Each metric compares generated with real data. Its <i>floor</i> is the median
+for <i>real</i> data in place of the samples: single values may lie below it by chance.</p>
 <div class="scroll"><table>
 <tr>{"".join(columns)}</tr>
 {newline.join(rows)}
