@@ -48,7 +48,9 @@ def sampler_option() -> Any:
 
 
 def steps_option() -> Any:
-    return option(None, f"network evaluations, at most; those for covariances are not counted; {default_steps()}", low=1)
+    return option(
+        None, f"network evaluations, at most; those for covariances are not counted; {default_steps()}", low=1
+    )
 
 
 @dataclass
