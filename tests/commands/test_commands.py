@@ -240,10 +240,12 @@ def flow_sweep(workplace):
     return workplace / "flow"
 
 
+@pytest.mark.slow
 def test_a_sweep_of_flow_lines_names_its_runs_by_their_steps(flow_sweep):
     assert list(runs_of_sweep(flow_sweep, "flow.png")) == ["sampling_steps=5", "sampling_steps=10"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "size"), [("flow.png", (1920, 1080)), ("flow_square.png", (1080, 1080))])
 def test_flow_lines_are_drawn_wide_and_square(name, size, flow_sweep):
     picture = runs_of_sweep(flow_sweep, "flow.png")["sampling_steps=5"].folder / name
@@ -252,6 +254,7 @@ def test_flow_lines_are_drawn_wide_and_square(name, size, flow_sweep):
         assert image.size == size
 
 
+@pytest.mark.slow
 def test_a_sweep_of_flow_lines_puts_all_on_one_sheet(flow_sweep):
     with Image.open(flow_sweep / "sweep.png") as sheet:
         assert sheet.size == (1200, 2 * (36 + 675))

@@ -60,9 +60,14 @@ class Script(NamedTuple):
 LONG_LESSONS = ("5_guidance.py", "6_moons_to_digits.py")
 
 
+def lesson(name):
+    """A parameter of tests; the two longest lessons are slow."""
+    return pytest.param(name, marks=pytest.mark.slow if name in LONG_LESSONS else ())
+
+
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(name, marks=pytest.mark.slow if name in LONG_LESSONS else ()) for name in LESSONS],
+    params=[lesson(name) for name in LESSONS],
 )
 def script(request, tmp_path_factory):
     """Each of the lessons, run as a script that has to find moonwalk by itself."""
@@ -81,7 +86,7 @@ def test_a_lesson_waits_for_a_prediction(script):
 
 def lessons(numbers):
     """For a test of the lessons with these numbers alone."""
-    return pytest.mark.parametrize("script", [name for name in LESSONS if name[0] in numbers], indirect=True)
+    return pytest.mark.parametrize("script", [lesson(name) for name in LESSONS if name[0] in numbers], indirect=True)
 
 
 def test_a_script_asks_its_question_first_and_says_where_to_answer(script):

@@ -252,6 +252,7 @@ def test_help_is_quick(tmp_path):
     assert measured < 5
 
 
+@pytest.mark.slow
 def test_importing_a_command_answers_nothing(tmp_path):
     done = started(["-c", "import train; print('imported')", "--help"], tmp_path)
     assert (done.returncode, done.stdout) == (0, "imported\n")
@@ -315,14 +316,17 @@ def older(tmp_path_factory):
     return folder, printed
 
 
+@pytest.mark.slow
 def test_main_says_where_training_lives(older):
     assert older[1].splitlines()[0].startswith("--train-ddpm-model: training lives in train.py")
 
 
+@pytest.mark.slow
 def test_a_training_by_the_older_guide_has_its_film(older):
     assert (older[0] / "runs/mnist_ddpm/viz/progress.gif").exists()
 
 
+@pytest.mark.slow
 def test_a_training_by_the_older_guide_is_that_of_train(older):
     succeeded(f"train.py dataset=mnist model=unet --task-name runs/other {OLDER}", older[0])
     one, two = (checkpoint_file.load(older[0] / "runs" / name / "test_001.pth") for name in ("mnist_ddpm", "other"))

@@ -224,7 +224,9 @@ def test_a_scaled_mixture_is_the_distribution_of_scaled_points():
     torch.testing.assert_close(ours, mixture.log_density(x) + jacobian)
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "picture" else ()) for name in DATASETS]
+)
 def test_points_of_a_data_set_have_the_mean_log_density_of_its_distribution(name):
     # 20,000 points of the data set against as many draws of the mixture. A difference of 5 standard errors has
     # p = 6e-7.

@@ -201,6 +201,7 @@ def test_a_finished_training_may_grow_by_epochs(finished, tmp_path):
     assert checkpoint_file.load(finished)["step"] == 196  # 25 times 2,000 rows, in batches of 256
 
 
+@pytest.mark.slow
 def test_a_run_from_before_there_were_shards_goes_on_to_the_same_bits(whole, tmp_path):
     for name in ("new", "old"):
         shutil.copytree(whole, tmp_path / name)
@@ -281,6 +282,7 @@ def test_of_two_trainings_with_one_name_one_refuses_and_the_other_ends(start, tm
     assert read_losses(tmp_path / "runs/both")["step"].tolist()[-1] == 153
 
 
+@pytest.mark.slow
 def test_a_running_training_cannot_be_resumed_and_a_killed_one_leaves_no_lock(start, tmp_path):
     process = start(f"{LONG} checkpoint_every=20", tmp_path)
     wait_for((tmp_path / "long/last.pt").exists, process)
@@ -461,6 +463,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", disk], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting needs root")
 def test_a_full_disk_ends_in_one_sentence_and_with_room_the_training_goes_on(whole, small_disk, tmp_path):
     line = "train.py resume=disk/run max_steps=180 checkpoint_every=20"
@@ -483,6 +486,7 @@ def limited(line, size, cwd):
     return python(limit + run, cwd)
 
 
+@pytest.mark.slow
 def test_a_limit_of_file_sizes_ends_in_one_sentence(tmp_path):
     done = limited(f"{LINE} task_name=run", 40, tmp_path)  # kB: less than the checkpoint
     assert done.returncode == 1 and "Traceback" not in done.stderr

@@ -76,33 +76,39 @@ def drawn(tmp_path_factory):
     return done, folder / "artifacts"
 
 
+@pytest.mark.slow
 def test_the_command_prints_no_warning(drawn):
     done, _ = drawn
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_the_command_writes_every_picture(drawn):
     _, artifacts = drawn
     assert sorted(p.name for p in artifacts.iterdir()) == sorted(EVERY_FILE)
 
 
+@pytest.mark.slow
 def test_the_command_names_every_picture_in_order(drawn):
     done, _ = drawn
     named = [line for line in done.stdout.splitlines() if "ignored" not in line]
     assert named == [f"artifacts/{name}" for name in EVERY_FILE]
 
 
+@pytest.mark.slow
 def test_the_command_says_once_what_it_ignores(drawn):
     done, _ = drawn
     assert done.stdout.count("ignored 1 files outside the class folders") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY_FILE)
 def test_no_picture_of_the_command_is_blank(drawn, name):
     _, artifacts = drawn
     assert not_blank(artifacts / name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mhsa", "mhca"])
 def test_the_pictures_of_two_heads_differ(drawn, name):
     _, artifacts = drawn

@@ -271,11 +271,13 @@ def outputs(tmp_path_factory):
     return folder / "outputs"
 
 
+@pytest.mark.slow
 def test_the_command_writes_every_picture_in_every_format_asked_for(outputs):
     names = {path.name for path in outputs.iterdir()}
     assert names == {f"{name}.{kind}" for name in ("forward", "schedule", "statistics") for kind in ("png", "pdf")}
 
 
+@pytest.mark.slow
 def test_the_command_draws_in_the_style_asked_for(outputs):
     assert imread(outputs / "forward.png")[:3, :3, :3].mean() < 0.1
 

@@ -327,10 +327,12 @@ def fresh_home(tmp_path_factory):
     return home
 
 
+@pytest.mark.slow
 def test_no_analytics_are_written(fresh_home):
     assert not [str(p) for p in fresh_home.rglob("*") if "analytics" in p.name or p.name == "rerun"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(STRACE is None, reason="needs strace")
 def test_all_connections_are_to_loopback(fresh_home):
     inet = [line for line in (fresh_home / "trace").read_text().splitlines() if "sa_family=AF_INET" in line]
