@@ -23,6 +23,7 @@ SIGN_LETTERS = 8  # the sign of a curve and the space around it are as wide as s
 SAME_FLOOR = 0.005  # floors of runs whose relative difference is smaller share a line
 FLOOR_LINE = (0, (2, 2))  # dots and gaps of two line widths each
 FLOOR_LABEL = "Bayes floor: no network can do better"
+LOSS_FLOOR_LABEL = "Bayes floor of the mean loss; single batches lie around it"
 
 
 # ---------------------------------------------------------------- losses
@@ -78,7 +79,7 @@ def _loss_column(
     shared = len(floors) == 1 and len(floors[0].names) == len(runs)
     for floor in floors:
         colour = colours[floor.names[0]] if len(floor.names) == 1 and not shared else ink()
-        label = FLOOR_LABEL if shared else f"Bayes floor of {', '.join(floor.names)}"
+        label = LOSS_FLOOR_LABEL if shared else f"Bayes floor of {', '.join(floor.names)}"
         axes[0].axhline(floor.value, color=colour, linestyle=FLOOR_LINE, label=label)
 
     title = f"training loss{kind}"

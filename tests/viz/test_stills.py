@@ -46,7 +46,7 @@ def test_the_panel_of_losses_is_above_that_of_excesses(two_runs):
 def test_every_run_and_the_floor_have_one_name_in_the_legend(two_runs):
     loss, _ = two_runs
     names = [text.get_text() for text in loss.figure.legends[0].get_texts()]
-    assert names == ["a", "b", "Bayes floor: no network can do better"]
+    assert names == ["a", "b", learning.LOSS_FLOOR_LABEL]
 
 
 def test_the_title_of_losses_names_the_floor(two_runs):
