@@ -4,6 +4,7 @@ from conf.entry import command, typed_options  # answers --help before what foll
 
 # isort: split
 import math
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -124,12 +125,8 @@ def report(options: Train, run_folder: Path, state: TrainingState) -> dict[str, 
     """
     distributed.end_other_processes()
     loss = final_loss(run_folder)
-    save_losses(run_folder / "loss.png", {run_folder.name: run_folder}, options.figures)
     print_summary(options, run_folder, state, loss)
-
-    evaluation = None
-    if options.eval_samples:
-        evaluation = evaluate(options, run_folder, state)
+    evaluation = evaluate(options, state) if options.eval_samples else None
 
     end = state.moment
     figures = write_report(
@@ -141,6 +138,7 @@ def report(options: Train, run_folder: Path, state: TrainingState) -> dict[str, 
         cpu_seconds=end.cpu_seconds,
         loss=loss,
     )
+    draw_pictures(options, run_folder, state, evaluation)
     print(f"next: python inference.py checkpoint={run_folder}")
     return figures
 
@@ -173,8 +171,8 @@ def print_summary(options: Train, run_folder: Path, state: TrainingState, loss: 
     print(f"  run       {run_folder}")
 
 
-def evaluate(options: Train, run_folder: Path, state: TrainingState) -> Evaluation:
-    """Sample from the model, compare the samples with real data, and save the pictures of that."""
+def evaluate(options: Train, state: TrainingState) -> Evaluation:
+    """Sample from the model, and compare the samples with real data."""
     print(f"  evaluation of {options.eval_samples:,} samples{limit_text(state.unseen)}", flush=True)
     begin = time.perf_counter()
     pipeline = state.pipeline.ready(state.pipeline.device)
@@ -187,13 +185,26 @@ def evaluate(options: Train, run_folder: Path, state: TrainingState) -> Evaluati
         options=SamplingOptions(),
     )
 
-    real = real_rows(state.unseen, options.eval_samples, options.seed)
-    fields = score_fields(pipeline, state.unseen)
-    excess = read_excess(run_folder)
-    save_pictures(run_folder, evaluation, real, fields, excess, options.figures, pipeline.classes)
-    seconds = time.perf_counter() - begin
-    print(f"  evaluated in {seconds:.1f} s; pictures and metrics.json in the run folder")
+    print(f"  evaluated in {time.perf_counter() - begin:.1f} s; metrics.json and pictures follow in the run folder")
     return evaluation
+
+
+def draw_pictures(options: Train, run_folder: Path, state: TrainingState, evaluation: Evaluation | None) -> None:
+    """Save loss.png and the pictures of the evaluation. If one cannot be drawn, a line says so, and the run goes on."""
+    try:
+        save_losses(run_folder / "loss.png", {run_folder.name: run_folder}, options.figures)
+    except Exception as error:  # whatever it is: metrics.json is written, and no picture is worth more
+        print(f"loss.png could not be drawn: {error}", file=sys.stderr)
+    if evaluation is None:
+        return
+    try:
+        pipeline = state.pipeline
+        real = real_rows(state.unseen, options.eval_samples, options.seed)
+        fields = score_fields(pipeline, state.unseen)
+        excess = read_excess(run_folder)
+        save_pictures(run_folder, evaluation, real, fields, excess, options.figures, pipeline.classes)
+    except Exception as error:
+        print(f"not all pictures of the evaluation could be drawn: {error}", file=sys.stderr)
 
 
 def limit_text(unseen: DataSet) -> str:

@@ -93,12 +93,13 @@ def save_losses(path: str | Path, runs: Mapping[str, Path], formats: Sequence[st
     excesses = {}
     labelled = []
     for name, folder in runs.items():
+        shown = style.literal(name)
         excess = read_excess(folder)
         if excess:
-            excesses[name] = excess
-        losses[name] = read_losses(folder)
+            excesses[shown] = excess
+        losses[shown] = read_losses(folder)
         if run_options(folder).get("conditional"):
-            labelled.append(name)
+            labelled.append(shown)
     return stills.save(learning.losses(losses, excesses, labelled), path, formats)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from runtime.arrays import numbers
 from viz.colours import GROUND
-from viz.style import paper
+from viz.style import literal, paper
 
 DPI = 120  # that of stills.save, so that each pixel of a tile becomes whole pixels of the file
 SHOWN = 400  # images in a grid, at most
@@ -62,7 +62,7 @@ def arranged(count: int, labels: ArrayLike | None = None, classes: Sequence[str]
             empty = [-1] * (columns - len(row))
             rows.append(row + empty)
             if labels is not None:
-                names.append(classes[label])
+                names.append(literal(classes[label]))
     return Grid(np.array(rows), names)
 
 

@@ -28,6 +28,11 @@ def use(name: str) -> None:
     rcParams["pdf.fonttype"] = 42  # the same for PDF
 
 
+def literal(text: str) -> str:
+    """Return a text of the user, such as a label, that matplotlib shows as it is: a `$` begins no formula."""
+    return text.replace("$", r"\$")
+
+
 def ink() -> str:
     """Return the colour of text and axes: black on a light background, white on a dark one."""
     return str(rcParams["text.color"])

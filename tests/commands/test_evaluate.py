@@ -1,8 +1,10 @@
 """Evaluations from the command line: files of samples, points of one's own, three dimensions."""
 
+import json
+
 import numpy as np
 import pytest
-from conftest import not_blank, succeeded
+from conftest import command, not_blank, succeeded
 
 from conf.config import Train
 from dataset import create_moon_dataset, make_sets
@@ -66,6 +68,28 @@ def test_samples_are_compared_with_the_rows_of_a_large_file_that_the_training_he
     _, held_out = make_sets(n_samples=Train.num_samples, seed=0, **table)
     _, unseen = evaluate_file(str(tmp_path / "samples.npy"), table, 300, 0, Train.num_samples)
     assert np.array_equal(unseen.points, held_out.points)
+
+
+# ---------------------------------------------------------------- pictures after the figures
+
+
+def test_labels_that_look_like_mathematics_are_drawn_as_they_are(tmp_path):
+    rows = [f"{x:.4f},{y:.4f},{'$$' if i % 2 else 'b$x_$'}" for i, (x, y) in enumerate(create_moon_dataset(1000))]
+    (tmp_path / "mine.csv").write_text("\n".join(["x,y,kind", *rows]))
+    line = f"dataset=file dataset.path=mine.csv dataset.label=kind conditional=true num_timesteps=50 {SHORT}"
+    done = command(f"train.py {line}", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {"samples.png", "loss.png", "metrics.json"} <= {path.name for path in (tmp_path / "run").iterdir()}
+
+
+def test_a_picture_that_cannot_be_drawn_is_named_and_costs_no_figure(tmp_path):
+    succeeded("train.py max_steps=20 eval_samples=0 task_name=run", tmp_path)
+    (tmp_path / "run/loss.png").unlink()
+    (tmp_path / "run/loss.png").mkdir()
+    done = command("train.py resume=run eval_samples=200", tmp_path)
+    assert done.returncode == 0
+    assert done.stderr.startswith("loss.png could not be drawn: ")
+    assert "classifier accuracy" in json.loads((tmp_path / "run/metrics.json").read_text())["figures"]
 
 
 # ---------------------------------------------------------------- three dimensions
