@@ -87,10 +87,12 @@ def again(tmp_path_factory):
     return folder / "runs/again"
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights(run, again):
     assert same_weights(run, again)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_samples(run, again, tmp_path):
     samples = []
     for name, checkpoint in (("first", run), ("second", again)):

@@ -60,22 +60,26 @@ def inpainted(tmp_path_factory):
     return folder / "b", unseen[3:11][0].numpy()
 
 
+@pytest.mark.slow
 def test_inpainting_draws_ten_samples_of_each_of_eight_images(inpainted):
     assert np.load(inpainted[0] / "samples.npy").shape == (8, 10, 1, 8, 8)
 
 
+@pytest.mark.slow
 def test_inpainting_keeps_what_was_observed(inpainted):
     folder, images = inpainted
     difference = np.abs(np.load(folder / "samples.npy") - images[:, None])
     assert difference[..., :4].max() < 10 * 0.02
 
 
+@pytest.mark.slow
 def test_inpainting_invents_the_rest(inpainted):
     folder, images = inpainted
     difference = np.abs(np.load(folder / "samples.npy") - images[:, None])
     assert difference[..., 4:].mean() > 0.2
 
 
+@pytest.mark.slow
 def test_inpainting_leaves_a_picture(inpainted):
     assert not_blank(inpainted[0] / "inpainting.png")
 
@@ -190,15 +194,18 @@ def upper_moon(tmp_path_factory):
     return folder / "out"
 
 
+@pytest.mark.slow
 def test_points_have_labels_as_images_have(upper_moon):
     assert np.load(upper_moon / "samples.npy").shape == (200, 2)
     assert np.load(upper_moon / "labels.npy").tolist() == [0] * 200
 
 
+@pytest.mark.slow
 def test_points_of_label_0_lie_on_the_upper_moon(upper_moon):
     assert np.load(upper_moon / "samples.npy")[:, 1].mean() > 0.3
 
 
+@pytest.mark.slow
 def test_points_have_no_film_by_default(upper_moon):
     assert "reverse.gif" not in {path.name for path in upper_moon.iterdir()}
 

@@ -57,11 +57,11 @@ class Script(NamedTuple):
         return dict(re.findall(r"^  (\S.*?) {2,}(\S.*)$", self.printed, re.MULTILINE))
 
 
-LONG_LESSONS = ("5_guidance.py", "6_moons_to_digits.py")
+LONG_LESSONS = ("4_samplers.py", "5_guidance.py", "6_moons_to_digits.py")
 
 
 def lesson(name):
-    """A parameter of tests; the two longest lessons are slow."""
+    """A parameter of tests; the longest lessons are slow."""
     return pytest.param(name, marks=pytest.mark.slow if name in LONG_LESSONS else ())
 
 

@@ -157,6 +157,7 @@ def test_p_values_of_the_energy_distance_of_real_points_are_uniform(order):
     assert stats.kstest(p, "uniform").pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_of_many_sorted_samples_the_energy_test_uses_a_random_part():
     # With a probability of 1 % more than 2 of 10 such p-values are below 0.05. For the smallest samples all would be.
     small = 0

@@ -170,6 +170,7 @@ def printed_by_a_training(noise, folder):
 NO_DENSITY = "no exact density (their noise is too small for one): floors come from other real points"
 
 
+@pytest.mark.slow
 def test_training_with_too_little_noise_for_an_exact_density_says_so(tmp_path):
     assert NO_DENSITY in printed_by_a_training("0.001", tmp_path)
 

@@ -30,6 +30,7 @@ def gaussian_denoiser(scheduler):
     return denoiser(network, scheduler, "eps")
 
 
+@pytest.mark.slow
 def test_ddpm_with_the_exact_denoiser_ends_in_the_gaussian():
     # The chain starts from the marginal of x_T, so its mean is exact. Its variance is too small by O(1 / T), because
     # the posterior variance (eq. 7) assumes that x_0 is known. We compare with the chain's own variance.
@@ -243,6 +244,7 @@ def test_samplers_converge_to_the_flow_of_a_process_that_is_not_variance_preserv
     assert errors[1] < 0.1
 
 
+@pytest.mark.slow
 def test_ddpm_of_a_process_that_is_not_variance_preserving_ends_in_the_gaussian():
     # As with betas, the variance is too small by O(1 / steps), which is below 1 % at 2000 steps. The tolerances are 5
     # standard errors.

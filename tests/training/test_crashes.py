@@ -25,7 +25,14 @@ def crashes(undisturbed, place, every, how):
     return Counter(crash(place, whole, at, how) for at in range(1, points + 1, every))
 
 
-@pytest.mark.parametrize(("how", "every"), [("killed", 15), ("disk full", 18), ("power cut", 21)])
+@pytest.mark.parametrize(
+    ("how", "every"),
+    [
+        pytest.param("killed", 15),
+        pytest.param("disk full", 18, marks=pytest.mark.slow),
+        pytest.param("power cut", 21, marks=pytest.mark.slow),
+    ],
+)
 def test_a_crash_loses_nothing_that_was_saved(how, every, undisturbed, tmp_path):
     assert crashes(undisturbed, tmp_path, every, how).total() > 3
 
