@@ -82,6 +82,7 @@ def test_labels_that_look_like_mathematics_are_drawn_as_they_are(tmp_path):
     assert {"samples.png", "loss.png", "metrics.json"} <= {path.name for path in (tmp_path / "run").iterdir()}
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_drawn_is_named_and_costs_no_figure(tmp_path):
     succeeded("train.py max_steps=20 eval_samples=0 task_name=run", tmp_path)
     (tmp_path / "run/loss.png").unlink()

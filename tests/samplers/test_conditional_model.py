@@ -131,7 +131,7 @@ def test_options_with_an_effect_are_accepted(options):
     ("words", "picture", "said"),
     [
         ("observe=y=0.2", "posterior.png", "sliced Wasserstein-1 to the exact posterior"),
-        ("guidance_sheet=true", "guidance.png", "what guidance w claims to sample"),
+        pytest.param("guidance_sheet=true", "guidance.png", "what guidance w claims to sample", marks=pytest.mark.slow),
     ],
 )
 def test_the_command_draws_a_picture_and_prints_a_table_beside_the_truth(folder, words, picture, said):

@@ -58,23 +58,28 @@ def film(path):
     return list(pictures(path))
 
 
+@pytest.mark.slow
 def test_a_film_is_a_small_file(path):
     assert path.stat().st_size < LIMIT
 
 
+@pytest.mark.slow
 def test_a_film_has_fifteen_pictures_for_each_second(film):
     assert len(film) == 15 * LASTS_S + 1
     assert {duration for _, duration in film[:-1]} == {60, 70}  # the clock of a GIF counts hundredths
 
 
+@pytest.mark.slow
 def test_a_film_lasts_as_long_as_promised(film):
     assert sum(duration for _, duration in film) == 1000 * (LASTS_S + HELD_S)
 
 
+@pytest.mark.slow
 def test_the_last_picture_of_a_film_is_held(film):
     assert film[-1][1] == pytest.approx(1000 * HELD_S, abs=10)
 
 
+@pytest.mark.slow
 def test_every_picture_of_a_film_has_the_same_size(film):
     assert {picture.shape for picture, _ in film} == {(417, 720, 3)}
 
@@ -83,27 +88,32 @@ GREEN, RED = NOISE_STOPS[0], NOISE_STOPS[-1]  # the colours of no noise and of n
 LEFT, RIGHT = np.s_[:, :360], np.s_[:, 360:]  # the panels of the forward and of the reverse process
 
 
+@pytest.mark.slow
 def test_the_forward_process_begins_without_noise(film):
     first, _ = film[0]
     assert has(first[LEFT], GREEN)
     assert not has(first[LEFT], RED)
 
 
+@pytest.mark.slow
 def test_the_reverse_process_begins_with_noise(film):
     first, _ = film[0]
     assert has(first[RIGHT], RED)
 
 
+@pytest.mark.slow
 def test_the_forward_process_ends_with_noise_and_the_reverse_process_without(film):
     last, _ = film[-1]
     assert has(last[LEFT], RED)
     assert has(last[RIGHT], GREEN)
 
 
+@pytest.mark.slow
 def test_no_picture_of_a_film_is_blank(film):
     assert all(picture.std() > 10 for picture, _ in film)
 
 
+@pytest.mark.slow
 def test_every_picture_of_a_film_differs_from_the_next(film):
     assert all(np.any(one[0] != other[0]) for one, other in pairwise(film))
 
