@@ -57,12 +57,12 @@ class Script(NamedTuple):
         return dict(re.findall(r"^  (\S.*?) {2,}(\S.*)$", self.printed, re.MULTILINE))
 
 
-LONG_LESSONS = ("4_samplers.py", "5_guidance.py", "6_moons_to_digits.py")
+QUICK_LESSONS = ("1_noise.py", "2_best_denoiser.py")
 
 
 def lesson(name):
-    """A parameter of tests; the longest lessons are slow."""
-    return pytest.param(name, marks=pytest.mark.slow if name in LONG_LESSONS else ())
+    """A parameter of tests; the lessons that train a network are slow."""
+    return pytest.param(name, marks=() if name in QUICK_LESSONS else pytest.mark.slow)
 
 
 @pytest.fixture(

@@ -341,24 +341,28 @@ def compared(run, workplace):
     return done.stdout, workplace / "compared"
 
 
+@pytest.mark.slow
 def test_the_command_leaves_numbers_pictures_and_a_recording(compared):
     _, folder = compared
     names = {path.name for path in folder.iterdir()}
     assert names == {".hydra", "compare.json", "compare.png", "flow_map.png", "compare.rrd"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("picture", ["compare.png", "flow_map.png"])
 def test_the_pictures_of_the_command_are_not_blank(compared, picture):
     _, folder = compared
     assert not_blank(folder / picture)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["with the network", "exact flow map", "rerun compared/"])
 def test_the_command_prints_both_tables_and_where_the_recording_is(compared, words):
     printed, _ = compared
     assert words in printed
 
 
+@pytest.mark.slow
 def test_the_file_of_the_command_holds_every_trial(compared):
     _, folder = compared
     trials = json.loads((folder / "compare.json").read_text())["trials"]
@@ -370,12 +374,14 @@ def test_the_file_of_the_command_holds_every_trial(compared):
     ]
 
 
+@pytest.mark.slow
 def test_the_recording_of_the_command_has_the_path_of_each_sampler_and_of_the_exact_flow(compared):
     _, folder = compared
     entities = {chunk.entity_path for chunk in RrdReader(folder / "compare.rrd").stream()}
     assert {f"/{p}/{name}/way" for p in ("network", "exact") for name in ("ddim", "adams", "exact_flow")} <= entities
 
 
+@pytest.mark.slow
 def test_the_recording_of_the_command_has_every_state_from_step_0_to_50(compared):
     _, folder = compared
     steps, _ = column(folder / "compare.rrd", "/network/ddim/now", "Points2D:positions")

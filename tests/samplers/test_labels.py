@@ -35,6 +35,7 @@ def share_on_own_moon(points, label):
     return float((real.labels[nearest] == label).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", [0, 1])
 @pytest.mark.parametrize(("guidance", "least"), [(0.0, 0.95), (1.0, 0.98)])
 def test_samples_lie_on_the_moon_asked_for(conditional, label, guidance, least):

@@ -644,11 +644,13 @@ def recorded_training(tmp_path_factory):
     return done.stdout, folder / "seen"
 
 
+@pytest.mark.slow
 def test_a_recorded_training_says_how_to_open_the_recording(recorded_training):
     printed, _ = recorded_training
     assert "rerun seen/training.rrd" in printed
 
 
+@pytest.mark.slow
 def test_a_recorded_training_has_the_weights_of_an_unrecorded_one(recorded_training, run):
     _, folder = recorded_training
     ours, theirs = (torch.load(each / "last.pt", weights_only=True)["ema"] for each in (folder, run))
@@ -677,12 +679,14 @@ def test_samples_of_a_training_have_the_same_noise(samples_of_training):
     assert last_but_one < 0.5 * first
 
 
+@pytest.mark.slow
 def test_the_recorded_distance_falls_during_a_training(recorded_training):
     _, folder = recorded_training
     _, values = column(folder / "training.rrd", "/distance/samples", "Scalars:scalars", "train_step")
     assert values[-1][0] < 0.6 * values[0][0]
 
 
+@pytest.mark.slow
 def test_the_loss_is_recorded_up_to_the_last_step(recorded_training):
     _, folder = recorded_training
     steps, _ = column(folder / "training.rrd", "/loss/training", "Scalars:scalars", "train_step")
