@@ -24,7 +24,7 @@ from pipeline import Pipeline
 from runtime.randomness import generator, integer_seed
 from samplers import last
 from schedule import NoiseScheduler
-from viz.style import literal
+from viz.style import label_text
 
 SEED = 0
 
@@ -348,4 +348,4 @@ def _condition(pipeline: Pipeline, label: Tensor | None) -> str:
     """Return the label in words for a title; empty without a label."""
     if label is None:
         return ""
-    return f"label {literal(pipeline.classes[int(label[0])])}, "
+    return f"{label_text(pipeline.classes, label[0])}, "

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from viz.colours import ERROR, GENERATED, hex_colour
 
-MOST_COLUMNS = 4  # options beside each other
+MAX_COLUMNS = 4  # options beside each other
 BLUE = hex_colour(GENERATED)
 PURPLE = hex_colour(ERROR)
 
@@ -65,7 +65,7 @@ def slices(
         figure_name: what the values are.
         logarithmic: the options whose range is logarithmic.
     """
-    columns = min(MOST_COLUMNS, len(options))
+    columns = min(MAX_COLUMNS, len(options))
     rows = -(-len(options) // columns)
     figure = Figure(figsize=(3.6 * columns + 0.6, 3.6 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, sharey=True, squeeze=False)

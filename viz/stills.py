@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from runtime.atomic_file import atomic_file
 from viz.colours import CLASSES, DATA, ERROR, GENERATED, hex_colour, noise_colours
-from viz.style import ink, literal
+from viz.style import ink, label_text
 
 SCREEN_DPI = 120  # of a png
 PRINT_DPI = 300  # of what is drawn as pixels in a pdf or svg
@@ -127,7 +127,7 @@ def _label_legend(figure: Figure, ax: Axes, labels: NDArray, classes: Sequence[s
     handles = []
     for label in occurring:
         colour = CLASSES[label % len(CLASSES)]
-        handles.append(ax.scatter([], [], s=20, color=colour, label=f"label {literal(classes[label])}"))
+        handles.append(ax.scatter([], [], s=20, color=colour, label=label_text(classes, label)))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
 
 

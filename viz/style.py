@@ -1,5 +1,8 @@
 """The background of figures and films, light or dark, and the colours that follow from it."""
 
+from collections.abc import Sequence
+from typing import SupportsInt
+
 import numpy as np
 from matplotlib import rcdefaults, rcParams, style
 from matplotlib.colors import to_rgb
@@ -31,6 +34,11 @@ def use(name: str) -> None:
 def literal(text: str) -> str:
     """Return a text of the user, such as a label, that matplotlib shows as it is: a `$` begins no formula."""
     return text.replace("$", r"\$")
+
+
+def label_text(classes: Sequence[str], label: SupportsInt) -> str:
+    """Return 'label NAME' for an index into the names of the labels."""
+    return f"label {literal(classes[int(label)])}"
 
 
 def ink() -> str:

@@ -21,7 +21,7 @@ from viz.colours import DATA, TRACKED, hex_colour, noise_colours
 from viz.films.film_files import Frame
 from viz.films.film_moments import between, noise_words
 from viz.scene import HELD_S, LASTS_S, Process, Scene, checked_points
-from viz.style import ink, literal, paper
+from viz.style import ink, label_text, paper
 from viz.turning import seen
 
 TITLES = {"forward": "forward: data to noise", "reverse": "reverse: noise to data"}
@@ -344,7 +344,7 @@ def _explain(ax: Axes, scene: Scene, look: Look) -> None:
                     linestyle="",
                     markersize=0.5 * look.text,
                     color=ink(),
-                    label=f"label {literal(scene.classes[label])}",
+                    label=label_text(scene.classes, label),
                 )
             )
         ax.legend(
