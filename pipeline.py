@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from dataset import Normaliser
+from dataset import DataSet, Normaliser, make_sets
 from diffusion import Denoiser, Prediction, check_target, clamped_denoiser, denoiser, in_chunks
 from model import build_model
 from registry.sampler_rows import SAMPLING, Kind, SamplingDefaults
@@ -91,6 +91,14 @@ class Pipeline:
     @property
     def num_parameters(self) -> int:
         return sum(weight.numel() for weight in self.net.parameters())
+
+    def data_sets(self) -> tuple[DataSet, DataSet]:
+        """The data that the model was trained on and the held-out data, made anew from its options.
+
+        Raises:
+            ValueError, OSError: as `dataset.make_sets`.
+        """
+        return make_sets(n_samples=self.config["num_samples"], seed=self.config["seed"], **self.config["dataset"])
 
     # ------------------------------------------------------------ samples
 

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dataset import make_sets
 from diffusion import Denoiser, clamped_denoiser, exact_denoiser
 from images.sets import ImageSet
 from metrics.distances import Draw, compute_floors
@@ -179,8 +178,7 @@ def inpaint(pipeline: Pipeline, text: str, noise: float, method: str | None, fir
         raise ValueError(
             f"observe_method={method} is for points: hardly an image that was drawn blindly fits an observation"
         )
-    config = pipeline.config
-    _, unseen = make_sets(n_samples=config["num_samples"], seed=config["seed"], **config["dataset"])
+    _, unseen = pipeline.data_sets()
     assert isinstance(unseen, ImageSet)
     if first >= len(unseen):
         raise ValueError(f"observe_image must lie in 0..{len(unseen) - 1}, the held-out images; got {first}")

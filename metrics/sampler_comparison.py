@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dataset import DataSet, PointSet, make_sets
+from dataset import DataSet, PointSet
 from diffusion import Denoiser, Prediction
 from images.sets import ImageSet
 from metrics import image_metrics, two_sample
@@ -159,7 +159,7 @@ def compare(
     if all(planned.steps is None for planned in plan):
         fewest = min(planned.evaluations for planned in plan)
         raise ValueError(f"none of these samplers can do with so few evaluations of this model; allow {fewest} or more")
-    train, unseen = _data_sets(pipeline)
+    train, unseen = pipeline.data_sets()
     check_enough(unseen, count)
     truth = truth_of(pipeline, train, unseen, count, seed)
 
@@ -190,12 +190,6 @@ def _pairs(samplers: Sequence[str] | None, evaluations: Sequence[int]) -> list[t
     """The pairs of a sampler (None: all) and a number of evaluations, each once, by rising numbers."""
     names = list(dict.fromkeys(SAMPLERS if samplers is None else samplers))
     return [(name, n) for n in sorted(set(evaluations)) for name in names]
-
-
-def _data_sets(pipeline: Pipeline) -> tuple[DataSet, DataSet]:
-    """The data that the model was trained on, and those that it has never seen."""
-    config = pipeline.config
-    return make_sets(n_samples=config["num_samples"], seed=config["seed"], **config["dataset"])
 
 
 def check_pairs(scheduler: NoiseScheduler, pairs: Sequence[tuple[str, int]]) -> None:

@@ -25,7 +25,6 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import TensorDataset
 
 from conf import script_parsers
-from dataset import make_sets
 from diffusion import Denoiser, exact_denoiser
 from loader import batches, make_loader
 from loss.objective import training_loss
@@ -134,7 +133,7 @@ def report(flow: Pipeline, average: AveragedModel, seed: int) -> None:
     at each number of EVALUATIONS. Each row holds the strays, the log-density and the verdict of
     `evaluate.py` beside the distance, because a small distance alone does not show strays.
     """
-    labels = flow.labels(None, COMPARED_SAMPLES)
+    labels = flow.labels(None, STRAIGHTNESS_PATHS)
     second = Pipeline(average.module, flow.scheduler, flow.normaliser, flow.config, flow.classes)
     flows: dict[str, Denoiser] = {
         "first flow": partial(flow.denoiser(), label=labels),
@@ -149,18 +148,15 @@ def report(flow: Pipeline, average: AveragedModel, seed: int) -> None:
     print("straightness: mean squared bend of the paths; 0 where all are straight")
     for name, denoise in flows.items():
         print(f"  {name:<12}{straightness(denoise, flow.scheduler, x_T[:STRAIGHTNESS_PATHS]):8.4f}")
-    if mixture:
+    if mixture and mixture.has_density:
         print_table(flows, flow.scheduler, x_T, mixture, seed)
 
 
 def known_distribution(flow: Pipeline) -> GaussianMixture | None:
-    """The distribution of the data in normalised units; None where it is not known or has no density."""
-    sources = {"n_samples": flow.config["num_samples"], "seed": flow.config["seed"]}
-    data, _ = make_sets(**sources, **flow.config["dataset"])
+    """The distribution that a flow without labels learns, in normalised units; None where it is not known."""
+    data, _ = flow.data_sets()
     mixture = None if flow.classes else getattr(data, "mixture", None)
-    if mixture is None or not mixture.has_density:
-        return None
-    return flow.normaliser.normalise_mixture(mixture)
+    return flow.normaliser.normalise_mixture(mixture) if mixture else None
 
 
 def print_table(

@@ -98,6 +98,15 @@ def test_a_straightened_flow_cannot_be_resumed(reflowed):
     assert "cannot be resumed" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
+def test_a_flow_with_labels_is_straightened_and_has_no_table(tmp_path):
+    line = f"schedule=flow conditional=true max_steps=100 task_name=flow {SMALL} {NO_EVALUATION}"
+    succeeded(f"train.py {line}", tmp_path)
+    printed = succeeded("scripts/reflow.py flow --pairs 1500 --steps 50", tmp_path)
+    assert printed_straightness(printed).keys() == {"first flow", "reflow"}
+    assert "strays" not in printed
+
+
 @pytest.mark.parametrize(
     ("flow", "answer"),
     [("{run}", "schedule=linear; give one of schedule=flow"), ("nowhere", "no checkpoint at nowhere")],
