@@ -7,7 +7,7 @@ data is known.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
-from dataset import PointSet
+from dataset import DataSet, PointSet
 from diffusion import Denoiser
+from loss.objective import weight_name
 from pipeline import Pipeline
 from points.mixture import GaussianMixture
 from runtime.randomness import generator
@@ -58,26 +59,42 @@ class Condition:
     mixture: GaussianMixture
 
 
-def loss_conditions(pipeline: Pipeline, data: PointSet) -> list[Condition]:
-    """Return the conditions under which a network is trained.
-
-    A conditional network is trained on every label, equally often, and on rows that lost theirs.
+def known_conditions(pipeline: Pipeline, data: PointSet) -> list[Condition]:
+    """Return the conditions that a network knows: its labels, equally often, or none.
 
     Args:
         pipeline: the network.
-        data: its points, whose exact distribution is known.
+        data: points whose exact distribution is known.
     """
     assert data.mixture is not None
     normalised = pipeline.normaliser.normalise_mixture
-    whole = normalised(data.mixture)
-    if not pipeline.classes:
-        return [Condition(None, 1.0, whole)]
+    if not pipeline.classes or not data.parts:
+        return [Condition(None, 1.0, normalised(data.mixture))]
+    share = 1 / len(data.parts)
+    return [Condition(i, share, normalised(part)) for i, part in enumerate(data.parts)]
+
+
+def loss_conditions(pipeline: Pipeline, data: DataSet) -> list[Condition]:
+    """Return the conditions whose Bayes floors make up that of the training loss.
+
+    A conditional network is trained on every label, and on rows that lost theirs. The list is empty
+    where the floor is not known: without an exact distribution, or with a loss that does not weight
+    the error of eps evenly.
+
+    Args:
+        pipeline: the network.
+        data: the data that it was trained on.
+    """
+    weight = weight_name(pipeline.scheduler, pipeline.config.get("loss_weight"))
+    if not isinstance(data, PointSet) or data.mixture is None or weight != "eps":
+        return []
+    conditions = known_conditions(pipeline, data)
     dropped = pipeline.config.get("label_dropout", 0.0)
-    share = (1 - dropped) / len(data.parts)
-    conditions = [Condition(i, share, normalised(part)) for i, part in enumerate(data.parts)]
-    if dropped:
-        conditions.append(Condition(None, dropped, whole))
-    return conditions
+    if not pipeline.classes or not dropped:
+        return conditions
+    share = (1 - dropped) / len(conditions)
+    whole = pipeline.normaliser.normalise_mixture(data.mixture)
+    return [*(replace(each, weight=share) for each in conditions), Condition(None, dropped, whole)]
 
 
 # ---------------------------------------------------------------- the floor

@@ -13,12 +13,11 @@ from diffusion import exact_denoiser
 from images.image_files import read_samples
 from images.sets import ImageSet
 from metrics import image_metrics, significance
-from metrics.bayes import bayes_floor, excess, log_noise_ratio, make_probes
+from metrics.bayes import Condition, bayes_floor, excess, known_conditions, log_noise_ratio, make_probes
 from metrics.distances import METRICS, Draw, evaluate_points, exact_draws, rows_of
 from metrics.likelihood import kl_from_exact
 from metrics.table import MetricResult
 from pipeline import Pipeline
-from points.mixture import GaussianMixture
 from runtime.progress import progress_bar
 from runtime.randomness import generator
 from samplers import last, sampler_timesteps
@@ -40,9 +39,6 @@ HALF_BAND = 1.645  # standard deviations from the median to the end of a normal 
 # they distinguish every network from the best one. So they have a tolerance instead of a p-value.
 GOOD_EXCESS = 0.01  # of the Bayes floor
 GOOD_KL = 0.01  # nats
-
-Condition = tuple[int | None, GaussianMixture]
-"""A label, or None, and the exact distribution of the data with that label, in normalised units."""
 
 
 @dataclass(frozen=True)
@@ -243,9 +239,9 @@ def _with_exact(
 
     Both are means over the conditions that the network knows.
     """
-    conditions = _conditions(pipeline, unseen)
-    by_step = [_loss_by_step(pipeline, mixture, label, seed) for label, mixture in conditions]
-    floors = [bayes_floor(mixture, pipeline.scheduler) for _, mixture in conditions]
+    conditions = known_conditions(pipeline, unseen)
+    by_step = [_loss_by_step(pipeline, condition, seed) for condition in conditions]
+    floors = [bayes_floor(condition.mixture, pipeline.scheduler) for condition in conditions]
     mean = LossByStep(
         steps=by_step[0].steps,
         floor=np.mean([each.floor for each in by_step], 0),
@@ -256,31 +252,16 @@ def _with_exact(
     return replace(evaluation, rows=[*evaluation.rows, error, kl], by_step=mean)
 
 
-def _conditions(pipeline: Pipeline, unseen: PointSet) -> list[Condition]:
-    """Return the exact distribution under each condition that the network knows: its labels, or
-    none."""
-    assert unseen.mixture is not None
-    known: list[Condition] = [(None, unseen.mixture)]
-    if pipeline.classes and unseen.parts:
-        known = list(enumerate(unseen.parts))
-    return [(label, pipeline.normaliser.normalise_mixture(mixture)) for label, mixture in known]
-
-
-def _loss_by_step(
-    pipeline: Pipeline,
-    mixture: GaussianMixture,
-    label: int | None,
-    seed: int,
-) -> LossByStep:
+def _loss_by_step(pipeline: Pipeline, condition: Condition, seed: int) -> LossByStep:
     """Measure the excess of the network under one condition at each probed step."""
     probes = make_probes(
-        mixture,
+        condition.mixture,
         pipeline.scheduler,
         num_steps=PROBE_STEPS,
         num_points=PROBE_POINTS,
         seed=seed,
     )
-    by_step = excess(pipeline.denoiser_for_label(label), probes, pipeline.device)
+    by_step = excess(pipeline.denoiser_for_label(condition.label), probes, pipeline.device)
     steps = [step_from_t(t) for t in probes.timesteps.tolist()]
     return LossByStep(np.array(steps), probes.floor.numpy(), by_step.numpy())
 
@@ -315,7 +296,7 @@ def _kl_result(pipeline: Pipeline, conditions: list[Condition], seed: int) -> Me
     `mean_kl`). Then good models with a KL of 0.005 would sometimes fail. So a failure by less than
     two standard errors is measured once more, with more points.
     """
-    dim = conditions[0][1].dim
+    dim = conditions[0].mixture.dim
     points = kl_points(KL_POINTS, dim)
     value, floor, error = _kl(pipeline, conditions, seed, points)
     beyond = value - floor - GOOD_KL
@@ -358,7 +339,7 @@ def _kl(
     """
     g = generator(seed, "kl")
     count = -(-points // len(conditions))  # rounded up
-    points_exact = kl_points(KL_POINTS_EXACT, conditions[0][1].dim)
+    points_exact = kl_points(KL_POINTS_EXACT, conditions[0].mixture.dim)
     count_exact = -(-points_exact // len(conditions))
 
     results = []
@@ -381,12 +362,12 @@ def _kl_under(
     Args:
         count, count_exact: numbers of points for the model and for the exact denoiser.
     """
-    label, mixture = condition
+    mixture = condition.mixture
     scheduler = pipeline.scheduler
     timesteps = evenly_on(log_noise_ratio(scheduler), KL_STEPS)[::-1]
     x = mixture.noised(*scheduler.alpha_sigma_at(0)).sample(count, g)
 
-    denoise = pipeline.denoiser_for_label(label)
+    denoise = pipeline.denoiser_for_label(condition.label)
     value, error = kl_from_exact(denoise, scheduler, mixture, x, timesteps, pipeline.device)
     exact = exact_denoiser(mixture, scheduler)
     floor, _ = kl_from_exact(exact, scheduler, mixture, x[:count_exact], timesteps)

@@ -9,11 +9,9 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from dataset import PointSet
 from images.sets import ImageSet
 from loss.log import ExcessLog, LossLog, sync_tables
 from loss.moments import Callback, Moment, log_spaced_steps
-from loss.objective import weight_name
 from metrics.bayes import Condition, excess, loss_conditions, loss_floor, make_probes
 from pipeline import Pipeline
 from runtime import checkpoint_file, distributed
@@ -77,7 +75,7 @@ def make_callbacks(state: TrainingState, folder: Path, stack: ExitStack) -> list
         grids = painter.saved
         callbacks.append(painter)
 
-    conditions = _conditions_of_floor(state)
+    conditions = loss_conditions(state.pipeline, state.data)
     if conditions:
         callbacks.append(Probes(folder, state.pipeline, conditions, start, state.total))
 
@@ -92,19 +90,6 @@ def make_callbacks(state: TrainingState, folder: Path, stack: ExitStack) -> list
 
     checkpoints = Checkpoints(folder / config["ckpt_save_name"], state)
     return [*callbacks, *comparison, checkpoints]
-
-
-def _conditions_of_floor(state: TrainingState) -> list[Condition]:
-    """The conditions whose Bayes floors make up that of the training loss; none if it is not known.
-
-    The floor is that of a loss that weights the error of eps evenly.
-    """
-    pipeline = state.pipeline
-    if weight_name(pipeline.scheduler, state.config["loss_weight"]) != "eps":
-        return []
-    if not isinstance(state.data, PointSet) or state.data.mixture is None:
-        return []
-    return loss_conditions(pipeline, state.data)
 
 
 class ProgressBar(Callback):

@@ -13,7 +13,6 @@ from dataset import PointSet, make_dataset
 from diffusion import Denoiser, exact_denoiser, forward_states
 from loss.log import LOSS_FILE as LOSS_FILE
 from loss.log import read_losses
-from loss.objective import weight_name
 from metrics import bayes
 from metrics.bayes import loss_conditions
 from metrics.distances import sliced_wasserstein
@@ -245,9 +244,8 @@ def loss_floor(pipeline: Pipeline, real: PointSet) -> float | None:
     For a conditional model it is the mean of the floors of its labels, and of the floor of the whole for as many rows
     as lost their labels.
     """
-    if not real.mixture or weight_name(pipeline.scheduler, pipeline.config.get("loss_weight")) != "eps":
-        return None
-    return bayes.loss_floor(loss_conditions(pipeline, real), pipeline.scheduler)
+    conditions = loss_conditions(pipeline, real)
+    return bayes.loss_floor(conditions, pipeline.scheduler) if conditions else None
 
 
 def loss(folder: Path, floor: float | None) -> Loss | None:

@@ -88,7 +88,7 @@ def test_an_exact_conditional_network_has_a_kl_near_0(with_labels):
 def kl_of_few_points(conditional, monkeypatch):
     """A function that measures the KL with 64 points, or with 256 if that is too close to call."""
     data, pipeline = conditional
-    conditions = evaluation._conditions(pipeline, data)
+    conditions = evaluation.known_conditions(pipeline, data)
     for name, small in (("KL_STEPS", 20), ("KL_POINTS", 64), ("MORE_KL_POINTS", 256)):
         monkeypatch.setattr(evaluation, name, small)
     return lambda: evaluation._kl_result(pipeline, conditions, seed=0)
@@ -129,7 +129,7 @@ def test_without_its_labels_the_same_network_has_a_large_kl(without_labels):
 
 
 def conditions_of(pipeline, data):
-    return evaluation._conditions(pipeline, data)
+    return [(each.label, each.mixture) for each in evaluation.known_conditions(pipeline, data)]
 
 
 def test_a_conditional_network_is_evaluated_for_each_label(conditional):
