@@ -18,7 +18,7 @@ from hydra.core.override_parser.types import ValueType
 
 from conf.config import Compare, Evaluate, Inference, Main, Train, check_source
 from conf.flags import CommandLine
-from conf.folders import CHECKPOINT_ENDINGS, check_folder_is_free
+from conf.folders import check_folder_is_free, has_checkpoint, is_checkpoint_name
 from conf.store import checked, composed
 
 CHECKPOINT_FOLDERS = ("outputs", "runs")  # those of runtime.checkpoint_file, as the next
@@ -30,8 +30,6 @@ MISSING_OPTION = {
     "picture": "dataset=picture needs dataset.path=FILE, a picture with something dark on white",
     "images": "dataset=images needs dataset.root=DIR, a folder that holds a folder of images for each class",
 }
-COUNTS = ("num_samples", "eval_samples")  # options that say how many points or images are made
-BYTES_PER_SAMPLE = 40  # at least: two coordinates of noise, states and predictions
 SEPARATORS = ",;\t"  # those of points.point_files
 MAX_NAMED_COLUMNS = 8
 # Sweeps whose values the command line lists.
@@ -69,36 +67,6 @@ def _without_sweeps(overrides: Sequence[str]) -> list[str]:
     return first
 
 
-# ---------------------------------------------------------------- memory
-
-
-def check_memory(options: Any) -> None:
-    """Raises ValueError where the numbers of samples that are asked for exceed the machine's memory.
-
-    num_samples of a file or of images is not checked, because there are no more than the file or
-    the folder holds.
-    """
-    memory = physical_memory()
-    dataset = getattr(options, "dataset", None)
-    is_limit = isinstance(options, Train | Main) and dataset is not None and not hasattr(dataset, "embed")
-    for name in COUNTS:
-        count = getattr(options, name, None)
-        if count is None or memory is None or (name == "num_samples" and is_limit):
-            continue
-        needed = count * BYTES_PER_SAMPLE
-        if needed > memory:
-            sizes = f"at least {needed / 1e9:,.0f} GB of memory, and this machine has {memory / 1e9:,.0f} GB"
-            raise ValueError(f"{name}={count} needs {sizes}")
-
-
-def physical_memory() -> int | None:
-    """The bytes of memory of this machine; None where the system does not say."""
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
-        return None
-
-
 # ---------------------------------------------------------------- files and folders
 
 
@@ -108,7 +76,6 @@ def check_files(options: Any, continues: bool) -> None:
     Raises:
         ValueError, FileNotFoundError: one does not, or a new run has a folder that holds another.
     """
-    check_memory(options)
     if isinstance(options, Train):
         _check_training(options, continues)
     if isinstance(options, Main):
@@ -147,7 +114,7 @@ def check_checkpoint(path: str | None) -> None:
         return
     file = Path(path)
     if file.is_dir():
-        if _has_checkpoint(file):
+        if has_checkpoint(file):
             return
         file = file / DEFAULT_NAME
     if not file.exists():
@@ -159,17 +126,9 @@ def check_checkpoint(path: str | None) -> None:
 def _any_checkpoint() -> bool:
     for folder in CHECKPOINT_FOLDERS:
         for path in Path(folder).rglob("*.pt*"):
-            if _is_checkpoint_name(path):
+            if is_checkpoint_name(path):
                 return True
     return False
-
-
-def _has_checkpoint(folder: Path) -> bool:
-    return any(_is_checkpoint_name(path) for path in folder.iterdir())
-
-
-def _is_checkpoint_name(path: Path) -> bool:
-    return path.suffix in CHECKPOINT_ENDINGS and not path.name.startswith(".")
 
 
 def _check_dataset(dataset: Any) -> None:

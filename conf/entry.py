@@ -25,7 +25,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from conf.early_check import check_early, check_memory
+from conf.early_check import check_early
 from conf.flags import TRAIN_DDPM_MODEL, CommandLine, command_line
 from conf.folders import current_run_folder, is_unused, register_folders, removed_if_unused
 from conf.messages import EXPECTED, as_expected, sentence
@@ -145,7 +145,7 @@ def single_run(name: str, full_error: bool, cfg: DictConfig) -> object:
     run_folder = current_run_folder()
     with removed_if_unused(run_folder):
         try:
-            return main_of(name)(checked_options(cfg), run_folder)
+            return main_of(name)(checked(cfg), run_folder)
         except Exception as error:
             expected = as_expected(error)
             if not isinstance(expected, EXPECTED):
@@ -159,7 +159,7 @@ def run_of_sweep(name: str, full_error: bool, cfg: DictConfig) -> object:
     unused = is_unused(run_folder)
     with removed_if_unused(run_folder):
         try:
-            return main_of(name)(checked_options(cfg), run_folder)
+            return main_of(name)(checked(cfg), run_folder)
         except Exception as error:
             if full_error:
                 raise
@@ -168,13 +168,6 @@ def run_of_sweep(name: str, full_error: bool, cfg: DictConfig) -> object:
                 traceback.print_exc()
             note_failure(run_folder, sentence(name, expected), in_file=unused)
             return None
-
-
-def checked_options(cfg: DictConfig) -> Any:
-    """The options of a run; raises ValueError where one is not allowed, or needs too much memory."""
-    options = checked(cfg)
-    check_memory(options)
-    return options
 
 
 def main_of(name: str) -> Main:

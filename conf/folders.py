@@ -42,9 +42,20 @@ def check_folder_is_free(task_name: str, held: str) -> None:
     folder = Path(task_name)
     if not folder.is_dir() or not any(folder.iterdir()):
         return
-    has_checkpoint = any(path.suffix in CHECKPOINT_ENDINGS for path in folder.iterdir())
-    advice = f"continue it by resume={task_name}, or choose another name" if has_checkpoint else "choose another name"
+    advice = "choose another name"
+    if has_checkpoint(folder):
+        advice = f"continue it by resume={task_name}, or {advice}"
     raise ValueError(f"task_name={task_name}: that folder already holds {held}; {advice}")
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is a checkpoint in the folder, by its name."""
+    return any(is_checkpoint_name(path) for path in folder.iterdir())
+
+
+def is_checkpoint_name(path: Path) -> bool:
+    """Whether a file of that name is a checkpoint, as runtime.checkpoint_file sees it."""
+    return path.suffix in CHECKPOINT_ENDINGS and not path.name.startswith(".")
 
 
 @contextmanager

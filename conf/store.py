@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf.config import COMMANDS
 from conf.groups import GROUPS, PRESETS
+from conf.memory import check_memory
 from conf.option import check
 
 # The time names a run folder. It has microseconds because two runs may start in one second.
@@ -76,8 +77,9 @@ def checked(cfg: DictConfig) -> Any:
     """The configuration as the dataclass of its command; dataset and model are dataclasses in it.
 
     Raises:
-        ValueError: an option is out of its range or not among its choices.
+        ValueError: an option is out of its range, not among its choices, or needs too much memory.
     """
     options = OmegaConf.to_object(cfg)
     check(options)
+    check_memory(options)
     return options

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from conftest import ROOT, started
 
-from conf import early_check
+from conf import early_check, folders, memory
 from conf.config import COMMANDS, Evaluate, Inference, Train
 from conf.flags import command_line
 from conf.groups import GROUPS, MLP, MNIST, File, Images, Moons, Picture
@@ -125,7 +125,7 @@ def refusal(work, *arguments, **options):
 def test_a_missing_checkpoint_is_refused_in_the_same_words_as_later(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert early_check.CHECKPOINT_FOLDERS == checkpoint_file.OUTPUT_FOLDERS
-    assert early_check.CHECKPOINT_ENDINGS == checkpoint_file.EXTENSIONS
+    assert folders.CHECKPOINT_ENDINGS == checkpoint_file.EXTENSIONS
     assert refusal(early_check.check_checkpoint, None) == refusal(checkpoint_file.load_newest)
     assert refusal(early_check.check_checkpoint, "no.pt") == refusal(checkpoint_file.load, "no.pt")
 
@@ -161,19 +161,19 @@ def test_a_file_that_cannot_be_read_as_a_table_is_left_to_its_reader(tmp_path):
 
 
 def test_more_samples_than_memory_holds_are_refused(monkeypatch):
-    monkeypatch.setattr(early_check, "physical_memory", lambda: 16 * 10**9)
+    monkeypatch.setattr(memory, "physical_memory", lambda: 16 * 10**9)
     allowed = Train(dataset=Moons(), model=MLP(), num_samples=400_000_000)
-    early_check.check_memory(allowed)
+    memory.check_memory(allowed)
     asked = "num_samples=500000000 needs at least 20 GB of memory, and this machine has 16 GB"
-    assert refusal(early_check.check_memory, Train(dataset=Moons(), model=MLP(), num_samples=500_000_000)) == asked
-    assert refusal(early_check.check_memory, Inference(num_samples=500_000_000)) == asked
+    assert refusal(memory.check_memory, Train(dataset=Moons(), model=MLP(), num_samples=500_000_000)) == asked
+    assert refusal(memory.check_memory, Inference(num_samples=500_000_000)) == asked
     # A file holds what it holds: the number is only a limit.
-    early_check.check_memory(Train(dataset=File(path="x.csv"), model=MLP(), num_samples=500_000_000))
+    memory.check_memory(Train(dataset=File(path="x.csv"), model=MLP(), num_samples=500_000_000))
 
 
 def test_without_a_known_size_of_memory_nothing_is_refused(monkeypatch):
-    monkeypatch.setattr(early_check, "physical_memory", lambda: None)
-    early_check.check_memory(Inference(num_samples=10**15))
+    monkeypatch.setattr(memory, "physical_memory", lambda: None)
+    memory.check_memory(Inference(num_samples=10**15))
 
 
 @pytest.mark.parametrize("name", ["last.pt", "test_001.pth", ".last.pt.7", "last.pt.txt"])
