@@ -9,7 +9,7 @@ from pathlib import Path
 
 from conf.choices import NUM_SAMPLES
 from conf.config import Evaluate, Train, check_source, sampling_options
-from dataset import IMAGE_DATASETS, make_sets, source_name
+from dataset import IMAGE_DATASETS, source_name
 from loss.log import read_excess
 from metrics.evaluation import evaluate_file, evaluate_model, real_rows
 from metrics.results import score_fields, write_report
@@ -44,9 +44,10 @@ def evaluate_samples(o: Evaluate, samples: str, run_folder: Path) -> dict:
     # The rows that a training by default options holds out.
     evaluation, unseen = evaluate_file(samples, asdict(o.dataset), count, o.seed, Train.num_samples)
     print(f"{len(evaluation.samples):,} samples of {samples}, compared with {dataset_name(asdict(o.dataset))}")
+    report = write_report(run_folder, evaluation, unseen, seed=o.seed, samples=samples)
     real = real_rows(unseen, len(evaluation.samples), o.seed)
     save_pictures(run_folder, evaluation, real, formats=o.figures)
-    return write_report(run_folder, evaluation, unseen, seed=o.seed, samples=samples)
+    return report
 
 
 def dataset_name(options: dict) -> str:
@@ -60,20 +61,20 @@ def evaluate_checkpoint(o: Evaluate, run_folder: Path) -> dict:
     path, state = checkpoint_file.load_or_newest(o.checkpoint)
     pipeline = pipeline_from_checkpoint(state, path, devices.choose(o.device), o.precision)
     devices.use_threads(o.threads, pipeline.of_images)
-    config = pipeline.config
-    train, unseen = make_sets(n_samples=config["num_samples"], seed=config["seed"], **config["dataset"])
+    train, unseen = pipeline.data_sets()
 
     count = o.num_samples or NUM_SAMPLES["evaluate"][pipeline.kind]
     print(f"checkpoint {path}, {count:,} samples")
     options = SamplingOptions(**sampling_options(o))
     evaluation = evaluate_model(pipeline, train, unseen, num_samples=count, seed=o.seed, options=options)
 
+    facts = {"seed": o.seed, "checkpoint": str(path), "num_samples": count, **evaluation.sampling.as_facts()}
+    report = write_report(run_folder, evaluation, unseen, **facts)
     real = real_rows(unseen, count, o.seed)
     history = read_excess(checkpoint_file.run_folder_path(path))
     fields = score_fields(pipeline, unseen)
     save_pictures(run_folder, evaluation, real, fields, history, o.figures, pipeline.classes)
-    facts = {"seed": o.seed, "checkpoint": str(path), "num_samples": count, **evaluation.sampling.as_facts()}
-    return write_report(run_folder, evaluation, unseen, **facts)
+    return report
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ from conf.entry import command, typed_options  # answers --help before what foll
 import math
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -191,20 +191,25 @@ def evaluate(options: Train, state: TrainingState) -> Evaluation:
 
 def draw_pictures(options: Train, run_folder: Path, state: TrainingState, evaluation: Evaluation | None) -> None:
     """Save loss.png and the pictures of the evaluation. If one cannot be drawn, a line says so, and the run goes on."""
-    try:
+    with reported("loss.png could not be drawn"):
         save_losses(run_folder / "loss.png", {run_folder.name: run_folder}, options.figures)
-    except Exception as error:  # whatever it is: metrics.json is written, and no picture is worth more
-        print(f"loss.png could not be drawn: {error}", file=sys.stderr)
     if evaluation is None:
         return
-    try:
+    with reported("not all pictures of the evaluation could be drawn"):
         pipeline = state.pipeline
         real = real_rows(state.unseen, options.eval_samples, options.seed)
         fields = score_fields(pipeline, state.unseen)
         excess = read_excess(run_folder)
         save_pictures(run_folder, evaluation, real, fields, excess, options.figures, pipeline.classes)
-    except Exception as error:
-        print(f"not all pictures of the evaluation could be drawn: {error}", file=sys.stderr)
+
+
+@contextmanager
+def reported(fault: str) -> Iterator[None]:
+    """Print an error of the body in a line instead of raising it."""
+    try:
+        yield
+    except Exception as error:  # whatever it is: metrics.json is written, and no picture is worth more
+        print(f"{fault}: {error}", file=sys.stderr)
 
 
 def limit_text(unseen: DataSet) -> str:
