@@ -20,6 +20,7 @@ from points import curves, drawings
 from points.large import copy_rows, map_large_file, read_rows, stratified_rows
 from points.mixture import MAX_EXACT_CENTRES, GaussianMixture, equal_mixture
 from points.point_files import read_table
+from points.tables import Columns
 from runtime.arrays import numbers
 from runtime.randomness import generator, integer_seed
 
@@ -64,6 +65,8 @@ class PointSet:
         parts: the exact distribution of the points of each label; empty if mixture is None.
         inexact_reason: the reason why mixture is None, for a message.
         names: the names of the labels; default: their numbers.
+        columns: the names of the coordinates, for points from a file.
+        notes: what was left out of that file, in sentences.
 
     Raises:
         ValueError: points or labels of another type or shape.
@@ -75,6 +78,8 @@ class PointSet:
     parts: Sequence[GaussianMixture] = ()
     inexact_reason: str = "they come from a file"
     names: Sequence[str] = ()
+    columns: Columns | None = None
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         is_array = isinstance(self.points, np.ndarray)
@@ -321,6 +326,8 @@ def read_points(
     n_samples: int | None,
     seed: int,
     label: str | None = None,
+    columns: Sequence[str] | None = None,
+    missing: str = "error",
 ) -> PointSet:
     """Return points of a file in random order, at most n_samples of them.
 
@@ -329,46 +336,74 @@ def read_points(
         n_samples: number of points; None means all.
         seed: the choice and the order are functions of it.
         label: name or index of the column with the labels.
+        columns: names or indices of the coordinates; None: all other columns.
+        missing: what is done with rows that lack a value, see points.tables.read_any_table.
 
     Raises:
-        ValueError: as read_table; a file that is too large for memory, if it is to have labels or
-            if n_samples is None.
+        ValueError: as read_table; a file that is too large for memory, if it is to have labels, if
+            some of its columns are chosen, or if n_samples is None.
         FileNotFoundError: no such file.
     """
     file = map_large_file(path)
     if path and file is not None:
-        if label is not None:
-            raise ValueError(f"{path} is too large for memory: {NO_LABELS}")
+        _check_whole_rows(path, label, columns)
         if n_samples is None:
             raise ValueError(f"{path} is too large for memory: set num_samples")
         count = min(n_samples, len(file))
         chosen = stratified_rows(len(file), count, generator(seed, "dataset"))
         return PointSet(read_rows(file, chosen, path))
 
-    points, labels, names = read_table(path, label)
-    order = torch.randperm(len(points), generator=generator(seed, "dataset"))
+    file = read_table(path, label, columns, missing)
+    num_rows = len(file.points)
+    order = torch.randperm(num_rows, generator=generator(seed, "dataset"))
     chosen = order[:n_samples].numpy()
-    if labels is not None:
-        labels = labels[chosen]
-    return PointSet(points[chosen], labels, names=names)
+    labels = None if file.labels is None else file.labels[chosen]
+    notes = list(file.notes)
+    if len(chosen) < num_rows:
+        notes.append(f"{len(chosen):,} of the {num_rows:,} rows, drawn at random: num_samples=null takes all")
+    return PointSet(file.points[chosen], labels, names=file.classes, columns=file.columns, notes=notes)
 
 
 def held_out_points(data: PointSet) -> tuple[PointSet, PointSet]:
-    """Split the points of a file: the first four fifths to train on, the rest to evaluate on.
+    """Split the points of a file: four fifths to train on, the rest to evaluate on.
+
+    Equal points stay together, so that no held-out point is a copy of one that was learnt.
 
     Raises:
-        ValueError: fewer than 3 points.
+        ValueError: fewer than 3 points, or fewer than 2 different ones.
     """
     if len(data) < 3:
         rule = "training needs 2, and a fifth of them is held out; give 3 or more"
         raise ValueError(f"{len(data)} points are too few: {rule}")
     num_train = max(2, len(data) * 4 // 5)
-    train = _rows_of(data, slice(num_train))
-    unseen = _rows_of(data, slice(num_train, None))
-    return train, unseen
+    group = groups_of_equal_rows(data.points)
+    num_groups = int(group.max()) + 1
+    if num_groups == len(data):
+        return _rows_of(data, slice(num_train)), _rows_of(data, slice(num_train, None))
+    if num_groups == 1:
+        raise ValueError("all points are the same: there is no distribution to learn")
+
+    # The groups are numbered in the order of the rows. The first of them make up four fifths.
+    rows_up_to = np.bincount(group).cumsum()
+    num_train_groups = int(np.searchsorted(rows_up_to, num_train)) + 1
+    num_train_groups = min(num_train_groups, num_groups - 1)
+    is_train = group < num_train_groups
+    return _rows_of(data, is_train), _rows_of(data, ~is_train)
 
 
-def _rows_of(data: PointSet, rows: slice) -> PointSet:
+def groups_of_equal_rows(points: np.ndarray) -> np.ndarray:
+    """Return the number (N,) of the group of equal rows that each row belongs to.
+
+    Groups are numbered in the order in which they occur.
+    """
+    _, first, group = np.unique(points, axis=0, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    number = np.empty_like(order)
+    number[order] = np.arange(len(order))
+    return number[group.reshape(-1)]
+
+
+def _rows_of(data: PointSet, rows: slice | np.ndarray) -> PointSet:
     labels = None if data.labels is None else data.labels[rows]
     return replace(data, points=data.points[rows], labels=labels)
 
@@ -378,6 +413,8 @@ def make_large_sets(
     seed: int,
     path: str,
     label: str | None = None,
+    columns: Sequence[str] | None = None,
+    missing: str = "error",
 ) -> tuple[LargeSet, PointSet]:
     """Split a file that is too large for memory: rows to train on, and some of those held out.
 
@@ -385,13 +422,13 @@ def make_large_sets(
         file: its rows (M, d), mapped.
         seed: the subsets in memory are functions of it.
         path: of the file, for errors.
-        label: must be None.
+        label, columns: must be None.
+        missing: is not used: rows that lack a value are refused where they are read.
 
     Raises:
-        ValueError: labels are wanted, or some of the rows are not finite.
+        ValueError: labels or some of the columns are wanted, or some of the rows are not finite.
     """
-    if label is not None:
-        raise ValueError(f"{path} is too large for memory: {NO_LABELS}")
+    _check_whole_rows(path, label, columns)
     num_held_out = len(file) // 5
     num_train = len(file) - num_held_out
     g = generator(seed, "dataset")
@@ -401,6 +438,14 @@ def make_large_sets(
     train_points = read_rows(file, _train_rows(train), path)
     unseen_points = read_rows(file, _held_out_rows(held_out), path)
     return LargeSet(train_points, file=file), PointSet(unseen_points)
+
+
+def _check_whole_rows(path: str, label: str | None, columns: Sequence[str] | None) -> None:
+    """Raise ValueError where less than whole rows of a large file is wanted."""
+    if label is not None:
+        raise ValueError(f"{path} is too large for memory: {NO_LABELS}")
+    if columns is not None:
+        raise ValueError(f"{path} is too large for memory: save the columns of dataset.columns in a file of their own")
 
 
 def _train_rows(i: Tensor) -> Tensor:

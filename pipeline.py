@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from dataset import DataSet, Normaliser, make_sets
 from diffusion import Denoiser, Prediction, check_target, clamped_denoiser, denoiser, in_chunks
 from model import build_model
+from points.tables import Columns
 from registry.sampler_rows import SAMPLING, Kind, SamplingDefaults
 from runtime import checkpoint_file
 from runtime import device as devices
@@ -39,7 +40,8 @@ class Pipeline:
 
     config: the plain dictionary that the model was trained with. classes: the names of the labels that samples can be
     asked for; empty for an unconditional model. mixed: the network runs in bf16. early: the network early in its
-    training, where that was kept (early_ema).
+    training, where that was kept (early_ema). columns: the names of the coordinates, for points from a file.
+    label_counts: how many of the training data have each label; [] where that is not known.
     """
 
     net: nn.Module
@@ -49,6 +51,8 @@ class Pipeline:
     classes: list[str] = field(default_factory=list)
     mixed: bool = False
     early: nn.Module | None = None
+    columns: Columns | None = None
+    label_counts: list[int] = field(default_factory=list)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto", precision: str = "auto") -> "Pipeline":
@@ -294,6 +298,8 @@ def pipeline_from_checkpoint(
         net, scheduler = build(state["config"], tuple(normaliser.mean.shape), len(classes))
         average = AveragedModel(net)
         weights = state["ema"]
+        columns = Columns.from_plain(state["columns"]) if state.get("columns") else None
+        label_counts = _checked_counts(state.get("label_counts", []), classes)
         denoiser(net, scheduler, state["config"]["model"]["prediction"])  # raises for an unknown target
     except Exception as error:  # parts of any wrong type and value fail in as many ways
         why = f"it has no {error}" if isinstance(error, KeyError) else error
@@ -306,7 +312,9 @@ def pipeline_from_checkpoint(
         load_weights(average_early, state["early"], path)
         early = average_early.module
     mixed = devices.mixed_precision(precision, device, images=normaliser.mean.ndim == 3)
-    pipeline = Pipeline(average.module, scheduler, normaliser, state["config"], classes, mixed, early)
+    pipeline = Pipeline(
+        average.module, scheduler, normaliser, state["config"], classes, mixed, early, columns, label_counts
+    )
     return pipeline.ready(device)
 
 
@@ -348,6 +356,15 @@ def _checked_normaliser(parts: Mapping[str, Tensor]) -> Normaliser:
     if mean.shape != std.shape or mean.ndim not in (1, 3) or not mean.numel() or not bool((std > 0).all()):
         raise ValueError(f"its normaliser has shapes {tuple(mean.shape)} and {tuple(std.shape)}, or std not above 0")
     return Normaliser(mean, std)
+
+
+def _checked_counts(counts: list[int], classes: list[str]) -> list[int]:
+    """Raises ValueError where the numbers of rows are not one for each label. Older checkpoints have none."""
+    if not isinstance(counts, list) or not all(isinstance(count, int) and count >= 0 for count in counts):
+        raise ValueError("its numbers of labels are not a list of numbers")
+    if counts and len(counts) != len(classes):
+        raise ValueError(f"it has {len(classes)} labels, and numbers of {len(counts)}")
+    return counts
 
 
 def _checked_names(classes: list[str]) -> list[str]:

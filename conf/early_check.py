@@ -5,7 +5,6 @@ torch or the content of a file is checked later, where it is used. The functions
 that open a file raise the same sentences, for callers other than commands.
 """
 
-import csv
 import errno
 import os
 import zipfile
@@ -20,6 +19,7 @@ from conf.config import Compare, Evaluate, Inference, Main, Train, check_source
 from conf.flags import CommandLine
 from conf.folders import check_folder_is_free, has_checkpoint, is_checkpoint_name
 from conf.store import checked, composed
+from points.tables import column_index, column_names
 
 CHECKPOINT_FOLDERS = ("outputs", "runs")  # those of runtime.checkpoint_file, as the next
 DEFAULT_NAME = "last.pt"
@@ -30,8 +30,6 @@ MISSING_OPTION = {
     "picture": "dataset=picture needs dataset.path=FILE, a picture with something dark on white",
     "images": "dataset=images needs dataset.root=DIR, a folder that holds a folder of images for each class",
 }
-SEPARATORS = ",;\t"  # those of points.point_files
-MAX_NAMED_COLUMNS = 8
 # Sweeps whose values the command line lists.
 LISTED_SWEEPS = (ValueType.SIMPLE_CHOICE_SWEEP, ValueType.CHOICE_SWEEP, ValueType.RANGE_SWEEP)
 
@@ -138,8 +136,8 @@ def _check_dataset(dataset: Any) -> None:
         raise ValueError(MISSING_OPTION[dataset.name])
     if hasattr(dataset, "path"):
         _check_file(dataset.path)
-    if getattr(dataset, "label", None) is not None and Path(dataset.path).suffix not in (".npy", ".npz"):
-        check_label(dataset.path, dataset.label)
+    if dataset.name == "file":
+        check_columns(dataset.path, dataset.label, dataset.columns or [])
     if hasattr(dataset, "root") and dataset.root:
         check_image_folder(dataset.root)
     if hasattr(dataset, "test_root") and dataset.test_root:
@@ -164,47 +162,20 @@ def check_image_folder(root: str) -> None:
 # ---------------------------------------------------------------- the columns of a text table
 
 
-def check_label(path: str, label: str) -> None:
-    """Raises ValueError where a text table has no column of that name or index.
+def check_columns(path: str, label: str | None, columns: Sequence[str]) -> None:
+    """Raises ValueError where a text table lacks one of the columns.
 
-    Only its first line is read. What else may be wrong with the file is found where it is read.
+    Only its beginning is read. What else may be wrong with the file is found where it is read.
     """
-    cells = _first_cells(path)
-    if not cells:
+    if label is None and not columns:
         return
-    has_header = not any(_is_number(cell) for cell in cells)
-    names = cells if has_header else [str(i) for i in range(len(cells))]
-    is_index = label.lstrip("-").isdecimal() and -len(names) <= int(label) < len(names)
-    if label in names or is_index:
-        return
-    some_names = ", ".join(names[:MAX_NAMED_COLUMNS])
-    if len(names) > MAX_NAMED_COLUMNS:
-        some_names += ", ..."
-    raise ValueError(f"{path} has no column {label!r} for dataset.label; its columns are {some_names}")
-
-
-def _first_cells(path: str) -> list[str]:
-    """The cells of the first line that has any, as points.point_files splits it; [] where there is none."""
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
-        for row in file:
-            before_comment, _, _ = row.partition("#")
-            line = before_comment.strip("\r\n ")
-            if line.strip():
-                return _cells(line)
-    return []
-
-
-def _cells(line: str) -> list[str]:
-    for separator in SEPARATORS:
-        if separator in line:
-            rows = csv.reader([line], delimiter=separator, skipinitialspace=True)
-            return [cell.strip() for cell in next(rows)]
-    return line.split()
-
-
-def _is_number(cell: str) -> bool:
     try:
-        float(cell)
+        names = column_names(path)
     except ValueError:
-        return False
-    return True
+        return
+    if names is None:
+        return
+    if label is not None:
+        column_index(names, label, "dataset.label", path)
+    for column in columns:
+        column_index(names, str(column), "dataset.columns", path)

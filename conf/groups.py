@@ -164,11 +164,20 @@ class File:
     )
     path: str | None = option(
         None,
-        "a .csv, .npy or .npz file or a table of numbers, one point per row (also --data-path); a"
-        " large .npy file stays on the disk, and with num_samples=null all of its rows are used",
+        "a table, one point per row: .csv and other text, also packed (.gz, .zip), .npy, .npz, .parquet or .xlsx"
+        " (also --data-path); a large .npy file stays on the disk, and with num_samples=null all of its rows are used",
     )
     label: str | None = option(
         None, "column that holds the labels, by its name or its index from 0; default: no labels"
+    )
+    columns: list[str] | None = option(
+        None,
+        "columns to learn, by name or index, such as [carat,price]; default: all but the label and row numbers",
+    )
+    missing: str = option(
+        "error",
+        "rows that lack a value; error: they are refused, drop: they are left out",
+        choices=("error", "drop"),
     )
 
 
@@ -322,7 +331,8 @@ def by_name(members: tuple[type, ...]) -> dict[str, type]:
     return {str(fields(member)[0].default): member for member in members}
 
 
-FILE_ENDINGS = (".csv", ".tsv", ".txt", ".dat", ".npy", ".npz")  # of tables of points
+# Of tables of points.
+FILE_ENDINGS = (".csv", ".tsv", ".txt", ".dat", ".gz", ".zip", ".npy", ".npz", ".parquet", ".xlsx")
 
 GROUPS: dict[str, dict[str, type]] = {"dataset": by_name(DATASETS), "model": by_name(MODELS)}
 

@@ -18,6 +18,7 @@ from metrics.distances import METRICS, Draw, evaluate_points, exact_draws, rows_
 from metrics.likelihood import kl_from_exact
 from metrics.table import MetricResult
 from pipeline import Pipeline
+from points.tables import column_names
 from runtime.progress import progress_bar
 from runtime.randomness import generator
 from samplers import last, sampler_timesteps
@@ -154,8 +155,30 @@ def evaluate_file(
         return Evaluation(rows, samples), unseen
 
     assert isinstance(unseen, PointSet)
-    points = read_points(path, n_samples=num_samples, seed=seed).points
-    return Evaluation(_point_rows(points, unseen, None, seed), points), unseen
+    samples = read_like(path, unseen, num_samples, seed)
+    return Evaluation(_point_rows(samples.points, unseen, None, seed), samples.points), unseen
+
+
+def read_like(path: str, data: PointSet, num_samples: int, seed: int) -> PointSet:
+    """Read at most `num_samples` points of a file, with the columns and the labels of `data`.
+
+    Columns are chosen by their names where both files have names.
+
+    Raises:
+        ValueError: a column of the data is missing; also as dataset.read_points.
+        OSError: the file cannot be read.
+    """
+    columns = data.columns
+    names = column_names(path) or []
+    has_names = bool(set(names) - {str(i) for i in range(len(names))})
+    if columns is None or not columns.names or not has_names:
+        return read_points(path, n_samples=num_samples, seed=seed)
+    missing = [name for name in columns.names if name not in names]
+    if missing:
+        wanted = ", ".join(columns.names)
+        raise ValueError(f"{path} lacks the column {missing[0]} of the data, which has {wanted}")
+    label = columns.label if columns.label in names else None
+    return read_points(path, n_samples=num_samples, seed=seed, label=label, columns=columns.names)
 
 
 def _point_rows(

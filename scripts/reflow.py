@@ -54,7 +54,7 @@ COMPARED_SAMPLES = 10_000
 STRAIGHTNESS_PATHS = 2000
 EVALUATIONS = (1, 2, 4, 8)  # numbers of network evaluations at which samples are compared
 # Parts of a checkpoint that sampling needs. Without an optimizer it cannot be resumed.
-KEPT_PARTS = ("classes", "normaliser", "data", "step", "total", "moment")
+KEPT_PARTS = ("classes", "label_counts", "columns", "normaliser", "data", "step", "total", "moment")
 
 
 def main() -> None:
@@ -116,7 +116,7 @@ def train_on_pairs(
 
 def save(state: dict[str, Any], path: Path, average: AveragedModel, folder: Path) -> None:
     """Save a checkpoint that can be sampled like any other, but not resumed."""
-    kept = {name: state[name] for name in KEPT_PARTS}
+    kept = {name: state[name] for name in KEPT_PARTS if name in state}
     config = {**state["config"], "reflow": str(path)}
     folder.mkdir(exist_ok=True)
     new_state = {**kept, "config": config, "ema": average.state_dict()}

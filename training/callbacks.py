@@ -222,9 +222,12 @@ class Checkpoints(Callback):
         self.path = path
         self.state = state
         self.loss = state.moment.loss  # the newest
+        columns = state.pipeline.columns
         self.fixed: dict[str, Any] = {
             "config": state.config,
             "classes": state.pipeline.classes,
+            "label_counts": state.pipeline.label_counts,
+            "columns": None if columns is None else columns.as_plain(),
             "normaliser": vars(state.pipeline.normaliser),
             "data": checksum(state.data),
             "total": state.total,

@@ -1,17 +1,20 @@
 """The check before a training: what it will learn, from which data, and what looks wrong."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from dataset import IMAGE_DATASETS, DataSet
+from dataset import IMAGE_DATASETS, DataSet, PointSet
 from images.sets import ImageSet
 from metrics.evaluation import check_enough
 from model import check_model_takes
 from pipeline import scheduler_from_config
+from points.tables import Columns, coordinate_names
 from runtime import checkpoint_file, distributed
 from runtime import device as devices
 from runtime.randomness import generator
@@ -25,6 +28,8 @@ MAX_IMAGES = 2000  # images that are checked; of points all are, because one out
 MIN_ROWS_PER_LABEL = 20
 MAX_SHARE_OF_ONE_STEP = 0.5  # of the loss's weight
 MAX_REPEATED = 0.01  # share of the points
+MIN_ZEROS = 0.05  # share of exact zeros in a column that is worth a line
+MAX_NAMED = 8  # columns or labels that a line names
 TIMED_STEPS = 4
 WARM_UP_STEPS = 2
 
@@ -154,7 +159,49 @@ def _describe_points(data: DataSet, rows: Tensor) -> list[str]:
         lines.append(
             "            the normaliser, this check and the checksum go by these and by the number of all",
         )
+    if isinstance(data, PointSet):
+        lines += [f"            {line}" for line in _describe_columns(data)]
     return lines
+
+
+def _describe_columns(data: PointSet) -> list[str]:
+    """Return lines that name the columns of a file, its labels, and what was left out."""
+    if data.columns is None:
+        return []
+    lines = []
+    if data.columns.names:
+        lines.append(f"columns: {_some(data.columns.names)}")
+    if data.labels is not None:
+        counts = np.bincount(data.labels, minlength=len(data.classes))
+        column = data.columns.label or "label"
+        points = f"{counts.min():,} to {counts.max():,} points each"
+        lines.append(f"{column}: {len(data.classes)} labels with {points}: {_some(data.classes)}")
+    return [*lines, *data.notes, *_smeared(data.points, data.columns)]
+
+
+def _smeared(points: NDArray, columns: Columns) -> list[str]:
+    """Return lines about columns that a continuous model cannot reproduce exactly.
+
+    points: shape (N, d).
+    """
+    names = coordinate_names(columns, points.shape[1])
+    whole = []
+    lines = []
+    for name, column, is_whole in zip(names, points.T, columns.whole):
+        zeros = float((column == 0).mean())
+        if is_whole and np.ptp(column) > 0:
+            whole.append(name)
+        elif MIN_ZEROS <= zeros < 1:
+            lines.append(f"{name} is exactly 0 in {zeros:.0%} of the rows: a continuous model gives numbers near 0")
+    if whole:
+        lines.append(f"whole numbers only in {_some(whole)}: a continuous model gives numbers between them")
+    return lines
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return the first names, and how many there are if not all are shown."""
+    shown = ", ".join(names[:MAX_NAMED])
+    return f"{shown}, ... ({len(names)} in all)" if len(names) > MAX_NAMED else shown
 
 
 def _describe_images(data: ImageSet, rows: Tensor) -> list[str]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from dataset import DataSet, Normaliser
+from dataset import DataSet, Normaliser, PointSet
 from loader import batches, make_loader, steps_in_epochs
 from loss.moments import LOG_EVERY, Moment
 from loss.objective import loss_weights, reference_batch_size, step_weights, training_loss
@@ -83,7 +83,16 @@ class TrainingState:
         mixed = devices.mixed_precision(config["precision"], device, images=len(dims) == 3)
         weights, loss_of = _make_loss(net, scheduler, config, len(classes), mixed)
         learner = _make_learner(net, config, len(data))
-        pipeline = Pipeline(learner.average.module, scheduler, normaliser, config, classes, mixed)
+        pipeline = Pipeline(
+            learner.average.module,
+            scheduler,
+            normaliser,
+            config,
+            classes,
+            mixed,
+            columns=data.columns if isinstance(data, PointSet) else None,
+            label_counts=_count_labels(data, classes),
+        )
 
         total = config["max_steps"]
         if total is None:
@@ -131,6 +140,13 @@ class TrainingState:
             stable_loss=stable_loss,
         )
         return self.moment
+
+
+def _count_labels(data: DataSet, classes: list[str]) -> list[int]:
+    """Return how many rows of the data each label has; [] for an unconditional model."""
+    if not classes or data.labels is None:
+        return []
+    return torch.as_tensor(data.labels).bincount(minlength=len(classes)).tolist()
 
 
 def _make_network(

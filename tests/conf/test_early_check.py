@@ -146,18 +146,20 @@ MANY_COLUMNS = ",".join(f"c{i}" for i in range(10)) + "\n" + ",".join(["1"] * 10
 
 @pytest.mark.parametrize("table", [*TABLES, MANY_COLUMNS])
 def test_a_missing_column_of_labels_is_refused_in_the_same_words_as_later(table, tmp_path):
-    assert early_check.SEPARATORS == point_files.SEPARATORS
     path = str(tmp_path / "points.csv")
     (tmp_path / "points.csv").write_text(table)
     for label in ("knd", "17", "-11"):
-        assert refusal(early_check.check_label, path, label) == refusal(point_files.read_table, path, label)
-    early_check.check_label(path, "2")
-    early_check.check_label(path, "-1")
+        refused = refusal(early_check.check_columns, path, label, [])
+        assert refused == refusal(point_files.read_table, path, label)
+    early_check.check_columns(path, "2", [])
+    early_check.check_columns(path, "-1", ["0"])
+    with pytest.raises(ValueError, match=r"no column 'knd' for dataset\.columns"):
+        early_check.check_columns(path, None, ["knd"])
 
 
 def test_a_file_that_cannot_be_read_as_a_table_is_left_to_its_reader(tmp_path):
     (tmp_path / "empty.csv").touch()
-    early_check.check_label(str(tmp_path / "empty.csv"), "kind")
+    early_check.check_columns(str(tmp_path / "empty.csv"), "kind", [])
 
 
 def test_more_samples_than_memory_holds_are_refused(monkeypatch):

@@ -65,7 +65,10 @@ MISTAKES = [
     ("evaluate.py checkpoint=full samples=three.npy", "without a checkpoint: leave out checkpoint, or samples"),
     ("evaluate.py sampler=ddim guidance=1 samples=three.npy", "leave out sampler and guidance, or samples"),
     ("train.py dataset=file dataset.path=labelled.csv dataset.label=knd", "its columns are x, y, kind"),
-    ("train.py dataset=file dataset.path=labelled.csv", "line 2, column 'kind' holds 'a', which is not a number"),
+    (
+        "train.py dataset=file dataset.path=labelled.csv",
+        "the column kind holds text, such as 'a' and 'b': leave it out with dataset.columns",
+    ),
     ("train.py device=cuda:77", "device=cuda:77 cannot be used here"),
     ("train.py task_name={file}/x", "not a directory"),
     ("train.py task_name={full}", "already holds a run"),

@@ -164,10 +164,11 @@ def test_a_table_is_read_with_its_labels(rows, label, tmp_path):
     for row, kind in zip(x, kinds):
         lines.append(",".join([*map(repr, row.tolist()), kind]))
     (tmp_path / "x.csv").write_text("\n".join(lines))
-    points, labels, names = read_table(str(tmp_path / "x.csv"), label)
-    np.testing.assert_allclose(points, x, rtol=1e-6)
-    assert names == ["a", "b", "c"]
-    assert [names[i] for i in labels] == kinds
+    file = read_table(str(tmp_path / "x.csv"), label)
+    np.testing.assert_allclose(file.points, x, rtol=1e-6)
+    assert file.classes == ["a", "b", "c"]
+    assert file.labels is not None
+    assert [file.classes[i] for i in file.labels] == kinds
 
 
 def test_an_array_is_read_with_its_labels_and_a_fifth_is_held_out(rows, tmp_path):
@@ -188,16 +189,16 @@ def test_a_file_of_two_arrays_is_refused(tmp_path):
     ("text", "label", "sentence"),
     [
         ("x,y\n1,2\n3,4", "z", "no column 'z'"),
-        ("x,y\n1,\n3,4", None, "line 2, column 'y' is empty: fill it, or remove the line"),
-        ("# a comment\n\nx,y\n1,2\n3,", None, "line 5, column 'y' is empty"),
-        ("1,2\n3,", None, "line 2, cell 2 is empty"),
-        ("1,2,a\n3,x,b", "2", "line 2, cell 2 holds 'x', which is not a number: write a number, or remove the line"),
-        ("1,2\n3,inf", None, "line 2, cell 2 holds 'inf', which is not a finite number"),
-        ("x,kind,y\n1,a,2\n3,b,4", None, "line 2, column 'kind' holds 'a', .* add dataset.label=kind, otherwise"),
-        ("1,a,2\n3,b,4", None, "line 1, cell 2 holds 'a', .* add dataset.label=1, otherwise remove the column"),
-        ("x,kind,y\n1,a,b\n3,b,c", "kind", "line 2, column 'y' holds 'b', .*: remove the column"),
-        ("x,y\n1,2\n\n3,4,5", None, "line 4 has 3 cells where line 1 has 2"),
-        ("1,2,a\n3,4,", "2", "without a label"),
+        ("x,y\n1,\n3,4", None, "1 row lacks a value, of 2; by column: y .1.; the first is row 1: .*missing=drop"),
+        ("# a comment\n\nx,y\n1,2\n3,", None, "by column: y .1.; the first is row 2"),
+        ("1,2\n3,", None, "by column: 1 .1.; the first is row 2"),
+        ("1,2,a\n3,4,b\n5,x,a", "2", "the column 1 holds 'x' in row 3, which is not a number"),
+        ("1,2\n3,inf", None, "the column 1 is infinite in row 2"),
+        ("x,kind,y\n1,a,2\n3,b,4", None, "column kind holds text, .*'a' and 'b': leave it out .*label=kind"),
+        ("1,a,2\n3,b,4", None, "the column 1 holds text, .* dataset.label=1"),
+        ("x,kind,y\n1,a,b\n3,b,c", "kind", "the column y holds text, such as 'b' and 'c': leave it out"),
+        ("x,y\n1,2\n\n3,4,5", None, "line 4 has 3 cells where line 2 has 2"),
+        ("1,2,a\n3,4,", "2", "1 row lacks a value, of 2; by column: 2 .1."),
     ],
 )
 def test_tables_that_cannot_be_read_are_refused(text, label, sentence, tmp_path):
