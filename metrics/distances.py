@@ -8,7 +8,7 @@ sets and give it a row in METRICS.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,6 +124,25 @@ def evaluate_points(
 ) -> list[MetricResult]:
     """Run every test on the samples, then compute the distances, each with its floor.
 
+    Arguments and errors as in `gather_evidence`.
+    """
+    evidence = gather_evidence(samples, draw, mixture, parts=parts, train=train, seed=seed)
+    return evaluate_evidence(evidence, draw)
+
+
+def gather_evidence(
+    samples: NDArray,
+    draw: Draw,
+    mixture: GaussianMixture | None = None,
+    *,
+    parts: int = 1,
+    train: NDArray | None = None,
+    seed: int = 0,
+    labels: NDArray | None = None,
+    real_labels: NDArray | None = None,
+) -> Evidence:
+    """Return the samples and as many real points, for the tests.
+
     Args:
         samples: points of shape (N, d), in data units. At most 10,000 are used.
         draw: real points to compare with (see Draw), from `exact_draws` or `rows_of`.
@@ -133,22 +152,34 @@ def evaluate_points(
         train: the training points (M, d), of which the samples should not be copies. None: not
             known.
         seed: of the tests' random numbers.
+        labels, real_labels: the labels of the samples (N,), and of draw(MAX_SAMPLES, 0). None:
+            labels are not compared.
 
     Raises:
-        ValueError: the samples contain NaN or have the wrong dimension, or there are fewer than 100
-            samples or real points.
+        ValueError: the samples contain NaN or have the wrong dimension.
     """
-    samples = _checked(samples, dim=draw(1, 0).shape[1])
+    samples = checked_samples(samples, dim=draw(1, 0).shape[1])
     real = draw(MAX_SAMPLES, 0)
     n = min(len(samples), len(real), MAX_SAMPLES)
     evidence = Evidence(samples[:n], real[:n], mixture, parts, train, seed)
+    if labels is None or real_labels is None:
+        return evidence
+    return replace(evidence, labels=labels[:n], real_labels=real_labels[:n])
+
+
+def evaluate_evidence(evidence: Evidence, draw: Draw) -> list[MetricResult]:
+    """Run every test that applies, then compute the distances, each with its floor.
+
+    Raises:
+        ValueError: there are fewer than MIN_SAMPLES samples or real points.
+    """
     tests = run_tests(evidence)
-    distances = [_distance_result(metric, samples[:n], draw) for metric in METRICS]
+    distances = [_distance_result(metric, evidence.samples, draw) for metric in METRICS]
     return tests + distances
 
 
 def _distance_result(metric: Metric, samples: NDArray, draw: Draw) -> MetricResult:
-    n = min(len(samples), metric.most)
+    n = min(len(samples), metric.most, len(draw(metric.most, 1)))
     value = metric.compute(samples[:n], draw(n, 0))
     floors = compute_floors(metric, draw, n)
     low, median, high = (float(q) for q in np.quantile(floors, FLOOR_QUANTILES))
@@ -180,13 +211,16 @@ def exact_draws(mixture: GaussianMixture, seed: int) -> Draw:
 def rows_of(points: NDArray, seed: int) -> Draw:
     """Return a Draw of random rows of a finite set.
 
-    Draws 2i + 1 and 2i + 2 are disjoint, so each holds at most half of the set.
+    Draw 0 may hold the whole set. Draws 2i + 1 and 2i + 2 are disjoint, so each of them holds at most
+    half of it.
     """
 
     def draw(n: int, i: int) -> NDArray:
         pair = (i + 1) // 2
         rng = np.random.default_rng(integer_seed(seed, "real draws", pair))
         order = rng.permutation(len(points))
+        if i == 0:
+            return points[order[:n]]
         half = len(points) // 2
         rows = order[:half] if i % 2 else order[-half:]
         return points[rows][:n]
@@ -194,7 +228,7 @@ def rows_of(points: NDArray, seed: int) -> Draw:
     return draw
 
 
-def _checked(samples: NDArray, dim: int) -> NDArray:
+def checked_samples(samples: NDArray, dim: int) -> NDArray:
     """Return the samples as an array. Raises ValueError for a wrong shape, NaN or infinity."""
     samples = np.asarray(samples)
     if samples.ndim != 2 or samples.shape[1] != dim:

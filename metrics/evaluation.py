@@ -1,5 +1,6 @@
 """The evaluation of a model: samples, and for points also eps and density, beside their floors."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,15 +9,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dataset import IMAGE_DATASETS, DataSet, PointSet, make_sets, read_points
+from dataset import IMAGE_DATASETS, DataSet, Normaliser, PointSet, groups_of_equal_rows, make_sets, read_points
 from diffusion import exact_denoiser
 from images.image_files import read_samples
 from images.sets import ImageSet
 from metrics import image_metrics, significance
 from metrics.bayes import Condition, bayes_floor, excess, known_conditions, log_noise_ratio, make_probes
-from metrics.distances import METRICS, Draw, evaluate_points, exact_draws, rows_of
+from metrics.by_label import LabelEnergy
+from metrics.detectable import detectable_shift, shift_text
+from metrics.distances import METRICS, Draw, checked_samples, evaluate_evidence, exact_draws, gather_evidence, rows_of
 from metrics.likelihood import kl_from_exact
-from metrics.table import MetricResult
+from metrics.significance import MAX_SAMPLES
+from metrics.table import SMALL_N, MetricResult
 from pipeline import Pipeline
 from points.tables import column_names
 from runtime.progress import progress_bar
@@ -34,6 +38,7 @@ MORE_KL_POINTS = 4096  # where 512 points do not decide
 KL_POINTS_EXACT = 128  # for the KL of the exact denoiser, which is the floor
 KL_FULL_DIM = 4  # in more dimensions fewer points are used, because each takes a backward pass for each dimension
 MIN_KL_POINTS = 16
+MIN_DISTINCT_VALUES = 0.5  # of a column, as a share of the different rows: then rows do not recur by chance
 HALF_BAND = 1.645  # standard deviations from the median to the end of a normal 90 % band
 
 # The error of eps and the KL are known of a network without drawing samples. With enough points
@@ -62,6 +67,8 @@ class Evaluation:
     samples: of shape (N, *dims), in data units.
     labels: the labels (N,) that the samples were generated for, or None.
     by_step: the loss by step, where the exact distribution is known.
+    by_label: the energy distance of each label, where labels were compared.
+    notes: what limits this evaluation, in sentences.
     sampling: how a model was sampled; the default where the samples came from a file.
     """
 
@@ -70,6 +77,8 @@ class Evaluation:
     labels: NDArray | None = None
     by_step: LossByStep | None = None
     sampling: SamplingOptions = SamplingOptions()
+    by_label: Sequence[LabelEnergy] = ()
+    notes: Sequence[str] = ()
 
 
 # ---------------------------------------------------------------- a model, or a file of samples
@@ -101,7 +110,10 @@ def evaluate_model(
         ValueError: there are too few samples or unseen data.
     """
     check_enough(unseen, num_samples)
-    labels = as_frequent(unseen, num_samples, seed) if pipeline.classes else None
+    if isinstance(unseen, PointSet) and unseen.mixture is None:
+        unseen = distinct_rows(unseen)
+        num_samples = min(num_samples, len(unseen))
+    labels = labels_to_sample(unseen, num_samples, seed) if pipeline.classes else None
     options = pipeline.resolve(options)
     states = pipeline.states(num_samples, options, labels=labels, seed=seed)
     steps = sampler_timesteps(pipeline.scheduler, options)
@@ -113,9 +125,9 @@ def evaluate_model(
         return Evaluation(rows, samples.numpy(), asked, sampling=options)
 
     assert isinstance(unseen, PointSet)
-    learnt = train.points if isinstance(train, PointSet) else None
-    rows = _point_rows(samples.numpy(), unseen, learnt, seed)
-    evaluation = Evaluation(rows, samples.numpy(), asked, sampling=options)
+    assert isinstance(train, PointSet)
+    points = with_whole_numbers(samples.numpy(), unseen)
+    evaluation = replace(evaluate_point_set(points, asked, unseen, train, seed), sampling=options)
     if unseen.mixture is None:
         return evaluation
     return _with_exact(evaluation, pipeline, unseen, seed)
@@ -155,8 +167,10 @@ def evaluate_file(
         return Evaluation(rows, samples), unseen
 
     assert isinstance(unseen, PointSet)
+    assert isinstance(train, PointSet)
     samples = read_like(path, unseen, num_samples, seed)
-    return Evaluation(_point_rows(samples.points, unseen, None, seed), samples.points), unseen
+    labels = _labels_like(samples, unseen)
+    return evaluate_point_set(samples.points, labels, unseen, train, seed, is_trained=False), unseen
 
 
 def read_like(path: str, data: PointSet, num_samples: int, seed: int) -> PointSet:
@@ -181,16 +195,103 @@ def read_like(path: str, data: PointSet, num_samples: int, seed: int) -> PointSe
     return read_points(path, n_samples=num_samples, seed=seed, label=label, columns=columns.names)
 
 
-def _point_rows(
+def _labels_like(samples: PointSet, data: PointSet) -> NDArray | None:
+    """Return the labels (N,) of samples from a file as indices into the labels of the data.
+
+    None: the file has no such column.
+
+    Raises:
+        ValueError: a label that the data do not have.
+    """
+    if samples.labels is None:
+        return None
+    unknown = [name for name in samples.classes if name not in data.classes]
+    if unknown:
+        known = ", ".join(data.classes[:8])
+        raise ValueError(f"the samples have the label {unknown[0]}, and the data only {known}")
+    index = np.array([data.classes.index(name) for name in samples.classes])
+    return index[samples.labels]
+
+
+def evaluate_point_set(
     samples: NDArray,
+    labels: NDArray | None,
     unseen: PointSet,
-    train: NDArray | None,
+    train: PointSet,
     seed: int,
-) -> list[MetricResult]:
-    """Return all tests and distances of points."""
+    *,
+    is_trained: bool = True,
+) -> Evaluation:
+    """Run all tests and distances of points.
+
+    The exact distribution, where it is known, is compared in data units. Points of a file are
+    compared in standard deviations of each column, because its columns may have any units. The
+    figures of a file therefore do not depend on the units, the zero or the order of its columns.
+    Rows that are repeated there count once (see `distinct_rows`).
+
+    Args:
+        samples: shape (N, d), in data units.
+        labels: of the samples (N,), or None.
+        unseen: real points that were not learnt.
+        train: the training points.
+        is_trained: whether the samples come from a model of `train`, and may be copies of it.
+    """
+    if unseen.mixture is None:
+        samples = checked_samples(samples, unseen.points.shape[1])
+        unseen = distinct_rows(unseen)
+        shown = samples
+        learnt = distinct_rows(train)
+        normaliser = Normaliser.fit_dataset(train)
+        samples = normaliser.normalise(torch.from_numpy(samples)).numpy()
+        unseen = replace(unseen, points=normaliser.normalise(torch.from_numpy(unseen.points)).numpy())
+        learnt = normaliser.normalise(torch.from_numpy(learnt.points)).numpy()
+    else:
+        shown = samples
+        learnt = train.points
+
     draw = real_draws(unseen, seed)
-    parts = max(1, len(unseen.parts))
-    return evaluate_points(samples, draw, unseen.mixture, parts=parts, train=train, seed=seed)
+    evidence = gather_evidence(
+        samples,
+        draw,
+        unseen.mixture,
+        parts=max(1, len(unseen.parts)),
+        train=learnt if is_trained else None,
+        seed=seed,
+        labels=labels,
+        real_labels=None if labels is None else labels_of_real(unseen, seed),
+    )
+    rows = evaluate_evidence(evidence, draw)
+    by_label = evidence.by_label[1] if any(row.name == "energy by label" for row in rows) else []
+    notes = _limits(evidence, rows, learnt, unseen, seed)
+    return Evaluation(rows, shown, labels, by_label=by_label, notes=notes)
+
+
+def _limits(
+    evidence: significance.Evidence,
+    rows: list[MetricResult],
+    learnt: NDArray,
+    unseen: PointSet,
+    seed: int,
+) -> list[str]:
+    """Return what a comparison with few real points can find, in a sentence; [] for many."""
+    n = len(evidence.samples)
+    if unseen.mixture is not None or n >= SMALL_N:
+        return []
+    level = next(row.level for row in rows if row.name == "energy distance")
+    known = np.concatenate([learnt, unseen.points])
+    if level is None or len(known) < 2 * n:
+        return []
+    return [shift_text(detectable_shift(known, n, level, seed), n)]
+
+
+def with_whole_numbers(points: NDArray, data: PointSet) -> NDArray:
+    """Return points (N, d) with whole numbers in the columns that hold nothing else in the data.
+
+    `inference.py` rounds them in samples.csv as well.
+    """
+    if data.columns is None or not any(data.columns.whole):
+        return points
+    return np.where(data.columns.whole, np.round(points), points)
 
 
 def figures_of(train: DataSet, unseen: DataSet, labelled: bool) -> list[str]:
@@ -205,6 +306,8 @@ def figures_of(train: DataSet, unseen: DataSet, labelled: bool) -> list[str]:
     learnt = train.points if isinstance(train, PointSet) else None
     parts = max(1, len(unseen.parts))
     evidence = significance.Evidence(unseen.points, unseen.points, unseen.mixture, parts, learnt)
+    if labelled and unseen.labels is not None:
+        evidence = replace(evidence, labels=unseen.labels, real_labels=unseen.labels)
     names = [test.name for test in significance.TESTS if test.applies(evidence)]
     names += [metric.name for metric in METRICS]
     if unseen.mixture is not None:
@@ -221,11 +324,54 @@ def check_enough(unseen: DataSet, num_samples: int) -> None:
     if isinstance(unseen, ImageSet):
         image_metrics.comparable_count(num_samples, len(unseen))
         return
-    real = real_draws(unseen, 0)(significance.MIN_SAMPLES, 0)
-    significance.check_enough(num_samples, len(real))
+    real = unseen if unseen.mixture is not None else distinct_rows(unseen)
+    significance.check_enough(num_samples, len(real_draws(real, 0)(significance.MIN_SAMPLES, 0)))
 
 
 # ---------------------------------------------------------------- real data
+
+
+def distinct_rows(data: PointSet) -> PointSet:
+    """Return the set without repetitions, if rows cannot recur in it by chance.
+
+    That is so where some column hardly ever repeats a value. Repeated rows then are copies, which
+    are not independent, and hide copies of training points. In a table of whole or rounded numbers
+    rows may recur, and all are kept.
+    """
+    group = groups_of_equal_rows(data.points)
+    num_groups = int(group.max()) + 1
+    if num_groups == len(data.points):
+        return data
+    _, first = np.unique(group, return_index=True)
+    distinct = data.points[first]
+    most_values = max(len(np.unique(column)) for column in distinct.T)
+    if most_values < MIN_DISTINCT_VALUES * num_groups:
+        return data
+    labels = None if data.labels is None else data.labels[first]
+    return replace(data, points=distinct, labels=labels)
+
+
+def labels_to_sample(data: DataSet, count: int, seed: int) -> Tensor:
+    """Return the labels (count,) for which samples are to be drawn.
+
+    For points of a file these are the labels of the real points that they are compared with.
+    Otherwise labels are drawn as frequently as in the data.
+    """
+    if isinstance(data, PointSet) and data.mixture is None:
+        real = torch.from_numpy(labels_of_real(data, seed))
+        return real.repeat(-(-count // len(real)))[:count]
+    return as_frequent(data, count, seed)
+
+
+def labels_of_real(data: PointSet, seed: int) -> NDArray:
+    """Return the labels (n,) of the real points real_draws(data, seed)(MAX_SAMPLES, 0)."""
+    if data.mixture is None:
+        assert data.labels is not None
+        return rows_of(data.labels[:, None], seed)(MAX_SAMPLES, 0)[:, 0]
+    g = generator(seed, "real draws", 0)
+    _, centre = data.mixture.sample_parts(MAX_SAMPLES, g)
+    ends = np.cumsum([len(part.centres) for part in data.parts])
+    return np.searchsorted(ends, centre.numpy(), side="right")
 
 
 def as_frequent(data: DataSet, count: int, seed: int) -> Tensor:

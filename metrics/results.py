@@ -1,6 +1,7 @@
 """The output of an evaluation: metrics.json, the table in the terminal, score fields to draw."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 
 from dataset import DataSet, PointSet
+from metrics.by_label import LabelEnergy
 from metrics.evaluation import Evaluation
 from metrics.significance import TESTS
 from metrics.table import format_table, results_by_name
@@ -41,6 +43,8 @@ def write_report(
     result = dict(facts)
     if evaluation:
         result["figures"] = results_by_name(evaluation.rows)
+        result["labels"] = {unseen.classes[each.label]: _without_label(each) for each in evaluation.by_label}
+        result["notes"] = list(evaluation.notes)
     with atomic_file(folder / "metrics.json") as file:
         file.write(f"{json.dumps(result, indent=2)}\n".encode())
     if evaluation:
@@ -61,6 +65,8 @@ def _print_table(evaluation: Evaluation, unseen: DataSet) -> None:
     is_points = isinstance(unseen, PointSet)
     bound = "at most" if is_points else "about"  # the level for images was measured
     print(format_table(evaluation.rows, bound))
+    for note in [*_notes_on_labels(evaluation, unseen), *evaluation.notes]:
+        print(f"  {note}")
 
     if is_points and unseen.mixture is None:
         found = {row.name for row in evaluation.rows}
@@ -68,6 +74,22 @@ def _print_table(evaluation: Evaluation, unseen: DataSet) -> None:
         reason = f"these points have no exact density ({unseen.inexact_reason})"
         print(f"  {reason}: floors come from other real points, and")
         print(f"  these metrics are missing: {', '.join(missing)}, error of epsilon, KL")
+
+
+def _notes_on_labels(evaluation: Evaluation, unseen: DataSet) -> list[str]:
+    """Return a line that names the label whose samples differ most from its real points."""
+    if not evaluation.by_label:
+        return []
+    worst = min(evaluation.by_label, key=lambda each: (each.p, each.floor - each.value))
+    name = unseen.classes[worst.label]
+    values = f"{worst.value:.4f} where real points give {worst.floor:.4f} (n = {worst.n:,}, p = {worst.p:.2g})"
+    return [f"energy distance by label, the worst of {len(evaluation.by_label)}: {name}, {values}"]
+
+
+def _without_label(each: LabelEnergy) -> dict[str, Any]:
+    fields = asdict(each)
+    del fields["label"]
+    return fields
 
 
 # ---------------------------------------------------------------- the score fields

@@ -22,6 +22,7 @@ faults that failed the test on every set of samples (four sets or two), and unde
 that passed every time.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -32,12 +33,14 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from metrics import two_sample
+from metrics.by_label import MIN_PAIRS, LabelEnergy, energies_by_label
 from metrics.table import LEVEL, Bounds, MetricResult, Statistic, to_result
 from points.mixture import GaussianMixture
 from runtime.progress import progress_bar
 from runtime.randomness import generator
 
-MIN_SAMPLES = 100
+MIN_SAMPLES = 20
+MIN_CLASSIFIED = 100  # samples: with fewer, the classifier has too little to learn from
 MAX_SAMPLES = 10_000  # samples, and as many real points, that a test uses
 MAX_SEARCHES_WITHOUT_TREE = 2000  # samples that `memorised` uses in many dimensions, to take seconds
 MAX_CELLS = 80  # along the curves
@@ -58,6 +61,7 @@ class Evidence:
     parts: the number of parts of equal mass in the mixture, which come one after the other.
     train: the points (N, d) that the model learnt from, or None where they are not known.
     seed: of the tests' random numbers.
+    labels, real_labels: the labels (n,) of the samples and of the real points. None: there are none.
     """
 
     samples: NDArray
@@ -66,6 +70,15 @@ class Evidence:
     parts: int = 1
     train: NDArray | None = None
     seed: int = 0
+    labels: NDArray | None = None
+    real_labels: NDArray | None = None
+
+    @cached_property
+    def by_label(self) -> tuple[Statistic, list[LabelEnergy]]:
+        """The energy distance within each label, see by_label.energies_by_label."""
+        assert self.labels is not None
+        assert self.real_labels is not None
+        return energies_by_label(self.samples, self.labels, self.real, self.real_labels, self.seed)
 
     @cached_property
     def origin(self) -> tuple[NDArray, NDArray]:
@@ -240,6 +253,23 @@ def _always(e: Evidence) -> bool:
     return True
 
 
+def _enough_to_classify(e: Evidence) -> bool:
+    return len(e.samples) >= MIN_CLASSIFIED
+
+
+def _labelled(e: Evidence) -> bool:
+    """True where some label has two samples and two real points."""
+    if e.labels is None or e.real_labels is None:
+        return False
+    samples = Counter(e.labels.tolist())
+    real = Counter(e.real_labels.tolist())
+    return any(min(samples[label], real[label]) >= MIN_PAIRS for label in real)
+
+
+def _classified(e: Evidence) -> Statistic:
+    return two_sample.classifier(e.samples, e.real, e.seed, e.labels, e.real_labels)
+
+
 def _continuous(e: Evidence) -> bool:
     """False where real points are the nodes of a curve without noise. Samples never are nodes."""
     return e.mixture is None or e.mixture.has_density
@@ -269,8 +299,9 @@ class Test:
 
 
 TESTS = [
-    Test("classifier accuracy", lambda e: two_sample.classifier(e.samples, e.real, e.seed)),
+    Test("classifier accuracy", _classified, _enough_to_classify),
     Test("energy distance", lambda e: two_sample.energy(e.samples, e.real, e.seed)),
+    Test("energy by label", lambda e: e.by_label[0], _labelled),
     Test("neighbours", lambda e: two_sample.neighbours(e.samples, e.real), _continuous),
     Test("memorised", memorised, lambda e: _continuous(e) and e.train is not None),
     Test("masses", masses, lambda e: _known(e) and e.parts > 1, share=4),
@@ -299,11 +330,11 @@ def check_enough(samples: int, real: int) -> None:
     """Check that the numbers of samples and of real points suffice for an evaluation.
 
     Raises:
-        ValueError: there are fewer than 100 of either.
+        ValueError: there are fewer than MIN_SAMPLES of either.
     """
     if min(samples, real) < MIN_SAMPLES:
-        needed = f"at least {MIN_SAMPLES} samples and real points"
-        raise ValueError(f"an evaluation needs {needed}; there are {samples} and {real}")
+        needed = f"at least {MIN_SAMPLES} samples and as many held-out points"
+        raise ValueError(f"an evaluation needs {needed}; there are {samples} samples and {real} such points")
 
 
 def levels(e: Evidence) -> list[tuple[Test, float]]:

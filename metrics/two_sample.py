@@ -26,6 +26,7 @@ from metrics.table import Bounds, Statistic
 from runtime.randomness import integer_seed
 
 NEIGHBOURS = 5
+FEW_POINTS = 200  # samples: with fewer, the neighbours' p-value comes from permutations
 MAX_TREE_DIM = 10  # from more dimensions on, neighbours are not found by a tree
 BLOCKS = 5  # of points in the classifier test; all but the first are predicted
 ENERGY_POINTS = 2000  # of each kind in the energy test, whose time is quadratic
@@ -53,7 +54,8 @@ def neighbours(samples: NDArray, real: NDArray) -> Statistic:
     Let w_ij count how often i and j are neighbours of each other, 0 to 2. Let g_i be +1 for samples
     and -1 for real points. The share is a linear function of Q = sum_{i<j} w_ij g_i g_j.
     The mean and the variance of Q over all permutations of g are exact (`_moments`). The p-value is
-    that of a normal distribution with these moments.
+    that of a normal distribution with these moments. For fewer than 200 samples it comes from random
+    permutations instead, for which it is exact.
     """
     n = len(samples)
     graph = _neighbour_graph(np.concatenate([samples, real]))
@@ -62,6 +64,8 @@ def neighbours(samples: NDArray, real: NDArray) -> Statistic:
     mean, deviation = _moments(graph)
 
     value = kind @ (graph @ kind) / 2
+    if n < FEW_POINTS:
+        return _permuted_neighbours(graph, kind, float(value), float(edges), n)
     p = stats.norm.sf((value - mean) / deviation)
 
     share = (1 + value / edges) / 2
@@ -74,6 +78,34 @@ def neighbours(samples: NDArray, real: NDArray) -> Statistic:
         return None, float((1 + highest / edges) / 2)
 
     return Statistic(share, floor, floor - spread, floor + spread, p, fault, n, bounds)
+
+
+def _permuted_neighbours(graph: csr_array, kind: NDArray, value: float, edges: float, n: int) -> Statistic:
+    """Return the test of `neighbours` by random permutations of the kinds.
+
+    Args:
+        graph: see `_neighbour_graph`.
+        kind: 1 for samples and -1 for real points, (2n,).
+        value: Q of the true kinds. edges: the sum of all w_ij.
+    """
+    rng = np.random.default_rng(0)
+    kinds = rng.permuted(np.tile(kind, (PERMUTATIONS, 1)), axis=1).T
+    others = (kinds * (graph @ kinds)).sum(0) / 2
+    p = (1 + np.sum(others >= value)) / (PERMUTATIONS + 1)
+
+    share = (1 + value / edges) / 2
+    shares = (1 + others / edges) / 2
+    low, floor, high = np.quantile(shares, [0.05, 0.5, 0.95])
+    fault = f"{share:.1%} of a point's nearest neighbours are of its kind"
+
+    def bounds(level: float) -> Bounds:
+        needed = int(np.floor(level * (PERMUTATIONS + 1)))
+        if not needed:
+            return None, None
+        # p exceeds the level up to the needed-th largest value itself.
+        return None, float(np.sort(shares)[-needed])
+
+    return Statistic(share, floor, low, high, p, fault, n, bounds)
 
 
 def _neighbour_graph(points: NDArray) -> csr_array:
@@ -133,7 +165,13 @@ def _moments(graph: csr_array) -> tuple[float, float]:
 # ---------------------------------------------------------------- classifier
 
 
-def classifier(samples: NDArray, real: NDArray, seed: int) -> Statistic:
+def classifier(
+    samples: NDArray,
+    real: NDArray,
+    seed: int,
+    labels: NDArray | None = None,
+    real_labels: NDArray | None = None,
+) -> Statistic:
     """Test the accuracy of a classifier that is trained to separate samples from real points.
 
     The classifier consists of gradient-boosted trees (Lopez-Paz and Oquab 2017, arXiv 1610.06545).
@@ -148,6 +186,9 @@ def classifier(samples: NDArray, real: NDArray, seed: int) -> Statistic:
     with probability 1/2, whatever has been learnt. So the number of hits is binomial, and the
     p-value is exact. The hits of cross-validation are not binomial: their standard deviation is
     1.18 times as large.
+
+    labels, real_labels: of the points, (n,) each. The classifier then sees the label of a point as
+    well, and finds wrong labels. None: there are none.
     """
     # The import takes a second, and most commands never need it.
     from sklearn.ensemble import HistGradientBoostingClassifier
@@ -155,6 +196,8 @@ def classifier(samples: NDArray, real: NDArray, seed: int) -> Statistic:
     n = len(samples)
     rng = np.random.default_rng(integer_seed(seed, "classifier"))
     x = np.concatenate([samples, real])
+    if labels is not None and real_labels is not None:
+        x = np.column_stack([x, np.concatenate([labels, real_labels])])
     y = np.repeat([0, 1], n)
     block = np.concatenate([rng.permutation(n) % BLOCKS, rng.permutation(n) % BLOCKS])
 
@@ -230,7 +273,12 @@ def energy_distance(samples: NDArray, real: NDArray) -> float:
 
 
 def _energies(samples: NDArray, real: NDArray, signs: NDArray) -> NDArray:
-    """Return the energy distances (R,) of n points each, after exchanging some of the pairs.
+    """Return the energy distances (R,) of n points each, after exchanging some of the pairs."""
+    return np.sqrt(squared_energies(samples, real, signs))
+
+
+def squared_energies(samples: NDArray, real: NDArray, signs: NDArray) -> NDArray:
+    """Return the squared energy distances (R,) of n points each, after exchanging some of the pairs.
 
     Column r of `signs` (n, R) exchanges the pairs i with s_i = -1. With the kernel
 
@@ -239,14 +287,15 @@ def _energies(samples: NDArray, real: NDArray, signs: NDArray) -> NDArray:
     the squared distance is -sum_ij s_i s_j k_ij / n^2. The kernel is computed once for all columns,
     which takes a quarter of the work of permuting all 2n points. The means include i = j.
     """
-    a = torch.from_numpy(samples).float()
-    b = torch.from_numpy(real).float()
+    centre = real.mean(0, dtype=np.float64)  # far from 0, float32 would round the points themselves
+    a = torch.from_numpy(samples - centre).float()
+    b = torch.from_numpy(real - centre).float()
     s = torch.from_numpy(signs).float()
     distance = partial(torch.cdist, compute_mode="donot_use_mm_for_euclid_dist")
     between = distance(a, b)
     kernel = distance(a, a) + distance(b, b) - between - between.T
     squares = -(s * (kernel @ s)).double().sum(0).numpy() / len(a) ** 2
-    return np.sqrt(np.maximum(squares, 0))
+    return np.maximum(squares, 0)
 
 
 # ---------------------------------------------------------------- copies of training points

@@ -65,7 +65,8 @@ class Layout(NamedTuple):
     decimal: "." or ",".
     names: the names of the columns; None without a header.
     num_columns: the number of cells of most rows.
-    skipped_lines: the number of lines before the first row of data.
+    skipped_lines: the number of lines before the first row of data; the header is one, even if its quoted names hold
+        line ends.
     """
 
     encoding: str
@@ -97,7 +98,7 @@ def find_layout(path: str) -> Layout:
 
     names = _header(rows, num_columns, decimal)
     if names is not None:
-        skipped += _lines_of_first_row(lines, separator)
+        skipped += 1
         if len(rows) == 1:
             reason = "it has a row of names and no points below it"
             raise ValueError(f"{path} is not a table of numbers: {reason}")
@@ -319,15 +320,6 @@ def _are_whole_names(first: Sequence[str], numeric: Sequence[bool], columns: Seq
 def _counts_rows(column: Sequence[str]) -> bool:
     """Tell whether the cells are 0, 1, 2 ... or 1, 2, 3 ..."""
     return column in ([str(i) for i in range(len(column))], [str(i + 1) for i in range(len(column))])
-
-
-def _lines_of_first_row(lines: Sequence[str], separator: str) -> int:
-    """Return the number of lines of the first row, whose quoted names may hold line ends."""
-    if separator == " ":
-        return 1
-    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
-    next(reader)
-    return reader.line_num
 
 
 def _names_in_comment(comment: str, separator: str, num_columns: int) -> list[str] | None:

@@ -43,7 +43,8 @@ def test_faults_are_caught(fault):
 
 
 REAL = power.real(200, generator(0, "test")).numpy()
-EVERYTHING = Evidence(REAL, REAL, power.MOONS, 2, REAL)
+LABELS = np.arange(200) % 2
+EVERYTHING = Evidence(REAL, REAL, power.MOONS, 2, REAL, 0, LABELS, LABELS)
 KNOWN_POINTS_ONLY = Evidence(REAL, REAL)
 every_evidence = pytest.mark.parametrize("given", [EVERYTHING, KNOWN_POINTS_ONLY], ids=["everything", "points"])
 
@@ -70,7 +71,8 @@ def test_a_test_passes_exactly_where_its_value_lies_within_its_bounds(test):
     outcomes = set()
     for seed, factor in enumerate(WIDER):
         train, samples, real = (power.real(600, generator(seed, name)).numpy() for name in ("a", "b", "c"))
-        statistic = test.compute(Evidence(factor * samples, real, power.MOONS, 2, train, seed))
+        labels = np.arange(600) % 3
+        statistic = test.compute(Evidence(factor * samples, real, power.MOONS, 2, train, seed, labels, labels))
         for level in (0.0009, 0.01, 0.1, 0.3, 0.6, 0.9):
             low, high = statistic.bounds(level)
             value = float(statistic.value)
