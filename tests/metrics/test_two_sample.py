@@ -45,7 +45,17 @@ def shares_of_permutations(graph):
 
 @pytest.fixture(scope="module")
 def neighbours(points):
-    return two_sample.neighbours(points[:30], points[30:])
+    """The test by its exact moments, which is used for many points."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(two_sample, "FEW_POINTS", 0)
+        return two_sample.neighbours(points[:30], points[30:])
+
+
+def test_with_few_points_the_p_value_is_the_share_of_permutations(points, shares_of_permutations):
+    found = two_sample.neighbours(points[:30], points[30:])
+    expected = np.mean(np.array(shares_of_permutations) >= float(found.value) - 1e-9)
+    # 1,299 random permutations: five standard errors
+    assert float(found.p) == pytest.approx(expected, abs=5 * (expected / 1299) ** 0.5 + 1e-3)
 
 
 def test_the_graph_of_neighbours_is_symmetric_and_has_as_many_edges_as_it_should(graph):
