@@ -20,7 +20,7 @@ from points import curves, drawings
 from points.large import copy_rows, map_large_file, read_rows, stratified_rows
 from points.mixture import MAX_EXACT_CENTRES, GaussianMixture, equal_mixture
 from points.point_files import read_table
-from points.tables import Columns
+from points.tables import Columns, groups_of_equal_rows
 from runtime.arrays import numbers
 from runtime.randomness import generator, integer_seed
 
@@ -389,18 +389,6 @@ def held_out_points(data: PointSet) -> tuple[PointSet, PointSet]:
     num_train_groups = min(num_train_groups, num_groups - 1)
     is_train = group < num_train_groups
     return _rows_of(data, is_train), _rows_of(data, ~is_train)
-
-
-def groups_of_equal_rows(points: np.ndarray) -> np.ndarray:
-    """Return the number (N,) of the group of equal rows that each row belongs to.
-
-    Groups are numbered in the order in which they occur.
-    """
-    _, first, group = np.unique(points, axis=0, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    number = np.empty_like(order)
-    number[order] = np.arange(len(order))
-    return number[group.reshape(-1)]
 
 
 def _rows_of(data: PointSet, rows: slice | np.ndarray) -> PointSet:

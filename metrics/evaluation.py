@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dataset import IMAGE_DATASETS, DataSet, Normaliser, PointSet, groups_of_equal_rows, make_sets, read_points
+from dataset import IMAGE_DATASETS, DataSet, Normaliser, PointSet, make_sets, read_points
 from diffusion import exact_denoiser
 from images.image_files import read_samples
 from images.sets import ImageSet
@@ -22,7 +22,7 @@ from metrics.likelihood import kl_from_exact
 from metrics.significance import MAX_SAMPLES
 from metrics.table import SMALL_N, MetricResult
 from pipeline import Pipeline
-from points.tables import column_names
+from points.tables import column_names, groups_of_equal_rows
 from runtime.progress import progress_bar
 from runtime.randomness import generator
 from samplers import last, sampler_timesteps

@@ -4,6 +4,7 @@ points.tables reads the file. Here its numbers become float32, or float64 where 
 the points visibly.
 """
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ MAX_ROUNDING = 1e-4  # standard deviations by which rounding to float32 may move
 MAX_FLOAT32_COORDINATE = 1e15  # squares of larger numbers come near to the limit of float32
 MIN_FLOAT32_SPREAD = 1e-15  # squares of smaller numbers come near to the least float32
 MAX_LABELS = 1000
+WHOLE_NUMBER = re.compile(r"([+-]?\d+)\.0*$")  # such as 2.0
 
 
 class PointFile(NamedTuple):
@@ -64,7 +66,7 @@ def read_table(
 
     if table.labels is None:
         return PointFile(points, None, [], table.columns, table.notes)
-    labels, classes = _class_indices(table.labels, path)
+    labels, classes = _class_indices(table.labels, table.label_texts, path)
     return PointFile(points, labels, classes, table.columns, table.notes)
 
 
@@ -80,32 +82,25 @@ def check_sizes(points: np.ndarray, path: str) -> None:
         raise ValueError(f"{path} holds numbers as large as {largest:.1g}: {advice}")
 
 
-def _class_indices(cells: list[str], path: str) -> tuple[np.ndarray, list[str]]:
+def _class_indices(codes: NDArray, texts: list[str], path: str) -> tuple[NDArray, list[str]]:
     """Return the index (N,) of each label in the sorted names of the labels, and these names.
 
-    If all labels are numbers, they are sorted as numbers, and whole ones lose their ".0".
-    """
-    for cell in cells:
-        if not cell or cell == "nan":
-            advice = "fill the column that dataset.label names"
-            raise ValueError(f"{path} has points without a label: {advice}")
+    If all labels are numbers, they are sorted as numbers, and "2.0" becomes "2".
 
-    all_numbers = all(is_number(cell) for cell in cells)
+    Args:
+        codes: the labels (N,), as indices into `texts`.
+    """
+    all_numbers = all(is_number(text) for text in texts)
     if all_numbers:
-        cells = [_without_decimals(cell) for cell in cells]
-    names = sorted(set(cells), key=float if all_numbers else None)
+        texts = [WHOLE_NUMBER.sub(r"\1", text) for text in texts]
+    names = sorted(set(texts), key=lambda text: (float(text), text) if all_numbers else text)
     if len(names) > MAX_LABELS:
         advice = "dataset.label must name a column of classes"
         raise ValueError(f"{path} has {len(names):,} different labels: {advice}")
 
     index = {name: i for i, name in enumerate(names)}
-    return np.array([index[cell] for cell in cells], np.int64), names
-
-
-def _without_decimals(cell: str) -> str:
-    """Return "2" for "2.0", and any other number as it is."""
-    number = float(cell)
-    return str(int(number)) if number.is_integer() else cell
+    index_of_code = np.array([index[text] for text in texts], np.int64)
+    return index_of_code[codes], names
 
 
 # ---------------------------------------------------------------- precision

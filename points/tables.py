@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 MAX_NAMED = 8  # columns that a sentence names
 MIN_COUNTED_ROWS = 10  # with fewer rows, a column 0, 1, 2 ... need not be a row number
-# What people call a column that counts the rows. Without a name it is one, too.
-INDEX_NAMES = ("", "index", "id", "row", "rowid", "row_id", "rownames", "row_names", "no", "nr", "#", "unnamed: 0")
+# What people call a column that counts the rows.
+INDEX_NAMES = ("index", "id", "row", "rowid", "row_id", "rownames", "row_names", "no", "nr", "#")
 ARRAY_ENDINGS = (".npy", ".npz")
 PARQUET_ENDINGS = (".parquet", ".pq")
 EXCEL_ENDINGS = (".xlsx", ".xls", ".xlsm", ".ods")
@@ -82,13 +82,15 @@ class Table:
     Attributes:
         numbers: the coordinates (N, d): float64, or the array as it was saved.
         columns: their names.
-        labels: the label (N,) of each row as a text; None without labels.
+        labels: the label (N,) of each row, as an index into label_texts; None without labels.
+        label_texts: the labels as they are written in the file.
         notes: what was left out of the file, in sentences.
     """
 
     numbers: NDArray
     columns: Columns
-    labels: list[str] | None = None
+    labels: NDArray | None = None
+    label_texts: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -163,6 +165,19 @@ def _listed(names: Sequence[str]) -> str:
     return f"{shown}, ..." if len(names) > MAX_NAMED else shown
 
 
+def groups_of_equal_rows(points: NDArray) -> NDArray:
+    """Return the number (N,) of the group of equal rows that each row of points (N, d) belongs to.
+
+    Groups are numbered in the order in which they occur.
+    """
+    import pandas as pd
+
+    frame = pd.DataFrame(points)
+    if not frame.duplicated().any():  # much faster than the groups themselves
+        return np.arange(len(points))
+    return frame.groupby(list(frame.columns), sort=False).ngroup().to_numpy()
+
+
 # ---------------------------------------------------------------- arrays
 
 
@@ -206,12 +221,15 @@ def _table_of_array(
     notes = []
     if array.dtype.kind == "f" and np.isnan(array).any():
         lacking = np.isnan(numbers) if labels is None else np.isnan(np.column_stack([numbers, labels]))
-        described = [names[i] for i in chosen] + ([] if label_index is None else [names[label_index]])
-        complete = _complete_rows(lacking, described, path, missing, notes)
+        looked_at = [names[i] for i in chosen] + ([] if label_index is None else [names[label_index]])
+        complete = _complete_rows(lacking, looked_at, path, missing, notes)
         numbers = numbers[complete]
         labels = None if labels is None else labels[complete]
-    texts = None if labels is None else [str(each) for each in labels]
-    return Table(numbers, _described(numbers, (), ""), texts, notes)
+    described = _described(numbers, (), "")
+    if labels is None:
+        return Table(numbers, described, notes=notes)
+    texts, codes = np.unique(labels, return_inverse=True)
+    return Table(numbers, described, codes.reshape(-1), [str(each) for each in texts], notes)
 
 
 def _frame_of_records(array: NDArray, path: str) -> "pd.DataFrame":
@@ -337,18 +355,22 @@ def _table_of_frame(
         chosen = _without_row_numbers(frame, names, chosen, notes)
 
     used = chosen if label_index is None else [*chosen, label_index]
-    lacking = frame[used].isna().to_numpy()
-    if lacking.any():
+    if any(frame[i].isna().any() for i in used):
+        lacking = frame[used].isna().to_numpy()
         described = [names[i] for i in used]
         frame = frame.loc[_complete_rows(lacking, described, path, missing, notes)]
 
     _check_no_text(frame, names, chosen, path, label is not None)
     numbers = frame[chosen].to_numpy(np.float64)
     _check_finite(numbers, [names[i] for i in chosen], path)
-    labels = None if label_index is None else [str(cell).strip() for cell in frame[label_index]]
-    label_name = names[label_index] if label_index is not None and has_names else ""
-    coordinates = tuple(names[i] for i in chosen) if has_names else ()
-    return Table(numbers, _described(numbers, coordinates, label_name), labels, notes)
+    coordinates = [names[i] for i in chosen] if has_names else []
+    if label_index is None:
+        return Table(numbers, _described(numbers, coordinates, ""), notes=notes)
+
+    label_name = names[label_index] if has_names else ""
+    codes, texts = frame[label_index].factorize()
+    label_texts = [str(text).strip() for text in texts]
+    return Table(numbers, _described(numbers, coordinates, label_name), codes, label_texts, notes)
 
 
 def _chosen_columns(
@@ -379,22 +401,23 @@ def _without_row_numbers(
 ) -> list[int]:
     """Leave out the columns that only count or name the rows, and note which.
 
-    They are called as in INDEX_NAMES, and hold 0, 1, 2 ... or 1, 2, 3 ..., or, without a name, texts.
+    A first column without a name is one: programs write the names of the rows there. Another is one
+    if it is called as in INDEX_NAMES and holds 0, 1, 2 ... or 1, 2, 3 ...
     """
     kept = []
     for i in chosen:
         name = names[i].strip().lower()
-        is_unnamed = name in ("", "unnamed: 0")
+        is_unnamed = i == 0 and name in ("", "unnamed: 0")
         counts = _counts_rows(frame[i].to_numpy())
-        names_rows = is_unnamed and frame[i].dtype.kind not in "biuf"
-        if name in INDEX_NAMES and (counts or names_rows):
-            called = f"the column {names[i]}, which" if name else f"column {i}, which has no name and"
-            notes.append(f"left out: {called} only numbers the rows")
+        if is_unnamed:
+            notes.append("left out: the first column, which has no name and only numbers or names the rows")
+            continue
+        if counts and name in INDEX_NAMES:
+            notes.append(f"left out: the column {names[i]}, which only numbers the rows")
             continue
         if counts:
-            notes.append(
-                f"the column {names[i]} counts the rows: if it is no coordinate, choose others by dataset.columns=[...]"
-            )
+            advice = "if it is no coordinate, choose others by dataset.columns=[...]"
+            notes.append(f"the column {names[i]} counts the rows: {advice}")
         kept.append(i)
     return kept
 
@@ -465,7 +488,7 @@ def _check_no_text(
         if numeric.mean() > 0.5:
             cell = f"{texts[0]!r} in row {row}"
             raise ValueError(
-                f"{path}: the column {names[i]} holds {cell}, which is not a number: mend it, or remove the row"
+                f"{path}: the column {names[i]} holds {cell}, which is not a number: mend it, or leave the column out"
             )
         examples = " and ".join(repr(text) for text in list(dict.fromkeys(texts))[:2])
         ways = "leave it out with dataset.columns=[...], the columns to learn"
@@ -486,6 +509,11 @@ def _described(numbers: NDArray, names: Sequence[str], label: str) -> Columns:
     """Return the names of the coordinates, and which of them hold whole numbers only."""
     whole = []
     for column in numbers.T:
-        is_finite = bool(np.isfinite(column).all())
-        whole.append(is_finite and bool((column == np.round(column)).all()))
+        # Most columns show at once that they hold other numbers.
+        is_whole = all(_is_whole(part) for part in (column[:1000], column))
+        whole.append(is_whole)
     return Columns(tuple(names), tuple(whole), label)
+
+
+def _is_whole(numbers: NDArray) -> bool:
+    return bool(np.isfinite(numbers).all()) and bool((numbers == np.round(numbers)).all())
