@@ -17,7 +17,7 @@ from torch import Tensor
 
 from images.sets import IMAGE_DATASETS, ImageSet, held_out_images, make_images
 from points import curves, drawings
-from points.large import copy_rows, map_large_file, read_rows, stratified_rows
+from points.large import RowFile, open_large_file, stratified_rows
 from points.mixture import MAX_EXACT_CENTRES, GaussianMixture, equal_mixture
 from points.point_files import read_table
 from points.tables import Columns, groups_of_equal_rows
@@ -121,15 +121,19 @@ class PointSet:
 class LargeSet(PointSet):
     """Four fifths of the rows of a file that is too large for memory.
 
-    `self[i]` reads the rows from the disk.
+    `self[i]` reads the rows from the disk and checks them.
 
     Attributes:
         points: at most SUBSET_ROWS of the rows, in memory. Normaliser, start-up check, checksum and
             evaluation use only these.
-        file: all rows (M, d), mapped. Every fifth of them is held out.
+        file: all rows (M, d). Every fifth of them is held out.
+
+    Raises:
+        UnusableRowError: `self[i]` finds that the file is shorter now, or holds NaN, infinity, or a
+            number too large to be squared.
     """
 
-    file: np.memmap = field(kw_only=True)
+    file: RowFile = field(kw_only=True)
 
     def __len__(self) -> int:
         return len(self.file) - len(self.file) // 5
@@ -137,7 +141,8 @@ class LargeSet(PointSet):
     def __getitem__(self, i: int | slice | Tensor) -> tuple[Tensor, ...]:
         indices = range(*i.indices(len(self))) if isinstance(i, slice) else i
         rows = _train_rows(torch.as_tensor(indices))
-        return (torch.from_numpy(copy_rows(self.file, rows)),)
+        points = self.file.read(rows.flatten())
+        return (torch.from_numpy(points).reshape(*rows.shape, self.file.shape[1]),)
 
 
 DataSet = PointSet | ImageSet
@@ -191,7 +196,7 @@ def make_sets(
 
     if name == "file":
         if n_samples is None:
-            file = map_large_file(options["path"])
+            file = open_large_file(options["path"])
             if file is not None:
                 return make_large_sets(file, seed, **options)
         return held_out_points(make_dataset(name, n_samples, seed, **options))
@@ -344,14 +349,14 @@ def read_points(
             some of its columns are chosen, or if n_samples is None.
         FileNotFoundError: no such file.
     """
-    file = map_large_file(path)
+    file = open_large_file(path)
     if path and file is not None:
         _check_whole_rows(path, label, columns)
         if n_samples is None:
             raise ValueError(f"{path} is too large for memory: set num_samples")
         count = min(n_samples, len(file))
         chosen = stratified_rows(len(file), count, generator(seed, "dataset"))
-        return PointSet(read_rows(file, chosen, path))
+        return PointSet(file.read(chosen))
 
     file = read_table(path, label, columns, missing)
     num_rows = len(file.points)
@@ -397,7 +402,7 @@ def _rows_of(data: PointSet, rows: slice | np.ndarray) -> PointSet:
 
 
 def make_large_sets(
-    file: np.memmap,
+    file: RowFile,
     seed: int,
     path: str,
     label: str | None = None,
@@ -407,7 +412,7 @@ def make_large_sets(
     """Split a file that is too large for memory: rows to train on, and some of those held out.
 
     Args:
-        file: its rows (M, d), mapped.
+        file: its rows (M, d).
         seed: the subsets in memory are functions of it.
         path: of the file, for errors.
         label, columns: must be None.
@@ -423,8 +428,8 @@ def make_large_sets(
     train = stratified_rows(num_train, min(SUBSET_ROWS, num_train), g)
     held_out = stratified_rows(num_held_out, min(SUBSET_ROWS, num_held_out), g)
 
-    train_points = read_rows(file, _train_rows(train), path)
-    unseen_points = read_rows(file, _held_out_rows(held_out), path)
+    train_points = file.read(_train_rows(train))
+    unseen_points = file.read(_held_out_rows(held_out))
     return LargeSet(train_points, file=file), PointSet(unseen_points)
 
 

@@ -2,22 +2,24 @@
 
 Reading 60,000 PNG files takes ten seconds at every start; mapping the file takes no time.
 
-The file is complete or absent. It is used only if its checksum holds, which covers the pixels, and
-the names, sizes and times of the images. After a change in the folder, or a damage to the file, the
-images are read again. Where the file cannot be written, such as on a full or read-only disk,
-everything works without it.
+The file is complete or absent. It is used only if its checksum holds. That covers the pixels, and
+the names, sizes, times and inodes of the images. After a change in the folder, or a damage to the
+file, the images are read again. Where the file cannot be written, such as on a full or read-only
+disk, everything works without it.
 """
 
 import hashlib
 import math
 import os
+import re
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -27,11 +29,17 @@ from images.image_files import PIECE_BYTES, read_images, say_skipped
 from runtime.arrays import disable_read_ahead, release_pages
 from runtime.atomic_file import temporary_path
 
+try:
+    import fcntl
+except ImportError:  # on Windows what a killed process leaves is not removed
+    fcntl: Any = None
+
 RECIPE = 1  # part of the checksum; raise it whenever image_files.read_image returns other pixels
 MIN_CACHED_BYTES = 2**20  # bytes of pixels; fewer are read so fast that no file is written
 LARGE_BYTES = 2**29  # bytes of pixels; at least so many stay on the disk and are read when needed
 SETTLING_SECONDS = 2.0  # a file changed less long ago may change again without a new time
 DIGEST_BYTES = 32
+UNFINISHED = re.compile(r"\..+\.npy\.\d+")  # names that atomic_file.temporary_path gives
 
 
 class CachedImages(NamedTuple):
@@ -68,6 +76,8 @@ def read_cached(
     Raises:
         ValueError: as image_files.read_images.
     """
+    for path in _places(root):
+        _remove_unfinished_files(path.parent)
     key = _folder_key(root, paths)
     cached = _load_from_places(root, key)
     if cached is not None:
@@ -78,8 +88,9 @@ def read_cached(
 
     chosen_paths = [paths[i] for i in chosen]
     pixels, good = read_images(chosen_paths, on_bad_image, partial(_empty_pixels, root))
-    is_whole_folder = len(chosen) == len(paths)
-    if key and is_whole_folder and pixels.nbytes >= MIN_CACHED_BYTES:
+    is_worth_keeping = len(chosen) == len(paths) and pixels.nbytes >= MIN_CACHED_BYTES
+    # An image may have changed while the others were read.
+    if is_worth_keeping and key and key == _folder_key(root, paths):
         is_good = np.isin(np.arange(len(paths)), good.numpy())
         path = _save(root, key, CachedImages(is_good, pixels))
         if path is not None and pixels.nbytes >= LARGE_BYTES:
@@ -189,15 +200,67 @@ def _write(path: Path, key: bytes, cached: CachedImages) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)
     header = {"descr": "|u1", "fortran_order": False, "shape": cached.pixels.shape}
+    with _locked_file(temporary):
+        try:
+            with temporary.open("wb") as file:
+                np.lib.format.write_array_header_1_0(file, header)
+                for piece in _pieces(cached):
+                    file.write(piece)
+                file.write(_checksum(key, cached))
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked_file(path: Path) -> Iterator[None]:
+    """Create an empty file and hold its lock, by which others see that its writer is alive.
+
+    The kernel releases the lock when the process ends, however it ends.
+    """
+    if not fcntl:
+        yield
+        return
+    while True:
+        descriptor = os.open(path, os.O_CREAT | os.O_WRONLY, 0o666)
+        try:
+            _wait_for_lock(descriptor)
+            if _is_open_file(path, descriptor):
+                yield
+                return
+        finally:
+            os.close(descriptor)
+
+
+def _wait_for_lock(descriptor: int) -> None:
+    """Wait for the lock of a file. Some network file systems have no locks; nobody then waits."""
+    with suppress(OSError):
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def _is_open_file(path: Path, descriptor: int) -> bool:
+    """Tell whether a path still leads to an open file, and not to none or to another one."""
     try:
-        with temporary.open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            for piece in _pieces(cached):
-                file.write(piece)
-            file.write(_checksum(key, cached))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except OSError:
+        return False
+
+
+def _remove_unfinished_files(folder: Path) -> None:
+    """Remove what killed processes were writing: unfinished files whose lock is free."""
+    if not fcntl or not folder.is_dir():
+        return
+    for path in folder.glob(".*"):
+        if not UNFINISHED.fullmatch(path.name):
+            continue
+        with suppress(OSError):
+            descriptor = os.open(path, os.O_WRONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if _is_open_file(path, descriptor):
+                    path.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def _pieces(cached: CachedImages) -> Iterator[memoryview]:
@@ -215,24 +278,41 @@ def _pieces(cached: CachedImages) -> Iterator[memoryview]:
 
 
 def _folder_key(root: str | Path, paths: list[str]) -> bytes:
-    """Return a checksum of the names, sizes and times of the images.
+    """Return a checksum of all that changes when one of the images is replaced.
+
+    Its name, size and time may stay the same. The file system, however, gives another file another
+    inode, and every change a new ctime, which no program can set back. For a link the checksum
+    covers where it leads, and the inode and the times of the file there.
 
     It is empty if a file is missing. It is also empty if a file is so new that it may change again
-    without a new time.
+    within the same tick of the file system's clock.
     """
     digest = hashlib.blake2b(b"%d" % RECIPE, digest_size=DIGEST_BYTES)
-    newest = 0.0
+    settled_before = time.time() - SETTLING_SECONDS
+    target_of_folder: dict[str, str] = {}
     try:
         for path in paths:
-            status = os.stat(path)
-            newest = max(newest, status.st_mtime)
+            folder = os.path.dirname(path)
+            if folder not in target_of_folder:
+                target_of_folder[folder] = _target(root, folder)
+            target = target_of_folder[folder]
+            status = os.lstat(path)
+            if stat.S_ISLNK(status.st_mode):
+                target = _target(root, path)
+                status = os.stat(path)
+            if max(status.st_mtime, status.st_ctime) >= settled_before:
+                return b""
             name = path[len(str(root)) :]
-            digest.update(os.fsencode(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\0"))
+            facts = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+            digest.update(os.fsencode(f"{name}\0{target}\0{facts}\0"))
     except OSError:
         return b""
-    if newest >= time.time() - SETTLING_SECONDS:
-        return b""
     return digest.digest()
+
+
+def _target(root: str | Path, path: str) -> str:
+    """Return where a path leads, links followed, as seen from `root`; a moved folder keeps it."""
+    return os.path.relpath(os.path.realpath(path), os.path.realpath(root))
 
 
 def _checksum(key: bytes, cached: CachedImages) -> bytes:

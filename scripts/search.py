@@ -5,25 +5,27 @@ ranges LOW..HIGH and the choices A,B,C with Optuna's TPE (Watanabe 2023, arXiv 2
 other options hold for every trial. A range is one of whole numbers where both ends are; its scale
 is logarithmic where HIGH is at least ten times LOW.
 
-A trial is a training by train.py, in FOLDER/<number>. One that fails ends nothing else. The search
-is the file FOLDER/search.log: give the same line again to go on, or give it several times at once,
-also on machines that share the folder. It leaves search.csv and pictures, and `python
-loss/report.py FOLDER` makes a page about all trials.
+A trial is a training by train.py, in FOLDER/<number>. One that fails, or whose process is killed,
+ends nothing else. The search is the file FOLDER/search.log: give the same line again to go on, or
+give it several times at once, also on machines that share the folder. It leaves search.csv and
+pictures, and `python loss/report.py FOLDER` makes a page about all trials.
 """
 
 if __name__ == "__main__":
     import repository  # noqa: F401  (first, so that Python finds the other folders)
 
 import csv
+import json
 import math
+import os
 import sys
 import warnings
-from collections.abc import Sequence
-from contextlib import redirect_stdout, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from dataclasses import asdict
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -48,9 +50,15 @@ try:
 except ImportError:
     sys.exit("scripts/search.py needs Optuna: `pip install -r requirements/sweep.txt`")
 
+try:
+    import fcntl
+except ImportError:  # on Windows Optuna's own lock is used, and killed trials stay as they are
+    fcntl: Any = None
+
 Searched = CategoricalDistribution | FloatDistribution | IntDistribution
 Space = dict[str, Searched]  # by the names of the options
 FACTS = ("loss", "seconds", "cpu_seconds")  # numbers in metrics.json beside its figures
+BEGIN_LOCK = ".search.lock"  # whoever begins a trial, or looks for killed ones, holds it
 LOGARITHMIC_FROM = 10  # ratio of the ends of a range from which its scale is logarithmic
 
 
@@ -170,6 +178,77 @@ def trial_config(fixed: Sequence[str], proposed: dict[str, Any]) -> DictConfig:
     return composed("train", command_line([*fixed, *words]).overrides)
 
 
+# ---------------------------------------------------------------- the journal
+
+
+class Journal(journal.JournalFileBackend):
+    """Optuna's journal, one operation a line, in a file that survives a kill at any moment.
+
+    Whoever appends holds the lock of the file, which the kernel releases when the process ends.
+    Optuna's lock is a file or a link, which a killed process leaves behind. What a killed process
+    has written of a line is removed before the next line is appended.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        super().__init__(str(path), journal.JournalFileOpenLock(str(path)))
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        if not fcntl:
+            super().append_logs(logs)
+            return
+        lines = [json.dumps(log, separators=(",", ":")) + "\n" for log in logs]
+        with _locked(self._path) as file:
+            _remove_unfinished_line(file)
+            file.write("".join(lines).encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """Yield the operations from that number on.
+
+        Raises:
+            ValueError: a line is damaged.
+        """
+        number = log_number_from
+        try:
+            for log in super().read_logs(log_number_from):
+                yield log
+                number += 1
+        except ValueError as error:  # also of JSON
+            advice = "search in another folder"
+            raise ValueError(f"{self._path} is damaged in line {number + 1}: {advice}") from error
+
+
+def _remove_unfinished_line(file: BinaryIO) -> None:
+    """Remove what stands behind the last end of a line."""
+    end = file.seek(0, os.SEEK_END)
+    begin = end
+    while begin > 0:
+        begin = max(0, begin - 4096)
+        file.seek(begin)
+        at = file.read(min(4096, end - begin)).rfind(b"\n")
+        if at >= 0:
+            begin += at + 1
+            break
+    if begin < end:
+        file.truncate(begin)
+    file.seek(0, os.SEEK_END)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[BinaryIO]:
+    """Open a file, which may be new, and hold its lock; wait while another process holds it.
+
+    Some network file systems have no locks; nobody waits there.
+    """
+    with path.open("a+b") as file:
+        if fcntl:
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
+
+
 # ---------------------------------------------------------------- trials
 
 
@@ -179,11 +258,11 @@ def opened(folder: Path, maximise: bool, asked: Sequence[object]) -> optuna.Stud
     asked: what the search is for. It names the search.
 
     Raises:
-        ValueError: the folder holds another search.
+        ValueError: the folder holds another search, or a damaged one.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
-    storage = JournalStorage(journal.JournalFileBackend(str(folder / "search.log")))
+    storage = JournalStorage(Journal(folder / "search.log"))
     direction = "maximize" if maximise else "minimize"
     name = " ".join(str(word) for word in (direction, *asked))
     for other in optuna.get_all_study_names(storage):
@@ -206,7 +285,63 @@ def run_trial(
     max_cpu_seconds: float,
 ) -> None:
     """Train with the options that Optuna proposes, and tell it the figure."""
-    trial = study.ask({**space})
+    with ExitStack() as running:
+        trial = _begin_trial(study, space, parent, running)
+        _finish_trial(study, trial, parent, fixed, figure, max_cpu_seconds)
+
+
+def _begin_trial(study: optuna.Study, space: Space, parent: Path, running: ExitStack) -> optuna.Trial:
+    """Ask for the next trial. Its lock is held until `running` is closed, or this process ends."""
+    with _locked(parent / BEGIN_LOCK):
+        _fail_killed_trials(study, parent)
+        trial = study.ask({**space})
+        path = _trial_lock(parent, trial.number)
+        running.callback(path.unlink, missing_ok=True)
+        running.enter_context(_locked(path))
+    return trial
+
+
+def _trial_lock(parent: Path, number: int) -> Path:
+    return parent / f".trial-{number}.lock"
+
+
+def _fail_killed_trials(study: optuna.Study, parent: Path) -> None:
+    """Mark the trials whose processes were killed as failed.
+
+    The caller holds BEGIN_LOCK. No trial is therefore between its begin and its lock.
+    """
+    if not fcntl:
+        return
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        path = _trial_lock(parent, trial.number)
+        if not _is_free(path):
+            continue
+        study.tell(trial.number, state=TrialState.FAIL)
+        path.unlink(missing_ok=True)
+        folder = parent / str(trial.number)
+        if folder.is_dir():
+            note_failure(folder, "its process was killed", in_file=True)
+
+
+def _is_free(path: Path) -> bool:
+    """Whether no process holds the lock of a file; False where the file system has no locks."""
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
+
+
+def _finish_trial(
+    study: optuna.Study,
+    trial: optuna.Trial,
+    parent: Path,
+    fixed: Sequence[str],
+    figure: str,
+    max_cpu_seconds: float,
+) -> None:
+    """Train as the trial says; a failure is told to Optuna and noted in the folder of the trial."""
     folder = parent / str(trial.number)
     proposed = [f"{name}={value}" for name, value in trial.params.items()]
     try:

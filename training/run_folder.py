@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from points.large import UnusableRowError
 from runtime import checkpoint_file, distributed
 
 try:
@@ -28,8 +29,9 @@ def locked_run_folder(folder: Path, new: bool) -> Iterator[None]:
 
     Raises:
         ValueError: another training runs there; or this one is new, and there has been one before.
-        OSError: there is no such folder; or the disk is full, in a sentence that names the last
-        checkpoint.
+        UnusableRowError: a file of points cannot be read on, in a sentence that names the last
+            checkpoint.
+        OSError: there is no such folder; or the disk is full, in a sentence that names it, too.
     """
     if not distributed.is_first():
         yield
@@ -43,6 +45,8 @@ def locked_run_folder(folder: Path, new: bool) -> Iterator[None]:
             raise ValueError(f"{folder} already holds a run; choose another task_name")
         _remove_unfinished_files(folder)
         yield
+    except UnusableRowError as error:
+        raise UnusableRowError(f"{error}; {last_checkpoint_summary(folder)}") from error
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise

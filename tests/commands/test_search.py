@@ -3,7 +3,12 @@
 import csv
 import importlib.util
 import json
+import math
+import multiprocessing
+import os
 import re
+import signal
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
@@ -132,6 +137,139 @@ def test_a_folder_is_not_searched_with_other_options(search):
 
     with pytest.raises(ValueError, match="holds another search"):
         opened(search.folder, False, [*search.options, "seed=1", "loss", 100.0])
+
+
+# ---------------------------------------------------------------- kills
+
+
+def journal_of(folder):
+    return (folder / "search.log").read_bytes()
+
+
+def one_more_trial(folder):
+    """Begin and end a trial, and return the states of all trials as a new process sees them."""
+    from scripts.search import opened
+
+    study = opened(folder, False, ["x"])
+    study.tell(study.ask(), 1.0)
+    return [trial.state.name for trial in opened(folder, False, ["x"]).trials]
+
+
+KILLED_IN_ITS_LOCK = """
+import os, signal, sys
+from pathlib import Path
+from scripts.search import opened
+study = opened(Path("s"), False, ["x"])
+os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)
+study.ask()
+"""
+NEXT = """
+from pathlib import Path
+from scripts.search import opened
+study = opened(Path("s"), False, ["x"])
+study.tell(study.ask(), 1.0)
+print(len(study.trials), "trials")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills by signals")
+def test_a_kill_that_held_the_lock_of_the_journal_stops_no_later_search(tmp_path):
+    killed = begun(["-c", KILLED_IN_ITS_LOCK], tmp_path)
+    killed.communicate()
+    assert killed.returncode == -signal.SIGKILL
+    later = begun(["-c", NEXT], tmp_path)
+    end = time.monotonic() + 20
+    while later.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    later.kill()
+    printed, errors = later.communicate()
+    assert printed == "2 trials\n", errors
+
+
+@pytest.mark.parametrize("cut", [1, 2, 30])
+def test_an_unfinished_last_line_of_the_journal_is_removed(tmp_path, cut):
+    assert one_more_trial(tmp_path) == ["COMPLETE"]
+    before = journal_of(tmp_path)
+    assert one_more_trial(tmp_path) == ["COMPLETE"] * 2
+    *lines, _ = journal_of(tmp_path).splitlines(keepends=True)  # the last but one ends the second trial
+    (tmp_path / "search.log").write_bytes(b"".join(lines)[:-cut])
+    assert one_more_trial(tmp_path) == ["COMPLETE", "RUNNING", "COMPLETE"]
+    assert journal_of(tmp_path).startswith(before)
+    assert all(json.loads(line) for line in journal_of(tmp_path).splitlines())
+
+
+def test_an_unfinished_line_longer_than_one_read_is_removed(tmp_path):
+    one_more_trial(tmp_path)
+    with (tmp_path / "search.log").open("ab") as file:
+        file.write(b"x" * 10_000)
+    assert one_more_trial(tmp_path) == ["COMPLETE"] * 2
+    assert b"x" * 9 not in journal_of(tmp_path)
+
+
+def test_a_damaged_line_of_the_journal_is_named(tmp_path):
+    one_more_trial(tmp_path)
+    lines = journal_of(tmp_path).splitlines(keepends=True)
+    (tmp_path / "search.log").write_bytes(b"".join([*lines[:1], b'{"op_code":\n', *lines[1:]]))
+    with pytest.raises(ValueError, match=r"search\.log is damaged in line 2: search in another folder"):
+        one_more_trial(tmp_path)
+
+
+OPTIONS = ["lr=1e-3..1e-2", *TINY]
+
+
+def _train_for_ever(folder):
+    from scripts.search import opened, read_space, run_trial
+
+    space, fixed = read_space(OPTIONS)
+    study = opened(folder, False, ["x"])
+    run_trial(study, space, folder, [*fixed, "max_steps=1000000", "checkpoint_every=10"], "loss", math.inf)
+
+
+@pytest.fixture(scope="module")
+def states_before_and_after_a_kill(tmp_path_factory):
+    """The states of all trials while the first one trains, and once it was killed; and the folder."""
+    from scripts.search import opened, read_space, run_trial
+
+    folder = tmp_path_factory.mktemp("killed")
+    process = multiprocessing.get_context("fork").Process(target=_train_for_ever, args=(folder,))
+    process.start()
+    end = time.monotonic() + 100
+    while not (folder / "0" / "last.pt").exists():
+        assert process.is_alive() and time.monotonic() < end
+        time.sleep(0.05)
+
+    space, fixed = read_space(OPTIONS)
+    study = opened(folder, False, ["x"])
+    states = []
+    for kill in (False, True):
+        if kill:
+            process.kill()
+            process.join()
+        run_trial(study, space, folder, fixed, "loss", math.inf)
+        states.append([trial.state.name for trial in study.trials])
+    return *states, folder
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks and forks")
+def test_a_trial_of_a_living_process_stays_as_it_is(states_before_and_after_a_kill):
+    before, _, _ = states_before_and_after_a_kill
+    assert before == ["RUNNING", "COMPLETE"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks and forks")
+def test_a_killed_trial_counts_as_failed(states_before_and_after_a_kill):
+    _, after, folder = states_before_and_after_a_kill
+    assert after == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert {run.name: run.fault for run in runs(folder)}["0"] == "failed: its process was killed"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks and forks")
+def test_no_lock_of_a_trial_stays(states_before_and_after_a_kill):
+    _, _, folder = states_before_and_after_a_kill
+    assert [path.name for path in folder.glob(".*")] == [".search.lock"]
+
+
+# ---------------------------------------------------------------- the result
 
 
 def test_a_trial_over_the_limit_is_not_the_best(tmp_path):

@@ -3,8 +3,10 @@
 import multiprocessing
 import os
 import resource
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -12,16 +14,22 @@ import torch
 from conftest import QUIET, ROOT
 from PIL import Image
 
+from images import cache
 from images.sets import MNISTDataset, make_images
 
 SIDE = 600  # Three grey images of this side have just more bytes than cache.MIN_CACHED_BYTES.
 
 
-def aged(path, seconds):
-    """Let a file be last written so many seconds ago.
+SETTLING_SECONDS = 0.02  # several ticks of the clock of a file system
 
-    A file that was written a moment ago may change again within one tick of the file system.
-    """
+
+def settle():
+    """Wait until the files are so old that they cannot change again within a tick of the file system's clock."""
+    time.sleep(1.5 * SETTLING_SECONDS)
+
+
+def aged(path, seconds):
+    """Let a file be last written so many seconds before a common time."""
     when = 1_700_000_000 - seconds
     os.utime(path, (when, when))
 
@@ -30,11 +38,13 @@ def aged(path, seconds):
 def tree(tmp_path, monkeypatch):
     """A folder with three images of random columns in two classes. The user's cache folder is empty."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "mine"))
+    monkeypatch.setattr(cache, "SETTLING_SECONDS", SETTLING_SECONDS)
     rng = np.random.default_rng(0)
     for i, name in enumerate(["0/a.png", "0/b.png", "1/a.png"]):
         path = tmp_path / "data" / "tree" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         draw(path, rng.integers(256, size=SIDE), i)
+    settle()
     return tmp_path / "data" / "tree"
 
 
@@ -56,8 +66,19 @@ def decoded(tree):
     return [np.asarray(Image.open(path))[0].tolist() for path in sorted(tree.glob("*/*.png"))]
 
 
-def swap_unnoticed(path):
-    """Write other pixels into a file and keep its size and time, so that only opening it shows the change."""
+OPENED = []  # the paths of all files that Python opens
+sys.addaudithook(lambda event, args: OPENED.append(str(args[0])) if event == "open" else None)
+
+
+def opened_images(work):
+    """The image files that are opened while some work is done."""
+    before = len(OPENED)
+    work()
+    return [path for path in OPENED[before:] if path.endswith(".png")]
+
+
+def swap_in_place(path):
+    """Write other pixels into a file and keep its size and time."""
     size, when = path.stat().st_size, path.stat().st_mtime_ns
     Image.new("L", (SIDE, SIDE), 7).save(path)
     path.write_bytes(path.read_bytes().ljust(size, b"\0"))
@@ -75,9 +96,12 @@ def test_the_first_reading_says_where_it_keeps_the_images(tree, capsys):
 
 
 def test_the_second_reading_opens_no_image(tree):
-    first = MNISTDataset(tree)
-    swap_unnoticed(tree / "0" / "b.png")
-    again = MNISTDataset(tree)
+    assert len(opened_images(lambda: MNISTDataset(tree))) == 3
+    assert opened_images(lambda: MNISTDataset(tree)) == []
+
+
+def test_the_second_reading_has_the_pixels_and_labels_of_the_first(tree):
+    first, again = MNISTDataset(tree), MNISTDataset(tree)
     assert torch.equal(again.pixels, first.pixels)
     assert torch.equal(again.labels, first.labels)
 
@@ -102,21 +126,53 @@ def test_the_file_is_the_only_one_in_its_folder(tree):
 
 
 def change(tree, how):
-    """Change a folder of images: the size, the time or the name of an image, or how many there are."""
+    """Change a folder of images: the size, the time, the name or the content of an image, or how many there are."""
     if how == "size":
         draw(tree / "0" / "b.png", np.full(SIDE, 9), age=1)  # as old as before
     elif how == "time":
-        swap_unnoticed(tree / "0" / "b.png")
+        swap_in_place(tree / "0" / "b.png")
         aged(tree / "0" / "b.png", 50)
+    elif how == "content":
+        swap_in_place(tree / "0" / "b.png")
+    elif how == "swapped":
+        exchange(tree / "0" / "a.png", tree / "1" / "a.png")
+    elif how == "link":
+        point_elsewhere(tree)
     elif how == "name":
         (tree / "0" / "b.png").rename(tree / "1" / "b.png")
     elif how == "gone":
         (tree / "0" / "b.png").unlink()
     else:
         draw(tree / "0" / "c.png", np.full(SIDE, 9), age=50)
+    settle()
 
 
-every_change = pytest.mark.parametrize("how", ["size", "time", "name", "gone", "more"])
+def exchange(first, second):
+    """Swap two files of the same time, which `mv` does with labels that were wrong."""
+    for path in (first, second):
+        aged(path, 0)
+    aside = first.with_name("aside")
+    first.rename(aside)
+    second.rename(first)
+    aside.rename(second)
+
+
+def point_elsewhere(tree):
+    """Let a class folder be a link to a folder with an image of the same name, size and time."""
+    store = tree.parent / "store"
+    store.mkdir()
+    path = store / "a.png"
+    path.write_bytes((tree / "1" / "a.png").read_bytes())
+    aged(path, 2)
+    swap_in_place(path)
+    (tree / "1").rename(tree.parent / "before")
+    (tree / "1").symlink_to(store)
+
+
+every_change = pytest.mark.parametrize(
+    "how",
+    ["size", "time", "name", "content", "swapped", "link", "gone", "more"],
+)
 
 
 @every_change
@@ -132,7 +188,7 @@ def test_a_changed_folder_is_read_again(tree, how):
 def test_a_changed_folder_has_its_new_labels(tree, how):
     MNISTDataset(tree)
     change(tree, how)
-    expected = [len(list((tree / name).iterdir())) for name in "01"]
+    expected = [len(list((tree / name).glob("*.png"))) for name in "01"]
     assert MNISTDataset(tree).labels.bincount().tolist() == expected
 
 
@@ -144,9 +200,25 @@ def test_the_third_reading_of_a_changed_folder_is_right(tree, how):
     assert columns(MNISTDataset(tree)) == decoded(tree)
 
 
-def test_images_written_a_moment_ago_are_not_kept(tree):
+@pytest.mark.parametrize("when", ["now", "before"])
+def test_images_written_a_moment_ago_are_not_kept(tree, when, monkeypatch):
+    monkeypatch.setattr(cache, "SETTLING_SECONDS", 2.0)
     (tree / "1" / "a.png").touch()
+    if when == "before":
+        aged(tree / "1" / "a.png", 0)
     assert columns(MNISTDataset(tree)) == decoded(tree)
+    assert not kept(tree).exists()
+
+
+def test_images_that_change_while_they_are_read_are_not_kept(tree, monkeypatch):
+    def read_images(*args):
+        found = real(*args)
+        draw(tree / "0" / "a.png", np.full(SIDE, 5), age=0)
+        return found
+
+    real = cache.read_images
+    monkeypatch.setattr(cache, "read_images", read_images)
+    MNISTDataset(tree)
     assert not kept(tree).exists()
 
 
@@ -164,11 +236,10 @@ def test_a_part_of_a_folder_is_not_kept(tree):
 def test_a_part_of_a_folder_is_read_from_the_file_of_the_whole(tree):
     fresh = make_images("images", n_samples=2, seed=1, root=tree)
     MNISTDataset(tree)
-    for path in tree.glob("*/*.png"):
-        swap_unnoticed(path)
-    again = make_images("images", n_samples=2, seed=1, root=tree)
-    assert torch.equal(again.pixels, fresh.pixels)
-    assert torch.equal(again.labels, fresh.labels)
+    again = []
+    assert opened_images(lambda: again.append(make_images("images", n_samples=2, seed=1, root=tree))) == []
+    assert torch.equal(again[0].pixels, fresh.pixels)
+    assert torch.equal(again[0].labels, fresh.labels)
 
 
 @pytest.fixture
@@ -177,6 +248,7 @@ def damaged_tree(tree):
     draw(tree / "0" / "c.png", np.arange(SIDE) % 256, age=60)
     (tree / "0" / "b.png").write_bytes(b"<html>404</html>")
     aged(tree / "0" / "b.png", 5)
+    settle()
     return tree
 
 
@@ -250,16 +322,16 @@ def test_the_file_of_another_folder_is_not_used(tree, tmp_path):
     for path in tree.glob("*/*.png"):
         (other / path.parent.name).mkdir(parents=True, exist_ok=True)
         draw(other / path.relative_to(tree), np.full(SIDE, 3), age=70)
+    settle()
     kept(other).write_bytes(kept(tree).read_bytes())
     assert columns(MNISTDataset(other)) == decoded(other)
 
 
 def test_images_in_a_folder_that_cannot_be_written_are_kept_in_the_cache_of_the_user(tree, tmp_path):
     kept(tree).parent.touch()  # A file instead of the folder is an obstacle for root too.
-    first = MNISTDataset(tree)
+    MNISTDataset(tree)
     assert len(list((tmp_path / "mine" / "moonwalk").iterdir())) == 1
-    swap_unnoticed(tree / "0" / "b.png")
-    assert torch.equal(MNISTDataset(tree).pixels, first.pixels)
+    assert opened_images(lambda: MNISTDataset(tree)) == []
 
 
 @pytest.fixture
@@ -310,6 +382,56 @@ def test_processes_at_the_same_time_leave_one_sound_file(exit_codes_of_three_rea
     assert os.listdir(kept(tree).parent) == ["tree.npy"]
 
 
+# ---------------------------------------------------------------- a process that is killed while it writes
+
+
+def _stop_before_the_end(tree):
+    cache._checksum = lambda *_: time.sleep(600)  # it comes after all pixels
+    MNISTDataset(tree)
+
+
+def unfinished(tree):
+    return list(kept(tree).parent.glob(".tree.npy.*"))
+
+
+@pytest.fixture
+def writer(tree):
+    """A process that has written all pixels and not yet renamed the file."""
+    process = multiprocessing.get_context("fork").Process(target=_stop_before_the_end, args=(tree,))
+    process.start()
+    end = time.monotonic() + 60
+    while not any(path.stat().st_size >= cache.MIN_CACHED_BYTES for path in unfinished(tree)):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    yield process
+    process.kill()
+    process.join()
+
+
+def test_what_a_killed_process_was_writing_is_removed(tree, writer):
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.join()
+    assert len(unfinished(tree)) == 1
+    assert columns(MNISTDataset(tree)) == decoded(tree)
+    assert os.listdir(kept(tree).parent) == ["tree.npy"]
+
+
+def test_what_a_killed_process_was_writing_is_removed_although_nothing_is_written(tree, writer):
+    MNISTDataset(tree)
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.join()
+    assert opened_images(lambda: MNISTDataset(tree)) == []
+    assert os.listdir(kept(tree).parent) == ["tree.npy"]
+
+
+def test_what_a_living_process_is_writing_stays(tree, writer):
+    MNISTDataset(tree)
+    MNISTDataset(tree)
+    assert len(unfinished(tree)) == 1
+
+
+# ---------------------------------------------------------------- large sets
+
 LARGE_SET = """
 import resource, sys
 import torch
@@ -317,6 +439,7 @@ from images import cache
 from images.sets import MNISTDataset, shuffled
 from training.checksum import checksum
 cache.LARGE_BYTES = 2**20
+cache.SETTLING_SECONDS = 0.02
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before = peak()
 data = shuffled(MNISTDataset(sys.argv[1]), 0)

@@ -1,14 +1,17 @@
 """Files of points that are larger than memory, images mapped from a file, and the order of so many rows."""
 
 import hashlib
+import os
 import subprocess
 import sys
+import time
+import warnings
 from itertools import islice
 
 import numpy as np
 import pytest
 import torch
-from conftest import QUIET, ROOT
+from conftest import QUIET, ROOT, begun
 
 import loader
 from dataset import LargeSet, Normaliser, make_dataset, make_sets
@@ -144,6 +147,108 @@ def test_large_files_that_cannot_be_used_without_a_copy_are_refused(rows, wrong,
     np.save(rows, wrong(np.load(rows)))
     with pytest.raises(ValueError, match=sentence):
         sets_of(rows)
+
+
+def test_single_rows_and_no_rows_of_a_large_file_are_read(rows):
+    train, _ = sets_of(rows)
+    assert train[4][0].tolist() == [5, -5]
+    assert train[3:3][0].shape == (0, 2)
+
+
+def test_rows_of_a_large_file_come_in_the_order_that_was_asked_for(tmp_path, monkeypatch):
+    """Some rows are neighbours, some are far from each other, some come twice."""
+    monkeypatch.setattr(large, "LARGE_FILE_BYTES", 1)
+    monkeypatch.setattr(large, "ROWS_PER_READ", 700)
+    held = np.random.default_rng(0).random((200_000, 3), dtype=np.float32)
+    np.save(tmp_path / "rows.npy", held)
+    file = large.open_large_file(str(tmp_path / "rows.npy"))
+    near = torch.randint(1000, (2000,), generator=generator(0, "near"))
+    far = torch.randint(200_000, (2000,), generator=generator(0, "far"))
+    chosen = torch.cat([near, far, near[:500]])[torch.randperm(4500, generator=generator(0, "order"))]
+    assert (file.read(chosen) == held[chosen.numpy()]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_reading_a_large_file_warns_of_nothing(rows, dtype):
+    np.save(rows, np.load(rows).astype(dtype))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sets_of(rows)
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "sentence"),
+    [
+        (np.nan, np.float32, r"rows\.npy holds NaN in row 51, column 1 \(both count from 0\): remove the row"),
+        (-np.inf, np.float64, r"holds -infinity in row 51, column 1"),
+        (1e30, np.float32, r"holds 1e\+30 in row 51, column 1 .*larger units, or save them as float64"),
+        (-1e200, np.float64, r"holds -1e\+200 in row 51, column 1 .*larger units$"),
+    ],
+)
+def test_a_row_that_cannot_be_used_is_named_when_it_is_read(rows, value, dtype, sentence):
+    held = np.load(rows).astype(dtype)
+    np.save(rows, held)
+    train, _ = sets_of(rows)
+    held[51, 1] = value
+    changed = held[51].tobytes()
+    with rows.open("r+b") as file:
+        file.seek(128 + 51 * len(changed))
+        file.write(changed)
+    assert len(train[torch.arange(40)][0]) == 40
+    with pytest.raises(large.UnusableRowError, match=sentence):
+        train[torch.tensor([3, 41, 5])]
+
+
+def test_a_file_that_becomes_shorter_is_named_when_it_is_read(rows):
+    train, _ = sets_of(rows)
+    os.truncate(rows, 128 + 16 * 50)
+    assert len(train[torch.arange(40)][0]) == 40
+    with pytest.raises(large.UnusableRowError, match="has become shorter while it was read: copy it again"):
+        train[torch.arange(83)]
+
+
+TRAINING = """
+import runpy, sys
+from points import large
+large.LARGE_FILE_BYTES = 1
+words = "dataset=file dataset.path=big.npy num_samples=null batch_size=500 num_timesteps=8 checkpoint_every=10"
+model = "model.hidden=8 model.layers=1 eval_samples=0 references=8 hydra.run.dir=run"
+sys.argv = ["train.py", *words.split(), *model.split(), *sys.argv[1:]]
+runpy.run_path("ROOT/train.py", run_name="__main__")
+""".replace("ROOT", str(ROOT))
+
+
+@pytest.fixture
+def big(tmp_path):
+    """A file of 200,000 points, of which a training looks at an eighth before it begins."""
+    np.save(tmp_path / "big.npy", make_dataset("moons", 200_000, 0, noise=0.05).points)
+    return tmp_path / "big.npy"
+
+
+def test_a_training_that_comes_to_an_unusable_row_names_it_and_the_last_checkpoint(big):
+    rows = np.load(big)
+    rows[100_001, 1] = np.nan
+    np.save(big, rows)
+    training = begun(["-c", TRAINING, "max_steps=400"], big.parent)
+    _, errors = training.communicate()
+    assert training.returncode == 1
+    (sentence,) = errors.strip().splitlines()
+    assert "big.npy holds NaN in row 100001, column 1" in sentence
+    assert "the last checkpoint, of step " in sentence
+
+
+def test_a_training_whose_file_becomes_shorter_ends_in_a_sentence(big):
+    training = begun(["-c", TRAINING, "max_steps=1000000"], big.parent)
+    end = time.monotonic() + 100
+    while not (big.parent / "run" / "last.pt").exists():
+        assert training.poll() is None and time.monotonic() < end
+        time.sleep(0.05)
+    os.truncate(big, 500_000)
+    _, errors = training.communicate()
+    assert training.returncode == 1
+    (sentence,) = errors.strip().splitlines()
+    assert "big.npy has become shorter while it was read" in sentence
+    assert "the last checkpoint, of step " in sentence
 
 
 def test_a_file_that_was_cut_off_is_refused(tmp_path):
