@@ -129,7 +129,12 @@ class Helix(Embedded):
 @dataclass
 class Text(Embedded):
     name: str = option("text", "the letters of a text", choices=("text",))
-    text: str = option("HELLO", "the text, in Latin letters; a shorter text is drawn more finely")
+    text: str = option("HELLO", "the text; a shorter text is drawn more finely")
+    font: str | None = option(
+        None,
+        "font of the text: a file, or an installed family that fontconfig finds, such as 'Noto Sans'; default:"
+        " DejaVu Sans, which comes with matplotlib",
+    )
     noise: float = option(
         1.0,
         "standard deviation of the Gaussian noise, in pixels of the letters",

@@ -21,6 +21,7 @@ MAY_CHANGE = (Run, Evaluation, Watching, Pictures, Machine)
 LENGTH = {"max_steps", "num_epochs"}  # may grow; training.learner checks that
 REMOVED = {"cuda_graph"}  # options of older versions, which never changed what is learned
 ADDED = {"shards": 1}  # options that older versions lack, with values that have their effect
+ADDED_TO_MEMBERS = {"font": None, "size": None}  # the same for the options of data sets and networks
 
 
 def resumed_options(asked: Train, typed: set[str], begun: object, run: Path) -> Train:
@@ -91,10 +92,12 @@ def _chosen_member(members: Mapping[str, type], options: object) -> Any:
     if not isinstance(options, Mapping) or options.get("name") not in members:
         raise ValueError(f"none of {', '.join(members)} is chosen")
     member = members[options["name"]]
-    missing = sorted({f.name for f in fields(member)} - options.keys())
+    known = {f.name for f in fields(member)}
+    added = {name: value for name, value in ADDED_TO_MEMBERS.items() if name in known}
+    missing = sorted(known - added.keys() - options.keys())
     if missing:
         raise ValueError(f"{options['name']} without {', '.join(missing)}")
-    return member(**options)
+    return member(**{**added, **options})
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any], name: str) -> str | None:
