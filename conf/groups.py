@@ -199,10 +199,17 @@ class Emoji:
 class Images:
     name: str = option(
         "images",
-        "your own images, all of one size, in one folder per class",
+        "your own images, in one folder per class",
         choices=("images",),
     )
     root: str | None = option(None, "folder of the images (also --data-path)")
+    size: int | None = option(
+        None,
+        "side in pixels to which all images are resized and cropped; default: their own size if all have one of at"
+        " most 256x256 pixels, otherwise 32",
+        low=1,
+        high=1024,
+    )
     test_root: str | None = option(
         None,
         "folder of held-out images for the evaluation; default: <root>_test if there is one,"

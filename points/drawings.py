@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from images.image_files import read_image
+from images.decoding import read_image
 from points.fonts import Face, find_face, is_invisible, missing_letters, missing_sentence, sized_font
 from points.mixture import GaussianMixture
 
