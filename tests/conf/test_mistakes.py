@@ -89,7 +89,7 @@ MISTAKES = [
     ("compare.py evaluations=5", "evaluations takes a list: write its values in brackets"),
     ("compare.py samplers=ddim", "samplers takes a list: write its values in brackets"),
     ("compare.py evaluations=null", "evaluations needs a value, and null is none"),
-    ("train.py dataset=text dataset.text=null", "dataset.text needs a value"),
+    ("train.py dataset=text dataset.text=???", "dataset.text=??? cannot be given: Hydra takes ??? for a missing"),
     ("compare.py sampling_steps=5", "unknown option sampling_steps"),
     ("evaluate.py samples=nowhere.npy", "nowhere.npy"),
     ("evaluate.py samples={file}", "file is not a table of numbers: it has a row of names and no points"),
