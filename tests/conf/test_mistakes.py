@@ -102,7 +102,7 @@ MISTAKES = [
     ("train.py model=unet", "model=unet is not for points, which this data set holds: use model=mlp"),
     ("train.py dataset=mnist model=unet", "scripts/prepare_mnist.py"),
     ("train.py dataset=images model=unet", "needs dataset.root=DIR"),
-    ("train.py dataset=images model=unet root=sizes", "give all images one size"),
+    ("train.py dataset=images model=unet root=sizes", "images in sizes has the same value"),
     ("train.py dataset=images model=unet --data-path bare", "holds no images"),
     ("train.py dataset=digits model=unet_small model.channels=[8,8,8,8,8]", "both sides must be divisible by 16"),
     ("train.py dataset=digits model=unet_small model.channels=[8,20] model.heads=8", "choose a divisor"),
