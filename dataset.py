@@ -375,7 +375,7 @@ def held_out_points(data: PointSet) -> tuple[PointSet, PointSet]:
     Equal points stay together, so that no held-out point is a copy of one that was learnt.
 
     Raises:
-        ValueError: fewer than 3 points, or fewer than 2 different ones.
+        ValueError: fewer than 3 points.
     """
     if len(data) < 3:
         rule = "training needs 2, and a fifth of them is held out; give 3 or more"
@@ -383,10 +383,8 @@ def held_out_points(data: PointSet) -> tuple[PointSet, PointSet]:
     num_train = max(2, len(data) * 4 // 5)
     group = groups_of_equal_rows(data.points)
     num_groups = int(group.max()) + 1
-    if num_groups == len(data):
+    if num_groups in (1, len(data)):
         return _rows_of(data, slice(num_train)), _rows_of(data, slice(num_train, None))
-    if num_groups == 1:
-        raise ValueError("all points are the same: there is no distribution to learn")
 
     # The groups are numbered in the order of the rows. The first of them make up four fifths.
     rows_up_to = np.bincount(group).cumsum()

@@ -1,14 +1,17 @@
-"""GNU-style flags beside Hydra's overrides.
+"""GNU-style flags beside Hydra's overrides, and texts that mean what is typed.
 
-`--num-samples 1000 --no-rerun` means `num_samples=1000 rerun=false`.
+`--num-samples 1000 --no-rerun` means `num_samples=1000 rerun=false`. Hydra's grammar reads 1.50 as
+a number, true as a truth value, and a,b as two values. Where an option is a text, such a value is
+put in quotes, so that Hydra passes on what the user typed.
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import Field, fields
 from typing import NamedTuple
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString, ValueType
 from hydra.errors import HydraException
 
 from conf.config import COMMANDS
@@ -25,6 +28,7 @@ HYDRA_FLAGS_WITH_VALUE = {
     *("--config-dir", "-cd", "--experimental-rerun"),
 }
 SWEEP_FLAGS = {"-m", "--multirun"}
+SWEEP_MODE = "hydra.mode=MULTIRUN"
 RUN_FLAGS = {"-r", "--run", *SWEEP_FLAGS}
 CONFIG_FILE_FLAGS = {"--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"}
 
@@ -39,6 +43,23 @@ NEGATIVE_NUMBER = re.compile(r"-\.?\d")
 OPTIONS = {f.name: f for command in COMMANDS.values() for f in fields(command)}
 for group in GROUPS:
     del OPTIONS[group]
+CHOSEN = {
+    f"{group}.{f.name}": f for group, members in GROUPS.items() for member in members.values() for f in fields(member)
+}
+
+
+def _options_of(*types: object) -> set[str]:
+    """The names of the options of one of these types that take any value, not one of some choices."""
+    found: dict[str, Field] = {**OPTIONS, **CHOSEN}
+    return {name for name, f in found.items() if f.type in types and not f.metadata["choices"]}
+
+
+OPTIONAL_TEXTS = _options_of(str | None)  # here null is no text
+TEXTS = _options_of(str) | OPTIONAL_TEXTS
+# Options whose items are texts. labels= also takes a single one.
+TEXT_LISTS = _options_of(list[str], list[str] | None) | {"labels"}
+INTERPOLATION = re.compile(r"(\\*)\$\{")  # what OmegaConf would replace by another option
+
 SWITCHES = {name for name, f in OPTIONS.items() if f.type is bool}
 # Options whose commas separate the items of a list, not the values of a sweep.
 LISTS = {name for name, f in OPTIONS.items() if f.type == list[str]}
@@ -52,7 +73,7 @@ class CommandLine(NamedTuple):
 
     @property
     def is_sweep(self) -> bool:
-        return not SWEEP_FLAGS.isdisjoint(self.flags) or "hydra.mode=MULTIRUN" in self.overrides
+        return not SWEEP_FLAGS.isdisjoint(self.flags) or SWEEP_MODE in self.overrides
 
     @property
     def asks_hydra(self) -> bool:
@@ -86,19 +107,20 @@ def command_line(argv: Sequence[str]) -> CommandLine:
     flags: list[str] = []
     overrides: list[str] = []
     rest = [word for word in argv if word != TRAIN_DDPM_MODEL]
+    sweeps = any(word in SWEEP_FLAGS or word == SWEEP_MODE for word in argv)
     while rest:
         word = rest.pop(0)
         if word.split("=")[0] in HYDRA_FLAGS:
             flags += _hydra_flag(word, rest)
         elif word.startswith("--") and len(word) > 2:
-            overrides.append(_override(word, rest))
+            overrides.append(_override(word, rest, sweeps))
         elif word.startswith("~"):
             raise ValueError(f"{word}: an option cannot be taken away, only given another value")
         elif "=" not in word or word.startswith("-"):
             raise ValueError(f"{word}: write options as name=value or --name value")
         else:
             name, _, value = word.partition("=")
-            overrides.append(_quoted(name, value))
+            overrides.append(_quoted(name, value, sweeps))
 
     if "--hydra-help" in flags:  # Hydra would look for our options among its own
         return CommandLine(flags, [])
@@ -122,18 +144,21 @@ def _hydra_flag(word: str, rest: list[str]) -> list[str]:
     return [word]
 
 
-def _override(flag: str, rest: list[str]) -> str:
-    """One override from a flag and, from the front of `rest`, its value if it takes one."""
+def _override(flag: str, rest: list[str], sweeps: bool) -> str:
+    """One override from a flag and, from the front of `rest`, its value if it takes one.
+
+    sweeps: whether commas separate the runs of a sweep.
+    """
     name, equals, value = flag[2:].partition("=")
     name = name.replace("-", "_")
     if equals:
-        return _quoted(name, value)
+        return _quoted(name, value, sweeps)
 
     switch = name.removeprefix("no_")
     if rest and _may_be_value(rest[0], of_switch=switch in SWITCHES):
         value = rest.pop(0)
         _check_single(flag, name, value, rest)
-        return _quoted(name, value)
+        return _quoted(name, value, sweeps)
     if switch in GROUPS:
         raise ValueError(f"{flag} needs one of {', '.join(GROUPS[switch])}, as in {switch}=NAME")
     if switch in OPTIONS and switch not in SWITCHES:
@@ -167,10 +192,10 @@ def _check_single(flag: str, name: str, value: str, rest: Sequence[str]) -> None
         )
 
 
-def _quoted(name: str, value: str) -> str:
-    """`name=value`, with the value in quotes where Hydra's grammar cannot read it.
+def _quoted(name: str, value: str, sweeps: bool) -> str:
+    """`name=value`, with the value in quotes where Hydra's grammar cannot read it or would change it.
 
-    A path with a colon is such a value.
+    A path with a colon is such a value, and the text 1.50.
     """
     if not name.lstrip("+").startswith("hydra"):
         name = name.lstrip("+")  # every option exists: none can be added
@@ -183,11 +208,94 @@ def _quoted(name: str, value: str) -> str:
     if head != name and head in OPTIONS:
         raise ValueError(f"unknown option {name}: {head} has no parts, as in {head}=VALUE")
 
-    try:
-        override = OverridesParser.create().parse_override(f"{name}={value}")
-    except HydraException:
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"{name}='{escaped}'"
+    if name in TEXTS:
+        return f"{name}={_text_value(name, value, sweeps)}"
+    if name in TEXT_LISTS:
+        return f"{name}={_text_list(name, value, sweeps)}"
+    override = _parsed(name, value)
+    if override is None:
+        return f"{name}={_in_quotes(value)}"
     if name in GROUPS and isinstance(override.value(), bool | int | float):
         raise ValueError(f"{name}={value} is no name: it needs one of {', '.join(GROUPS[name])}")
     return f"{name}={value}"
+
+
+# ---------------------------------------------------------------- texts
+
+
+def _parsed(name: str, value: str) -> Override | None:
+    """What Hydra's grammar makes of a value; None where it cannot read it."""
+    try:
+        return OverridesParser.create().parse_override(f"{name}={value}")
+    except HydraException:
+        return None
+
+
+def _text_value(name: str, value: str, sweeps: bool) -> str:
+    """The value of a text option in Hydra's language, or the values of a sweep over such texts."""
+    if value == "null" and name in OPTIONAL_TEXTS:
+        return value
+    override = _parsed(name, value)
+    if sweeps and override is not None and override.is_sweep_override():
+        if override.value_type != ValueType.SIMPLE_CHOICE_SWEEP:  # such as choice(a,b)
+            return value
+        return ",".join(_literal(name, text.strip()) for text in _split(value))
+    return _literal(name, value)
+
+
+def _text_list(name: str, value: str, sweeps: bool) -> str:
+    """The value of a list of texts, such as [a,1.50], in Hydra's language."""
+    override = _parsed(name, value)
+    if override is not None and override.is_sweep_override():
+        if not sweeps or override.value_type != ValueType.SIMPLE_CHOICE_SWEEP:
+            return value
+        return ",".join(_text_list(name, each.strip(), sweeps=False) for each in _split(value))
+    if value == "null":
+        return value
+    if not (value.startswith("[") and value.endswith("]")):
+        return _literal(name, value)
+    inner = value[1:-1].strip()
+    items = [_literal(name, item.strip()) for item in _split(inner)] if inner else []
+    return f"[{','.join(items)}]"
+
+
+def _literal(name: str, text: str) -> str:
+    """A text in Hydra's language: in quotes, unless it is so already or Hydra does not change it."""
+    if text == "???":
+        raise ValueError(f"{name}=??? cannot be given: Hydra takes ??? for a missing value")
+    override = _parsed(name, text)
+    if override is not None:
+        value = override.value()
+        is_quoted = text[:1] in ("'", '"')
+        is_unchanged = isinstance(value, str) and value == text and "${" not in text
+        if is_quoted or is_unchanged:
+            return text
+    return _in_quotes(text)
+
+
+def _in_quotes(text: str) -> str:
+    """The text in quotes of Hydra, in which OmegaConf replaces nothing."""
+    escaped = INTERPOLATION.sub(lambda found: f"{found[1]}{found[1]}\\${{", text)
+    return QuotedString(escaped, Quote.single).with_quotes()
+
+
+def _split(text: str) -> list[str]:
+    """Split at the commas outside of quotes and brackets."""
+    parts = [""]
+    quote = ""
+    depth = 0
+    for i, letter in enumerate(text):
+        is_escaped = i > 0 and text[i - 1] == "\\"
+        if quote:
+            quote = "" if letter == quote and not is_escaped else quote
+        elif letter in "'\"" and not parts[-1].strip():  # quotes begin a value, unlike in it's
+            quote = letter
+        elif letter in "[{(":
+            depth += 1
+        elif letter in "]})":
+            depth -= 1
+        elif letter == "," and depth <= 0:
+            parts.append("")
+            continue
+        parts[-1] += letter
+    return parts

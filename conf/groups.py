@@ -129,7 +129,12 @@ class Helix(Embedded):
 @dataclass
 class Text(Embedded):
     name: str = option("text", "the letters of a text", choices=("text",))
-    text: str = option("HELLO", "the text, in Latin letters; a shorter text is drawn more finely")
+    text: str = option("HELLO", "the text; a shorter text is drawn more finely")
+    font: str | None = option(
+        None,
+        "font of the text: a file, or an installed family that fontconfig finds, such as 'Noto Sans'; default:"
+        " DejaVu Sans, which comes with matplotlib",
+    )
     noise: float = option(
         1.0,
         "standard deviation of the Gaussian noise, in pixels of the letters",
@@ -203,10 +208,17 @@ class Emoji:
 class Images:
     name: str = option(
         "images",
-        "your own images, all of one size, in one folder per class",
+        "your own images, in one folder per class",
         choices=("images",),
     )
     root: str | None = option(None, "folder of the images (also --data-path)")
+    size: int | None = option(
+        None,
+        "side in pixels to which all images are resized and cropped; default: their own size if all have one of at"
+        " most 256x256 pixels, otherwise 32",
+        low=1,
+        high=1024,
+    )
     test_root: str | None = option(
         None,
         "folder of held-out images for the evaluation; default: <root>_test if there is one,"

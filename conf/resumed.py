@@ -21,8 +21,8 @@ MAY_CHANGE = (Run, Evaluation, Watching, Pictures, Machine)
 LENGTH = {"max_steps", "num_epochs"}  # may grow; training.learner checks that
 REMOVED = {"cuda_graph"}  # options of older versions, which never changed what is learned
 ADDED = {"shards": 1}  # options that older versions lack, with values that have their effect
-# The same for the options of a data set or a network.
-ADDED_TO_MEMBERS: dict[str, dict[str, Any]] = {"file": {"columns": None, "missing": "error"}}
+# The same for the options of data sets and networks.
+ADDED_TO_MEMBERS: dict[str, Any] = {"columns": None, "missing": "error", "font": None, "size": None}
 
 
 def resumed_options(asked: Train, typed: set[str], begun: object, run: Path) -> Train:
@@ -92,13 +92,13 @@ def _chosen_member(members: Mapping[str, type], options: object) -> Any:
     """The dataclass of a data set or a network, such as Moons, made from all of its options."""
     if not isinstance(options, Mapping) or options.get("name") not in members:
         raise ValueError(f"none of {', '.join(members)} is chosen")
-    name = options["name"]
-    member = members[name]
-    values = {**ADDED_TO_MEMBERS.get(name, {}), **options}
-    missing = sorted({f.name for f in fields(member)} - values.keys())
+    member = members[options["name"]]
+    known = {f.name for f in fields(member)}
+    added = {name: value for name, value in ADDED_TO_MEMBERS.items() if name in known}
+    missing = sorted(known - added.keys() - options.keys())
     if missing:
-        raise ValueError(f"{name} without {', '.join(missing)}")
-    return member(**values)
+        raise ValueError(f"{options['name']} without {', '.join(missing)}")
+    return member(**{**added, **options})
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any], name: str) -> str | None:

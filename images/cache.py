@@ -9,6 +9,7 @@ disk, everything works without it.
 """
 
 import hashlib
+import json
 import math
 import os
 import re
@@ -25,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from images.decoding import Levels, Reading, plan_reading
 from images.image_files import PIECE_BYTES, read_images, say_skipped
 from runtime.arrays import disable_read_ahead, release_pages
 from runtime.atomic_file import temporary_path
@@ -34,12 +36,13 @@ try:
 except ImportError:  # on Windows what a killed process leaves is not removed
     fcntl: Any = None
 
-RECIPE = 1  # part of the checksum; raise it whenever image_files.read_image returns other pixels
+RECIPE = 2  # part of the checksum; raise it whenever decoding.read_image returns other pixels
 MIN_CACHED_BYTES = 2**20  # bytes of pixels; fewer are read so fast that no file is written
 LARGE_BYTES = 2**29  # bytes of pixels; at least so many stay on the disk and are read when needed
 SETTLING_SECONDS = 2.0  # a file changed less long ago may change again without a new time
 DIGEST_BYTES = 32
 UNFINISHED = re.compile(r"\..+\.npy\.\d+")  # names that atomic_file.temporary_path gives
+SEPARATOR = b"\n"  # between `good`, whose bytes are 0 and 1, and the text of `reading`
 
 
 class CachedImages(NamedTuple):
@@ -47,6 +50,7 @@ class CachedImages(NamedTuple):
 
     good: np.ndarray  # which of the files could be read, (N,) bool
     pixels: np.ndarray  # of these, (M, C, H, W) uint8
+    reading: Reading  # how they were read
 
 
 # ---------------------------------------------------------------- reading
@@ -57,7 +61,9 @@ def read_cached(
     paths: list[str],
     chosen: Tensor,
     on_bad_image: str,
-) -> tuple[Tensor | np.memmap, Tensor]:
+    size: int | None = None,
+    like: Reading | None = None,
+) -> tuple[Tensor | np.memmap, Tensor, Reading]:
     """Read some of the images of a folder, from the cache if it holds them.
 
     If all images are chosen, they are written to the cache.
@@ -67,37 +73,41 @@ def read_cached(
         paths: all images below it.
         chosen: indices in `paths`, rising.
         on_bad_image: "skip" or "error", see image_files.read_images.
+        size: side in pixels that all images get, see decoding.plan_reading.
+        like: read them as other images were read, instead of by a plan of their own.
 
     Returns:
-        Pixels (M, C, H, W) uint8 of the readable images, and their indices (M,) in `chosen`. Pixels
-        of at least LARGE bytes that lie in a file are an np.memmap. Whoever reads it should release
-        its pages (runtime.arrays.release_pages).
+        Pixels (M, C, H, W) uint8 of the readable images, their indices (M,) in `chosen`, and how
+        they were read, which is a function of all images of the folder. Pixels of at least LARGE
+        bytes that lie in a file are an np.memmap. Whoever reads it should release its pages
+        (runtime.arrays.release_pages).
 
     Raises:
         ValueError: as image_files.read_images.
     """
     for path in _places(root):
         _remove_unfinished_files(path.parent)
-    key = _folder_key(root, paths)
+    key = _key_of_reading(_folder_key(root, paths), size, like)
     cached = _load_from_places(root, key)
     if cached is not None:
         bad = [paths[i] for i in chosen if not cached.good[i]]
         if not bad or on_bad_image != "error":
             say_skipped(bad)
-            return _select(cached, chosen)
+            return *_select(cached, chosen), cached.reading
 
+    reading = like or plan_reading(paths, size)
     chosen_paths = [paths[i] for i in chosen]
-    pixels, good = read_images(chosen_paths, on_bad_image, partial(_empty_pixels, root))
+    pixels, good = read_images(chosen_paths, on_bad_image, partial(_empty_pixels, root), reading)
     is_worth_keeping = len(chosen) == len(paths) and pixels.nbytes >= MIN_CACHED_BYTES
     # An image may have changed while the others were read.
-    if is_worth_keeping and key and key == _folder_key(root, paths):
+    if is_worth_keeping and key and key == _key_of_reading(_folder_key(root, paths), size, like):
         is_good = np.isin(np.arange(len(paths)), good.numpy())
-        path = _save(root, key, CachedImages(is_good, pixels))
+        path = _save(root, key, CachedImages(is_good, pixels, reading))
         if path is not None and pixels.nbytes >= LARGE_BYTES:
             saved = _load(path, key)
             if saved is not None:
                 pixels = saved.pixels
-    return _on_disk_if_large(pixels), good
+    return _on_disk_if_large(pixels), good, reading
 
 
 def _select(cached: CachedImages, chosen: Tensor) -> tuple[Tensor | np.memmap, Tensor]:
@@ -172,8 +182,8 @@ def _load(path: Path, key: bytes) -> CachedImages | None:
         with path.open("rb") as file:
             file.seek(pixels.offset + pixels.nbytes)
             tail = file.read()
-        good = np.frombuffer(tail[:-DIGEST_BYTES], bool).copy()
-        cached = CachedImages(good, pixels)
+        flags, _, text = tail[:-DIGEST_BYTES].partition(SEPARATOR)
+        cached = CachedImages(np.frombuffer(flags, bool).copy(), pixels, _reading_of(text))
         is_intact = tail[-DIGEST_BYTES:] == _checksum(key, cached)
     except Exception:  # numpy reports a damaged header by many types of errors
         return None
@@ -195,7 +205,7 @@ def _save(root: str | Path, key: bytes, cached: CachedImages) -> Path | None:
 def _write(path: Path, key: bytes, cached: CachedImages) -> None:
     """Write the file under a temporary name, and rename it when it is complete.
 
-    It is an .npy file of the pixels, followed by `good` and the checksum.
+    It is an .npy file of the pixels, followed by `good`, the reading as JSON, and the checksum.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)
@@ -264,7 +274,7 @@ def _remove_unfinished_files(folder: Path) -> None:
 
 
 def _pieces(cached: CachedImages) -> Iterator[memoryview]:
-    """Yield the bytes of the pixels, some images at a time, and then those of `good`."""
+    """Yield the bytes of the pixels, some images at a time, and then those of `good` and `reading`."""
     image_bytes = cached.pixels[:1].nbytes
     images = max(1, PIECE_BYTES // max(1, image_bytes))
     for begin in range(0, len(cached.pixels), images):
@@ -272,6 +282,13 @@ def _pieces(cached: CachedImages) -> Iterator[memoryview]:
         if isinstance(cached.pixels, np.memmap):
             release_pages(cached.pixels)
     yield np.ascontiguousarray(cached.good).data
+    yield memoryview(SEPARATOR + json.dumps(cached.reading).encode())
+
+
+def _reading_of(text: bytes) -> Reading:
+    """Return the reading that `_pieces` has written."""
+    side, levels, lines = json.loads(text)
+    return Reading(side, None if levels is None else Levels(*levels), tuple(lines))
 
 
 # ---------------------------------------------------------------- checksums
@@ -313,6 +330,14 @@ def _folder_key(root: str | Path, paths: list[str]) -> bytes:
 def _target(root: str | Path, path: str) -> str:
     """Return where a path leads, links followed, as seen from `root`; a moved folder keeps it."""
     return os.path.relpath(os.path.realpath(path), os.path.realpath(root))
+
+
+def _key_of_reading(key: bytes, size: int | None, like: Reading | None) -> bytes:
+    """Return the checksum of a folder together with the options by which its images are read."""
+    if not key:
+        return b""
+    same = None if like is None else (like.side, like.levels)
+    return hashlib.blake2b(key + repr((size, same)).encode(), digest_size=DIGEST_BYTES).digest()
 
 
 def _checksum(key: bytes, cached: CachedImages) -> bytes:

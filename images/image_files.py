@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
+from images.decoding import Reading, read_image
 from runtime.arrays import release_pages
 from runtime.progress import progress_bar
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
 PIECE_BYTES = 2**24  # pixels of a mapped file that are in memory at once
 
 # ---------------------------------------------------------------- folders
@@ -105,6 +105,7 @@ def read_images(
     paths: list[str],
     on_bad_image: str = "skip",
     room: Callable[[tuple[int, ...]], NDArray[np.uint8]] = _in_memory,
+    reading: Reading | None = None,
 ) -> tuple[NDArray[np.uint8], Tensor]:
     """Read images of one size, and print which of them are damaged.
 
@@ -113,6 +114,7 @@ def read_images(
         on_bad_image: "skip" leaves out damaged images, "error" stops at the first.
         room: returns an uninitialised uint8 array of a given shape. The pixels are written into it;
             it may be mapped from a file.
+        reading: see decoding.read_image.
 
     Returns:
         Pixels (N, C, H, W) uint8 of the readable images, and their indices (N,) int64 in `paths`.
@@ -126,7 +128,7 @@ def read_images(
     bad: list[str] = []
     for i, path in enumerate(progress_bar(paths, "reading images")):
         try:
-            image = read_image(path)
+            image = read_image(path, reading)
         except Exception as error:  # decoders raise OSError, SyntaxError, struct.error and others
             if on_bad_image == "error":
                 advice = "replace it, or set on_bad_image=skip"
@@ -159,33 +161,6 @@ def say_skipped(bad: list[str]) -> None:
     print(f"skipped {len(bad)} damaged images: {shown}")
 
 
-def read_image(path: str | Path) -> np.ndarray:
-    """Read one image: (1, H, W) uint8 if its file is grey, else (3, H, W).
-
-    A file with a palette is grey if all colours in use are. Transparent pixels become white. An
-    image of 16 bits keeps the upper 8. An animation gives its first image.
-
-    Raises:
-        OSError, and many other types: the file is damaged or no image.
-    """
-    with Image.open(path) as image:
-        is_transparent = image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info
-        if image.mode.startswith("I"):
-            return (np.asarray(image) >> 8).astype(np.uint8)[None]
-        if image.mode in ("1", "L") and not is_transparent:
-            return np.asarray(image.convert("L"))[None]
-
-        may_be_grey = image.mode in ("1", "L", "LA", "P", "PA")
-        if is_transparent:
-            white = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(white, image.convert("RGBA"))
-        pixels = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
-
-    if may_be_grey and (pixels == pixels[:1]).all():
-        return pixels[:1]
-    return pixels
-
-
 def _difference(
     path: str,
     shape: tuple[int, ...],
@@ -201,7 +176,7 @@ def _difference(
         return f"{difference}; convert all images to one of the two"
     size = f"{width}x{height}"
     other_size = f"{other_width}x{other_height}"
-    return f"{path} is {size} pixels but {other} is {other_size}; give all images one size"
+    return f"{path} is {size} pixels but {other} is {other_size}; set dataset.size=N"
 
 
 def read_samples(path: str | Path) -> np.ndarray:

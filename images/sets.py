@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from images import MNIST_ROOT
 from images.cache import read_cached
+from images.decoding import Reading
 from images.emoji import draw_glyphs
 from images.image_files import PIECE_BYTES, list_images
 from runtime.arrays import numbers, release_pages
@@ -34,11 +35,12 @@ class ImageSet(Dataset):
         labels: shape (M,), int64, indices into `classes`; None for a set without labels.
         classes: names of the labels.
         rows: shape (M,), which of the pixels belong to the set, in its order; default: all.
+        reading: how the files of the images were read; default: as they are.
 
     Attributes:
         held: all stored pixels (N, C, H, W).
         file: the same as np.memmap, or None if they are in memory.
-        rows, labels, classes: as above.
+        rows, labels, classes, reading: as above.
 
     Raises:
         ValueError: pixels of another type or shape.
@@ -52,6 +54,7 @@ class ImageSet(Dataset):
         labels: Tensor | None = None,
         classes: list[str] | None = None,
         rows: Tensor | None = None,
+        reading: Reading | None = None,
     ) -> None:
         self.file = pixels if isinstance(pixels, np.memmap) else None
         self.held = numbers(pixels, "pixels")
@@ -61,6 +64,7 @@ class ImageSet(Dataset):
         self.rows = rows
         self.labels = labels
         self.classes = list(classes or [])
+        self.reading = reading or Reading()
 
     def __len__(self) -> int:
         return len(self.held if self.rows is None else self.rows)
@@ -117,7 +121,7 @@ class ImageSet(Dataset):
         rows = all_rows[indices]
         stored = self.held if self.file is None else self.file
         labels = None if self.labels is None else self.labels[indices]
-        return ImageSet(stored, labels, self.classes, rows)
+        return ImageSet(stored, labels, self.classes, rows, self.reading)
 
 
 class MNISTDataset(ImageSet):
@@ -132,11 +136,14 @@ class MNISTDataset(ImageSet):
         on_bad_image: "skip" leaves out damaged images and prints their names, "error" stops.
         n_samples: read at most that many images, in the order of the folders; default: all.
         seed: the choice of n_samples images is a function of it.
+        size: side in pixels to which all images are resized and cropped; default: their own size if
+            they have one, of at most decoding.LARGE_SIDE, otherwise decoding.DEFAULT_SIDE.
+        like: read the images as those of another folder were read.
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: no class folders, a class without readable images, images of several sizes, grey
-            mixed with colour, or a damaged image where on_bad_image is "error".
+        ValueError: no class folders, a class without readable images, grey mixed with colour, or a
+            damaged image where on_bad_image is "error".
     """
 
     def __init__(
@@ -145,12 +152,17 @@ class MNISTDataset(ImageSet):
         on_bad_image: str = "skip",
         n_samples: int | None = None,
         seed: int = 0,
+        size: int | None = None,
+        like: Reading | None = None,
     ) -> None:
         if on_bad_image not in ("skip", "error"):
             raise ValueError(f"on_bad_image must be skip or error, not {on_bad_image!r}")
         classes, paths, all_labels = list_images(root)
         chosen = random_rows(len(paths), n_samples, seed).sort().values
-        pixels, good = read_cached(root, paths, chosen, on_bad_image)
+        pixels, good, reading = read_cached(root, paths, chosen, on_bad_image, size, like)
+        if like is None:
+            for line in reading.lines:
+                print(line)
 
         chosen_labels = torch.tensor(all_labels)[chosen]
         labels = chosen_labels[good]
@@ -158,7 +170,7 @@ class MNISTDataset(ImageSet):
         if lost:
             folder = Path(root, classes[min(lost)])
             raise ValueError(f"every image read from {folder} is damaged; replace them")
-        super().__init__(pixels, labels, classes)
+        super().__init__(pixels, labels, classes, reading=reading)
 
 
 def random_rows(total: int, n_samples: int | None, seed: int) -> Tensor:
@@ -239,8 +251,8 @@ def make_images(name: str, *, n_samples: int | None, seed: int, **options: Any) 
         options: the options of the set, such as `root`.
 
     Raises:
-        ValueError: no such set, n_samples less than 1, or a folder that cannot be used (see
-            MNISTDataset).
+        ValueError: no such set, n_samples less than 1, images that are all of one colour, or a
+            folder that cannot be used (see MNISTDataset).
         FileNotFoundError: no such folder.
     """
     if name not in IMAGE_DATASETS:
@@ -248,7 +260,23 @@ def make_images(name: str, *, n_samples: int | None, seed: int, **options: Any) 
         raise ValueError(f"dataset {name!r} is unknown; choose one of {known}")
     if n_samples is not None and n_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {n_samples}")
-    return shuffled(IMAGE_DATASETS[name](n_samples=n_samples, seed=seed, **options), seed)
+    data = IMAGE_DATASETS[name](n_samples=n_samples, seed=seed, **options)
+    if _is_constant(data):
+        place = options.get("root") or MNIST_ROOT
+        value = int(data.pixels.flatten()[0])
+        reason = f"every pixel of the {len(data):,} images in {place} has the same value ({value} of 255)"
+        raise ValueError(f"{reason}, so that there is nothing to learn; give other images")
+    return shuffled(data, seed)
+
+
+def _is_constant(data: ImageSet) -> bool:
+    """Tell whether all pixels of all images have one value."""
+    value = None
+    for block in data.blocks():
+        value = block.flatten()[0] if value is None else value
+        if bool((block != value).any()):
+            return False
+    return True
 
 
 def shuffled(data: ImageSet, seed: int) -> ImageSet:
@@ -266,6 +294,7 @@ def held_out_images(
     root: str | None = None,
     test_root: str | None = None,
     on_bad_image: str = "skip",
+    size: int | None = None,
 ) -> tuple[ImageSet, ImageSet]:
     """Return images to train on and images to evaluate on.
 
@@ -275,7 +304,8 @@ def held_out_images(
     Args:
         data: all images of `root`.
         name: a key of IMAGE_DATASETS.
-        root, test_root, on_bad_image: the options with which `data` was made.
+        root, test_root, on_bad_image, size: the options with which `data` was made. The images of
+            test_root are read as those of root were.
 
     Raises:
         ValueError: the two folders differ in classes or sizes, or `data` is a single image.
@@ -288,7 +318,7 @@ def held_out_images(
         return split_fifth(data)
 
     unseen_root = test_root or sibling
-    unseen = shuffled(MNISTDataset(unseen_root, on_bad_image), seed=0)
+    unseen = shuffled(MNISTDataset(unseen_root, on_bad_image, like=data.reading), seed=0)
     problem = f"{unseen_root} does not match {root}"
     if data.classes != unseen.classes:
         raise ValueError(f"{problem}: its classes are {unseen.classes}, not {data.classes}")

@@ -8,35 +8,37 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from images.image_files import read_image
+from images.decoding import read_image
+from points.fonts import Face, find_face, is_invisible, missing_letters, missing_sentence, sized_font
 from points.mixture import GaussianMixture
 
 MAX_PIXELS = 4000  # dark pixels; a drawing with more is drawn in a smaller font, or averaged
 WHITE_LEVEL = 0.05  # darkness up to which a pixel is white: JPEG leaves such traces
 MAX_FONT_SIZE = 48  # pixels
 MIN_FONT_SIZE = 10
-MISSING_LETTER = "\U0010ffff"  # no font has it, so it is drawn as the font's replacement glyph
 
 
-def text(noise: float, text: str) -> list[GaussianMixture]:
+def text(noise: float, text: str, font: str | None = None) -> list[GaussianMixture]:
     """Return a text's letters as one mixture, with one Gaussian for each dark pixel.
 
-    The text is written in Pillow's own font, as large as MAX_PIXELS allow. A line of text has
-    height 1.
+    The text is written as large as MAX_PIXELS allow. A line of text has height 1.
 
     Args:
         noise: standard deviation in pixels.
         text: what is written; "\\n" begins a new line.
+        font: a font file, or the family of an installed font; default: DejaVu Sans.
 
     Raises:
-        ValueError: nothing to draw, a letter that the font does not have, or too much text.
+        ValueError: nothing to draw, letters that the font does not have, too much text, or no such
+            font.
     """
-    _check_letters(text)
+    face = find_face(font)
+    _check_letters(text, face)
     if len(text) <= MAX_PIXELS:
         for size in range(MAX_FONT_SIZE, MIN_FONT_SIZE - 1, -2):
-            ink = np.asarray(_written(text, size)) / 255
+            ink = _written(text, face, size)
             dark_pixels = (ink > WHITE_LEVEL).sum()
             if dark_pixels == 0:
                 raise ValueError(f"dataset.text={text!r} holds no letter that can be drawn")
@@ -46,28 +48,35 @@ def text(noise: float, text: str) -> list[GaussianMixture]:
     raise ValueError(f"dataset.text is too long to be drawn with {MAX_PIXELS:,} pixels: {advice}")
 
 
-def _check_letters(text: str) -> None:
-    replacement = _written(MISSING_LETTER, MAX_FONT_SIZE).tobytes()
-    for letter in text:
-        if not letter.isspace() and _written(letter, MAX_FONT_SIZE).tobytes() == replacement:
-            reason = f"the font has no {letter!r}; use Latin letters"
-            raise ValueError(f"dataset.text cannot be drawn: {reason}")
-    if not text.strip():
+def _check_letters(text: str, face: Face) -> None:
+    if not any(not letter.isspace() and not is_invisible(letter) for letter in text):
         advice = "set for example dataset.text=HELLO"
         raise ValueError(f"dataset.text holds no letter that can be drawn: {advice}")
+    largest = sized_font(face, MAX_FONT_SIZE)
+    missing = missing_letters(text, largest)
+    if missing:
+        raise ValueError(missing_sentence(missing, largest))
 
 
-def _written(text: str, size: int) -> Image.Image:
-    """Return the text in shades of grey, white on black."""
-    font = ImageFont.load_default(size)
-    box = ImageDraw.Draw(Image.new("L", (1, 1))).multiline_textbbox((0, 0), text, font)
+def _written(text: str, face: Face, size: int) -> np.ndarray:
+    """Return the darkness (H, W) of a text that is written black on white, or in its colours.
+
+    A font of bitmaps has a single size. Its text is reduced to the size that is asked for.
+    """
+    font = sized_font(face, size)
+    box = ImageDraw.Draw(Image.new("RGB", (1, 1))).multiline_textbbox((0, 0), text, font)
     left = math.floor(box[0])
     top = math.floor(box[1])
     width = max(1, math.ceil(box[2]) - left)
     height = max(1, math.ceil(box[3]) - top)
-    page = Image.new("L", (width, height))
-    ImageDraw.Draw(page).multiline_text((-left, -top), text, fill=255, font=font)
-    return page
+    page = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(page)
+    draw.multiline_text((-left, -top), text, fill="black", font=font, embedded_color=True)
+    if font.size != size:
+        ratio = size / font.size
+        smaller = (max(1, round(width * ratio)), max(1, round(height * ratio)))
+        page = page.resize(smaller, Image.Resampling.BOX)
+    return 1 - np.asarray(page.convert("L")) / 255
 
 
 def picture(noise: float, path: str | None) -> list[GaussianMixture]:
@@ -104,15 +113,17 @@ def picture(noise: float, path: str | None) -> list[GaussianMixture]:
 def _reduced(darkness: np.ndarray) -> np.ndarray:
     """Average squares of pixels (H, W) until at most MAX_PIXELS are dark."""
     original = Image.fromarray(darkness)
-    width = original.width
+    longest = max(original.size)
+    side = longest  # of the reduced picture: the longer one, which shrinks in every round
     ink = np.asarray(original)
     while True:
         dark_pixels = int((ink > WHITE_LEVEL).sum())
         if dark_pixels <= MAX_PIXELS:
             return ink
-        estimate = int(width * math.sqrt(MAX_PIXELS / dark_pixels))
-        width = max(1, min(width - 1, estimate))
-        height = max(1, round(original.height * width / original.width))
+        estimate = int(side * math.sqrt(MAX_PIXELS / dark_pixels))
+        side = min(side - 1, estimate)
+        width = max(1, round(original.width * side / longest))
+        height = max(1, round(original.height * side / longest))
         ink = np.asarray(original.resize((width, height), Image.Resampling.BOX))
 
 

@@ -5,6 +5,7 @@ The weaker denoiser is the same network without the label (classifier-free guida
 2406.02507). For labelled point sets the distribution that classifier-free guidance claims can be sampled exactly.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -46,9 +47,9 @@ def guided(
 
 
 def _noise_level(scheduler: NoiseScheduler, t: int) -> float:
-    """sigma / alpha: the noise in units of the data."""
+    """sigma / alpha: the noise in units of the data; infinite where no signal is left."""
     alpha, sigma = scheduler.alpha_sigma_at(t)
-    return sigma / alpha
+    return sigma / alpha if alpha > 0 else math.inf
 
 
 def classifier_free(

@@ -19,7 +19,10 @@ GREY = hex_colour(DATA)
 BLUE = hex_colour(GENERATED)
 PURPLE = hex_colour(ERROR)
 
-SAMPLES_MARGIN = 0.2  # around the real points, in widths of them
+SAMPLES_MARGIN = 0.2  # around the real points, in widths of their narrower side
+WIDE = 2.2  # width by height from which two pictures stand below each other, as for a line of text
+TALL = 0.6  # up to which they become higher
+EXTREME = 8  # beyond it, and below 1 / EXTREME, the shape of a picture does not follow the points
 STRIP_MARGIN = 0.04  # around all points of a strip, in widths of them, so that no frame cuts a point
 STATISTICS = {
     "mean": "mean of each coordinate",
@@ -93,8 +96,10 @@ def samples(
         guidance_text: how sampling was guided, in words for the title.
         drawn: how many points were generated, if not all of them are here.
     """
-    figure = Figure(figsize=(9, 3.3), layout="constrained")
-    left, right = _subplots(figure, 1, 2, d=real.shape[1])[0]
+    low, high = _range_with_margin(real, SAMPLES_MARGIN, STRIP_MARGIN)
+    rows, columns, size = _samples_layout(high - low)
+    figure = Figure(figsize=size, layout="constrained")
+    left, right = _subplots(figure, rows, columns, d=real.shape[1]).flat
     title = f"generated ({len(generated):,})"
     if drawn is not None and drawn > len(generated):
         title = f"generated ({len(generated):,} of {drawn:,} shown)"
@@ -105,7 +110,6 @@ def samples(
     if labels is not None:
         _label_legend(figure, left, labels, classes)
 
-    low, high = _range_with_margin(real)
     _limit(left, low, high)
     _limit(right, low, high)
     outside = int(((generated < low) | (generated > high)).any(1).sum())
@@ -131,13 +135,28 @@ def _label_legend(figure: Figure, ax: Axes, labels: NDArray, classes: Sequence[s
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
 
 
-def _range_with_margin(points: NDArray, share: float = SAMPLES_MARGIN) -> tuple[NDArray, NDArray]:
+def _samples_layout(width: NDArray) -> tuple[int, int, tuple[float, float]]:
+    """Return rows, columns and the size in inches of two pictures that points of this width (d,) fill."""
+    ratio = width[0] / width[1] if len(width) == 2 else 1
+    if WIDE < ratio <= EXTREME:
+        return 2, 1, (9, 2 * (8.2 / ratio + 0.6))
+    if 1 / EXTREME <= ratio < TALL:
+        height = min(8.0, 4 / ratio)
+        return 1, 2, (2 * (height * ratio + 0.5), height + 0.6)
+    return 1, 2, (9, 3.3)
+
+
+def _range_with_margin(points: NDArray, share: float, least: float | None = None) -> tuple[NDArray, NDArray]:
     """Return the lowest and highest coordinates of points (N, d), both (d,), with a margin.
 
     share: the margin, in widths of the points.
+    least: if given, the margin of every side is that of the narrowest one, but at least this share of its own.
     """
     width = np.ptp(points, 0)
-    margin = np.where(width > 0, share * width, 1)
+    margin = share * width
+    if least is not None and (width > 0).any():
+        margin = np.minimum(margin, np.maximum(share * width[width > 0].min(), least * width))
+    margin = np.where(width > 0, margin, 1)
     return points.min(0) - margin, points.max(0) + margin
 
 

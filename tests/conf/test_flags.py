@@ -52,7 +52,7 @@ def test_a_missing_value_is_named(typed):
 
 
 def test_values_that_hydra_has_no_words_for_are_quoted():
-    assert to_overrides(["--checkpoint", "C:\\it's (1).pt"]) == ["checkpoint='C:\\\\it\\'s (1).pt'"]
+    assert to_overrides(["--checkpoint", "C:\\it's (1).pt"]) == ["checkpoint='C:\\it\\'s (1).pt'"]
 
 
 def test_all_of_hydras_own_flags_are_known():

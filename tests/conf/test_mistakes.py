@@ -92,20 +92,20 @@ MISTAKES = [
     ("compare.py evaluations=5", "evaluations takes a list: write its values in brackets"),
     ("compare.py samplers=ddim", "samplers takes a list: write its values in brackets"),
     ("compare.py evaluations=null", "evaluations needs a value, and null is none"),
-    ("train.py dataset=text dataset.text=null", "dataset.text needs a value"),
+    ("train.py dataset=text dataset.text=???", "dataset.text=??? cannot be given: Hydra takes ??? for a missing"),
     ("compare.py sampling_steps=5", "unknown option sampling_steps"),
     ("evaluate.py samples=nowhere.npy", "nowhere.npy"),
     ("evaluate.py samples={file}", "file is not a table of numbers: it has a row of names and no points"),
     ("evaluate.py samples=nan.npy", "NaN"),
     ("evaluate.py samples=three.npy", "shape (N, 2)"),
-    ("evaluate.py samples=few.npy", "at least 100 samples"),
+    ("evaluate.py samples=few.npy", "at least 20 samples"),
     ("train.py dataset=file", "dataset.path=FILE"),
     ("train.py dataset=moon", "dataset=moon is unknown"),
     ("train.py dataset=digits", "model=mlp is not for images, which this data set holds: use model=unet"),
     ("train.py model=unet", "model=unet is not for points, which this data set holds: use model=mlp"),
     ("train.py dataset=mnist model=unet", "scripts/prepare_mnist.py"),
     ("train.py dataset=images model=unet", "needs dataset.root=DIR"),
-    ("train.py dataset=images model=unet root=sizes", "give all images one size"),
+    ("train.py dataset=images model=unet root=sizes", "images in sizes has the same value"),
     ("train.py dataset=images model=unet --data-path bare", "holds no images"),
     ("train.py dataset=digits model=unet_small model.channels=[8,8,8,8,8]", "both sides must be divisible by 16"),
     ("train.py dataset=digits model=unet_small model.channels=[8,20] model.heads=8", "choose a divisor"),
@@ -147,7 +147,7 @@ def prepare(folder):
     (folder / "labelled.csv").write_text("x,y,kind\n1,2,a\n3,4,b\n5,7,a\n")
     np.save(folder / "equal.npy", np.ones((200, 2)))
     np.save(folder / "two.npy", np.eye(2))
-    np.save(folder / "few.npy", np.zeros((20, 2)))
+    np.save(folder / "few.npy", np.zeros((10, 2)))
     for name, side in (("sizes/a", 8), ("sizes/b", 12)):
         (folder / name).mkdir(parents=True)
         Image.new("L", (side, side)).save(folder / name / "one.png")

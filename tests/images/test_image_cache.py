@@ -14,7 +14,8 @@ import torch
 from conftest import QUIET, ROOT
 from PIL import Image
 
-from images import cache
+from images import cache, decoding
+from images.decoding import Reading
 from images.sets import MNISTDataset, make_images
 
 SIDE = 600  # Three grey images of this side have just more bytes than cache.MIN_CACHED_BYTES.
@@ -32,6 +33,12 @@ def aged(path, seconds):
     """Let a file be last written so many seconds before a common time."""
     when = 1_700_000_000 - seconds
     os.utime(path, (when, when))
+
+
+@pytest.fixture(autouse=True)
+def keep_the_size(monkeypatch):
+    """Let images of SIDE pixels keep their size."""
+    monkeypatch.setattr(decoding, "LARGE_SIDE", SIDE)
 
 
 @pytest.fixture
@@ -96,7 +103,8 @@ def test_the_first_reading_says_where_it_keeps_the_images(tree, capsys):
 
 
 def test_the_second_reading_opens_no_image(tree):
-    assert len(opened_images(lambda: MNISTDataset(tree))) == 3
+    # The first reading opens each image twice: for its size, and for its pixels.
+    assert len(opened_images(lambda: MNISTDataset(tree))) == 6
     assert opened_images(lambda: MNISTDataset(tree)) == []
 
 
@@ -435,11 +443,12 @@ def test_what_a_living_process_is_writing_stays(tree, writer):
 LARGE_SET = """
 import resource, sys
 import torch
-from images import cache
+from images import cache, decoding
 from images.sets import MNISTDataset, shuffled
 from training.checksum import checksum
 cache.LARGE_BYTES = 2**20
 cache.SETTLING_SECONDS = 0.02
+decoding.LARGE_SIDE = 1024
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 before = peak()
 data = shuffled(MNISTDataset(sys.argv[1]), 0)
@@ -491,3 +500,31 @@ def test_every_start_sees_the_same_images_of_a_large_set(two_starts):
 @on_linux
 def test_the_second_start_does_not_decode_a_large_set_again(two_starts):
     assert "kept the decoded" not in two_starts[1]
+
+
+# ---------------------------------------------------------------- how the images were read
+
+
+SMALLER = 592  # pixels: three such images are still kept
+
+
+def test_the_second_reading_says_again_how_images_are_read(tree, capsys):
+    line = f"images of {SIDE}x{SIDE} pixels are resized and cropped to {SMALLER}x{SMALLER}\n"
+    first = MNISTDataset(tree, size=SMALLER)
+    assert line in capsys.readouterr().out
+    again = MNISTDataset(tree, size=SMALLER)
+    assert capsys.readouterr().out == line
+    assert again.reading == first.reading
+    assert torch.equal(again.pixels, first.pixels)
+
+
+def test_images_kept_in_another_size_are_read_again(tree):
+    MNISTDataset(tree, size=SMALLER)
+    assert columns(MNISTDataset(tree)) == decoded(tree)
+    assert MNISTDataset(tree, size=SMALLER).dims == (1, SMALLER, SMALLER)
+
+
+def test_held_out_images_kept_at_another_scale_are_read_again(tree):
+    first = MNISTDataset(tree, like=Reading(side=SMALLER))
+    assert first.dims == (1, SMALLER, SMALLER)
+    assert MNISTDataset(tree, like=Reading()).dims == (1, SIDE, SIDE)

@@ -110,7 +110,7 @@ def test_the_normaliser_of_embedded_points_has_their_dimension():
     ("name", "options", "sentence"),
     [
         ("text", {"text": "  "}, "no letter"),
-        ("text", {"text": "中"}, "font has no '中'"),
+        ("text", {"text": "中"}, "has no 中; set dataset.font="),
         ("text", {"text": "W" * 900}, "too long"),
         ("picture", {"path": None}, "needs dataset.path"),
         ("picture", {"path": "white.png"}, "no dark pixels"),

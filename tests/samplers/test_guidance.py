@@ -1,5 +1,7 @@
 """Guidance and autoguidance, for cases whose right result is known."""
 
+import math
+
 import pytest
 import torch
 from conftest import gaussian
@@ -15,7 +17,7 @@ from samplers.guidance import classifier_free, draw_claimed, exact_guided_denois
 from samplers.multistep import dpmpp_2m
 from samplers.options import SamplingOptions
 from samplers.spacing import spaced_timesteps
-from schedule import CosineNoiseScheduler, LinearNoiseScheduler
+from schedule import CosineNoiseScheduler, FlowNoiseScheduler, LinearNoiseScheduler
 
 SCHEDULER = LinearNoiseScheduler(1000)
 PARTS = make_dataset("moons", 100, 0, noise=0.05).parts  # the exact distribution of each moon
@@ -87,6 +89,16 @@ def test_only_steps_whose_noise_lies_within_the_interval_are_guided(t, inside):
     x_t = torch.ones(3, 2)
     found = guided(strong, weak, 2.0, SCHEDULER, (0.5, 2.0))(x_t, torch.tensor(t))
     assert torch.equal(found.eps, (-3 if inside else 1) * x_t)
+
+
+@pytest.mark.parametrize("high", [2.0, math.inf])
+def test_pure_noise_lies_in_an_interval_only_if_that_has_no_upper_end(high):
+    flow = FlowNoiseScheduler(10)
+    assert float(flow.alpha[9]) == 0
+    strong, weak = (lambda x_t, t, label=None, k=k: Prediction(k * x_t, k * x_t) for k in (1.0, 3.0))
+    x_t = torch.ones(3, 2)
+    found = guided(strong, weak, 2.0, flow, (0.5, high))(x_t, torch.tensor(9))
+    assert torch.equal(found.eps, (-3 if high == math.inf else 1) * x_t)
 
 
 def test_samples_of_the_exact_denoiser_lie_on_the_moon_that_is_asked_for():

@@ -334,3 +334,18 @@ def test_points_without_labels_have_one_colour(guided_sheet):
 )
 def test_guidance_in_words(sampling, words):
     assert SamplingOptions(**sampling).guidance_text == words
+
+
+@pytest.mark.parametrize("shape", [(3.0, 0.75), (4.0, 1.0), (0.5, 2.0), (1.0, 1.0), (0.2, 1.5)])
+def test_points_fill_the_frame_of_samples(shape):
+    """A line of text once had white above and below it, and wide margins at its sides."""
+    points = np.random.default_rng(0).uniform(0, 1, (4000, 2)) * shape
+    figure = stills.samples(points, points)
+    figure.draw_without_rendering()
+    inches = figure.get_size_inches()
+    drawn = sum(ax.get_position().width * ax.get_position().height for ax in figure.axes)
+    assert drawn > 0.5, "of the picture is within frames"
+    assert inches.max() <= 9.1
+    left, right = figure.axes[0].get_xlim()
+    bottom, top = figure.axes[0].get_ylim()
+    assert shape[0] * shape[1] / ((right - left) * (top - bottom)) > 0.45

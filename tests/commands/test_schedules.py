@@ -1,0 +1,42 @@
+"""Every kind of data is trained, evaluated and sampled with every schedule, with the defaults that a person meets.
+
+The quick test beside it is that of pure noise in tests/samplers/test_guidance.py.
+"""
+
+import json
+
+import pytest
+from conftest import succeeded
+
+from registry.process_rows import SCHEDULES
+
+TINY = "max_steps=2 warmup_steps=0 batch_size=16 eval_samples=100 references=0 num_timesteps=20"
+KINDS = {
+    "points": "model.hidden=8 model.layers=1 num_samples=1000",
+    "points with labels": "model.hidden=8 model.layers=1 num_samples=1000 conditional=true",
+    "images": "dataset=digits model=unet_small model.channels=[8,8] model.blocks=1 threads=1",
+    "images without labels": "dataset=digits model=unet_small model.channels=[8,8] threads=1 conditional=false",
+}
+PROCESSES = [f"schedule={name}" for name in SCHEDULES]
+PROCESSES += [f"schedule={name} zero_snr=true" for name in SCHEDULES if name != "flow"]
+SAMPLING = {
+    "points": "",
+    "points with labels": "guidance=1 guidance_interval=[0.2,2]",
+    "images": "",
+    "images without labels": "",
+}
+
+
+def tried(kind, process, folder):
+    """Train, evaluate and sample with one schedule; the metrics of the training."""
+    succeeded(f"train.py {KINDS[kind]} {TINY} {process} task_name=run", folder)
+    quick = "num_samples=20 figures=[] rerun=false animation=none"
+    succeeded(f"inference.py checkpoint=run {quick} {SAMPLING[kind]}", folder)
+    return json.loads((folder / "run" / "metrics.json").read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_default_works_with_every_schedule(kind, process, tmp_path):
+    assert tried(kind, process, tmp_path)["steps"] == 2
