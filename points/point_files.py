@@ -4,6 +4,7 @@ Text may have a header. A column may hold labels.
 """
 
 import csv
+import os
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -63,6 +64,8 @@ def read_table(
     if not path:
         kinds = "a .csv, .npy or .npz file, or a table of numbers"
         raise ValueError(f"dataset=file needs dataset.path=FILE: {kinds}")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{path} is a folder, a device or a pipe, and not a file of points")
     if Path(path).suffix in (".npy", ".npz"):
         table, cells = _points_and_labels_of_array(path, label)
     else:
