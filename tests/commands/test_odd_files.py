@@ -59,7 +59,7 @@ def test_a_read_only_disk_ends_every_command_in_one_sentence(line, read_only):
 
 @pytest.mark.parametrize("name", ["a.csv", "a.npy"])
 def test_a_checkpoint_whose_data_are_a_pipe_is_refused(name, tmp_path):
-    np.savetxt(tmp_path / "points.csv", np.random.default_rng(0).standard_normal((600, 2)), delimiter=",")
+    np.savetxt(tmp_path / "points.csv", np.random.default_rng(0).standard_normal((2000, 2)), delimiter=",")
     line = "train.py dataset=file dataset.path=points.csv max_steps=2 eval_samples=0 task_name=run model.hidden=8"
     succeeded(line, tmp_path)
     printed = succeeded("evaluate.py checkpoint=run num_samples=100", tmp_path)
