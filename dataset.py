@@ -467,7 +467,13 @@ class Normaliser:
 
     @classmethod
     def fit(cls, x: Tensor) -> "Normaliser":
-        """Fit to data (N, *dims). A constant coordinate is shifted to 0 and keeps its scale."""
+        """Fit to data (N, *dims). A constant coordinate is shifted to 0 and keeps its scale.
+
+        Raises:
+            ValueError: no data.
+        """
+        if x.ndim == 0 or len(x) == 0:
+            raise ValueError(f"a normaliser needs data of shape (N, *dims) with N at least 1, not {tuple(x.shape)}")
         varies = (x != x[0]).any(0)  # exact, unlike std: rounding can give constants a std above 0
         mean = torch.where(varies, x.mean(0), x[0])
         std = x.std(0, correction=0)

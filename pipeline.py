@@ -4,6 +4,7 @@ A pipeline holds the network, the scheduler and the normaliser of a checkpoint, 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.optim.swa_utils import AveragedModel
 
 from dataset import DataSet, Normaliser, make_sets
@@ -102,7 +104,10 @@ class Pipeline:
         Raises:
             ValueError, OSError: as `dataset.make_sets`.
         """
-        return make_sets(n_samples=self.config["num_samples"], seed=self.config["seed"], **self.config["dataset"])
+        options = self.config["dataset"]
+        if options.get("path"):  # a checkpoint of others may name any file
+            print(f"data: {options['path']}")
+        return make_sets(n_samples=self.config["num_samples"], seed=self.config["seed"], **options)
 
     # ------------------------------------------------------------ samples
 
@@ -276,9 +281,12 @@ def scheduler_from_config(config: Mapping[str, Any]) -> NoiseScheduler:
 def build(config: dict[str, Any], dims: tuple[int, ...], num_labels: int = 0) -> tuple[nn.Module, NoiseScheduler]:
     """The untrained network and the scheduler that a training configuration asks for. Raises ValueError as above."""
     scheduler = scheduler_from_config(config)
+    return _network(config, dims, num_labels, scheduler.num_timesteps), scheduler
+
+
+def _network(config: Mapping[str, Any], dims: tuple[int, ...], num_labels: int, num_timesteps: int) -> nn.Module:
     options = {name: value for name, value in config["model"].items() if name != "prediction"}
-    net = build_model(dims=dims, num_timesteps=scheduler.num_timesteps, num_labels=num_labels, **options)
-    return net, scheduler
+    return build_model(dims=dims, num_timesteps=num_timesteps, num_labels=num_labels, **options)
 
 
 def pipeline_from_checkpoint(
@@ -289,23 +297,11 @@ def pipeline_from_checkpoint(
     Raises:
         ValueError: weights and configuration do not fit.
     """
-    try:
-        normaliser = _checked_normaliser(state["normaliser"])
-        classes = _checked_names(state["classes"])
-        missing = {"seed", "num_samples", "dataset"} - state["config"].keys()
-        if missing:
-            raise KeyError(*sorted(missing))
-        net, scheduler = build(state["config"], tuple(normaliser.mean.shape), len(classes))
-        average = AveragedModel(net)
-        weights = state["ema"]
-        columns = Columns.from_plain(state["columns"]) if state.get("columns") else None
-        label_counts = _checked_counts(state.get("label_counts", []), classes)
-        denoiser(net, scheduler, state["config"]["model"]["prediction"])  # raises for an unknown target
-    except Exception as error:  # parts of any wrong type and value fail in as many ways
-        why = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise ValueError(f"the checkpoint {path} does not fit its own configuration: {why}") from error
-
-    load_weights(average, weights, path)
+    normaliser, classes = check_network(state, path)
+    net, scheduler = build(state["config"], tuple(normaliser.mean.shape), len(classes))
+    average = AveragedModel(net)
+    load_weights(average, state["ema"], path)
+    columns, label_counts = _checked_columns(state, classes, path)
     early = None
     if "early" in state:
         average_early = AveragedModel(net)
@@ -318,12 +314,65 @@ def pipeline_from_checkpoint(
     return pipeline.ready(device)
 
 
+def check_network(state: Mapping[str, Any], path: str | Path) -> tuple[Normaliser, list[str]]:
+    """Check that the network of a checkpoint has the shapes of its weights, before it takes any memory.
+
+    Returns:
+        The normaliser, and the names of the labels.
+
+    Raises:
+        ValueError: weights and configuration do not fit.
+    """
+    try:
+        normaliser = _checked_normaliser(state["normaliser"])
+        classes = _checked_names(state["classes"])
+        config = state["config"]
+        missing = {"seed", "num_samples", "dataset"} - config.keys()
+        if missing:
+            raise KeyError(*sorted(missing))
+        scheduler = scheduler_from_config(config)
+        weights = state["ema"]
+        with torch.device("meta"), _at_most_parameters(2 * len(weights)):
+            dims = tuple(normaliser.mean.shape)
+            planned = AveragedModel(_network(config, dims, len(classes), scheduler.num_timesteps))
+        denoiser(planned, scheduler, config["model"]["prediction"])  # raises for an unknown target
+    except Exception as error:  # parts of any wrong type and value fail in as many ways
+        why = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise ValueError(f"the checkpoint {path} does not fit its own configuration: {why}") from error
+    _check_weights(planned, weights, path)
+    return normaliser, classes
+
+
+@contextmanager
+def _at_most_parameters(limit: int) -> Iterator[None]:
+    """Raises ValueError as soon as networks that are made in the body have more tensors of weights than `limit`."""
+    count = 0
+
+    def count_one(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        nonlocal count
+        count += 1
+        if count > limit:
+            raise ValueError(f"its network needs more than {limit} tensors of weights, which is more than it holds")
+
+    hook = register_module_parameter_registration_hook(count_one)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 def load_weights(net: nn.Module, weights: Mapping[str, Tensor], path: str | Path) -> None:
     """Load the weights out of the checkpoint at `path` into `net`.
 
     Raises:
         ValueError: the weights of another network; the sentence names the first that differs.
     """
+    _check_weights(net, weights, path)
+    net.load_state_dict(weights)
+
+
+def _check_weights(net: nn.Module, weights: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raises ValueError where `weights` do not have the names, shapes and types of those of `net`."""
     if not isinstance(weights, Mapping) or not all(isinstance(w, Tensor) for w in weights.values()):
         raise ValueError(f"the checkpoint {path} holds no weights where they should be")
 
@@ -338,7 +387,6 @@ def load_weights(net: nn.Module, weights: Mapping[str, Tensor], path: str | Path
     for name, w in net.state_dict().items():
         if weights[name].dtype != w.dtype or not bool(weights[name].isfinite().all()):
             raise ValueError(f"the checkpoint {path} holds {name} as {weights[name].dtype} or with NaN or infinity")
-    net.load_state_dict(weights)
 
 
 def _shape_text(shapes: Mapping[str, tuple[int, ...]], name: str) -> str:
@@ -356,6 +404,21 @@ def _checked_normaliser(parts: Mapping[str, Tensor]) -> Normaliser:
     if mean.shape != std.shape or mean.ndim not in (1, 3) or not mean.numel() or not bool((std > 0).all()):
         raise ValueError(f"its normaliser has shapes {tuple(mean.shape)} and {tuple(std.shape)}, or std not above 0")
     return Normaliser(mean, std)
+
+
+def _checked_columns(
+    state: Mapping[str, Any], classes: list[str], path: str | Path
+) -> tuple[Columns | None, list[int]]:
+    """The columns of the table that was learnt and how many rows each label had; older checkpoints have neither.
+
+    Raises:
+        ValueError: they are damaged.
+    """
+    try:
+        columns = Columns.from_plain(state["columns"]) if state.get("columns") else None
+        return columns, _checked_counts(state.get("label_counts", []), classes)
+    except ValueError as error:
+        raise ValueError(f"the checkpoint {path} does not fit its own configuration: {error}") from error
 
 
 def _checked_counts(counts: list[int], classes: list[str]) -> list[int]:

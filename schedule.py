@@ -22,6 +22,8 @@ from runtime.arrays import numbers
 
 CLEAN = -1  # the t of clean data
 
+# The tables of a process then take some megabytes. A damaged checkpoint may name any number.
+MAX_TIMESTEPS = 1_000_000
 # With beta = 1, x_t would not depend on x_{t-1}, and eq. 11 would divide by zero.
 MAX_BETA = 0.999
 # For a smaller beta, 1 - alpha-bar has few correct digits in float64.
@@ -286,6 +288,8 @@ def _check_alpha_bar(alpha_bar: Tensor, betas: Tensor) -> None:
 def _check_length(num_timesteps: int) -> None:
     if num_timesteps < 1:
         raise ValueError(f"num_timesteps must be at least 1, got {num_timesteps}")
+    if num_timesteps > MAX_TIMESTEPS:
+        raise ValueError(f"num_timesteps must be at most {MAX_TIMESTEPS:,}, got {num_timesteps:,}")
 
 
 class LinearNoiseScheduler(VariancePreserving):

@@ -19,6 +19,7 @@ from dataset import DataSet, PointSet, make_sets
 from loss.log import final_loss, read_excess
 from metrics.evaluation import Evaluation, evaluate_model, real_rows
 from metrics.results import read_report, score_fields, write_report
+from pipeline import check_network
 from runtime import checkpoint_file, distributed
 from runtime import device as devices
 from samplers.options import SamplingOptions
@@ -52,6 +53,7 @@ def begin_or_resume(options: Train, run_folder: Path, typed: set[str]) -> dict[s
         checkpoint = distributed.from_first(lambda: checkpoint_file.load(path) if path else None)
         if checkpoint:
             options = resumed_options(options, typed, checkpoint.get("config"), run_folder)
+            check_network(checkpoint, run_folder)
         if options.shards is None:
             options = replace(options, shards=distributed.world_size())
         return train(options, run_folder, stack, checkpoint)

@@ -9,7 +9,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from conf.messages import EXPECTED
+from conf.messages import EXPECTED, in_one_line
 
 CHECKPOINT_ENDINGS = (".pt", ".pth")
 HYDRA_FOLDER = ".hydra"  # where Hydra writes the options of a run
@@ -88,7 +88,10 @@ def _new_run_folder(name: str, task_name: str | None, stamp: str) -> str:
         ValueError: the folder already holds something.
     """
     folder = Path(_folder(name, task_name, stamp))
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # Hydra keeps only the text
+        raise ValueError(in_one_line(error)) from None
     check_folder_is_free(str(folder), "a run")
     try:
         (folder / HYDRA_FOLDER).mkdir()

@@ -59,13 +59,18 @@ def sentence(name: str, error: BaseException) -> str:
         return f"{cause.full_key}{_wrong_value(cause)}; {help}"
     if isinstance(error, MemoryError):
         return f"not enough memory ({_first_line(error)}): ask for fewer samples or rows, or smaller batches"
-    if isinstance(error, OSError) and error.strerror:
-        return f"cannot use {error.filename or 'a file'}: {error.strerror}"
     if isinstance(error, MissingConfigException) and error.options:
         return _unknown_choice(error)
     if isinstance(error, HydraException) and type(error) is not CompactHydraException:
         several = SEVERAL_VALUES.fullmatch(_first_line(error))
         return _several_values(several[1]) if several else f"{_first_line(error)}; {help}"
+    return in_one_line(error)
+
+
+def in_one_line(error: BaseException) -> str:
+    """What an error says, in one line; for an OSError, which file cannot be used and why."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot use {error.filename or 'a file'}: {error.strerror}"
     return " ".join(str(error).split())
 
 

@@ -1,5 +1,6 @@
 """The options of a resumed training: those that it began with, and the few that may differ."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from conf.recording import Watching
 # values of them.
 MAY_CHANGE = (Run, Evaluation, Watching, Pictures, Machine)
 LENGTH = {"max_steps", "num_epochs"}  # may grow; training.learner checks that
+INTERPOLATION = re.compile(r"(\\*)\$\{")  # with the backslashes before it, which OmegaConf reads too
 REMOVED = {"cuda_graph"}  # options of older versions, which never changed what is learned
 ADDED = {"shards": 1}  # options that older versions lack, with values that have their effect
 # The same for the options of data sets and networks.
@@ -69,7 +71,7 @@ def _begun_options(begun: object, run: Path) -> Train:
     refusal = f"the checkpoint of {run} cannot be resumed: it"
     if not isinstance(begun, Mapping) or not begun:
         raise ValueError(f"{refusal} lacks its options")
-    values = {**ADDED, **begun}
+    values = _literal({**ADDED, **begun})
     for name in REMOVED:
         values.pop(name, None)
     missing = sorted(fixed_options() - values.keys())
@@ -80,12 +82,26 @@ def _begun_options(begun: object, run: Path) -> Train:
     try:
         for group, members in GROUPS.items():
             values[group] = _chosen_member(members, values[group])
-        old: Any = OmegaConf.to_object(OmegaConf.structured(Train(**values)))
+        old: Any = OmegaConf.to_object(OmegaConf.structured(Train(**values)))  # resolves no ${...}: see _literal
         check(old)
     except (TypeError, ValueError, OmegaConfBaseException) as error:
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{refusal} holds options that are not those of this version of moonwalk: {reason}") from error
     return old
+
+
+def _literal(value: Any) -> Any:
+    """The same value, whose texts OmegaConf takes as they are.
+
+    It would resolve `${oc.env:HOME}` in a text, so that a checkpoint could read the environment.
+    """
+    if isinstance(value, str):
+        return INTERPOLATION.sub(r"\1\1\\${", value)
+    if isinstance(value, Mapping):
+        return {key: _literal(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_literal(part) for part in value]
+    return value
 
 
 def _chosen_member(members: Mapping[str, type], options: object) -> Any:

@@ -73,7 +73,7 @@ def _content_by_kind(folder: str | Path) -> dict[str, list[str]]:
             kind = "hidden"
         elif entry.is_dir():
             kind = "folders"
-        elif entry.name.lower().endswith(EXTENSIONS):
+        elif entry.name.lower().endswith(EXTENSIONS) and (entry.is_file() or not os.path.exists(entry.path)):
             kind = "images"
         else:
             kind = "other"

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from conf import script_parsers
+from conf.messages import in_one_line
 from loss.log import LOSS_FILE
 from runtime.checkpoint_file import OUTPUT_FOLDERS, files_newest_first
 from viz import style
@@ -39,7 +40,7 @@ def main() -> None:
             picture = folders[0] / "loss.png" if len(folders) == 1 else PICTURE_OF_SEVERAL
         print(save_losses(picture, {str(folder): folder for folder in folders}))
     except (OSError, ValueError) as error:
-        sys.exit(str(error))
+        sys.exit(in_one_line(error))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ if __name__ == "__main__":
 import sys
 
 from conf import script_parsers
+from conf.messages import in_one_line
 from loss.runs import runs
 from runtime.atomic_file import atomic_file
 from viz.pages.sweep_page import counted, sweep_page
@@ -29,7 +30,7 @@ def main() -> None:
         size = out.stat().st_size / BYTES_PER_MEGABYTE
         print(f"{out} ({size:.1f} MB), {counted(found)}")
     except (OSError, ValueError) as error:
-        sys.exit(str(error))
+        sys.exit(in_one_line(error))
 
 
 if __name__ == "__main__":

@@ -100,13 +100,14 @@ def _run(path: Path, sweep: Path) -> Run:
 
 def run_options(path: Path) -> dict[str, Any]:
     """All options of the run in a folder, nested as in its config; {} where they are not known."""
-    return _yaml(path / ".hydra" / "config.yaml") or {}
+    options = _yaml(path / ".hydra" / "config.yaml")
+    return options if isinstance(options, dict) else {}
 
 
 def _typed_options(path: Path) -> dict[str, str]:
     """The options that the run was given, apart from its folder."""
     words = _yaml(path / ".hydra" / "overrides.yaml")
-    if words is None:
+    if not isinstance(words, list):
         words = path.name.split(",")  # main.py keeps no such file, but names the folder by them
     typed = {}
     for word in words:
@@ -122,21 +123,45 @@ def _results(path: Path) -> tuple[dict[str, Any], str]:
         results = json.loads((path / METRICS).read_bytes())
     except FileNotFoundError:
         return {}, _why_unfinished(path)
-    except ValueError:
+    except OSError as error:
+        return {}, f"its {METRICS} cannot be read ({error.strerror})"
+    except (ValueError, RecursionError):
         return {}, DAMAGED
-    return (results, "") if isinstance(results, dict) else ({}, DAMAGED)
+    return (results, "") if _are_results(results) else ({}, DAMAGED)
+
+
+def _are_results(results: Any) -> bool:
+    """Whether the content of metrics.json is one that moonwalk writes: facts, and figures with values."""
+    figures = results.get("figures", {}) if isinstance(results, dict) else None
+    if not isinstance(figures, dict):
+        return False
+    for row in figures.values():
+        if not isinstance(row, dict) or not isinstance(row.get("value"), int | float):
+            return False
+        if not isinstance(row.get("floor"), int | float | None):
+            return False
+    facts = [value for name, value in results.items() if name != "figures"]
+    return not any(isinstance(value, dict | list) for value in facts)
 
 
 def _why_unfinished(path: Path) -> str:
     if (path / ERROR).exists():
-        return f"failed: {(path / ERROR).read_text(encoding='utf-8').strip()}"
+        return f"failed: {_text(path / ERROR).strip()}"
     rows = []
     if (path / "loss.csv").exists():
-        rows = (path / "loss.csv").read_text(encoding="utf-8").splitlines()[1:]
+        rows = _text(path / "loss.csv").splitlines()[1:]
     if not rows:
         return "unfinished, before its first step"
     step = rows[-1].split(",")[0]
     return f"unfinished, at step {step}"
+
+
+def _text(path: Path) -> str:
+    """The text of a file, with a sign in place of what is none; "" where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _yaml(path: Path) -> Any:
@@ -147,7 +172,7 @@ def _yaml(path: Path) -> Any:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first one is faster
     try:
         return yaml.load(path.read_bytes(), loader)
-    except (OSError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):  # ValueError: a date that does not exist
         return None
 
 

@@ -21,6 +21,7 @@ from diffusion import Denoiser
 from loss.objective import weight_name
 from pipeline import Pipeline
 from points.mixture import GaussianMixture
+from runtime.progress import progress_bar
 from runtime.randomness import generator
 from samplers.spacing import evenly_on
 from schedule import NoiseScheduler
@@ -119,7 +120,7 @@ def bayes_floor(mixture: GaussianMixture, scheduler: NoiseScheduler) -> float:
     """
     log_noise = log_noise_ratio(scheduler)
     timesteps = evenly_on(log_noise, FLOOR_STEPS)
-    floors = [_floor_at(mixture, scheduler, t) for t in timesteps]
+    floors = [_floor_at(mixture, scheduler, t) for t in progress_bar(timesteps, "Bayes floor")]
     spline = CubicSpline(log_noise[timesteps], floors)
     return float(spline(log_noise).mean())
 

@@ -266,7 +266,12 @@ def energy_distance(samples: NDArray, real: NDArray) -> float:
     """Return the energy distance of two sets, without the permutations of `energy`.
 
     At most the first 2,000 points of each set are used.
+
+    Raises:
+        ValueError: a set is empty, or the points of both have different numbers of dimensions.
     """
+    if len(samples) == 0 or len(real) == 0 or samples.shape[1:] != real.shape[1:]:
+        raise ValueError(f"an energy distance needs points of equal dimensions, not {samples.shape} and {real.shape}")
     n = min(len(samples), ENERGY_POINTS)
     no_exchange = np.ones((n, 1))
     return float(_energies(samples[:n], real[:n], no_exchange)[0])

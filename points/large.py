@@ -143,7 +143,7 @@ def open_large_file(path: str | None) -> RowFile | None:
     Raises:
         ValueError: the file has been cut off, or its numbers cannot be used without conversion.
     """
-    if not path or not path.endswith(".npy") or not os.path.exists(path):
+    if not path or not path.endswith(".npy") or not os.path.isfile(path):
         return None
     try:
         rows = np.load(path, mmap_mode="r", allow_pickle=False)  # reads the header alone

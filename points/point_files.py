@@ -4,6 +4,7 @@ points.tables reads the file. Here its numbers become float32, or float64 where 
 the points visibly.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -56,6 +57,8 @@ def read_table(
     if not path:
         kinds = "a .csv, .npy or .npz file, or a table of numbers"
         raise ValueError(f"dataset=file needs dataset.path=FILE: {kinds}")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise ValueError(f"{path} is a folder, a device or a pipe, and not a file of points")
     table = read_any_table(path, label, columns, missing)
     points = floats(table.numbers, path).double().numpy()
     if points.ndim != 2 or points.shape[1] < 2 or len(points) < 2:

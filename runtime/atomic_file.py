@@ -3,7 +3,7 @@
 import io
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +38,8 @@ def atomic_file(path: str | Path) -> Iterator[io.BytesIO]:
         error.filename = str(path)
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # on a disk that can only be read, the error above says so
+            temporary.unlink(missing_ok=True)
 
 
 def save_array(path: str | Path, array: NDArray) -> None:

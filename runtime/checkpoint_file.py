@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from runtime.atomic_file import atomic_file
+from runtime.checkpoint_contents import excess_in_archive, excess_in_checkpoint
 
 DEFAULT_NAME = "last.pt"
 LATEST = "latest"  # in place of a path: the newest checkpoint
@@ -61,21 +62,27 @@ def load(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, holds NaN or infinity, or is not a checkpoint of moonwalk.
+        OSError: the file cannot be read.
+        ValueError: the file is damaged, asks for more memory than it has bytes, holds NaN or
+            infinity, or is not a checkpoint of moonwalk.
     """
     path = Path(path)
     if path.is_dir():
         path = checkpoint_in_folder(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no checkpoint at {path}; `python train.py` makes one")
+    if not path.is_file():
+        raise ValueError(f"{path} is no checkpoint: it is a device or a pipe, not a file")
 
-    try:
-        archive = _verified_archive(path.read_bytes())
-        state = torch.load(archive, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes raise many types of error in zipfile and torch
-        message = f"the checkpoint {path} is damaged or no checkpoint at all"
-        raise ValueError(message) from error
+    with path.open("rb") as file:  # once, because a running training may replace it at any moment
+        try:
+            excess, state = _bounded_state(file)
+        except Exception as error:  # damaged bytes raise many types of error in zipfile and torch
+            message = f"the checkpoint {path} is damaged or no checkpoint at all"
+            raise ValueError(message) from error
 
+    if excess:
+        raise ValueError(f"the checkpoint {path} is damaged: it {excess}")
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(f"{path} is no checkpoint of this version of moonwalk ({FORMAT})")
     name = first_non_finite(state)
@@ -85,7 +92,20 @@ def load(path: str | Path) -> dict[str, Any]:
     return state
 
 
-def _verified_archive(content: bytes) -> io.BytesIO:
+def _bounded_state(file: io.BufferedReader) -> tuple[str | None, Any]:
+    """Return None and the content of a checkpoint, or in what it exceeds its file, and None."""
+    excess = excess_in_archive(file)
+    if excess:
+        return excess, None
+    archive = _verified_archive(file)
+    excess = excess_in_checkpoint(archive)
+    if excess:
+        return excess, None
+    archive.seek(0)
+    return None, torch.load(archive, map_location="cpu", weights_only=True)
+
+
+def _verified_archive(file: io.BufferedReader) -> io.BytesIO:
     """Copy a zip archive while zipfile verifies the checksum of each member.
 
     torch.load verifies no checksum, and trusts a directory in which a bit may have flipped. It
@@ -95,9 +115,10 @@ def _verified_archive(content: bytes) -> io.BytesIO:
         zipfile.BadZipFile: a checksum is wrong, or two members share a name.
     """
     copy = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(content)) as source, zipfile.ZipFile(copy, "w") as target:
+    with zipfile.ZipFile(file) as source, zipfile.ZipFile(copy, "w") as target:
         names = source.namelist()
-        if len(set(names)) < len(names):
+        distinct = {name.lower() for name in names}  # torch does not tell capitals from small letters
+        if len(distinct) < len(names):
             raise zipfile.BadZipFile("two members share a name")
         for name in names:
             target.writestr(name, source.read(name))
@@ -154,8 +175,10 @@ def load_newest(root: str | Path = ".") -> tuple[Path, dict[str, Any]]:
     for path in find_checkpoints(root):
         try:
             return path, load(path)
-        except (ValueError, FileNotFoundError) as error:
+        except ValueError as error:
             print(f"passed over: {error}")
+        except OSError as error:
+            print(f"passed over: the checkpoint {path} cannot be read ({error.strerror or error})")
     raise FileNotFoundError(f"no readable {NONE_FOUND}")
 
 
@@ -194,4 +217,8 @@ def files_newest_first(pattern: str, root: str | Path = ".") -> list[Path]:
 
 
 def _modification_time(path: Path) -> float:
-    return path.stat().st_mtime
+    """When a file was written; for a link to nothing, when the link was made."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return path.lstat().st_mtime

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from conf import script_parsers
+from conf.messages import in_one_line
 from viz import style
 from viz.films import animate, beside
 from viz.films.trajectory import load_scene
@@ -26,7 +27,7 @@ def main() -> None:
     try:
         print(make_film(args.recorded, args.names, out))
     except (OSError, ValueError) as error:
-        sys.exit(str(error))
+        sys.exit(in_one_line(error))
 
 
 def make_film(recorded: list[Path], names: list[str] | None, out: Path) -> Path:

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from PIL import Image
 
+from conf.messages import in_one_line
 from images import MNIST_ROOT
 from runtime.progress import progress_bar
 
@@ -217,7 +218,7 @@ def main() -> None:
     try:
         prepare(args.source, args.out)
     except (OSError, ValueError) as error:
-        sys.exit(str(error))
+        sys.exit(in_one_line(error))
     except KeyboardInterrupt:
         sys.exit("stopped; run the same command again to continue")
 

@@ -25,6 +25,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import TensorDataset
 
 from conf import script_parsers
+from conf.messages import in_one_line
 from diffusion import Denoiser, exact_denoiser
 from loader import batches, make_loader
 from loss.objective import training_loss
@@ -193,4 +194,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {in_one_line(error)}")

@@ -31,7 +31,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from conf import script_parsers
 from conf.flags import command_line
-from conf.messages import EXPECTED, sentence
+from conf.messages import EXPECTED, in_one_line, sentence
 from conf.store import checked, composed
 from conf.sweep import note_failure
 from dataset import make_sets
@@ -469,4 +469,4 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         sys.exit(130)
     except (ValueError, OSError) as error:
-        sys.exit(str(error))
+        sys.exit(in_one_line(error))

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from conf import script_parsers
+from conf.messages import in_one_line
 from pipeline import Pipeline, pipeline_from_checkpoint
 from runtime import checkpoint_file
 from runtime.atomic_file import atomic_file
@@ -85,4 +86,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {in_one_line(error)}")

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from conf import script_parsers
+from conf.messages import in_one_line
 from conf.script_parsers import NETWORK_PARTS, PARTS
 from images import MNIST_ROOT
 from images.image_files import list_images, read_images
@@ -60,7 +61,7 @@ def main() -> None:
         for name, figure in pictures(names, args):
             print(figures.save(figure, args.outdir / name, formats), flush=True)
     except (OSError, ValueError) as error:
-        sys.exit(" ".join(str(error).split()))
+        sys.exit(in_one_line(error))
 
 
 def pictures(names: list[str], args: argparse.Namespace) -> Pictures:

@@ -145,3 +145,9 @@ def test_each_seed_purpose_and_index_has_its_own_randomness():
 def test_the_same_seed_purpose_and_index_give_the_same_numbers():
     draws = [torch.randn(3, generator=generator(1, "noise", 7)) for _ in range(2)]
     assert torch.equal(*draws)
+
+
+@pytest.mark.parametrize("shape", [(0, 2), (0,), ()])
+def test_a_normaliser_cannot_be_fitted_to_nothing(shape):
+    with pytest.raises(ValueError, match="a normaliser needs data of shape"):
+        Normaliser.fit(torch.ones(shape))

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from viz.colours import TRACKED, hex_colour
 from viz.image_grids import pixels, tiled
 from viz.stills import BLUE, GREY
-from viz.style import paper
+from viz.style import literal, paper
 
 # Dark at 0, blue below and orange above; brighter where the absolute value is larger.
 SIGNED = LinearSegmentedColormap.from_list("signed", ["#bfe1ff", "#2f6db5", "#15171c", "#d65831", "#ffe2b8"])
@@ -148,7 +148,7 @@ def self_attention(
     for ax in (left, right):
         ax.set(xlabel="key (attended to)", ylabel=f"query: {_token_name(grid)}")
     figure.colorbar(cells, ax=[left, right], label=PROBABILITY, extend="max", fraction=0.04)
-    figure.suptitle(title)
+    figure.suptitle(literal(title))
     if grid and image is not None:
         _attention_of_pixels([axes[name] for name in "0123"], weights, image, grid)
     return figure
@@ -179,7 +179,7 @@ def cross_attention(
     ax.set(xlabel="key: context token", ylabel=f"query: {_token_name(grid)}")
     ax.set_xticks(range(len(context)), context, rotation=25)
     figure.colorbar(cells, ax=list(axes.values()), label=PROBABILITY)
-    figure.suptitle(title)
+    figure.suptitle(literal(title))
     if grid and image is not None:
         _picture(axes["input"], image, GIVEN)
         for i, name in enumerate(context):
@@ -282,7 +282,7 @@ def _matrix(
 ) -> AxesImage:
     """Draw probabilities from 0 (dark) to `highest` (light); NaN is grey."""
     ax.set_facecolor("0.85")
-    ax.set_title(title, fontsize="medium")
+    ax.set_title(literal(title), fontsize="medium")
     ax.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(8, integer=True))
     return ax.imshow(
@@ -318,7 +318,7 @@ def feature_maps(rows: Sequence[Sequence[tuple[str, NDArray]]], title: str) -> F
                 cells = ax.imshow(values, cmap="viridis", interpolation="nearest")
                 _name_pixel_axes(ax, name)
                 figure.colorbar(cells, ax=ax, label="activation", fraction=0.046)
-    figure.suptitle(title)
+    figure.suptitle(literal(title))
     return figure
 
 
@@ -338,7 +338,7 @@ def images(rows: Sequence[Sequence[tuple[str, NDArray]]], title: str) -> Figure:
     if len(first_image) == 1:  # a colour bar makes no sense for colour images
         scale = ScalarMappable(Normalize(-1, 1), "gray")
         figure.colorbar(scale, ax=axes, label="value", fraction=0.04)
-    figure.suptitle(title)
+    figure.suptitle(literal(title))
     return figure
 
 
@@ -367,10 +367,10 @@ def image_grid(images: NDArray, names: Sequence[str], title: str, columns: int =
         row, column = divmod(i, columns)
         middle = gap + column * (width + gap) + width / 2
         above = row * (height + gap) + gap - 1
-        ax.text(middle, above, f"label {name}", ha="center", va="bottom", fontsize="small")
+        ax.text(middle, above, f"label {literal(name)}", ha="center", va="bottom", fontsize="small")
     _tick_image_ends(ax.xaxis, columns, width, gap)
     _tick_image_ends(ax.yaxis, rows, height, gap)
-    ax.set(xlabel="column of pixels", ylabel="row of pixels", title=title)
+    ax.set(xlabel="column of pixels", ylabel="row of pixels", title=literal(title))
     ax.spines[:].set_visible(False)
     if channels == 1:
         label = "brightness (in the data set -1 .. 1)"
@@ -401,7 +401,7 @@ def label_histogram(counts: Mapping[str, int], title: str) -> Figure:
     """Draw how many images each label has."""
     figure = Figure(figsize=(max(6, 0.9 * len(counts)), 4.2), layout="constrained")
     ax = figure.subplots()
-    bars = ax.bar(list(counts), list(counts.values()), color=BLUE)
+    bars = ax.bar([literal(name) for name in counts], list(counts.values()), color=BLUE)
     box = {"facecolor": paper(), "edgecolor": "none", "pad": 1}
     ax.bar_label(bars, fmt="{:,.0f}", padding=3, fontsize="small", bbox=box)
     mean = sum(counts.values()) / len(counts)
@@ -412,7 +412,7 @@ def label_histogram(counts: Mapping[str, int], title: str) -> Figure:
         zorder=0,
         label=f"equally many of each: {mean:,.0f}",
     )
-    ax.set(xlabel="label (name of the folder)", ylabel="number of images", title=title)
+    ax.set(xlabel="label (name of the folder)", ylabel="number of images", title=literal(title))
     ax.set_ylim(0, 1.2 * max(counts.values()))
     ax.legend(frameon=False, loc="upper right")
     return figure
@@ -426,7 +426,7 @@ def _picture(ax: Axes, image: NDArray, title: str) -> None:
 
 
 def _name_pixel_axes(ax: Axes, title: str) -> None:
-    ax.set_title(title, fontsize="medium")
+    ax.set_title(literal(title), fontsize="medium")
     ax.set(xlabel="column of pixels", ylabel="row of pixels")
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from viz.colours import ERROR, GENERATED, hex_colour
+from viz.style import literal
 
 MAX_COLUMNS = 4  # options beside each other
 BLUE = hex_colour(GENERATED)
@@ -84,7 +85,10 @@ def slices(
 
 def _slice(ax: Axes, chosen: Sequence[Any], values: Sequence[float]) -> None:
     """Draw the values of the trials that have this option."""
-    pairs = [(option, value) for option, value in zip(chosen, values) if option is not None]
+    pairs = []
+    for option, value in zip(chosen, values):
+        if option is not None:
+            pairs.append((literal(option) if isinstance(option, str) else option, value))
     ax.plot(*zip(*pairs), "o", color=BLUE)
     ax.margins(x=0.12)
 

@@ -1,5 +1,6 @@
 """The background of figures and films, light or dark, and the colours that follow from it."""
 
+import re
 from collections.abc import Sequence
 from typing import SupportsInt
 
@@ -32,8 +33,17 @@ def use(name: str) -> None:
 
 
 def literal(text: str) -> str:
-    """Return a text of the user, such as a label, that matplotlib shows as it is: a `$` begins no formula."""
-    return text.replace("$", r"\$")
+    """Return a text of the user, such as a label, that matplotlib shows as it is.
+
+    A `$` begins no formula. Legends leave out what begins with `_`, so a space comes before that.
+    """
+    shown = f" {text}" if text.startswith("_") else text
+    return shown.replace("$", r"\$")
+
+
+def literal_markdown(text: str) -> str:
+    """Return a text of the user that Markdown shows as it is."""
+    return re.sub(r"([\\`*_{}\[\]()#+\-.!<>&|~$])", r"\\\1", text)
 
 
 def label_text(classes: Sequence[str], label: SupportsInt) -> str:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 import rerun as rr
 
@@ -62,7 +63,7 @@ def recording(
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)
     temporary.touch()  # if the folder cannot be written to, Python's own message says so
-    with _sigterm_as_exit():
+    with _signals_as_exit():
         server = None
         rec = None
         written = False
@@ -122,16 +123,28 @@ def _abandon(rec: rr.RecordingStream) -> None:
 
 
 @contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
-    """Let SIGTERM end the program through every `finally`: no server or half file remains."""
+def _signals_as_exit() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the program through every `finally`: no server or half file remains.
+
+    SIGHUP comes when the terminal is closed. It stays ignored where it is (nohup).
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # handlers can only be set in the main thread
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    before = {}
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            before[number] = signal.signal(number, _exit_on_signal)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _exit_on_signal(number: int, frame: object) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def _show(path: Path, viewer: str, server: "_Server | None") -> None:
@@ -215,6 +228,21 @@ def _start(command: list[str]) -> subprocess.Popen:
     )
 
 
+def _watchdog(group: int) -> subprocess.Popen:
+    """Start a shell that ends a process group as soon as this process has ended, even by SIGKILL.
+
+    It waits for the end of a pipe that only this process can write to.
+    """
+    script = "cat > /dev/null; kill -s TERM -- -$1; sleep $2; kill -s KILL -- -$1"
+    return subprocess.Popen(
+        ["sh", "-c", script, "watchdog", str(group), str(STOP_S)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
 def _stays_open(window: subprocess.Popen) -> bool:
     """Return False if a window ends at once, for example because its display does not exist."""
     try:
@@ -260,7 +288,10 @@ class _Server:
         self.web_port = web_port
         self.address = f"rerun+http://{LOOPBACK}:{port}/proxy"
         self.process = _start([*_program(), *options, "--bind", LOOPBACK, "--port", str(port)])
+        self.watchdog = None
         try:
+            if web_port is not None and os.name == "posix":
+                self.watchdog = _watchdog(self.process.pid)
             self._await_ports([port] if web_port is None else [port, web_port])
             if web_port is None and not _stays_open(self.process):
                 raise OSError("no window could be opened; viewer=file always works")
@@ -296,6 +327,10 @@ class _Server:
 
     def stop(self) -> None:
         """End the program with everything that it has started."""
+        if self.watchdog is not None:
+            self.watchdog.kill()
+            self.watchdog.communicate()
+            self.watchdog = None
         if self.process.poll() is not None:
             return
         self._signal("SIGTERM")

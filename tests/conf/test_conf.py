@@ -19,10 +19,10 @@ import model
 import schedule
 from conf import choices
 from conf.config import COMMANDS, Evaluate, Inference, Train
-from conf.groups import GROUPS, PRESETS
+from conf.groups import GROUPS, MLP, PRESETS, Text
 from conf.help import COMMON_OPTIONS, full_help, help_text, sections, short_help
 from conf.option import check
-from conf.resumed import ADDED, fixed_options
+from conf.resumed import ADDED, fixed_options, resumed_options
 from conf.startup import spin_briefly
 from loss import objective
 from registry.process_rows import LOSS_WEIGHTS, TARGETS
@@ -336,3 +336,12 @@ def test_a_training_by_the_older_guide_is_that_of_train(older):
 
 def test_the_help_of_main_names_the_option_of_the_older_guide():
     assert "--train-ddpm-model" in full_help("main")
+
+
+@pytest.mark.parametrize(
+    "text", ["${oc.env:SECRET}", "\\${oc.env:SECRET}", "\\\\${x}", "${", "a\\", "b$x_$", "${a", "\\d"]
+)
+def test_texts_of_a_checkpoint_are_taken_as_they_are(text, monkeypatch, tmp_path):
+    monkeypatch.setenv("SECRET", "of the environment")
+    begun = dataclasses.asdict(Train(dataset=Text(text=text), model=MLP(), ema_decay=0.5))
+    assert resumed_options(Train(), set(), begun, tmp_path).dataset.text == text

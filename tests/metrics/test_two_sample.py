@@ -200,3 +200,9 @@ def test_a_classifier_of_two_equal_distributions_is_right_by_half():
 def test_a_classifier_of_two_distant_distributions_is_always_right():
     a, b = np.random.default_rng(0).normal(size=(2, 2000, 2))
     assert float(two_sample.classifier(a, b + 10, 0).value) == 1
+
+
+@pytest.mark.parametrize(("a", "b"), [((0, 2), (3, 2)), ((3, 2), (0, 2)), ((3, 2), (3, 3))])
+def test_an_energy_distance_needs_points_of_equal_dimensions(a, b):
+    with pytest.raises(ValueError, match="an energy distance needs points of equal dimensions, not"):
+        two_sample.energy_distance(np.ones(a), np.ones(b))

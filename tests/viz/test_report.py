@@ -282,3 +282,63 @@ def test_the_colours_of_curves_follow_the_sorting(sorted_page):
 def test_the_head_of_the_table_names_the_direction_of_sorting(sorted_page):
     document, _, direction = sorted_page
     assert f'aria-sort="{direction}"' in document
+
+
+# ---------------------------------------------------------------- damaged files of single runs
+
+BAD_METRICS = {
+    "a list": "[1]",
+    "figures as a list": '{"loss": 1, "figures": [1]}',
+    "a row that is none": '{"loss": 1, "figures": {"a": 3}}',
+    "a row without a value": '{"loss": 1, "figures": {"a": {"floor": 1}}}',
+    "a value that is none": '{"figures": {"a": {"value": [], "floor": {}}}}',
+    "a floor that is none": '{"figures": {"a": {"value": 1.0, "floor": {}}}}',
+    "a loss that is a list": '{"loss": [1]}',
+    "nested": "[" * 100_000,
+    "no text": b"\xff\xfe",
+}
+
+
+def spoil(folder, name, content):
+    path = folder / name
+    path.unlink(missing_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+@pytest.mark.parametrize("kind", BAD_METRICS)
+def test_a_damaged_metrics_file_costs_its_own_figures_only(kind, tmp_path):
+    make_run(tmp_path / "0", {"lr": 1}, 0.25)
+    make_run(tmp_path / "1", {"lr": 2}, 0.5)
+    spoil(tmp_path / "1", "metrics.json", BAD_METRICS[kind])
+    page = sweep_page("t", runs(tmp_path))
+    assert "<li>1 its metrics.json is damaged</li>" in page
+    assert "2 runs: 1 finished" in page
+    assert any("0.25" in cell for row in Texts(page).rows for cell in row)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        (".hydra/overrides.yaml", "3"),
+        (".hydra/config.yaml", "[1, 2]"),
+        (".hydra/config.yaml", "a: 2023-99-99"),
+        (".hydra/config.yaml", "[" * 100_000),
+        ("error.txt", b"\xff\xfe"),
+        ("loss.csv", b"\xff\xfe"),
+        ("samples.png", b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR" + b"\xff" * 13),
+    ],
+)
+def test_no_damaged_file_of_a_run_ends_the_page(name, content, tmp_path):
+    make_run(tmp_path / "0", {"lr": 1}, 0.25)
+    make_run(tmp_path / "1", {"lr": 2}, 0.5)
+    spoil(tmp_path / "1", name, content)
+    if name in ("error.txt", "loss.csv"):  # which are read where there is no metrics.json
+        (tmp_path / "1" / "metrics.json").unlink()
+    assert "2 runs" in sweep_page("t", runs(tmp_path))
+
+
+def test_the_page_reads_a_folder_in_place_of_metrics(tmp_path):
+    make_run(tmp_path / "0", {"lr": 1}, 0.25)
+    make_run(tmp_path / "1", {"lr": 2})
+    (tmp_path / "1" / "metrics.json").mkdir()
+    assert "metrics.json cannot be read" in sweep_page("t", runs(tmp_path))

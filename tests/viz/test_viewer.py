@@ -57,6 +57,11 @@ def children(pid):
     return [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def programs(pid, name):
+    """The children of a process that run the program of that name."""
+    return [child for child in children(pid) if Path(f"/proc/{child}/comm").read_text().strip() == name]
+
+
 def listening(pid):
     """Addresses, as /proc writes them, on which a process listens."""
     sockets = {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
@@ -71,7 +76,7 @@ class EndedPage(NamedTuple):
     signal: signal.Signals
     addresses: list[str]
     exit_code: int
-    server: int
+    started: list[int]
     outputs: Path
 
 
@@ -87,10 +92,11 @@ def ended_page(request, tmp_path_factory):
         pytest.skip("looks into /proc")
     folder = tmp_path_factory.mktemp("page")
     with served(folder) as (process, _):
-        (server,) = children(process.pid)
+        (server,) = programs(process.pid, "rerun")
         addresses = listening(server)
+        started = children(process.pid)
         process.send_signal(request.param)
-        return EndedPage(request.param, addresses, process.wait(200), server, folder / "outputs")
+        return EndedPage(request.param, addresses, process.wait(200), started, folder / "outputs")
 
 
 def test_the_page_is_served_on_loopback_only(ended_page):
@@ -103,20 +109,36 @@ def test_ctrl_c_ends_a_page_well_and_sigterm_with_its_number(ended_page):
 
 
 def test_an_ended_page_leaves_no_process(ended_page):
-    assert not os.path.exists(f"/proc/{ended_page.server}")
+    assert not [pid for pid in ended_page.started if os.path.exists(f"/proc/{pid}")]
 
 
 def test_an_ended_page_leaves_its_recording(ended_page):
     assert [p.name for p in ended_page.outputs.iterdir()] == ["forward.rrd"]
 
 
+@pytest.mark.skipif(os.name != "posix", reason="these signals are POSIX")
+@pytest.mark.parametrize("number", [signal.SIGHUP, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+def test_rerun_ends_with_a_run_whose_terminal_is_closed_or_that_is_killed(number, tmp_path):
+    with served(tmp_path) as (process, address):
+        ports = [int(port) for port in re.findall(r"(?:127\.0\.0\.1|localhost):(\d+)", address)]
+        assert len(ports) == 2 and all(map(viewer._listens, ports))
+        begun = children(process.pid) if LINUX else []
+        process.send_signal(number)
+        assert process.wait(200) == (-number if number == signal.SIGKILL else 128 + number)
+        end = time.monotonic() + 200
+        while any(map(viewer._listens, ports)) or any(os.path.exists(f"/proc/{pid}") for pid in begun):
+            assert time.monotonic() < end, "rerun goes on serving"
+            time.sleep(0.1)
+
+
 @pytest.mark.skipif(not LINUX, reason="looks into /proc")
 def test_a_mistake_after_the_server_started_leaves_neither_process_nor_file(tmp_path):
     before = {*children(os.getpid())}  # One of them is the process that tests fork their commands from.
     with pytest.raises(ValueError, match="a mistake"), viewer.recording("test", tmp_path / "a.rrd", "web") as _:
-        (server,) = {*children(os.getpid())} - before
+        begun = {*children(os.getpid())} - before
         raise ValueError("a mistake")
-    assert not os.path.exists(f"/proc/{server}")
+    assert begun
+    assert not [pid for pid in begun if os.path.exists(f"/proc/{pid}")]
     assert not list(tmp_path.iterdir())
 
 

@@ -21,7 +21,7 @@ from viz.colours import DATA, TRACKED, hex_colour, noise_colours
 from viz.films.film_files import Frame
 from viz.films.film_moments import between, noise_words
 from viz.scene import HELD_S, LASTS_S, Process, Scene, checked_points
-from viz.style import ink, label_text, paper
+from viz.style import ink, label_text, literal, paper
 from viz.turning import seen
 
 TITLES = {"forward": "forward: data to noise", "reverse": "reverse: noise to data"}
@@ -118,7 +118,7 @@ def reverse_panel(title: str, scene: Scene) -> Panel:
     if scene.of_images or scene.processes[-1].side != "reverse":
         raise ValueError(f"{title} holds no reverse process of points: save one by inference.py save_trajectory=true")
     panel = panels_of(scene)[-1]
-    return panel._replace(title=title + _guidance_line(scene, panel.process))
+    return panel._replace(title=literal(title) + _guidance_line(scene, panel.process))
 
 
 def _guidance_line(scene: Scene, process: Process) -> str:

@@ -1,5 +1,8 @@
 """trajectory.npz: the states of a process in a file, from which films can be made later."""
 
+import io
+import math
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from runtime.atomic_file import atomic_file
+from runtime.checkpoint_contents import excess_in_archive
 from viz.scene import Process, Scene
 
 SIDES = ("forward", "reverse")
@@ -56,16 +60,40 @@ def load_scene(path: str | Path) -> Scene:
     """
     if not Path(path).exists():
         raise FileNotFoundError(f"there is no {path}; save_trajectory=true makes one")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            scene = _scene_from(arrays)
-    except Exception as error:  # numpy reports damaged files by many kinds of errors
-        raise ValueError(f"{path} is no trajectory.npz of moonwalk") from error
+    if not Path(path).is_file():
+        raise ValueError(f"{path} is no trajectory.npz of moonwalk: it is not a file")
+    with open(path, "rb") as file:
+        try:
+            excess = _excess_in(file)
+            scene = Scene([])
+            if not excess:
+                file.seek(0)
+                with np.load(file, allow_pickle=False) as arrays:
+                    scene = _scene_from(arrays)
+        except Exception as error:  # numpy reports damaged files by many kinds of errors
+            raise ValueError(f"{path} is no trajectory.npz of moonwalk") from error
+    if excess:
+        raise ValueError(f"{path} is no trajectory.npz of moonwalk: it {excess}")
     if not scene.processes or not all(_is_whole(process) for process in scene.processes):
         raise ValueError(
             f"{path} is no trajectory.npz of moonwalk: it holds neither a forward nor a reverse process",
         )
     return scene
+
+
+def _excess_in(file: io.BufferedReader) -> str | None:
+    """Say in what the arrays of a .npz file exceed it, before numpy makes room for them; or None."""
+    excess = excess_in_archive(file)
+    if excess:
+        return excess
+    with zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as array:
+                np.lib.format.read_magic(array)  # pyright: ignore[reportArgumentType]
+                shape, _, dtype = np.lib.format.read_array_header_1_0(array)  # pyright: ignore[reportArgumentType]
+            if math.prod(shape) * max(1, dtype.itemsize) > member.file_size:
+                return f"claims more bytes for {member.filename} than it has"
+    return None
 
 
 def _scene_from(arrays: Mapping[str, Any]) -> Scene:

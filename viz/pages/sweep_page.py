@@ -214,7 +214,7 @@ def _thumbnail(run: Run, options: Sequence[str]) -> str:
     try:
         with Image.open(run.folder / "samples.png") as picture:
             small = picture.convert("RGB")
-    except OSError:
+    except Exception:  # Pillow reports damaged pictures by many types of error
         return ""
     small.thumbnail(THUMBNAIL)
     file = io.BytesIO()

@@ -17,6 +17,7 @@ from viz.recording.panel import (
     time_columns,
 )
 from viz.scene import Field, Scene
+from viz.style import literal_markdown
 
 NAMES = {"network": "The network's score", "exact": "The exact score"}
 AMONG_SAMPLES = "reverse/score"
@@ -87,7 +88,7 @@ def _cloud(scene: Scene, field: Field, samples: str) -> rrb.View:
 def words(scene: Scene) -> Words:
     """Return the text of the arrows among the samples, and of the tabs."""
     first = scene.fields[0].label
-    condition = "" if first is None else f", for label {scene.classes[first]}"
+    condition = "" if first is None else f", for label {literal_markdown(scene.classes[first])}"
     sees = [f"**Arrows**: the score{condition}, to where points are likelier."]
     tries: Sequence[str] = []
     if any(field.name == "exact" for field in scene.fields):
