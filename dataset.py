@@ -351,7 +351,7 @@ def read_points(
             raise ValueError(f"{path} is too large for memory: set num_samples")
         count = min(n_samples, len(file))
         chosen = stratified_rows(len(file), count, generator(seed, "dataset"))
-        return PointSet(read_rows(file, chosen, path))
+        return PointSet(read_rows(file, chosen, path), columns=Columns())
 
     file = read_table(path, label, columns, missing)
     num_rows = len(file.points)
@@ -437,7 +437,7 @@ def make_large_sets(
 
     train_points = read_rows(file, _train_rows(train), path)
     unseen_points = read_rows(file, _held_out_rows(held_out), path)
-    return LargeSet(train_points, file=file), PointSet(unseen_points)
+    return LargeSet(train_points, columns=Columns(), file=file), PointSet(unseen_points, columns=Columns())
 
 
 def _check_whole_rows(path: str, label: str | None, columns: Sequence[str] | None) -> None:
