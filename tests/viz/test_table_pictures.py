@@ -34,7 +34,7 @@ def table(d, label="kind"):
 def drawn(figure):
     """The figure after its layout is computed."""
     style.use("light")
-    figure.canvas.draw()
+    figure.draw_without_rendering()
     return figure
 
 
@@ -321,6 +321,7 @@ def test_main_shows_a_table_in_units_of_its_deviations():
     assert np.allclose(data.points.std(0), 1, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_main_of_four_columns_draws_the_strip_and_says_why_nothing_is_recorded(tmp_path):
     rows = "".join(f"{i % 7},{i * 1000},{i / 1000},{i % 5}\n" for i in range(30))
     (tmp_path / "a.csv").write_text("a,b,c,d\n" + rows)
