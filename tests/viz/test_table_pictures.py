@@ -238,7 +238,7 @@ def grid(d, **options):
     return points, drawn(stills.samples(points[:100], points, columns=columns, **options))
 
 
-@pytest.mark.parametrize("d", [4, 6, 12])
+@pytest.mark.parametrize("d", [4, *(pytest.param(d, marks=pytest.mark.slow) for d in (6, 12))])
 def test_more_than_three_columns_have_a_panel_for_each_pair_of_the_first_six(d):
     _, figure = grid(d)
     assert len(figure.axes) == min(d, MAX_COLUMNS) ** 2
