@@ -31,7 +31,8 @@ def main(o: Compare, run_folder: Path) -> None:
     facts = {"checkpoint": str(path), "num_samples": count, "seed": o.seed}
     comparison.save_numbers(run_folder / "compare.json", found, **facts)
     print(comparison.table(found))
-    print(f"picture:    {stills.save(pictures.sheet(found), run_folder / 'compare.png', o.figures)}")
+    sheet = pictures.sheet(found, pipeline.columns)
+    print(f"picture:    {stills.save(sheet, run_folder / 'compare.png', o.figures)}")
     if found.flow:
         print(flow_table(found.flow))
         print(f"picture:    {stills.save(pictures.flow_map(found.flow), run_folder / 'flow_map.png', o.figures)}")

@@ -356,7 +356,7 @@ def read_points(
             raise ValueError(f"{path} is too large for memory: set num_samples")
         count = min(n_samples, len(file))
         chosen = stratified_rows(len(file), count, generator(seed, "dataset"))
-        return PointSet(file.read(chosen))
+        return PointSet(file.read(chosen), columns=Columns())
 
     file = read_table(path, label, columns, missing)
     num_rows = len(file.points)
@@ -428,7 +428,7 @@ def make_large_sets(
 
     train_points = file.read(_train_rows(train))
     unseen_points = file.read(_held_out_rows(held_out))
-    return LargeSet(train_points, file=file), PointSet(unseen_points)
+    return LargeSet(train_points, columns=Columns(), file=file), PointSet(unseen_points, columns=Columns())
 
 
 def _check_whole_rows(path: str, label: str | None, columns: Sequence[str] | None) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from conf.choices import NUM_SAMPLES
 from conf.config import Evaluate, Train, check_source, sampling_options
-from dataset import IMAGE_DATASETS, source_name
+from dataset import IMAGE_DATASETS, PointSet, source_name
 from loss.log import read_excess
-from metrics.evaluation import evaluate_file, evaluate_model, real_rows
+from metrics.evaluation import evaluate_file, evaluate_model, real_rows, real_rows_with_labels
 from metrics.results import score_fields, write_report
 from pipeline import pipeline_from_checkpoint
 from runtime import checkpoint_file
@@ -46,7 +46,8 @@ def evaluate_samples(o: Evaluate, samples: str, run_folder: Path) -> dict:
     print(f"{len(evaluation.samples):,} samples of {samples}, compared with {dataset_name(asdict(o.dataset))}")
     report = write_report(run_folder, evaluation, unseen, seed=o.seed, samples=samples)
     real = real_rows(unseen, len(evaluation.samples), o.seed)
-    save_pictures(run_folder, evaluation, real, formats=o.figures)
+    columns = unseen.columns if isinstance(unseen, PointSet) else None
+    save_pictures(run_folder, evaluation, real, formats=o.figures, columns=columns)
     return report
 
 
@@ -70,10 +71,20 @@ def evaluate_checkpoint(o: Evaluate, run_folder: Path) -> dict:
 
     facts = {"seed": o.seed, "checkpoint": str(path), "num_samples": count, **evaluation.sampling.as_facts()}
     report = write_report(run_folder, evaluation, unseen, **facts)
-    real = real_rows(unseen, count, o.seed)
+    real, real_labels = real_rows_with_labels(unseen, count, o.seed)
     history = read_excess(checkpoint_file.run_folder_path(path))
     fields = score_fields(pipeline, unseen)
-    save_pictures(run_folder, evaluation, real, fields, history, o.figures, pipeline.classes)
+    save_pictures(
+        run_folder,
+        evaluation,
+        real,
+        fields,
+        history,
+        o.figures,
+        pipeline.classes,
+        real_labels,
+        pipeline.columns,
+    )
     return report
 
 

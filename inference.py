@@ -124,9 +124,11 @@ def save_samples(
         sheet = image_grids.samples(samples, labels, pipeline.classes, guidance)
     else:
         asked = None if labels is None else np.unique(labels)
-        real, _ = replay.real_sets(pipeline.config["dataset"], len(samples), seed, asked)
+        real = replay.real_points(pipeline.config["dataset"], len(samples), seed, asked)
         real_labels = None if labels is None else real.labels  # without labels neither side is coloured
-        sheet = stills.samples(samples, real.points, labels, real_labels, pipeline.classes, guidance)
+        sheet = stills.samples(
+            samples, real.points, labels, real_labels, pipeline.classes, guidance, columns=pipeline.columns
+        )
 
     save_array(folder / "samples.npy", samples)
     if labels is not None:

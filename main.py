@@ -5,19 +5,21 @@ from conf.entry import command  # answers --help before what follows takes its s
 # isort: split
 import runpy
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from conf.config import Main
 from conf.flags import TRAIN_DDPM_MODEL
-from dataset import IMAGE_DATASETS, DataSet, PointSet, make_dataset
+from dataset import IMAGE_DATASETS, DataSet, Normaliser, PointSet, make_dataset
 from diffusion import DiffusionModel
 from images.sets import make_images
 from metrics.forward import measured_statistics, theoretical_statistics
+from points.tables import Columns
 from registry.process_rows import SCHEDULES
 from samplers.spacing import clock, evenly_on
 from schedule import NoiseScheduler, evenly_spaced, make_scheduler, t_from_step
@@ -50,6 +52,11 @@ def main(o: Main, run_folder: Path) -> None:
 
     scheduler = make_scheduler(o.schedule, o.num_timesteps, o.beta_start, o.beta_end, o.zero_snr)
     data = _load(o, of_images)
+    columns = None
+    if isinstance(data, PointSet) and data.columns is not None:
+        columns = data.columns
+        data = normalised(data)
+        print("each column of the file is scaled to mean 0 and standard deviation 1, as a training does")
     tracked = checked_rows(o.track_samples, len(data))
     print(f"{len(data)} {'images' if of_images else 'points'} of {o.dataset.name}, {o.num_timesteps} forward steps")
     warning = scheduler.signal_warning()
@@ -58,7 +65,7 @@ def main(o: Main, run_folder: Path) -> None:
 
     clean = data[:][0].numpy()
     if o.save_plots or of_images:
-        print(stills.save(forward_strip(scheduler, clean, o.seed), folder / "forward.png", o.figures))
+        print(stills.save(forward_strip(scheduler, clean, o.seed, columns), folder / "forward.png", o.figures))
     if o.save_plots:
         save_schedule(folder, scheduler, data, o.seed, o.figures)
     if o.compare_schedules:
@@ -70,7 +77,7 @@ def main(o: Main, run_folder: Path) -> None:
     if not of_images and clean.shape[1] not in (2, 3):
         print(f"recording: none, because it shows points of 2 or 3 coordinates, not of {clean.shape[1]}")
         return
-    scene = replay.forward_scene(scheduler, clean, o.viz_steps, o.seed)
+    scene = replay.forward_scene(scheduler, clean, o.viz_steps, o.seed, columns)
     films.save(scene, folder, film, o.save_trajectory)
     if o.rerun:
         from rerun_viz import log_scene  # rerun takes a second to import, and may not be wanted
@@ -94,7 +101,15 @@ def _load(o: Main, of_images: bool) -> DataSet:
     return make_dataset(n_samples=o.num_samples, seed=o.seed, **asdict(o.dataset))
 
 
-def forward_strip(scheduler: NoiseScheduler, clean: NDArray, seed: int) -> stills.Figure:
+def normalised(data: PointSet) -> PointSet:
+    """The points of a table in units of each column's deviation: N(0, I) is noise only for data of such units."""
+    points = Normaliser.fit_dataset(data).normalise(torch.from_numpy(data.points)).numpy()
+    return replace(data, points=points)
+
+
+def forward_strip(
+    scheduler: NoiseScheduler, clean: NDArray, seed: int, columns: Columns | None = None
+) -> stills.Figure:
     """The forward process of clean data (N, *dims) at a few steps: for points even in t and, below, in log-SNR."""
     of_images = clean.ndim == 4
     even_in_log_snr = evenly_on(clock(scheduler.alpha_bar), 7 if of_images else STRIP_MOMENTS)
@@ -109,7 +124,7 @@ def forward_strip(scheduler: NoiseScheduler, clean: NDArray, seed: int) -> still
         states = replay.forward(scheduler, clean, steps, seed).states
         noise = np.sqrt(1 - scheduler.alpha_bar[steps])
         rows.append(stills.Moments(name, [*states], steps, noise))
-    return stills.forward_strip(rows, T)
+    return stills.forward_strip(rows, T, columns)
 
 
 def save_schedule(folder: Path, scheduler: NoiseScheduler, data: DataSet, seed: int, formats: list[str]) -> None:
@@ -128,7 +143,7 @@ def save_schedule(folder: Path, scheduler: NoiseScheduler, data: DataSet, seed: 
         measured = measured_statistics(data.points, states)
         timesteps = [t_from_step(step) for step in noised]
         theory = theoretical_statistics(data.points, data.mixture, scheduler, timesteps, seed)
-        sheet = stills.forward_statistics(np.array(noised), measured, theory)
+        sheet = stills.forward_statistics(np.array(noised), measured, theory, data.columns)
         print(stills.save(sheet, folder / "statistics.png", formats))
 
 

@@ -17,7 +17,7 @@ from conf.config import Train
 from conf.resumed import resumed_options
 from dataset import DataSet, PointSet, make_sets
 from loss.log import final_loss, read_excess
-from metrics.evaluation import Evaluation, evaluate_model, real_rows
+from metrics.evaluation import Evaluation, evaluate_model, real_rows_with_labels
 from metrics.results import read_report, score_fields, write_report
 from pipeline import check_network
 from runtime import checkpoint_file, distributed
@@ -199,10 +199,20 @@ def draw_pictures(options: Train, run_folder: Path, state: TrainingState, evalua
         return
     with reported("not all pictures of the evaluation could be drawn"):
         pipeline = state.pipeline
-        real = real_rows(state.unseen, options.eval_samples, options.seed)
+        real, real_labels = real_rows_with_labels(state.unseen, options.eval_samples, options.seed)
         fields = score_fields(pipeline, state.unseen)
         excess = read_excess(run_folder)
-        save_pictures(run_folder, evaluation, real, fields, excess, options.figures, pipeline.classes)
+        save_pictures(
+            run_folder,
+            evaluation,
+            real,
+            fields,
+            excess,
+            options.figures,
+            pipeline.classes,
+            real_labels,
+            pipeline.columns,
+        )
 
 
 @contextmanager

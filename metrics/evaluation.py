@@ -395,6 +395,28 @@ def real_draws(data: PointSet, seed: int) -> Draw:
     return exact_draws(data.mixture, seed)
 
 
+def real_rows_with_labels(data: DataSet, count: int, seed: int) -> tuple[NDArray, NDArray | None]:
+    """Return at most `count` real points or images and their labels (N,), to be shown beside samples.
+
+    There are no labels for images, nor for a set without labels. Of a file all rows may be shown.
+    """
+    if isinstance(data, ImageSet):
+        return real_rows(data, count, seed), None
+    if data.mixture is None:
+        rows = torch.randperm(len(data.points), generator=generator(seed, "shown rows"))[:count].numpy()
+        return data.points[rows], None if data.labels is None else data.labels[rows]
+    if data.labels is None:
+        return real_rows(data, count, seed), None
+
+    # All parts have equal mass.
+    labels = torch.randint(len(data.parts), (count,), generator=generator(seed, "labels of real points")).numpy()
+    points = np.empty((count, data.points.shape[1]), np.float32)
+    for k, part in enumerate(data.parts):
+        rows = labels == k
+        points[rows] = exact_draws(part, seed)(int(rows.sum()), k)
+    return points, labels
+
+
 # ---------------------------------------------------------------- against the exact distribution
 
 

@@ -1,6 +1,7 @@
 """Pictures of a comparison of samplers: what each makes of the same noise, and its error against the exact flow map."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.colors import to_rgb
@@ -9,11 +10,14 @@ from numpy.typing import NDArray
 
 from metrics.flow_map import FlowMap
 from metrics.sampler_comparison import EXACT, Comparison, Planned, Trial
+from points.tables import Columns
 from viz import image_grids
 from viz.colours import DATA, GENERATED, PALETTE, hex_colour
+from viz.point_axes import axes_in_words, axis_names
 from viz.style import ink, paper
 
 POINTS_SHOWN = 2000  # in a cell
+MIN_WIDTH = 6.6  # inches: of the lines of the title
 MARGIN = 0.2  # around the data, in widths of the data
 IMAGES_ACROSS = 16  # from left to right, in all cells of a row
 ROWS_PER_CELL = 2
@@ -26,23 +30,32 @@ LINES = ("-", "--", "-.")
 LEGEND_COLUMNS = 3
 
 
-def sheet(found: Comparison) -> Figure:
-    """Rows: samplers. Columns: evaluations; for points once with the network and once with the exact denoiser."""
-    return _image_sheet(found) if found.real.ndim == 4 else _point_sheet(found)
+def sheet(found: Comparison, columns: Columns | None = None) -> Figure:
+    """Rows: samplers. Columns: evaluations; for points once with the network and once with the exact denoiser.
+
+    columns: the names of the coordinates, for points of a table.
+    """
+    if found.real.ndim == 4:
+        return _image_sheet(found)
+    return _point_sheet(found, axis_names(columns, found.real.shape[1]))
 
 
 # ---------------------------------------------------------------- points
 
 
-def _point_sheet(found: Comparison) -> Figure:
+def _point_sheet(found: Comparison, names: Sequence[str]) -> Figure:
     columns = len(found.denoisers) * len(found.asked)
-    figure = Figure(figsize=(1.5 * columns + 0.6, 1.45 * len(found.samplers) + 1.2), layout="constrained")
-    figure.suptitle(
-        "blue: samples, all from the same noise; grey: real data\n"
+    figure = Figure(
+        figsize=(max(MIN_WIDTH, 1.5 * columns + 0.6), 1.45 * len(found.samplers) + 1.2), layout="constrained"
+    )
+    lines = [
+        "blue: samples, all from the same noise; grey: real data",
         "W1: sliced Wasserstein-1 distance between them;"
         f" other real data have {found.floors['sliced Wasserstein-1'].median:.3f}",
-        size="medium",
-    )
+    ]
+    if names:
+        lines.append(axes_in_words(names))
+    figure.suptitle("\n".join(lines), size="medium")
     blocks = figure.subfigures(1, len(found.denoisers), wspace=0.03, squeeze=False)
     for block, denoiser in zip(blocks[0], found.denoisers):
         block.suptitle(f"with the {denoiser}")

@@ -8,12 +8,14 @@ from matplotlib.figure import Figure
 
 from metrics.conditioning import INPAINTINGS_EACH, Inpainting, Posteriors, inpaint, posterior_table, posteriors
 from pipeline import Pipeline
+from points.tables import Columns
 from registry.posterior_rows import METHODS
 from runtime.atomic_file import save_array
 from viz import image_grids, stills
 from viz.colours import GENERATED, hex_colour
+from viz.point_axes import axes_in_words, axis_names
 from viz.point_clouds import cloud_axes, draw_cloud, outside_text
-from viz.style import ink
+from viz.style import ink, literal
 
 GREY = "#b8b8b8"
 GLOSS_LETTERS = 30  # in a line of what a method does
@@ -39,7 +41,7 @@ def save_posterior_samples(
     save_array(run_folder / "samples.npy", found.samples)
     print(posterior_table(found))
     print(f"samples:    {run_folder / 'samples.npy'}, by {found.method} and the network")
-    picture = stills.save(posterior_figure(found), run_folder / "posterior.png", formats)
+    picture = stills.save(posterior_figure(found, pipeline.columns), run_folder / "posterior.png", formats)
     print(f"picture:    {picture}")
 
 
@@ -69,11 +71,11 @@ def save_inpaintings(
     print(f"picture:    {picture}")
 
 
-def posterior_figure(found: Posteriors) -> Figure:
+def posterior_figure(found: Posteriors, columns: Columns | None = None) -> Figure:
     """A row for the exact posterior and for every method: with the exact denoiser, with the network, and in words."""
     methods = [*found.evaluations]
     figure = Figure(figsize=(9, 1.35 * (1 + len(methods)) + 0.6), layout="constrained")
-    axes = cloud_axes(figure, 1 + len(methods), 3, found.prior)
+    axes = cloud_axes(figure, 1 + len(methods), 3, found.prior, columns)
     for column, (denoiser, points) in zip(axes.T[1:], found.points.items()):
         column[0].set_title(f"with the {denoiser}")
         for ax in column:
@@ -91,11 +93,14 @@ def posterior_figure(found: Posteriors) -> Figure:
         write = ax.text2D if ax.name == "3d" else ax.text
         write(0, 0.8, name, va="center", weight="bold", transform=ax.transAxes)
         write(0, 0.62, textwrap.fill(gloss, GLOSS_LETTERS), va="top", transform=ax.transAxes)
-    figure.suptitle(
-        f"samples given {found.text}, observed with noise {found.noise:g}\n"
+    lines = [
+        f"samples given {literal(found.text)}, observed with noise {found.noise:g}",
         "grey: the data; W1: sliced Wasserstein-1 distance to the exact posterior",
-        size="medium",
-    )
+    ]
+    names = axis_names(columns, found.prior.shape[1])
+    if names:
+        lines.append(axes_in_words(names))
+    figure.suptitle("\n".join(lines), size="medium")
     return figure
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from loss.log import read_excess, read_losses
 from loss.runs import run_options, runs_of_sweep
 from metrics.evaluation import Evaluation
+from points.tables import Columns
 from viz import image_grids, learning, stills, style
 
 SHOWN = 5000  # points
@@ -22,6 +23,8 @@ def save_pictures(
     history: Mapping[str, NDArray] | None = None,
     formats: Sequence[str] = (),
     classes: Sequence[str] = (),
+    real_labels: NDArray | None = None,
+    columns: Columns | None = None,
 ) -> None:
     """Write samples.png and, for points, timesteps.png and field.png where they are known.
 
@@ -33,11 +36,13 @@ def save_pictures(
         history: of the excess over the training, see loss.log.read_excess.
         formats: see stills.save.
         classes: the names of the labels that a conditional model knows.
+        real_labels: of the real data (N,), where the samples have labels as well.
+        columns: the names of the coordinates, for points of a table.
     """
     if evaluation.samples.ndim == 4:
         figures = {"samples": image_grids.beside_real(evaluation.samples, real)}
     else:
-        figures = _figures_of_points(evaluation, real, fields, history, classes)
+        figures = _figures_of_points(evaluation, real, real_labels, fields, history, classes, columns)
     for name, figure in figures.items():
         stills.save(figure, folder / f"{name}.png", formats)
 
@@ -45,23 +50,30 @@ def save_pictures(
 def _figures_of_points(
     evaluation: Evaluation,
     real: NDArray,
+    real_labels: NDArray | None,
     fields: Sequence[Mapping[str, NDArray]],
     history: Mapping[str, NDArray] | None,
     classes: Sequence[str],
+    columns: Columns | None,
 ) -> dict[str, Figure]:
     """Return the figures of an evaluation of points, by the names of their files."""
     labels = evaluation.labels
-    if labels is not None:
+    if labels is None:
+        real_labels = None  # without labels neither side is coloured
+    else:
         labels = labels[:SHOWN]
+    if real_labels is not None:
+        real_labels = real_labels[:SHOWN]
     figures = {
         "samples": stills.samples(
             evaluation.samples[:SHOWN],
             real[:SHOWN],
             labels,
-            None,
+            real_labels,
             classes,
             evaluation.sampling.guidance_text,
             len(evaluation.samples),
+            columns,
         )
     }
     by_step = evaluation.by_step

@@ -23,7 +23,9 @@ SOFTENED = 1e-3  # noise that gives sets without any a density
 
 
 class FlowLines(NamedTuple):
-    """Paths (S, N, d) in data units, d = 2 or 3, from noise to the samples.
+    """Paths (S, N, d), d = 2 or 3, from noise to the samples.
+
+    They are in data units; those of a table are normalised, because its columns may have unlike units.
 
     seconds (S,): when each state is played. way (S,): how far it is from noise, 0, to data, 1, in the angle
     arctan(sigma / alpha). noise (S,): its sigma. reached (N,): where on the data a path ends: the number of one of
@@ -81,7 +83,8 @@ def _lines_of_states(
     paths = []
     for state in progress_bar(states, "sampling", count_evaluations(scheduler, options) + 1):
         steps.append(state.step)
-        paths.append(pipeline.data_units(state.x_t).numpy())
+        drawn = state.x_t.cpu() if pipeline.columns else pipeline.data_units(state.x_t)
+        paths.append(drawn.numpy())
 
     process = Process("reverse", np.stack(paths), np.array(steps))
     scene = Scene([process], alpha_bar=scheduler.alpha_bar)

@@ -4,20 +4,34 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from points.tables import Columns
+from viz.point_axes import aspect_of, point_axes, range_with_margin, set_range
+
 MARGIN = 0.25  # around the data, in widths of the data
 
 
-def cloud_axes(figure: Figure, rows: int, columns: int, data: NDArray) -> NDArray:
-    """Axes (rows, columns), all with the range of the data (N, d) and a margin; the first three coordinates."""
+def cloud_axes(
+    figure: Figure,
+    num_rows: int,
+    num_columns: int,
+    data: NDArray,
+    columns: Columns | None = None,
+) -> NDArray:
+    """Axes (num_rows, num_columns), all with the range of the data (N, d) and a margin; the first three coordinates.
+
+    In the plane they have no ticks, because they are small.
+
+    Args:
+        columns: the names of the coordinates, for points of a table. They may have unlike units.
+    """
     d = min(3, data.shape[1])
-    options = {"projection": "3d"} if d == 3 else {"aspect": "equal"}
-    axes = figure.subplots(rows, columns, squeeze=False, subplot_kw=options)
-    width = data.max(0) - data.min(0)
-    low = data.min(0) - MARGIN * width
-    high = data.max(0) + MARGIN * width
+    shown = data[:, :d]
+    axes = point_axes(figure, num_rows, num_columns, d)
+    low, high = range_with_margin(shown, MARGIN)
+    aspect = aspect_of(shown, columns) if d == 2 else "auto"
     for ax in axes.flat:
-        for i, axis in enumerate("xyz"[:d]):
-            getattr(ax, f"set_{axis}lim")(low[i], high[i])
+        set_range(ax, low, high)
+        ax.set_aspect(aspect)
         if d == 2:
             ax.set(xticks=[], yticks=[])
     return axes

@@ -17,6 +17,7 @@ from metrics import bayes
 from metrics.bayes import loss_conditions
 from metrics.distances import sliced_wasserstein
 from pipeline import Pipeline
+from points.tables import Columns, coordinate_names
 from runtime.randomness import generator
 from samplers import State
 from samplers.guidance import exact_guided_denoiser
@@ -66,11 +67,19 @@ def reverse(states: Iterable[State], kept: slice, predicted: slice | NDArray) ->
 # ---------------------------------------------------------------- scenes
 
 
-def forward_scene(scheduler: NoiseScheduler, data: NDArray, viz_steps: int, seed: int) -> Scene:
-    """The forward process of data (N, *dims) alone, in its own units: at most viz_steps states."""
+def forward_scene(
+    scheduler: NoiseScheduler, data: NDArray, viz_steps: int, seed: int, columns: Columns | None = None
+) -> Scene:
+    """The forward process of data (N, *dims) alone, in the units in which they are given: at most viz_steps states.
+
+    columns: of the table that the data come from. Its points are given with mean 0 and standard deviation 1.
+    """
     steps = evenly_on(clock(scheduler.alpha_bar), viz_steps)
     process = forward(scheduler, data, steps, seed)
-    return Scene([process], data=data, alpha_bar=scheduler.alpha_bar)
+    scene = Scene([process], data=data, alpha_bar=scheduler.alpha_bar)
+    if columns is None:
+        return scene
+    return scene._replace(normalised=True, names=coordinate_names(columns, data.shape[1]))
 
 
 def reverse_scene(
@@ -118,6 +127,7 @@ def reverse_scene(
         distance=distance(processes, data[:compared], floors),
         loss=loss(folder, loss_floor(pipeline, real)),
         normalised=True,
+        names=coordinate_names(pipeline.columns, data.shape[1]) if pipeline.columns else (),
     )
 
 
@@ -131,12 +141,19 @@ def real_sets(
 
     From a file each gets at most a half, without overlap.
     """
-    real = _draw_real(dataset, count, seed + 1, labels)
+    real = real_points(dataset, count, seed, labels)
     if real.mixture is not None:
         return real, _draw_real(dataset, count, seed + 2, labels).points
-    points = _draw_real(dataset, 2 * count, seed + 1, labels).points
-    half = len(points) // 2
-    return PointSet(points[:half]), points[half : 2 * half]
+    both = _draw_real(dataset, 2 * count, seed + 1, labels)
+    half = len(both.points) // 2
+    first_labels = None if both.labels is None else both.labels[:half]
+    first = replace(both, points=both.points[:half], labels=first_labels)
+    return first, both.points[half : 2 * half]
+
+
+def real_points(dataset: dict[str, Any], count: int, seed: int, labels: NDArray | None = None) -> PointSet:
+    """At most `count` real points (data units), to be shown; of these labels only where some are given."""
+    return _draw_real(dataset, count, seed + 1, labels)
 
 
 def _draw_real(dataset: dict[str, Any], count: int, seed: int, labels: NDArray | None) -> PointSet:

@@ -96,6 +96,7 @@ class Scene(NamedTuple):
         distance: how far the processes are from the data.
         loss: the training loss of the network.
         normalised: whether coordinates have mean 0 and standard deviation 1 over the data.
+        names: of the coordinates, for points of a table, which are always normalised.
         labels: (N,), the condition of each sample, an index into `classes`.
         classes: the names of the labels.
         row_words: what the rows of a grid of images with labels mean.
@@ -111,6 +112,7 @@ class Scene(NamedTuple):
     distance: Distance | None = None
     loss: Loss | None = None
     normalised: bool = False
+    names: Sequence[str] = ()
     labels: NDArray | None = None
     classes: Sequence[str] = ()
     row_words: str = "Each row was conditioned on the label at its left"

@@ -9,9 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from points.tables import Columns
 from runtime.atomic_file import atomic_file
-from viz.colours import CLASSES, DATA, ERROR, GENERATED, hex_colour, noise_colours
-from viz.style import ink, label_text
+from viz.colours import DATA, ERROR, GENERATED, hex_colour, noise_colours
+from viz.labelled_points import add_legend, draw_points, label_keys, legend_title
+from viz.pair_plots import count_outside, pair_grid
+from viz.point_axes import aspect_of, axes_in_words, axis_names, name_axes, point_axes, range_with_margin, set_range
+from viz.style import ink, literal
 
 SCREEN_DPI = 120  # of a png
 PRINT_DPI = 300  # of what is drawn as pixels in a pdf or svg
@@ -23,7 +27,9 @@ SAMPLES_MARGIN = 0.2  # around the real points, in widths of their narrower side
 WIDE = 2.2  # width by height from which two pictures stand below each other, as for a line of text
 TALL = 0.6  # up to which they become higher
 EXTREME = 8  # beyond it, and below 1 / EXTREME, the shape of a picture does not follow the points
+SAMPLES_HEIGHT = {2: 3.3, 3: 4.2}  # inches, by the number of coordinates
 STRIP_MARGIN = 0.04  # around all points of a strip, in widths of them, so that no frame cuts a point
+MAX_NAMED = 8  # coordinates in the legend of the statistics
 STATISTICS = {
     "mean": "mean of each coordinate",
     "variance": "variance of each coordinate",
@@ -72,7 +78,7 @@ def save(figure: Figure, path: str | Path, formats: Sequence[str] = ()) -> Path:
 def scatter(points: NDArray, title: str) -> Figure:
     """Draw points (N, d)."""
     figure = Figure(figsize=(5, 4), layout="constrained")
-    ax = _subplots(figure, 1, 1, d=points.shape[1])[0, 0]
+    ax = point_axes(figure, 1, 1, points.shape[1])[0, 0]
     _points(ax, points, hex_colour(noise_colours(0)), title)
     return figure
 
@@ -85,8 +91,11 @@ def samples(
     classes: Sequence[str] = (),
     guidance_text: str = "",
     drawn: int | None = None,
+    columns: Columns | None = None,
 ) -> Figure:
     """Draw generated points beside real ones, on the same axes.
+
+    Points of 2 or 3 coordinates stand in two panels, others in a grid of pair plots.
 
     Args:
         generated, real: points (N, d).
@@ -95,69 +104,54 @@ def samples(
         classes: the names of the labels.
         guidance_text: how sampling was guided, in words for the title.
         drawn: how many points were generated, if not all of them are here.
+        columns: the names of the coordinates, for points of a table. Only these may have unlike
+            units; then each axis has its own scale.
     """
-    low, high = _range_with_margin(real, SAMPLES_MARGIN, STRIP_MARGIN)
-    rows, columns, size = _samples_layout(high - low)
-    figure = Figure(figsize=size, layout="constrained")
-    left, right = _subplots(figure, rows, columns, d=real.shape[1]).flat
+    d = real.shape[1]
     title = f"generated ({len(generated):,})"
     if drawn is not None and drawn > len(generated):
         title = f"generated ({len(generated):,} of {drawn:,} shown)"
     if guidance_text:
         title += f", {guidance_text}"
-    _points(left, generated, _label_colours(labels, BLUE), title)
-    _points(right, real, _label_colours(real_labels, GREY), f"real ({len(real):,})")
-    if labels is not None:
-        _label_legend(figure, left, labels, classes)
+    real_title = f"real ({len(real):,})"
+    if d not in (2, 3):
+        both = f"{title} and {real_title}"
+        return pair_grid(generated, real, labels, real_labels, classes, columns, both)
 
-    _limit(left, low, high)
-    _limit(right, low, high)
-    outside = int(((generated < low) | (generated > high)).any(1).sum())
+    aspect = aspect_of(real, columns)
+    low, high = range_with_margin(real, SAMPLES_MARGIN, STRIP_MARGIN if aspect == "equal" else None)
+    num_rows, num_columns, size = _samples_layout(high - low, aspect)
+    figure = Figure(figsize=size, layout="constrained")
+    left, right = point_axes(figure, num_rows, num_columns, d).flat
+    _points(left, generated, BLUE, title, aspect, labels)
+    _points(right, real, GREY, real_title, aspect, real_labels)
+    if labels is not None:
+        add_legend(figure, label_keys(labels, classes, columns), legend_title(columns))
+
+    for ax in (left, right):
+        set_range(ax, low, high)
+        name_axes(ax, axis_names(columns, d))
+    outside = count_outside(generated, low, high)
     if outside:
-        left.set_xlabel(f"{outside} points lie outside of this picture")
+        name = left.get_xlabel()
+        note = f"{outside:,} points lie outside of this picture"
+        left.set_xlabel(f"{name}\n{note}" if name else note)
     return figure
 
 
-def _label_colours(labels: NDArray | None, without: str) -> str | NDArray:
-    """Return the colour of each label (N,), or the colour `without` labels."""
-    if labels is None:
-        return without
-    return np.array(CLASSES)[labels % len(CLASSES)]
+def _samples_layout(width: NDArray, aspect: str) -> tuple[int, int, tuple[float, float]]:
+    """Return rows, columns and the size in inches of two pictures of points.
 
-
-def _label_legend(figure: Figure, ax: Axes, labels: NDArray, classes: Sequence[str]) -> None:
-    """Add a legend of the labels that occur, at most one for each colour."""
-    occurring = np.unique(labels)[: len(CLASSES)]
-    handles = []
-    for label in occurring:
-        colour = CLASSES[label % len(CLASSES)]
-        handles.append(ax.scatter([], [], s=20, color=colour, label=label_text(classes, label)))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
-
-
-def _samples_layout(width: NDArray) -> tuple[int, int, tuple[float, float]]:
-    """Return rows, columns and the size in inches of two pictures that points of this width (d,) fill."""
-    ratio = width[0] / width[1] if len(width) == 2 else 1
+    In one unit, points of this width (d,) fill their pictures.
+    """
+    d = len(width)
+    ratio = width[0] / width[1] if d == 2 and aspect == "equal" else 1
     if WIDE < ratio <= EXTREME:
         return 2, 1, (9, 2 * (8.2 / ratio + 0.6))
     if 1 / EXTREME <= ratio < TALL:
         height = min(8.0, 4 / ratio)
         return 1, 2, (2 * (height * ratio + 0.5), height + 0.6)
-    return 1, 2, (9, 3.3)
-
-
-def _range_with_margin(points: NDArray, share: float, least: float | None = None) -> tuple[NDArray, NDArray]:
-    """Return the lowest and highest coordinates of points (N, d), both (d,), with a margin.
-
-    share: the margin, in widths of the points.
-    least: if given, the margin of every side is that of the narrowest one, but at least this share of its own.
-    """
-    width = np.ptp(points, 0)
-    margin = share * width
-    if least is not None and (width > 0).any():
-        margin = np.minimum(margin, np.maximum(share * width[width > 0].min(), least * width))
-    margin = np.where(width > 0, margin, 1)
-    return points.min(0) - margin, points.max(0) + margin
+    return 1, 2, (9, SAMPLES_HEIGHT[d])
 
 
 # ---------------------------------------------------------------- the forward process
@@ -178,35 +172,61 @@ class Moments(NamedTuple):
     noise: NDArray
 
 
-def forward_strip(rows: Sequence[Moments], last_step: int) -> Figure:
+def forward_strip(rows: Sequence[Moments], last_step: int, columns: Columns | None = None) -> Figure:
     """Draw the forward process at a few moments: a row for each way to space them.
+
+    Of points with more than 3 coordinates it shows the first two.
 
     Args:
         rows: with equally many moments each.
         last_step: T.
+        columns: the names of the coordinates, for points of a table.
     """
-    columns = max(len(row.states) for row in rows)
+    moments = max(len(row.states) for row in rows)
     d = rows[0].states[0].shape[1]
-    figure = Figure(figsize=(2.1 * columns, 2.45 * len(rows) + 0.3), layout="constrained")
-    axes = _subplots(figure, len(rows), columns, d)
-    low, high = _range_with_margin(np.concatenate([x for row in rows for x in row.states]), STRIP_MARGIN)
+    names = axis_names(columns, d)
+    figure = Figure(figsize=(2.1 * moments, 2.45 * len(rows) + 0.3), layout="constrained")
+    axes = point_axes(figure, len(rows), moments, d)
+    low, high = range_with_margin(np.concatenate([x for row in rows for x in row.states]), STRIP_MARGIN)
     for row_axes, row in zip(axes, rows):
         for ax, state, step, sigma in zip(row_axes, row.states, row.steps, row.noise):
             _points(ax, state, hex_colour(noise_colours(sigma)), f"step {step}, noise {sigma:.2f}")
-            _limit(ax, low, high)
+            set_range(ax, low, high)
             ax.title.set_fontsize("medium")
+            if d == 3:
+                name_axes(ax, ())
+                continue
+            if names:
+                name_axes(ax, names)
             ax.label_outer()
         for ax in row_axes[len(row.states) :]:
             ax.set_visible(False)
-        if d == 3:
-            row_axes[0].text2D(-0.12, 0.5, row.name, rotation=90, va="center", transform=row_axes[0].transAxes)
-        else:
-            row_axes[0].set_ylabel(row.name, size="medium")
-    figure.suptitle(
-        f"forward process, from clean data (step 0, noise 0) to pure noise (step {last_step}, noise 1)",
-        size="medium",
-    )
+        _name_strip(row_axes[0], row.name)
+
+    title = f"forward process, from clean data (step 0, noise 0) to pure noise (step {last_step}, noise 1)"
+    if names:
+        title += "\n" + _columns_of_strip(names)
+    figure.suptitle(title, size="medium")
     return figure
+
+
+def _columns_of_strip(names: Sequence[str]) -> str:
+    """Return the line of a strip's title about the columns of a table."""
+    line = "every column is scaled to mean 0 and standard deviation 1"
+    if len(names) == 3:
+        return f"{line}; {axes_in_words(names)}"
+    if len(names) > 3:
+        return f"{line}; shown are the first 2 of {len(names)}"
+    return line
+
+
+def _name_strip(first, name: str) -> None:
+    """Write how the moments of a strip are spaced at the left of its `first` axes."""
+    if first.name == "3d":
+        first.text2D(-0.12, 0.5, name, rotation=90, va="center", transform=first.transAxes)
+        return
+    coordinate = first.get_ylabel()
+    first.set_ylabel(f"{name}\n{coordinate}" if coordinate else name, size="medium")
 
 
 def schedule(alpha: NDArray, sigma: NDArray, fresh: NDArray) -> Figure:
@@ -237,6 +257,7 @@ def forward_statistics(
     steps: NDArray,
     measured: Mapping[str, NDArray],
     theory: Mapping[str, NDArray],
+    columns: Columns | None = None,
 ) -> Figure:
     """Draw statistics of the forward process: measured (dots), theory (lines) and its 95 % band.
 
@@ -245,11 +266,13 @@ def forward_statistics(
         measured: "mean" and "variance" (S, d), "snr" and "kl" (S,).
         theory: the same, and the standard deviation of each over draws of the noise ("mean_sd" and
             so on). "snr_floor" and "kl_floor" are what as many points of pure noise would show.
+        columns: the names of the coordinates, for points of a table.
     """
     figure = Figure(figsize=(10, 7), layout="constrained")
     axes = dict(zip(STATISTICS, figure.subplots(2, 2, sharex=True).flat))
+    names = axis_names(columns, measured["mean"].shape[1]) or list("xyz")
     for key, ax in axes.items():
-        _statistic(ax, key, steps, measured[key], theory[key], theory[f"{key}_sd"])
+        _statistic(ax, key, steps, measured[key], theory[key], theory[f"{key}_sd"], names)
         ax.set(title=STATISTICS[key], xlim=(0, None))
         ax.grid(alpha=0.3)
     axes["mean"].legend(frameon=False, fontsize="small")
@@ -279,15 +302,19 @@ def _statistic(
     measured: NDArray,
     theory: NDArray,
     deviation: NDArray,
+    names: Sequence[str],
 ) -> None:
-    """Draw one statistic, (S,) or (S, d): dots, lines and bands of 1.96 standard deviations."""
+    """Draw one statistic, (S,) or (S, d): dots, lines and bands of 1.96 standard deviations.
+
+    names: of the first coordinates, for the legend.
+    """
     by_coordinate = key in ("mean", "variance")
     all_dots = np.atleast_2d(measured.T)
     all_lines = np.atleast_2d(theory.T)
     all_deviations = np.atleast_2d(deviation.T)
     for i, (dots, line) in enumerate(zip(all_dots, all_lines)):
         colour = f"C{i}" if by_coordinate else BLUE
-        label = "xyz"[i] if by_coordinate and i < 3 else None
+        label = literal(names[i]) if by_coordinate and i < min(len(names), MAX_NAMED) else None
         half_band = 1.96 * all_deviations[i]
         ax.fill_between(
             steps,
@@ -364,27 +391,20 @@ def _schedule_curves(signal: Axes, log_snr: Axes, i: int, name: str, alpha_bar: 
     log_snr.plot(steps[finite], np.log(ratio), label=name, **look)
 
 
-# ---------------------------------------------------------------- axes of points
+# ---------------------------------------------------------------- points on axes
 
 
-def _subplots(figure: Figure, rows: int, columns: int, d: int) -> NDArray:
-    """Return axes (rows, columns) for points of d dimensions: 3D axes where d is 3."""
-    projection = {"projection": "3d"} if d == 3 else {}
-    return figure.subplots(rows, columns, squeeze=False, subplot_kw=projection)
-
-
-def _limit(ax, low: NDArray, high: NDArray) -> None:
-    """Set the range of 2D or 3D axes to that from `low` to `high`, both (d,)."""
-    ax.set_xlim(low[0], high[0])
-    ax.set_ylim(low[1], high[1])
-    if ax.name == "3d":
-        ax.set_zlim(low[2], high[2])
-
-
-def _points(ax, points: NDArray, colour: str | NDArray, title: str) -> None:
-    """Draw points (N, d) in one colour, or in one for each; if d exceeds 3, two coordinates."""
+def _points(
+    ax,
+    points: NDArray,
+    colour: str,
+    title: str,
+    aspect: str = "equal",
+    labels: NDArray | None = None,
+) -> None:
+    """Draw points (N, d) in one colour, or in that of their labels; as many coordinates as axes."""
     size = float(np.clip(4000 / len(points), 0.5, 12))
-    shown = points.T[: 3 if ax.name == "3d" else 2]
-    ax.scatter(*shown, s=size, color=colour, linewidths=0, rasterized=True)
-    ax.set(title=title, aspect="equal")
+    shown = points[:, : 3 if ax.name == "3d" else 2]
+    draw_points(ax, shown, colour, labels, size)
+    ax.set(title=title, aspect=aspect)
     ax.grid(alpha=0.2)

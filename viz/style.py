@@ -46,6 +46,15 @@ def literal_markdown(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]()#+\-.!<>&|~$])", r"\\\1", text)
 
 
+def shortened(text: str, letters: int) -> str:
+    """Return a text of the user in one line of at most so many letters; of a longer one the middle is left out."""
+    line = " ".join(text.split())
+    if len(line) <= letters:
+        return line
+    end = letters // 3
+    return f"{line[: letters - end - 1]}…{line[-end:]}"
+
+
 def label_text(classes: Sequence[str], label: SupportsInt) -> str:
     """Return 'label NAME' for an index into the names of the labels."""
     return f"label {literal(classes[int(label)])}"

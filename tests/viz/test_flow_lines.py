@@ -14,6 +14,7 @@ from conf.config import Inference
 from conf.inference_modes import chosen_mode
 from dataset import Normaliser, PointSet, make_dataset
 from pipeline import Pipeline, build
+from points.tables import Columns
 from runtime.randomness import generator
 from samplers.options import SamplingOptions
 from viz import flow, flow_lines, light
@@ -129,6 +130,18 @@ def conditional_lines():
     labels = pipeline.labels(None, 6)
     sampling = pipeline.resolve(SamplingOptions(guidance=2.0, sampling_steps=5), DEFAULTS)
     return flow_lines.flow_lines(pipeline, 6, 0, labels, sampling)
+
+
+def test_paths_of_a_table_are_normalised_so_that_unlike_units_leave_no_sliver():
+    pipeline = untrained_pipeline(name="moons", noise=0.05)
+    pipeline.normaliser = Normaliser(torch.zeros(2), torch.tensor([1e-3, 1e3]))
+    sampling = pipeline.resolve(SamplingOptions(sampling_steps=5), DEFAULTS)
+    in_data_units = flow_lines.flow_lines(pipeline, 20, 0, None, sampling)
+    pipeline.columns = Columns(("thickness", "load"))
+    normalised = flow_lines.flow_lines(pipeline, 20, 0, None, sampling)
+    assert np.allclose(normalised.paths * [1e-3, 1e3], in_data_units.paths, rtol=1e-4, atol=1e-5)
+    widths = np.ptp(normalised.paths, (0, 1))
+    assert widths.max() < 3 * widths.min()
 
 
 def test_labels_are_the_colours_of_a_conditional_model(conditional_lines):

@@ -21,6 +21,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from dataset import Normaliser
 from pipeline import Pipeline, build
+from points.tables import Columns
 from runtime import checkpoint_file
 from samplers import SAMPLERS, last, sample, sampler_timesteps
 from samplers.guidance import classifier_free, exact_guided_denoiser
@@ -28,7 +29,7 @@ from samplers.options import SamplingOptions
 from scripts import gallery, share
 from viz.colours import GROUND, TRACKED
 from viz.pages.browser import Browser, picture_of
-from viz.pages.explorable.export import packed_weights, rounded
+from viz.pages.explorable.export import contents, packed_weights, rounded
 from viz.pages.explorable.page import LARGEST, exact_parts_of, explorable
 from viz.pages.explorable.verdicts import verdict_table
 from viz.pages.gallery_page import Entry
@@ -452,6 +453,13 @@ def test_points_in_three_dimensions_are_refused():
 def test_a_network_that_is_too_large_for_a_page_is_refused():
     with pytest.raises(ValueError, match="MB even with 8 bits"):
         explorable(untrained({"name": "moons", "noise": 0.05}, LARGE_MLP, (2,)), SAMPLING, {})
+
+
+def test_a_page_of_a_table_holds_the_names_of_its_columns_and_one_of_a_synthetic_set_none():
+    pipeline = untrained({"name": "moons", "noise": 0.05}, {**LARGE_MLP, "hidden": 8}, (2,))
+    assert contents(pipeline, SAMPLING, [], {})["axes"] == []
+    pipeline.columns = Columns(("load <N>", "time"))
+    assert contents(pipeline, SAMPLING, [], {})["axes"] == ["load <N>", "time"]
 
 
 def test_figures_that_are_no_numbers_are_refused():

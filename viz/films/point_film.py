@@ -21,7 +21,7 @@ from viz.colours import DATA, TRACKED, hex_colour, noise_colours
 from viz.films.film_files import Frame
 from viz.films.film_moments import between, noise_words
 from viz.scene import HELD_S, LASTS_S, Process, Scene, checked_points
-from viz.style import ink, label_text, literal, paper
+from viz.style import ink, label_text, literal, paper, shortened
 from viz.turning import seen
 
 TITLES = {"forward": "forward: data to noise", "reverse": "reverse: noise to data"}
@@ -33,6 +33,8 @@ QUANTILE = 0.9995  # share of the points that lie within the axes
 TAILS = 300  # points that have a tail
 TAIL_S = 0.7  # a tail shows where its point was during so many seconds,
 PIECES = 6  # in so many pieces
+
+NAME_LETTERS = 32  # of the name of a coordinate
 
 BAR = 0.3  # length of the bar at full noise, as a share of a panel's width
 
@@ -315,6 +317,10 @@ def _stage(panels: Sequence[Panel], look: Look) -> tuple[Figure, list[Axes]]:
         ax.tick_params(labelsize=look.text, labelbottom=flat, labelleft=flat, bottom=flat, left=flat)
         ax.xaxis.set_major_locator(MultipleLocator(2))
         ax.yaxis.set_major_locator(MultipleLocator(2))
+        if flat and panel.scene.names:
+            x_name, y_name = [literal(shortened(name, NAME_LETTERS)) for name in panel.scene.names]
+            ax.set_xlabel(f"{x_name}, standardised", fontsize=look.text)
+            ax.set_ylabel(f"{y_name}, standardised", fontsize=look.text)
         if panel.process.side == "reverse":
             _explain(ax, panel.scene, look)
     return figure, list(axes)
@@ -355,4 +361,5 @@ def _explain(ax: Axes, scene: Scene, look: Look) -> None:
             handletextpad=0.1,
         )
     if scene.predictions is not None:
-        ax.set_xlabel(RINGS, fontsize=look.text)
+        name = ax.get_xlabel()
+        ax.set_xlabel(f"{name}\n{RINGS}" if name else RINGS, fontsize=look.text)

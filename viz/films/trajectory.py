@@ -26,7 +26,7 @@ def save_scene(scene: Scene, path: Path) -> Path:
     holds:
 
     * data (N, d), clean; alpha_bar (T + 1,); labels (N,);
-    * classes, the names of the labels, and steered, how sampling was guided, in words;
+    * classes, the names of the labels, names, those of the coordinates, and steered, how sampling was guided, in words;
     * tracked and guesses (S, K, d), places and predicted x_0 of tracked samples.
 
     The names steered and guesses are older than those of Scene; files keep them.
@@ -40,6 +40,7 @@ def save_scene(scene: Scene, path: Path) -> Path:
         if array is not None:
             arrays[name] = array
     arrays["classes"] = np.array(scene.classes, str)
+    arrays["names"] = np.array(scene.names, str)
     arrays["steered"] = np.array(scene.guidance_text)
     if scene.predictions is not None:
         arrays |= dict(zip(PREDICTIONS, scene.predictions))
@@ -106,6 +107,7 @@ def _scene_from(arrays: Mapping[str, Any]) -> Scene:
     if PREDICTIONS[0] in arrays:
         known["predictions"] = tuple(arrays[name] for name in PREDICTIONS)
     known["classes"] = [str(name) for name in arrays.get("classes", ())]
+    known["names"] = [str(name) for name in arrays.get("names", ())]
     known["guidance_text"] = str(arrays.get("steered", ""))
     return Scene(processes, **known)
 

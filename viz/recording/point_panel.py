@@ -1,5 +1,6 @@
 """The points of the processes with tracked samples, above the clean data and rings of noise."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -202,10 +203,19 @@ def words(scene: Scene) -> Words:
     sees.append(f"**Cyan**: samples to follow{cyan}")
     units = "mean 0, deviation 1." if scene.normalised else "the data's own."
     sees.append(f"**Units**: {units}")
+    if scene.names:
+        axes = ("right", "up") if scene.dim == 2 else ("x, red", "y, green", "z, blue")
+        named = [f"{_plain(name)} ({axis})" for name, axis in zip(scene.names, axes)]
+        sees.append(f"**Axes**: {', '.join(named)}.")
     tries = []
     if len(sides) == 2:
         tries.append("On the clock `t` both are equally noisy: alike?")
     return Words(sees, tries)
+
+
+def _plain(text: str) -> str:
+    """Return a text of the user as Markdown shows it unchanged, in one line."""
+    return re.sub(r"([\\`*_{}\[\]()<>#+.!|$~-])", r"\\\1", " ".join(text.split()))
 
 
 PANEL = Panel(lambda scene: not scene.of_images, log, views=views, words=words)

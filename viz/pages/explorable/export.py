@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pipeline import Pipeline
 from points.mixture import GaussianMixture
+from points.tables import coordinate_names
 from registry.sampler_rows import SAMPLERS
 from samplers.covariance import DIFFERENCE
 from samplers.heun import CHURN
@@ -75,6 +76,7 @@ def contents(
         "clock": _base64(torch.from_numpy(clock(scheduler.alpha_bar)), "<f4"),
         "mean": [] if pipeline.of_images else normaliser.mean.tolist(),
         "std": [] if pipeline.of_images else normaliser.std.tolist(),
+        "axes": coordinate_names(pipeline.columns, pipeline.dims[0]) if pipeline.columns else [],
         "parts": [_mixture(normaliser.normalise_mixture(part)) for part in parts],
         "classes": pipeline.classes,
         "samplers": {name: _sampler(name) for name in SAMPLERS},

@@ -138,7 +138,26 @@ function draw_panel(canvas, draw_ground, eps, name, path) {
   draw_ground(context, side, to);
   if (element("arrows").checked && eps) draw_arrows(context, to, eps, themed(name));
   draw_path(context, to, path);
+  draw_axis_names(context, side);
 }
+
+/** The names of a table's columns: the first along the lower edge, the second along the left one. */
+function draw_axis_names(context, side) {
+  context.font = "13px system-ui, sans-serif";
+  context.textAlign = "right";
+  DATA.axes.forEach((name, i) => {
+    const text = `${shortened(name, 36)} \u2192`, width = context.measureText(text).width, line = i ? 18 : side - 8;
+    context.save();
+    if (i) context.transform(0, -1, 1, 0, 0, side); // upwards, from the lower left corner
+    context.fillStyle = themed("paper"); // behind the name, which arrows would cross
+    context.fillRect(side - 12 - width, line - 13, width + 8, 18);
+    context.fillStyle = themed("faint");
+    context.fillText(text, side - 8, line);
+    context.restore();
+  });
+}
+
+const shortened = (text, letters) => (text.length <= letters ? text : `${text.slice(0, letters - 1)}…`);
 
 function draw_samples(context, side, to) {
   if (computing()) return say_computing(context, side);
@@ -224,11 +243,15 @@ function mark(context, [x, y], size, shape, fill, edge, width) {
   context.stroke();
 }
 
-/** A point in the units of the data. */
+/** A point in the units of the data; the columns of a table by their names. */
 function words_of(x) {
-  const [a, b] = Array.from(x, (value, i) => (value * DATA.std[i] + DATA.mean[i]).toFixed(2).replace("-", "\u2212"));
-  return `(${a}, ${b})`;
+  const values = Array.from(x, (value, i) => (value * DATA.std[i] + DATA.mean[i]).toFixed(digits_of(DATA.std[i])).replace("-", "\u2212"));
+  if (!DATA.axes.length) return `(${values.join(", ")})`;
+  return values.map((value, i) => `${DATA.axes[i]} ${value}`).join(", ");
 }
+
+/** How many decimals show a hundredth of a standard deviation; synthetic sets always have 2. */
+const digits_of = (std) => (DATA.axes.length ? Math.min(Math.max(2 - Math.floor(Math.log10(std)), 0), 12) : 2);
 
 function draw_readout() {
   for (const [name, path] of Object.entries(points.paths)) {
