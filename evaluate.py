@@ -17,6 +17,7 @@ from pipeline import pipeline_from_checkpoint
 from runtime import checkpoint_file
 from runtime import device as devices
 from samplers.options import SamplingOptions
+from training.checksum import check_data
 from viz import style
 from viz.evaluation_pictures import save_pictures
 from viz.sweeps import save_sheet
@@ -61,6 +62,7 @@ def evaluate_checkpoint(o: Evaluate, run_folder: Path) -> dict:
     path, state = checkpoint_file.load_or_newest(o.checkpoint)
     pipeline = pipeline_from_checkpoint(state, path, devices.choose(o.device), o.precision)
     devices.use_threads(o.threads, pipeline.of_images)
+    check_data(pipeline, state)
     train, unseen = pipeline.data_sets()
 
     count = o.num_samples or NUM_SAMPLES["evaluate"][pipeline.kind]
