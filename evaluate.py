@@ -19,6 +19,7 @@ from runtime import device as devices
 from samplers.options import SamplingOptions
 from training.checksum import check_data
 from viz import style
+from viz.column_pictures import save_columns
 from viz.evaluation_pictures import save_pictures
 from viz.sweeps import save_sheet
 
@@ -48,6 +49,7 @@ def evaluate_samples(o: Evaluate, samples: str, run_folder: Path) -> dict:
     report = write_report(run_folder, evaluation, unseen, seed=o.seed, samples=samples)
     real = real_rows(unseen, len(evaluation.samples), o.seed)
     save_pictures(run_folder, evaluation, real, formats=o.figures)
+    save_columns(run_folder, evaluation, unseen, o.figures)
     return report
 
 
@@ -76,6 +78,7 @@ def evaluate_checkpoint(o: Evaluate, run_folder: Path) -> dict:
     history = read_excess(checkpoint_file.run_folder_path(path))
     fields = score_fields(pipeline, unseen)
     save_pictures(run_folder, evaluation, real, fields, history, o.figures, pipeline.classes)
+    save_columns(run_folder, evaluation, unseen, o.figures)
     return report
 
 

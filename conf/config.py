@@ -113,7 +113,7 @@ class Labels:
 
     labels: Any = option(
         None,
-        "labels to generate, such as [0,1,2], in turn; all: every label equally often; default: as often as in the data",
+        "labels to generate, such as [0,1,2], in turn; all: each equally often; default: as often as in the data",
     )
 
 

@@ -285,9 +285,7 @@ def _share_of_numbers(rows: Sequence[Sequence[str]], decimal: str) -> float:
 # ---------------------------------------------------------------- the header
 
 
-def _quoted_header(
-    lines: Sequence[str], first: list[str], separator: str, num_columns: int
-) -> list[str] | None:
+def _quoted_header(lines: Sequence[str], first: list[str], separator: str, num_columns: int) -> list[str] | None:
     """Return the cells of the first row if all of them are in quotes, and those of the next row are not."""
     if separator == " " or len(first) != num_columns:
         return None
