@@ -1,24 +1,28 @@
 """Conditioning on an observation, for distributions whose posterior is known in closed form."""
 
 import functools
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
-from conftest import gaussian
+from conftest import gaussian, untrained
 
 from conf import choices
+from conf.config import Train
+from conf.groups import MLP, File, Moons
 from dataset import Normaliser, make_dataset
 from diffusion import Prediction, exact_denoiser
-from metrics.conditioning import inpaint
-from pipeline import Pipeline
-from points.tables import coordinate_names
+from metrics.conditioning import file_posterior_table, file_posteriors, inpaint, posteriors
+from pipeline import Pipeline, build
+from points.tables import Columns, coordinate_names
 from runtime.randomness import generator
 from samplers import last
-from samplers.observation import MASKS, _log_weights, check_possible, draw_posterior, read_line, read_mask
+from samplers.observation import MASKS, _log_weights, check_possible, draw_posterior, read_line, read_mask, read_terms
 from samplers.posterior import EPS_SHIFT_MAX, METHODS, conditioned, dps, mmps, pigdm, r_squared, repaint, sample_given
 from samplers.spacing import spaced_timesteps
 from schedule import CosineNoiseScheduler, FlowNoiseScheduler, LinearNoiseScheduler
+from viz.conditioning_pictures import file_posterior_figure
 
 SCHEDULER = LinearNoiseScheduler(1000)
 MOONS = make_dataset("moons", 100, 0, noise=0.05)
@@ -53,6 +57,81 @@ def test_an_observation_in_words_becomes_a_row_of_coefficients(text, dim, matrix
 def test_words_that_are_no_observation_are_refused(wrong):
     with pytest.raises(ValueError, match="is no observation of a point"):
         read_line(wrong, coordinate_names(None, 2), 0.1)
+
+
+COLUMNS = ["carat", "price", "sepal length (cm)", "a-b", "1990", "2", "x"]
+
+
+@pytest.mark.parametrize(
+    ("text", "factors", "value"),
+    [
+        ("carat=1.0", {0: 1}, 1.0),
+        ("2*carat-price=0.3", {0: 2, 1: -1}, 0.3),
+        ("Price = 1e3", {1: 1}, 1e3),
+        ("sepal length (cm)=5", {2: 1}, 5),
+        ("'sepal length (cm)' - .5 \"a-b\"=-2", {2: 1, 3: -0.5}, -2),
+        ("a-b=1", {3: 1}, 1),
+        ("1990=3", {4: 1}, 3),
+        ("3*1990=3", {4: 3}, 3),
+        ("2=3", {5: 1}, 3),
+        ("2x=3", {6: 2}, 3),
+        ("x1+x3=3", {0: 1, 2: 1}, 3),
+    ],
+)
+def test_columns_of_a_file_are_observed_by_name_or_position(text, factors, value):
+    row, observed = read_terms(text, COLUMNS)
+    assert {i: factor for i, factor in enumerate(row.tolist()) if factor} == factors
+    assert observed == value
+
+
+@pytest.mark.parametrize("wrong", ["karat=1", "carat price=1", "carat*price=1", '"carat=1', "x8=1", "carat", "=2"])
+def test_an_observation_of_no_column_is_answered_with_all_columns(wrong):
+    with pytest.raises(ValueError, match=r'coordinates carat, price, "sepal length \(cm\)", "a-b", "1990", "2", x: '):
+        read_terms(wrong, COLUMNS)
+
+
+def table_model(scale):
+    """An untrained model of a file of three columns, which are `scale` times as wide as 1, 10 and 100."""
+    torch.manual_seed(0)
+    config = asdict(Train(dataset=File(path="gone.csv"), model=MLP(hidden=8, layers=1), num_timesteps=20))
+    net, scheduler = build(config, (3,))
+    std = scale * torch.tensor([1.0, 10.0, 100.0], dtype=torch.float64)
+    columns = Columns(("a", "b", "c"), (False,) * 3)
+    return Pipeline(net, scheduler, Normaliser(3 * std, std), config, columns=columns).ready(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e12])
+def test_the_noise_follows_the_units_of_the_columns_and_no_file_is_read(scale):
+    found = file_posteriors(table_model(scale), f"b={30 * scale}", None, None, 50, 0)
+    assert found.noise == pytest.approx(0.5 * scale)
+    assert "0.05 standard deviations" in found.noise_text
+    assert all(np.isfinite(points).all() for points in found.points.values())
+    assert found.misfit["repaint"] < 2
+    assert "no truth is known" in file_posterior_table(found)
+
+
+def test_samples_of_a_file_do_not_depend_on_units():
+    one, other = (file_posteriors(table_model(s), f"2*a-b={-20 * s}", None, None, 20, 0) for s in (1.0, 2.0**20))
+    assert np.allclose(one.samples * 2.0**20, other.samples)
+
+
+def test_an_observation_far_from_all_rows_of_a_file_is_refused():
+    with pytest.raises(ValueError, match=r"b=1e9 contradicts the data, in which b lies around 30"):
+        file_posteriors(table_model(1.0), "b=1e9", None, None, 20, 0)
+
+
+@pytest.mark.parametrize(("text", "panels"), [("b=30", 3), ("2*a-b=-20", 4)])
+def test_the_picture_of_a_file_shows_what_is_observed_and_the_other_columns(text, panels):
+    figure = file_posterior_figure(file_posteriors(table_model(1.0), text, None, None, 20, 0))
+    assert len(figure.axes) == panels * len(METHODS)
+    assert figure.axes[0].lines[0].get_xdata()[0] == float(text.rpartition("=")[2])
+
+
+@pytest.mark.parametrize("noise", [1e-4, 1e4])
+def test_noise_that_does_not_fit_points_of_width_one_is_refused(noise):
+    model = untrained(Moons(), MLP(hidden=8, layers=1))
+    with pytest.raises(ValueError, match=r"observe_noise must be at least 0.001 and at most 1000"):
+        posteriors(model, "y=0.2", noise, None, 10, 0)
 
 
 @pytest.mark.parametrize("wrong", ["1000000x=0.2", f"{'9' * 40}x=0.2"])
