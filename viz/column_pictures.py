@@ -99,8 +99,9 @@ def _correlations(figure: SubFigure, report: ColumnReport) -> None:
 
 
 def _short(name: str) -> str:
-    """A name in one line, cut to NAME_LETTERS letters, in which no $ begins mathematics."""
+    """A name in one line of at most NAME_LETTERS letters, in which no $ begins mathematics."""
     line = " ".join(name.split())
     if len(line) > NAME_LETTERS:
-        line = f"{line[: NAME_LETTERS - 1]}…"
+        half = NAME_LETTERS // 2
+        line = f"{line[:half]}…{line[1 - half :]}"  # long names often differ at their ends only
     return literal(line)

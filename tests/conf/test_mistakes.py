@@ -84,7 +84,7 @@ MISTAKES = [
     ("inference.py num_samples=0", "num_samples must be at least 1"),
     ("inference.py sampling_steps=0", "sampling_steps must be at least 1"),
     ("inference.py observe=y=0.2 observe_noise=0", "observe_noise must be above 0"),
-    ("inference.py observe=y=0.2 observe_noise=1e300", "observe_noise must be at most 1e+100 and above 0"),
+    ("inference.py observe=y=0.2 observe_noise=1e300", "observe_noise must be above 0 and at most 1e+100"),
     ("evaluate.py", "no checkpoint yet"),
     ("compare.py", "no checkpoint yet"),
     ("compare.py samplers=[ddim,rk4]", "each of samplers must be one of ddpm, ddim, dpmpp_2m, "),
