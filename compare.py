@@ -12,6 +12,7 @@ from metrics.flow_map import flow_table
 from pipeline import pipeline_from_checkpoint
 from runtime import checkpoint_file
 from runtime import device as devices
+from training.checksum import check_data
 from viz import comparison_pictures as pictures
 from viz import stills, style
 
@@ -23,6 +24,7 @@ def main(o: Compare, run_folder: Path) -> None:
     path, state = checkpoint_file.load_or_newest(o.checkpoint)
     pipeline = pipeline_from_checkpoint(state, path, devices.choose(o.device), o.precision)
     devices.use_threads(o.threads, pipeline.of_images)
+    check_data(pipeline, state)
     count = o.num_samples or NUM_SAMPLES["compare"][pipeline.kind]
     print(f"checkpoint {path}, {count:,} samples by each sampler, all from the same x_T")
     found = comparison.compare(pipeline, o.samplers, o.evaluations, count, o.seed)

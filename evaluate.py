@@ -17,7 +17,9 @@ from pipeline import pipeline_from_checkpoint
 from runtime import checkpoint_file
 from runtime import device as devices
 from samplers.options import SamplingOptions
+from training.checksum import check_data
 from viz import style
+from viz.column_pictures import save_columns
 from viz.evaluation_pictures import save_pictures
 from viz.sweeps import save_sheet
 
@@ -48,6 +50,7 @@ def evaluate_samples(o: Evaluate, samples: str, run_folder: Path) -> dict:
     real = real_rows(unseen, len(evaluation.samples), o.seed)
     columns = unseen.columns if isinstance(unseen, PointSet) else None
     save_pictures(run_folder, evaluation, real, formats=o.figures, columns=columns)
+    save_columns(run_folder, evaluation, unseen, o.figures)
     return report
 
 
@@ -62,6 +65,7 @@ def evaluate_checkpoint(o: Evaluate, run_folder: Path) -> dict:
     path, state = checkpoint_file.load_or_newest(o.checkpoint)
     pipeline = pipeline_from_checkpoint(state, path, devices.choose(o.device), o.precision)
     devices.use_threads(o.threads, pipeline.of_images)
+    check_data(pipeline, state)
     train, unseen = pipeline.data_sets()
 
     count = o.num_samples or NUM_SAMPLES["evaluate"][pipeline.kind]
@@ -85,6 +89,7 @@ def evaluate_checkpoint(o: Evaluate, run_folder: Path) -> dict:
         real_labels,
         pipeline.columns,
     )
+    save_columns(run_folder, evaluation, unseen, o.figures)
     return report
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from conf.choices import NUM_SAMPLES
@@ -23,6 +24,7 @@ from samplers import State, sampler_timesteps
 from samplers.options import SamplingOptions
 from samplers.spacing import clock, evenly_on
 from schedule import CLEAN, NoiseScheduler, step_from_t
+from training.checksum import missing_data
 from viz import films, image_grids, replay, stills, style
 from viz.conditioning_pictures import save_inpaintings, save_posterior_samples
 from viz.flow_line_pictures import FLOW_LINES, save_flow_lines
@@ -57,16 +59,30 @@ def main(o: Inference, run_folder: Path) -> None:
         save_flow_lines(pipeline, run_folder, lines, options, o.seed, o.figures, labels=o.labels, film=o.animation)
     else:
         training_folder = checkpoint_file.run_folder_path(path)
-        save_reverse_process(o, pipeline, pipeline.resolve(options), count, training_folder, run_folder)
+        missing = missing_data(pipeline, state)
+        save_reverse_process(o, pipeline, pipeline.resolve(options), count, training_folder, run_folder, missing)
 
 
 def save_reverse_process(
-    o: Inference, pipeline: Pipeline, options: SamplingOptions, count: int, training_folder: Path, run_folder: Path
+    o: Inference,
+    pipeline: Pipeline,
+    options: SamplingOptions,
+    count: int,
+    training_folder: Path,
+    run_folder: Path,
+    missing: str | None,
 ) -> None:
-    """Sample, and save the samples, their picture, the film and the recording of how they came about."""
+    """Sample, and save the samples, their picture, the film and the recording of how they came about.
+
+    missing: why there are no real points to show; None where there are.
+    """
     film = o.animation or ("gif" if pipeline.of_images else "none")
     films.check_options(film, pipeline.of_images, o.track_samples, o.save_trajectory)
     labels = pipeline.labels(o.labels, count)
+    if labels is not None:
+        print(f"labels:     {pipeline.describe_labels(o.labels, labels)}")
+    if missing:
+        print(f"real side:  missing, because {missing}")
     tracked = checked_rows(o.track_samples, count)
 
     all_states = pipeline.states(count, options, labels=labels, seed=o.seed)
@@ -75,8 +91,14 @@ def save_reverse_process(
     process, predictions, samples = replay.reverse(states, rows, rows if pipeline.of_images else tracked)
 
     label_numbers = None if labels is None else labels.numpy()
-    save_samples(run_folder, pipeline, samples, label_numbers, o.seed, o.figures, options.guidance_text)
+    samples = pipeline.data_units(torch.from_numpy(samples)).numpy()
+    save_samples(run_folder, pipeline, samples, label_numbers)
+    sheet = samples_picture(pipeline, samples, label_numbers, o.seed, options.guidance_text, missing is None)
+    print(f"picture:    {stills.save(sheet, run_folder / 'samples.png', o.figures)}")
     if not (o.rerun or o.save_trajectory or film != "none"):
+        return
+    if missing:
+        print("recording:  none, because it shows the real points as well")
         return
     if pipeline.dims not in ((2,), (3,)) and not pipeline.of_images:
         print(f"recording:  none, because it shows points of 2 or 3 coordinates, not of shape {pipeline.dims}")
@@ -108,33 +130,33 @@ def shown_states(
             yield state
 
 
-def save_samples(
-    folder: Path,
-    pipeline: Pipeline,
-    samples: NDArray,
-    labels: NDArray | None,
-    seed: int,
-    formats: list[str],
-    guidance: str,
-) -> None:
-    """samples.npy, in data units; labels.npy for a conditional model; samples.png, for points beside real ones."""
-    samples = pipeline.data_units(torch.from_numpy(samples)).numpy()
+def save_samples(folder: Path, pipeline: Pipeline, samples: NDArray, labels: NDArray | None) -> None:
+    """samples.npy, in data units; samples.csv for a model of a file; labels.npy for a conditional model."""
     if pipeline.of_images:
         samples = samples.clip(-1, 1)  # rounding may leave the range by a hair
-        sheet = image_grids.samples(samples, labels, pipeline.classes, guidance)
-    else:
-        asked = None if labels is None else np.unique(labels)
-        real = replay.real_points(pipeline.config["dataset"], len(samples), seed, asked)
-        real_labels = None if labels is None else real.labels  # without labels neither side is coloured
-        sheet = stills.samples(
-            samples, real.points, labels, real_labels, pipeline.classes, guidance, columns=pipeline.columns
-        )
-
     save_array(folder / "samples.npy", samples)
     if labels is not None:
         save_array(folder / "labels.npy", labels)
     print(f"samples:    {folder / 'samples.npy'}")
-    print(f"picture:    {stills.save(sheet, folder / 'samples.png', formats)}")
+    if pipeline.columns is not None:
+        print(f"table:      {pipeline.save_table(folder / 'samples.csv', samples, labels)}")
+
+
+def samples_picture(
+    pipeline: Pipeline, samples: NDArray, labels: NDArray | None, seed: int, guidance: str, has_real: bool
+) -> Figure:
+    """The samples; points beside real ones where there are any."""
+    if pipeline.of_images:
+        return image_grids.samples(samples, labels, pipeline.classes, guidance)
+    if not has_real:
+        title = f"generated ({len(samples):,}); the real points are missing"
+        return stills.scatter(samples, title, labels, pipeline.classes, pipeline.columns)
+    asked = None if labels is None else np.unique(labels)
+    real = replay.real_points(pipeline.config["dataset"], len(samples), seed, asked)
+    real_labels = None if labels is None else real.labels  # without labels neither side is coloured
+    return stills.samples(
+        samples, real.points, labels, real_labels, pipeline.classes, guidance, columns=pipeline.columns
+    )
 
 
 def save_recording(scene: Scene, tracked: NDArray, path: Path, o: Inference) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.optim.swa_utils import AveragedModel
@@ -18,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel
 from dataset import DataSet, Normaliser, make_sets
 from diffusion import Denoiser, Prediction, check_target, clamped_denoiser, denoiser, in_chunks
 from model import build_model
+from points.table_writer import write_table
 from points.tables import Columns
 from registry.sampler_rows import SAMPLING, Kind, SamplingDefaults
 from runtime import checkpoint_file
@@ -32,6 +34,7 @@ from schedule import NoiseScheduler, make_scheduler
 # Rows in one pass through a network: what it computes then stays in the CPU's cache.
 POINTS_PER_PASS = 2500
 IMAGES_PER_PASS = 100
+MAX_NAMED = 12  # labels that a line names
 
 Labels = Sequence[int | str] | int | str | Tensor | None
 
@@ -118,8 +121,8 @@ class Pipeline:
 
         Args:
             options: how they are drawn; default: as `inference.py` does.
-            labels: names of labels, which are taken in turn, or the index of each sample's label (num_samples,).
-                Default: all labels of a conditional model, in turn.
+            labels: names of labels, which are taken in turn; "all": all of them in turn; or the index of each sample's
+                label (num_samples,). Default: labels of a conditional model as often as they occur in the data.
 
         Raises:
             ValueError: labels or options that this model or the sampler does not have.
@@ -149,10 +152,24 @@ class Pipeline:
         """Normalised samples in the units and the dtype of the data, on the CPU."""
         return self.normaliser.denormalise(x).cpu()
 
-    def labels(self, asked: Sequence[int | str] | int | str | None, count: int) -> Tensor | None:
-        """The label index of each of `count` samples, (count,): those of the names asked for, in turn.
+    def save_table(self, path: Path, samples: NDArray, labels: NDArray | None = None) -> Path:
+        """Write samples (N, d) as a .csv file with the columns of the file that was learnt; return its path.
 
-        None or "all" asks for all labels. An unconditional model has none, and returns None.
+        labels: (N,), indices into `classes`; None: no column of labels.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        columns = self.columns or Columns()
+        option = self.config["dataset"].get("label")
+        write_table(path, samples, columns, labels, self.classes, option)
+        return path
+
+    def labels(self, asked: Sequence[int | str] | int | str | None, count: int) -> Tensor | None:
+        """The label index of each of `count` samples, (count,).
+
+        None asks for labels as often as they occur in the data; where that is not known, for all labels in equal
+        shares, as "all" does. Names are taken in turn. An unconditional model has no labels, and returns None.
 
         Raises:
             ValueError: a label that the model has not learnt, or any of an unconditional model.
@@ -161,6 +178,8 @@ class Pipeline:
             return None
         if not self.classes:
             raise ValueError("labels were asked of an unconditional model; train one with conditional=true")
+        if asked is None and any(self.label_counts):
+            return labels_by_share(self.label_counts, count)
 
         if asked is None or asked == "all":
             names = self.classes
@@ -176,6 +195,22 @@ class Pipeline:
             )
         repeats = -(-count // len(wanted))
         return torch.tensor(wanted).repeat(repeats)[:count]
+
+    def describe_labels(self, asked: Labels, labels: Tensor) -> str:
+        """How many of the labels (N,) are of each name, and why, in words. asked: as in `labels`."""
+        counts = labels.bincount(minlength=len(self.classes)).tolist()
+        found = []
+        for name, count in zip(self.classes, counts):
+            if count or asked is None:
+                found.append(f"{name} {count:,}")
+        shown = ", ".join(found[:MAX_NAMED])
+        if len(found) > MAX_NAMED:
+            shown += f", ... ({len(found)} labels)"
+        if asked is not None:
+            return shown
+        if any(self.label_counts):
+            return f"{shown}; as often as in the data (labels=all: equally often)"
+        return f"{shown}; equally often, because this checkpoint does not say how often they occur in the data"
 
     def resolve(
         self, options: SamplingOptions | None = None, defaults: SamplingDefaults | None = None
@@ -260,6 +295,26 @@ class Pipeline:
             if net is not None:
                 devices.place(net, device, channels_last).eval()
         return self
+
+
+def labels_by_share(counts: Sequence[int], total: int) -> Tensor:
+    """Labels (total,) in the proportions of `counts`, one for each label.
+
+    Shares are rounded by the largest remainders. Each label is spread evenly over the rows, so that any first rows have
+    about the same proportions, and equal counts take turns.
+    """
+    shares = torch.tensor(counts, dtype=torch.float64)
+    shares = total * shares / shares.sum()
+    sizes = shares.floor().long()
+    missing = total - int(sizes.sum())
+    by_remainder = (sizes - shares).argsort(stable=True)
+    sizes[by_remainder[:missing]] += 1
+
+    labels = torch.arange(len(counts)).repeat_interleave(sizes)
+    first = (sizes.cumsum(0) - sizes)[labels]
+    number = torch.arange(total) - first
+    place = (number + 0.5) / sizes[labels]
+    return labels[place.argsort(stable=True)]
 
 
 # ---------------------------------------------------------------- out of a configuration or a checkpoint

@@ -29,6 +29,7 @@ from training.resume import restore
 from training.run_folder import checkpoint_to_resume, locked_run_folder
 from training.state import TrainingState
 from viz import style
+from viz.column_pictures import save_columns
 from viz.evaluation_pictures import save_losses, save_pictures, save_sweep
 
 
@@ -213,6 +214,7 @@ def draw_pictures(options: Train, run_folder: Path, state: TrainingState, evalua
             real_labels,
             pipeline.columns,
         )
+        save_columns(run_folder, evaluation, state.unseen, options.figures)
 
 
 @contextmanager

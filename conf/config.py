@@ -111,7 +111,10 @@ def check_source(o: "Evaluate") -> None:
 class Labels:
     """sampling"""
 
-    labels: Any = option(None, "labels to generate, such as [0,1,2]; default: all of a conditional model's, in turn")
+    labels: Any = option(
+        None,
+        "labels to generate, such as [0,1,2], in turn; all: each equally often; default: as often as in the data",
+    )
 
 
 # ---------------------------------------------------------------- train.py

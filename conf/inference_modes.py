@@ -25,9 +25,16 @@ class Observed:
     observe: str | None = option(
         None,
         "sample given an observation; for points a coordinate or a line in data units, y=0.2 or 2x-y=0.3 (every method"
-        f" is then compared with the exact posterior); for images {', '.join(f'mask:{name}' for name in MASKS)}",
+        " is then compared with the exact posterior, where that is known); for a file its columns by name, carat=1 or"
+        f" 2*carat-price=0.3; for images {', '.join(f'mask:{name}' for name in MASKS)}",
     )
-    observe_noise: float = option(0.05, "standard deviation of the noise in the observation", low=1e-3, high=1e3)
+    observe_noise: float | None = option(
+        None,
+        "standard deviation of the noise in the observation, in data units; default: 0.05; for points of a file 0.05"
+        " standard deviations of what is observed",
+        above=0,
+        high=1e100,
+    )
     observe_method: str | None = option(None, _method_help(), choices=METHODS)
     observe_image: int = option(0, "which of the held-out images is observed; the next seven follow", low=0)
 

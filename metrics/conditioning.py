@@ -1,6 +1,6 @@
-"""Posterior samplers: for points beside the exact posterior, for images as inpaintings."""
+"""Posterior samplers: for points beside the exact posterior where it is known, for images as inpaintings."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, product
@@ -16,16 +16,29 @@ from metrics.distances import Draw, compute_floors
 from metrics.exact_truth import DISTANCE, TRUTH_DRAWS, distance_to_truth, exact_set
 from pipeline import Pipeline
 from points.mixture import GaussianMixture
+from points.tables import coordinate_names
 from registry.posterior_rows import METHODS
 from runtime.progress import progress_bar
 from runtime.randomness import generator
 from samplers import State, last
-from samplers.observation import Observation, check_possible, draw_posterior, read_line, read_mask
+from samplers.observation import (
+    DISTANCE_MAX,
+    Observation,
+    check_possible,
+    draw_posterior,
+    read_line,
+    read_mask,
+    read_terms,
+)
+from samplers.options import SamplingOptions
 from samplers.posterior import method_timesteps, sample_given
 from schedule import CLEAN, NoiseScheduler
 
 INPAINTED_IMAGES = 8
 INPAINTINGS_EACH = 10
+DEFAULT_NOISE = 0.05  # of an observation; for points of a file, in standard deviations of what is observed
+NOISE_LIMITS = (1e-3, 1e3)  # of points with an exact distribution, and of images
+FARTHEST = 10.0  # standard deviations of a file's points: an observation beyond contradicts them
 
 
 # ---------------------------------------------------------------- points
@@ -56,17 +69,26 @@ class Posteriors:
         return self.points["network"][self.method]
 
 
-def posteriors(pipeline: Pipeline, text: str, noise: float, method: str | None, count: int, seed: int) -> Posteriors:
+def has_exact_posterior(pipeline: Pipeline) -> bool:
+    """Tell whether the exact posterior of a model's data is known. It is not for points of a file."""
+    return pipeline.config["dataset"]["name"] != "file"
+
+
+def posteriors(
+    pipeline: Pipeline, text: str, noise: float | None, method: str | None, count: int, seed: int
+) -> Posteriors:
     """Samples given an observation by every method, with the exact denoiser and with the network, beside the truth.
 
     Args:
-        text: the observation, such as y=0.2; noise: its standard deviation.
+        text: the observation, such as y=0.2; noise: its standard deviation; default: DEFAULT_NOISE.
         method: whose samples are saved; default: sir.
 
     Raises:
         ValueError: no observation of such points, or one that contradicts them.
     """
-    observation = _read_observation(pipeline, text, noise)
+    noise = _checked_noise(noise)
+    _check_no_mask(text)
+    observation = read_line(text, coordinate_names(None, pipeline.dims[0]), noise)
     data = exact_set(pipeline, "observe")
     assert data.mixture is not None
     check_possible(data.mixture, observation, text)
@@ -100,10 +122,19 @@ def posteriors(pipeline: Pipeline, text: str, noise: float, method: str | None, 
     )
 
 
-def _read_observation(pipeline: Pipeline, text: str, noise: float) -> Observation:
-    if text.startswith("mask"):
+def _checked_noise(noise: float | None) -> float:
+    """The noise of an observation in the units of points that are about as wide as 1. Raises ValueError outside."""
+    if noise is None:
+        return DEFAULT_NOISE
+    low, high = NOISE_LIMITS
+    if not low <= noise <= high:
+        raise ValueError(f"observe_noise must be at least {low:g} and at most {high:g} for these data; got {noise:g}")
+    return noise
+
+
+def _check_no_mask(text: str) -> None:
+    if text.startswith("mask:"):
         raise ValueError(f"observe={text} is for images, and this model is of points: give a line as in observe=y=0.2")
-    return read_line(text, pipeline.dims[0], noise)
 
 
 def _floor(truth: Draw, count: int) -> tuple[float, float, float]:
@@ -148,6 +179,115 @@ def posterior_table(found: Posteriors) -> str:
     return "\n".join(lines)
 
 
+# ---------------------------------------------------------------- points of a file
+
+
+@dataclass(frozen=True)
+class FilePosteriors:
+    """Samples given an observation of points whose exact posterior is not known, by every method; in data units.
+
+    names: of the d coordinates; row (d,) and value: the observation row x = value, with noise; noise_text: how large
+    that is, in words; prior: samples (n, d) of the model without the observation; points: (n, d) by method; misfit: the
+    root mean square of (row x - value) / noise, by method; different: how many of the samples differ, by method;
+    evaluations: of the denoiser, by method; method: the one whose samples are saved.
+    """
+
+    text: str
+    names: Sequence[str]
+    row: NDArray
+    value: float
+    noise: float
+    noise_text: str
+    prior: NDArray
+    points: Mapping[str, NDArray]
+    misfit: Mapping[str, float]
+    different: Mapping[str, int]
+    evaluations: Mapping[str, int]
+    method: str
+
+    @property
+    def samples(self) -> NDArray:
+        return self.points[self.method]
+
+    def observed(self, points: NDArray) -> NDArray:
+        """What would be observed of points (n, d) without noise: (n,)."""
+        return points.astype(np.float64) @ self.row
+
+
+def file_posteriors(
+    pipeline: Pipeline, text: str, noise: float | None, method: str | None, count: int, seed: int
+) -> FilePosteriors:
+    """Samples given an observation by every method and the network. Nothing is read but the model.
+
+    Args:
+        text: the observation, such as carat=1; noise: its standard deviation in data units; default: DEFAULT_NOISE
+            standard deviations of what is observed, if the columns did not depend on each other.
+        method: whose samples are saved; default: sir.
+
+    Raises:
+        ValueError: no observation of these columns, or one far from all data.
+    """
+    _check_no_mask(text)
+    names = coordinate_names(pipeline.columns, pipeline.dims[0])
+    mean = pipeline.normaliser.mean.double().cpu()
+    std = pipeline.normaliser.std.double().cpu()
+    row, value = read_terms(text, names)
+    spread = float((row * std).norm())
+    noise_text = f"noise {noise:.4g}" if noise is not None else ""
+    if noise is None:
+        noise = DEFAULT_NOISE * spread
+        noise_text = f"noise {noise:.4g}, {DEFAULT_NOISE} standard deviations of the data (observe_noise= sets it)"
+    observation = read_line(text, names, noise, std)
+    middle = float(row @ mean)
+    if abs(value - middle) > FARTHEST * spread + DISTANCE_MAX * noise:
+        raise ValueError(
+            f"observe={text} contradicts the data, in which {text.rpartition('=')[0].strip()} lies around {middle:.4g},"
+            f" with a standard deviation of about {spread:.2g}: observe a value there, or raise observe_noise"
+        )
+
+    # Normalised, and divided by what is left of the data's units. So all numbers are near 1, as float32 needs.
+    normalised = observation.scaled(mean, std)
+    normalised = Observation(normalised.matrix / spread, normalised.value / spread, noise / spread)
+    denoise = pipeline.denoiser()
+    points = {}
+    for each in progress_bar(METHODS, "posterior", len(METHODS)):
+        x_0 = last(_conditioned_states(denoise, pipeline, normalised, count, each, seed))
+        points[each] = pipeline.data_units(x_0).numpy()
+
+    misfit = {}
+    different = {}
+    for each, samples in points.items():
+        residual = (samples.astype(np.float64) @ row.numpy() - value) / noise
+        misfit[each] = float(np.sqrt(np.square(residual).mean()))
+        different[each] = len(np.unique(samples, axis=0))
+    plain = SamplingOptions(guidance=-1.0 if pipeline.classes else 0.0)
+    return FilePosteriors(
+        text=text,
+        names=names,
+        row=row.numpy(),
+        value=value,
+        noise=noise,
+        noise_text=noise_text,
+        prior=pipeline.sample(count, plain, seed=seed).numpy(),
+        points=points,
+        misfit=misfit,
+        different=different,
+        evaluations=_evaluations(pipeline.scheduler),
+        method=method or "sir",
+    )
+
+
+def file_posterior_table(found: FilePosteriors) -> str:
+    """One line for each method."""
+    lines = [f"observed {found.text} with {found.noise_text}; {len(found.samples):,} samples by each method;"]
+    lines.append("no truth is known for points of a file: the table says how near the samples come to the observation,")
+    lines.append("in its noise (about 1 or less is right), and how many of them differ, not whether they are right")
+    lines.append(f"  {'method':<9}{'evaluations':>12}{'misfit':>10}{'different':>12}")
+    for method, evaluations in found.evaluations.items():
+        lines.append(f"  {method:<9}{evaluations:>12,}{found.misfit[method]:>10.2f}{found.different[method]:>12,}")
+    return "\n".join(lines)
+
+
 # ---------------------------------------------------------------- images
 
 
@@ -162,17 +302,21 @@ class Inpainting:
     samples: NDArray
 
 
-def inpaint(pipeline: Pipeline, text: str, noise: float, method: str | None, first: int, seed: int) -> Inpainting:
+def inpaint(
+    pipeline: Pipeline, text: str, noise: float | None, method: str | None, first: int, seed: int
+) -> Inpainting:
     """Ten samples for each of eight held-out images, of which a mask and noise leave a part.
 
     Args:
-        text: the mask, such as mask:left; noise: the standard deviation of the observed pixels.
+        text: the mask, such as mask:left; noise: the standard deviation of the observed pixels;
+            default: DEFAULT_NOISE.
         method: default: pigdm.
         first: the number of the first image.
 
     Raises:
         ValueError: an unknown mask, no such image, or a method that is not for images.
     """
+    noise = _checked_noise(noise)
     method = method or "pigdm"
     if method in METHODS and not METHODS[method].for_images:
         raise ValueError(

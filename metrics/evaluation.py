@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from metrics.likelihood import kl_from_exact
 from metrics.significance import MAX_SAMPLES
 from metrics.table import SMALL_N, MetricResult
 from pipeline import Pipeline
-from points.tables import column_names, groups_of_equal_rows
+from points.tables import ARRAY_ENDINGS, column_names, groups_of_equal_rows, label_position
 from runtime.progress import progress_bar
 from runtime.randomness import generator
 from samplers import last, sampler_timesteps
@@ -127,7 +128,8 @@ def evaluate_model(
     assert isinstance(unseen, PointSet)
     assert isinstance(train, PointSet)
     points = with_whole_numbers(samples.numpy(), unseen)
-    evaluation = replace(evaluate_point_set(points, asked, unseen, train, seed), sampling=options)
+    evaluation = evaluate_point_set(points, asked, unseen, train, seed)
+    evaluation = replace(evaluation, samples=samples.numpy(), sampling=options)
     if unseen.mixture is None:
         return evaluation
     return _with_exact(evaluation, pipeline, unseen, seed)
@@ -168,31 +170,42 @@ def evaluate_file(
 
     assert isinstance(unseen, PointSet)
     assert isinstance(train, PointSet)
-    samples = read_like(path, unseen, num_samples, seed)
+    samples = read_like(path, unseen, num_samples, seed, dataset.get("label"))
     labels = _labels_like(samples, unseen)
     return evaluate_point_set(samples.points, labels, unseen, train, seed, is_trained=False), unseen
 
 
-def read_like(path: str, data: PointSet, num_samples: int, seed: int) -> PointSet:
+def read_like(path: str, data: PointSet, num_samples: int, seed: int, label: str | None = None) -> PointSet:
     """Read at most `num_samples` points of a file, with the columns and the labels of `data`.
 
-    Columns are chosen by their names where both files have names.
+    Columns are chosen by their names where both files have names; others are left out.
+
+    Args:
+        label: dataset.label; without a header it says where the labels stand.
 
     Raises:
         ValueError: a column of the data is missing; also as dataset.read_points.
         OSError: the file cannot be read.
     """
     columns = data.columns
-    names = column_names(path) or []
+    known = column_names(path)  # None: not before the whole file is read
+    names = known or []
     has_names = bool(set(names) - {str(i) for i in range(len(names))})
+    is_array = Path(path).suffix.lower() in ARRAY_ENDINGS
+    if columns is not None and columns.names and known is None and not is_array:
+        return read_points(path, n_samples=num_samples, seed=seed, columns=columns.names)
     if columns is None or not columns.names or not has_names:
-        return read_points(path, n_samples=num_samples, seed=seed)
+        dim = data.points.shape[1]
+        has_labels = data.labels is not None and len(names) == dim + 1
+        own_label = str(label_position(label, dim)) if has_labels else None
+        return read_points(path, n_samples=num_samples, seed=seed, label=own_label)
+
     missing = [name for name in columns.names if name not in names]
     if missing:
         wanted = ", ".join(columns.names)
         raise ValueError(f"{path} lacks the column {missing[0]} of the data, which has {wanted}")
-    label = columns.label if columns.label in names else None
-    return read_points(path, n_samples=num_samples, seed=seed, label=label, columns=columns.names)
+    own_label = columns.label if columns.label and columns.label in names else None
+    return read_points(path, n_samples=num_samples, seed=seed, label=own_label, columns=columns.names)
 
 
 def _labels_like(samples: PointSet, data: PointSet) -> NDArray | None:

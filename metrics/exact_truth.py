@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset import PointSet, make_dataset
+from dataset import DATASETS, PointSet, make_dataset
 from metrics.distances import METRICS, Draw
 from pipeline import Pipeline
 
@@ -19,10 +19,10 @@ def exact_set(pipeline: Pipeline, what: str) -> PointSet:
         ValueError: images, or points whose distribution is not known.
     """
     data = None
-    if not pipeline.of_images:
+    name = pipeline.config["dataset"]["name"]
+    if name in DATASETS:
         data = make_dataset(n_samples=1000, seed=0, **pipeline.config["dataset"])
     if data is None or data.mixture is None:
-        name = pipeline.config["dataset"]["name"]
         raise ValueError(f"{what} needs points whose exact distribution is known, and dataset={name} has none")
     return data
 

@@ -47,7 +47,7 @@ def guidance_sheet(pipeline: Pipeline, count: int, seed: int, interval: Sequence
     data = exact_set(pipeline, "guidance_sheet=true")
     if not pipeline.classes:
         raise ValueError("guidance needs labels, and this model is unconditional; train one with conditional=true")
-    labels = pipeline.labels(None, count)
+    labels = pipeline.labels("all", count)  # the parts of an exact distribution have equal mass
     assert labels is not None
 
     rows = ("claimed", "exact denoiser", "network")

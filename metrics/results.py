@@ -10,6 +10,7 @@ import torch
 
 from dataset import DataSet, PointSet
 from metrics.by_label import LabelEnergy
+from metrics.columns import column_lines, compare_columns
 from metrics.evaluation import Evaluation
 from metrics.significance import TESTS
 from metrics.table import format_table, results_by_name
@@ -41,14 +42,22 @@ def write_report(
         facts: other entries of metrics.json.
     """
     result = dict(facts)
+    columns = None
     if evaluation:
         result["figures"] = results_by_name(evaluation.rows)
         result["labels"] = {unseen.classes[each.label]: _without_label(each) for each in evaluation.by_label}
         result["notes"] = list(evaluation.notes)
+        if isinstance(unseen, PointSet) and unseen.columns is not None:
+            columns = compare_columns(evaluation.samples, unseen.points, unseen.columns)
+    if columns:
+        result["columns"] = columns.as_plain()
     with atomic_file(folder / "metrics.json") as file:
         file.write(f"{json.dumps(result, indent=2)}\n".encode())
     if evaluation:
         _print_table(evaluation, unseen)
+    if columns:
+        for line in column_lines(columns):
+            print(f"  {line}")
     return result
 
 

@@ -9,12 +9,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from points.text_layout import MISSING, Layout, find_layout, unpacked
+from points.text_layout import MISSING, Layout, find_layout, leaves_quote_open, unpacked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +27,7 @@ ARRAY_ENDINGS = (".npy", ".npz")
 PARQUET_ENDINGS = (".parquet", ".pq")
 EXCEL_ENDINGS = (".xlsx", ".xls", ".xlsm", ".ods")
 MISSING_CHOICES = ("error", "drop")
+MIN_ZEROS = 0.05  # share of exact zeros that makes a column discrete
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,47 @@ def coordinate_names(columns: Columns | None, dim: int) -> list[str]:
     if dim <= 3:
         return list("xyz"[:dim])
     return [f"x{i + 1}" for i in range(dim)]
+
+
+def label_position(label: str | None, dim: int) -> int:
+    """Return the index of the labels among `dim` coordinates without names.
+
+    label: dataset.label; it is the index where it is one, and otherwise the labels come last.
+    """
+    is_integer = label is not None and label.lstrip("-").isdecimal()
+    if label is not None and is_integer and -dim - 1 <= int(label) <= dim:
+        return int(label) % (dim + 1)
+    return dim
+
+
+class DiscreteColumn(NamedTuple):
+    """A column with values that a continuous model cannot reproduce exactly.
+
+    index, name: which coordinate it is.
+    kind: "constant"; "whole": whole numbers only; "zeros": exactly 0 in many rows.
+    share: the share of the rows that have such a value.
+    """
+
+    index: int
+    name: str
+    kind: str
+    share: float
+
+
+def discrete_columns(points: NDArray, columns: Columns) -> list[DiscreteColumn]:
+    """Return the columns of points (N, d) that a continuous model cannot reproduce exactly."""
+    names = coordinate_names(columns, points.shape[1])
+    whole = columns.whole if len(columns.whole) == len(names) else [False] * len(names)
+    found = []
+    for i, (name, column, is_whole) in enumerate(zip(names, points.T, whole)):
+        zeros = float((column == 0).mean())
+        if np.ptp(column) == 0:
+            found.append(DiscreteColumn(i, name, "constant", 1.0))
+        elif is_whole:
+            found.append(DiscreteColumn(i, name, "whole", 1.0))
+        elif zeros >= MIN_ZEROS:
+            found.append(DiscreteColumn(i, name, "zeros", zeros))
+    return found
 
 
 @dataclass(frozen=True)
@@ -284,8 +326,6 @@ def _read_text(path: str, layout: Layout, label_index: int | None) -> "pd.DataFr
     options = {
         "sep": r"\s+" if layout.separator == " " else layout.separator,
         "decimal": layout.decimal,
-        "encoding": layout.encoding,
-        "compression": layout.compression,
         "header": None,
         "names": range(layout.num_columns),
         "index_col": False,
@@ -295,16 +335,17 @@ def _read_text(path: str, layout: Layout, label_index: int | None) -> "pd.DataFr
         "skipinitialspace": True,
         "low_memory": False,
     }
-    skipped = list(range(layout.skipped_lines))
+    if pd.__version__.startswith("2."):  # later versions read every digit by default
+        options["float_precision"] = "round_trip"
     try:
         try:
-            frame = pd.read_csv(path, skiprows=skipped, **options)
+            frame = _read_rows(path, layout, options)
         except pd.errors.ParserError:
             frame = None  # a line of another length: a comment, or a fault
         if frame is None or not pd.api.types.is_numeric_dtype(frame[0]):
-            comments = _comment_lines(path, layout)
+            comments = _comment_rows(path, layout)
             if frame is None or comments:
-                frame = pd.read_csv(path, skiprows=skipped + comments, **options)
+                frame = _read_rows(path, layout, {**options, "skiprows": comments})
     except UnicodeDecodeError:
         return _read_text(path, layout._replace(encoding="cp1252"), label_index)
     except pd.errors.ParserError as error:
@@ -316,13 +357,34 @@ def _read_text(path: str, layout: Layout, label_index: int | None) -> "pd.DataFr
     return frame
 
 
-def _comment_lines(path: str, layout: Layout) -> list[int]:
-    """Return the numbers, from 0, of the lines below the header that begin with "#"."""
+def _read_rows(path: str, layout: Layout, options: dict[str, Any]) -> "pd.DataFrame":
+    """Read what follows the header by pandas. It does not see the header, whose cells may hold line ends."""
+    import pandas as pd
+
+    with _rows_of_text(path, layout) as rows:
+        return pd.read_csv(rows, **options)
+
+
+def _rows_of_text(path: str, layout: Layout) -> io.TextIOWrapper:
+    """Open a text table behind its header."""
+    text = io.TextIOWrapper(unpacked(path, layout.compression), layout.encoding, newline="")
+    for _ in range(layout.skipped_lines):
+        text.readline()
+    return text
+
+
+def _comment_rows(path: str, layout: Layout) -> list[int]:
+    """Return the numbers, from 0 behind the header, of the rows that begin with "#"."""
     comments = []
-    with io.TextIOWrapper(unpacked(path, layout.compression), layout.encoding, errors="replace") as lines:
-        for number, line in enumerate(lines):
-            if number >= layout.skipped_lines and line.startswith("#"):
+    number = 0
+    is_open = False
+    with _rows_of_text(path, layout) as lines:
+        for line in lines:
+            if line.startswith("#") and not is_open:
                 comments.append(number)
+            else:
+                is_open = leaves_quote_open(line, is_open)
+            number += not is_open
     return comments
 
 
@@ -332,7 +394,8 @@ def _ragged(message: str, layout: Layout) -> str:
     if found is None:
         return message
     expected, line, cells = found.groups()
-    return f"line {line} has {cells} cells where line {layout.skipped_lines + 1} has {expected}"
+    number = int(line) + layout.skipped_lines
+    return f"line {number} has {cells} cells where line {layout.skipped_lines + 1} has {expected}"
 
 
 # ---------------------------------------------------------------- the columns of a frame

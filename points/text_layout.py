@@ -44,6 +44,7 @@ MISSING = frozenset(
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?(inf|infinity)", re.IGNORECASE)
 # How a packed file begins, and how it is opened.
 PACKED = {b"\x1f\x8b": "gzip", b"BZh": "bz2", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip"}
+QUOTED_CELL = re.compile(r'(^|[,;|\t ])\s*"')  # where a cell in quotes may begin
 ENCODINGS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 # Beginnings of files that are no text, and what they are.
 OTHER_KINDS = {
@@ -65,8 +66,7 @@ class Layout(NamedTuple):
     decimal: "." or ",".
     names: the names of the columns; None without a header.
     num_columns: the number of cells of most rows.
-    skipped_lines: the number of lines before the first row of data; the header is one, even if its quoted names hold
-        line ends.
+    skipped_lines: the number of lines before the first row of data.
     """
 
     encoding: str
@@ -96,9 +96,9 @@ def find_layout(path: str) -> Layout:
     separator, decimal, rows = _best_split(lines)
     num_columns = Counter(len(row) for row in rows).most_common(1)[0][0]
 
-    names = _header(rows, num_columns, decimal)
+    names = _quoted_header(lines, rows[0], separator, num_columns) or _header(rows, num_columns, decimal)
     if names is not None:
-        skipped += 1
+        skipped += _lines_of_first_row(lines, separator)
         if len(rows) == 1:
             reason = "it has a row of names and no points below it"
             raise ValueError(f"{path} is not a table of numbers: {reason}")
@@ -216,8 +216,20 @@ def _without_leading_comments(lines: Sequence[str]) -> tuple[int, str | None, li
         elif text:
             break
         skipped += 1
-    others = [line for line in lines[skipped:] if line.strip() and not line.lstrip().startswith("#")]
+    others = []
+    is_open = False
+    for line in lines[skipped:]:
+        if is_open or (line.strip() and not line.lstrip().startswith("#")):
+            others.append(line)
+            is_open = leaves_quote_open(line, is_open)
     return skipped, comment, others
+
+
+def leaves_quote_open(line: str, is_open: bool) -> bool:
+    """Tell whether a cell in quotes goes on in the next line. is_open: whether one goes on in this line."""
+    if not is_open and QUOTED_CELL.search(line) is None:
+        return False
+    return (line.count('"') % 2 == 1) != is_open
 
 
 # ---------------------------------------------------------------- cells
@@ -273,6 +285,19 @@ def _share_of_numbers(rows: Sequence[Sequence[str]], decimal: str) -> float:
 # ---------------------------------------------------------------- the header
 
 
+def _quoted_header(lines: Sequence[str], first: list[str], separator: str, num_columns: int) -> list[str] | None:
+    """Return the cells of the first row if all of them are in quotes, and those of the next row are not."""
+    if separator == " " or len(first) != num_columns:
+        return None
+    size = _lines_of_first_row(lines, separator)
+    if len(lines) <= size:
+        return None
+    cell = r'\s*"(?:[^"]|"")*"\s*'
+    in_quotes = re.compile(f"{cell}(?:{re.escape(separator)}{cell})*")
+    first_text = "\n".join(lines[:size])
+    return first if in_quotes.fullmatch(first_text) and not in_quotes.fullmatch(lines[size]) else None
+
+
 def _header(rows: Sequence[Sequence[str]], num_columns: int, decimal: str) -> list[str] | None:
     """Return the names in the first row; None if it is a row of data.
 
@@ -320,6 +345,15 @@ def _are_whole_names(first: Sequence[str], numeric: Sequence[bool], columns: Seq
 def _counts_rows(column: Sequence[str]) -> bool:
     """Tell whether the cells are 0, 1, 2 ... or 1, 2, 3 ..."""
     return column in ([str(i) for i in range(len(column))], [str(i + 1) for i in range(len(column))])
+
+
+def _lines_of_first_row(lines: Sequence[str], separator: str) -> int:
+    """Return the number of lines of the first row, whose quoted names may hold line ends."""
+    if separator == " ":
+        return 1
+    reader = csv.reader([f"{line}\n" for line in lines], delimiter=separator, skipinitialspace=True)
+    next(reader)
+    return reader.line_num
 
 
 def _names_in_comment(comment: str, separator: str, num_columns: int) -> list[str] | None:

@@ -7,7 +7,7 @@ the observation mixes coordinates, so it is no `GaussianMixture`. Draws and dens
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,8 +15,12 @@ from torch import Tensor
 
 from points.mixture import GaussianMixture
 
-COORDINATES = "xyz"
+MAX_LISTED = 20  # coordinates that an error names
 DISTANCE_MAX = 6.0  # standard deviations: an observation farther than that from all components contradicts the set
+PLAIN_NAME = re.compile(r"[^\W\d]\w*")
+TERM_START = re.compile(r"\s*([+-]?)\s*")
+FACTOR = re.compile(r"(\d+\.?\d*|\.\d+)\s*\*?\s*")
+NAME_END = re.compile(r"\s*([+-]|$)")
 PRECISION_MIN = 1e-4  # of an observation's noise, as a distance from its line
 
 
@@ -54,38 +58,103 @@ class Observation(NamedTuple):
 # ---------------------------------------------------------------- observations from text
 
 
-def read_line(text: str, dim: int, noise: float) -> Observation:
-    """A coordinate or a line, such as y=0.2 or 2x-y=0.3, of points of `dim` coordinates (the first three have names).
+def read_line(text: str, names: Sequence[str], noise: float, std: Tensor | None = None) -> Observation:
+    """A coordinate or a line, such as y=0.2 or 2x-y=0.3, of points whose coordinates have these names (d).
+
+    A name with spaces or signs in it may stand in quotes. x1, x2 ... are the coordinates by their positions.
+
+    Args:
+        noise: the standard deviation of the noise.
+        std: that of each coordinate (d,); the precision is then judged in units of it.
 
     Raises:
         ValueError: the text is no such observation, or it is too precise.
     """
-    names = COORDINATES[: min(dim, 3)]
-    left, _, right = text.replace(" ", "").lower().partition("=")
-    if left[:1] not in ("+", "-"):
-        left = f"+{left}"
-    row = torch.zeros(dim, dtype=torch.float64)
-    term = re.compile(rf"([+-])(?:(\d+\.?\d*|\.\d+)\*?)?([{names}])")
-    for sign, factor, name in term.findall(left):
-        row[names.index(name)] += float(f"{sign}{factor or 1}")
-    try:
-        value = float(right)
-    except ValueError:
-        value = math.nan
-
-    rest = term.sub("", left)
-    if rest or not math.isfinite(value) or not bool(row.any()):
-        raise ValueError(
-            f"observe={text} is no observation of a point with the coordinates {', '.join(names)}:"
-            " give one as in observe=y=0.2, or a line as in observe=2x-y=0.3"
-        )
-    precision = noise / float(row.norm())
+    row, value = read_terms(text, names)
+    scaled_row = row if std is None else row * std.double()
+    precision = noise / float(scaled_row.norm())
     if precision < PRECISION_MIN:
         raise ValueError(
             f"observe={text} is all but infinitely precise, known to {precision:.1g} across its line: give smaller"
             " factors, or raise observe_noise"
         )
     return Observation(row[None], torch.tensor([value], dtype=torch.float64), noise)
+
+
+def read_terms(text: str, names: Sequence[str]) -> tuple[Tensor, float]:
+    """The factors (d,) of the coordinates with these names, and the observed value, as `read_line` reads them.
+
+    Raises:
+        ValueError: the text is no observation of these coordinates.
+    """
+    left, _, right = text.rpartition("=")
+    row = torch.zeros(len(names), dtype=torch.float64)
+    for sign, factor, index in _terms(left, names):
+        row[index] += float(f"{sign}{factor or 1}")
+    try:
+        value = float(right)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or not bool(row.any()):
+        raise ValueError(f"observe={text} is no observation of a point with the {_advice(names)}")
+    return row, value
+
+
+def _advice(names: Sequence[str]) -> str:
+    """The names of the coordinates, and how to observe them."""
+    quoted = [name if PLAIN_NAME.fullmatch(name) else f'"{name}"' for name in names]
+    shown = ", ".join(quoted[:MAX_LISTED])
+    if len(quoted) > MAX_LISTED:
+        shown += f", ... ({len(quoted)} in all)"
+    first = quoted[0]
+    last = quoted[min(1, len(quoted) - 1)]
+    return (
+        f"coordinates {shown}: give one as in observe={last}=0.2, or a line as in observe=2*{first}-{last}=0.3;"
+        " x1 is the first of them"
+    )
+
+
+def _terms(left: str, names: Sequence[str]) -> list[tuple[str, str, int]]:
+    """The sign, the factor and the number of the coordinate of each term; [] where the text is no sum of them."""
+    terms = []
+    position = 0
+    while left[position:].strip():
+        start = TERM_START.match(left, position)
+        assert start is not None  # it matches everything
+        sign = start[1] or ("" if terms else "+")
+        factor = FACTOR.match(left, start.end())
+        found = _name_at(left, start.end(), names)
+        if found is None and factor is not None:
+            found = _name_at(left, factor.end(), names)
+        elif found is not None:
+            factor = None
+        if not sign or found is None:
+            return []
+        index, position = found
+        terms.append((sign, factor[1] if factor else "", index))
+    return terms
+
+
+def _name_at(text: str, start: int, names: Sequence[str]) -> tuple[int, int] | None:
+    """The number of the coordinate whose name stands there, and where it ends; None where none does.
+
+    A name ends before a sign or at the end. So a name may begin with a digit, or hold signs. The longest name counts.
+    """
+    lower_names = [name.lower() for name in names]
+    best = None
+    candidates = [(name, i) for i, name in enumerate(names)]
+    candidates += [(name, i) for i, name in enumerate(lower_names) if lower_names.count(name) == 1]
+    candidates += [(f"x{i + 1}", i) for i in range(len(names)) if f"x{i + 1}" not in lower_names]
+    if len(names) > 3 and set(lower_names).isdisjoint("xyz"):
+        candidates += [(name, i) for i, name in enumerate("xyz")]
+
+    for own_name, i in candidates:
+        for name in (own_name, f'"{own_name}"', f"'{own_name}'"):
+            is_there = text.startswith(name, start) or text[start:].lower().startswith(name)
+            end = start + len(name)
+            if own_name and is_there and NAME_END.match(text, end) and (best is None or end > best[1]):
+                best = (i, end)
+    return best
 
 
 # Which pixels are observed; x and y run from 0 to 1, y downwards.

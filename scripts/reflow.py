@@ -26,6 +26,7 @@ from torch.utils.data import TensorDataset
 
 from conf import script_parsers
 from conf.messages import in_one_line
+from dataset import DATASETS
 from diffusion import Denoiser, exact_denoiser
 from loader import batches, make_loader
 from loss.objective import training_loss
@@ -155,8 +156,10 @@ def report(flow: Pipeline, average: AveragedModel, seed: int) -> None:
 
 def known_distribution(flow: Pipeline) -> GaussianMixture | None:
     """The distribution that a flow without labels learns, in normalised units; None where it is not known."""
+    if flow.classes or flow.config["dataset"]["name"] not in DATASETS:
+        return None
     data, _ = flow.data_sets()
-    mixture = None if flow.classes else getattr(data, "mixture", None)
+    mixture = getattr(data, "mixture", None)
     return flow.normaliser.normalise_mixture(mixture) if mixture else None
 
 

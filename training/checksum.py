@@ -1,14 +1,16 @@
 """Checksums that tell whether data or weights are still the same, to the bit."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dataset import DataSet, PointSet
+from pipeline import Pipeline
 
 
 def checksum(data: DataSet) -> str:
@@ -33,3 +35,39 @@ def checksum_of_arrays(arrays: Iterable[NDArray | Tensor], header: str = "") -> 
     for array in arrays:
         digest.update(np.asarray(array).tobytes())
     return digest.hexdigest()
+
+
+# ---------------------------------------------------------------- the data of a checkpoint
+
+
+def missing_data(pipeline: Pipeline, checkpoint: Mapping[str, Any]) -> str | None:
+    """Why the data that a model was trained on are not at hand, in words; None where they are.
+
+    Only files can change. Points that are drawn are a function of the options.
+    """
+    options = pipeline.config["dataset"]
+    path = options.get("path")
+    if not path:
+        return None
+    try:
+        data, _ = pipeline.data_sets()
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror or error}"
+    except ValueError as error:
+        return f"{path} cannot be read: {error}"
+    known = checkpoint.get("data")
+    if options["name"] == "file" and known and checksum(data) != known:
+        return f"{path} has changed since the training"
+    return None
+
+
+def check_data(pipeline: Pipeline, checkpoint: Mapping[str, Any]) -> None:
+    """Check that the file that a model was trained on is still the same.
+
+    Raises:
+        ValueError: it has changed, or cannot be read.
+    """
+    missing = missing_data(pipeline, checkpoint)
+    if missing:
+        advice = "samples are compared with the rows that the training held out: put the file of the training back"
+        raise ValueError(f"{missing}; {advice}")

@@ -14,7 +14,7 @@ from images.sets import ImageSet
 from metrics.evaluation import check_enough
 from model import check_model_takes
 from pipeline import scheduler_from_config
-from points.tables import Columns, coordinate_names
+from points.tables import Columns, discrete_columns
 from runtime import checkpoint_file, distributed
 from runtime import device as devices
 from runtime.randomness import generator
@@ -28,7 +28,6 @@ MAX_IMAGES = 2000  # images that are checked; of points all are, because one out
 MIN_ROWS_PER_LABEL = 20
 MAX_SHARE_OF_ONE_STEP = 0.5  # of the loss's weight
 MAX_REPEATED = 0.01  # share of the points
-MIN_ZEROS = 0.05  # share of exact zeros in a column that is worth a line
 MAX_NAMED = 8  # columns or labels that a line names
 TIMED_STEPS = 4
 WARM_UP_STEPS = 2
@@ -182,17 +181,16 @@ def _describe_columns(data: PointSet) -> list[str]:
 def _smeared(points: NDArray, columns: Columns) -> list[str]:
     """Return lines about columns that a continuous model cannot reproduce exactly.
 
-    points: shape (N, d).
+    points: shape (N, d). Constant columns have a warning of their own.
     """
-    names = coordinate_names(columns, points.shape[1])
     whole = []
     lines = []
-    for name, column, is_whole in zip(names, points.T, columns.whole):
-        zeros = float((column == 0).mean())
-        if is_whole and np.ptp(column) > 0:
-            whole.append(name)
-        elif MIN_ZEROS <= zeros < 1:
-            lines.append(f"{name} is exactly 0 in {zeros:.0%} of the rows: a continuous model gives numbers near 0")
+    for column in discrete_columns(points, columns):
+        if column.kind == "whole":
+            whole.append(column.name)
+        elif column.kind == "zeros":
+            fact = f"{column.name} is exactly 0 in {column.share:.0%} of the rows"
+            lines.append(f"{fact}: a continuous model gives numbers near 0")
     if whole:
         lines.append(f"whole numbers only in {_some(whole)}: a continuous model gives numbers between them")
     return lines

@@ -4,21 +4,34 @@ import textwrap
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
-from metrics.conditioning import INPAINTINGS_EACH, Inpainting, Posteriors, inpaint, posterior_table, posteriors
+from metrics.conditioning import (
+    INPAINTINGS_EACH,
+    FilePosteriors,
+    Inpainting,
+    Posteriors,
+    file_posterior_table,
+    file_posteriors,
+    has_exact_posterior,
+    inpaint,
+    posterior_table,
+    posteriors,
+)
 from pipeline import Pipeline
-from points.tables import Columns
 from registry.posterior_rows import METHODS
 from runtime.atomic_file import save_array
 from viz import image_grids, stills
 from viz.colours import GENERATED, hex_colour
-from viz.point_axes import axes_in_words, axis_names
 from viz.point_clouds import cloud_axes, draw_cloud, outside_text
 from viz.style import ink, literal
 
 GREY = "#b8b8b8"
 GLOSS_LETTERS = 30  # in a line of what a method does
+HISTOGRAMS = 4  # in a row, of points of a file
+BINS = 60
 
 
 def save_posterior_samples(
@@ -29,19 +42,29 @@ def save_posterior_samples(
     formats: list[str],
     *,
     observe: str,
-    observe_noise: float,
+    observe_noise: float | None,
     observe_method: str | None,
 ) -> None:
     """For points: print the table of all methods, save samples.npy given the observation `observe`, and posterior.png.
 
+    For points of a file also save samples.csv. No exact posterior is known for them.
+
     Raises:
         ValueError: no observation of such points, or one that contradicts them.
     """
-    found = posteriors(pipeline, observe, observe_noise, observe_method, count, seed)
+    if has_exact_posterior(pipeline):
+        found = posteriors(pipeline, observe, observe_noise, observe_method, count, seed)
+        print(posterior_table(found))
+        figure = posterior_figure(found)
+    else:
+        found = file_posteriors(pipeline, observe, observe_noise, observe_method, count, seed)
+        print(file_posterior_table(found))
+        figure = file_posterior_figure(found)
     save_array(run_folder / "samples.npy", found.samples)
-    print(posterior_table(found))
     print(f"samples:    {run_folder / 'samples.npy'}, by {found.method} and the network")
-    picture = stills.save(posterior_figure(found, pipeline.columns), run_folder / "posterior.png", formats)
+    if pipeline.columns is not None:
+        print(f"table:      {pipeline.save_table(run_folder / 'samples.csv', found.samples)}")
+    picture = stills.save(figure, run_folder / "posterior.png", formats)
     print(f"picture:    {picture}")
 
 
@@ -53,7 +76,7 @@ def save_inpaintings(
     formats: list[str],
     *,
     observe: str,
-    observe_noise: float,
+    observe_noise: float | None,
     observe_method: str | None,
     observe_image: int,
 ) -> None:
@@ -71,11 +94,11 @@ def save_inpaintings(
     print(f"picture:    {picture}")
 
 
-def posterior_figure(found: Posteriors, columns: Columns | None = None) -> Figure:
+def posterior_figure(found: Posteriors) -> Figure:
     """A row for the exact posterior and for every method: with the exact denoiser, with the network, and in words."""
     methods = [*found.evaluations]
     figure = Figure(figsize=(9, 1.35 * (1 + len(methods)) + 0.6), layout="constrained")
-    axes = cloud_axes(figure, 1 + len(methods), 3, found.prior, columns)
+    axes = cloud_axes(figure, 1 + len(methods), 3, found.prior)
     for column, (denoiser, points) in zip(axes.T[1:], found.points.items()):
         column[0].set_title(f"with the {denoiser}")
         for ax in column:
@@ -97,11 +120,56 @@ def posterior_figure(found: Posteriors, columns: Columns | None = None) -> Figur
         f"samples given {literal(found.text)}, observed with noise {found.noise:g}",
         "grey: the data; W1: sliced Wasserstein-1 distance to the exact posterior",
     ]
-    names = axis_names(columns, found.prior.shape[1])
-    if names:
-        lines.append(axes_in_words(names))
     figure.suptitle("\n".join(lines), size="medium")
     return figure
+
+
+def file_posterior_figure(found: FilePosteriors) -> Figure:
+    """A row for every method: a histogram of what is observed, with the observed value, and of the first columns."""
+    observed_columns = np.flatnonzero(found.row)
+    others = [i for i in range(len(found.names)) if len(observed_columns) > 1 or i not in observed_columns]
+    shown = others[: HISTOGRAMS - 1]
+    methods = [*found.points]
+    figure = Figure(figsize=(2.4 * (1 + len(shown)) + 1.8, 1.25 * len(methods) + 1.0), layout="constrained")
+    axes = figure.subplots(len(methods), 1 + len(shown), squeeze=False, sharex="col")
+
+    prior_observed = found.observed(found.prior)
+    for row, method in zip(axes, methods):
+        points = found.points[method]
+        _histogram(row[0], prior_observed, found.observed(points), found.value)
+        row[0].axvspan(found.value - found.noise, found.value + found.noise, color=ink(), alpha=0.25, linewidth=0)
+        row[0].axvline(found.value, color=ink(), linewidth=0.8)
+        row[0].set_ylabel(method, rotation=0, ha="right", va="center", weight="bold")
+        for ax, i in zip(row[1:], shown):
+            _histogram(ax, found.prior[:, i], points[:, i])
+    names = [found.text.rpartition("=")[0], *(found.names[i] for i in shown)]
+    for ax, name in zip(axes[-1], names):
+        ax.set_xlabel(literal(textwrap.shorten(name, GLOSS_LETTERS, placeholder="...") or name[:GLOSS_LETTERS]))
+    figure.suptitle(
+        f"samples given {literal(found.text)}, by every method (the line: the observed value; its band: the noise)\n"
+        "grey: samples without the observation; no truth is known for points of a file",
+        size="medium",
+    )
+    return figure
+
+
+def _histogram(ax: Axes, prior: NDArray, points: NDArray, value: float | None = None) -> None:
+    """Draw histograms of numbers (n,): of the prior in grey, of the samples in colour, both with height 1.
+
+    value: a value that must lie on the axis.
+    """
+    marks = [*np.quantile(prior, [0.005, 0.995])]
+    if value is not None:
+        marks.append(value)
+    width = max(marks) - min(marks) or 1.0
+    edges = np.linspace(min(marks) - 0.1 * width, max(marks) + 0.1 * width, BINS + 1)
+    for values, colour, opacity in ((prior, GREY, 1.0), (points, hex_colour(GENERATED), 0.65)):
+        heights, _ = np.histogram(values, edges)
+        share = heights / max(1, heights.max())  # a posterior may be hundreds of times narrower than the prior
+        ax.stairs(share, edges, fill=True, color=colour, alpha=opacity)
+    ax.set(yticks=[], xlim=(edges[0], edges[-1]))
+    ax.locator_params(axis="x", nbins=4)
+    ax.tick_params(labelsize="small")
 
 
 def inpainting_figure(found: Inpainting) -> Figure:

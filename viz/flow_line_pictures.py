@@ -45,6 +45,8 @@ def save_flow_lines(
 
     options = pipeline.resolve(options, DEFAULTS)
     label_numbers = pipeline.labels(labels, count)
+    if label_numbers is not None:
+        print(f"labels:     {pipeline.describe_labels(labels, label_numbers)}")
     lines = flow_lines(pipeline, count, seed, label_numbers, options)
     for name, size in flow.SIZES.items():
         print(f"picture:    {stills.save(flow.still(lines, size), run_folder / f'{name}.png', formats)}")

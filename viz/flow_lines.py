@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dataset import PointSet, make_dataset, source_name
+from dataset import DATASETS, PointSet, make_dataset, source_name
 from pipeline import Pipeline
 from runtime.progress import progress_bar
 from samplers import State, count_evaluations, sample
@@ -57,8 +57,11 @@ def beside_exact(
 
     options: of both. Returns None where the distribution is not known, or for autoguidance, which has no exact form.
     """
-    real = make_dataset(n_samples=2, seed=seed, **pipeline.config["dataset"])
-    if real.mixture is None or options.autoguidance:
+    dataset = pipeline.config["dataset"]
+    if dataset["name"] not in DATASETS or options.autoguidance:
+        return None
+    real = make_dataset(n_samples=2, seed=seed, **dataset)
+    if real.mixture is None:
         return None
 
     parts = [pipeline.normaliser.normalise_mixture(part) for part in real.parts]
@@ -93,7 +96,9 @@ def _lines_of_states(
     if labels is not None:
         ends = labels.numpy(), len(pipeline.classes), "their labels"
     else:
-        real = make_dataset(n_samples=len(paths[-1]), seed=pipeline.config["seed"], **data)
+        real = PointSet(paths[-1])  # of a file no distribution is known: it need not be read
+        if data["name"] in DATASETS:
+            real = make_dataset(n_samples=2, seed=pipeline.config["seed"], **data)
         ends = reached(paths[-1], real)
 
     title = f"how noise becomes {called(data)}"

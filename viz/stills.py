@@ -75,11 +75,24 @@ def save(figure: Figure, path: str | Path, formats: Sequence[str] = ()) -> Path:
 # ---------------------------------------------------------------- points
 
 
-def scatter(points: NDArray, title: str) -> Figure:
-    """Draw points (N, d)."""
+def scatter(
+    points: NDArray,
+    title: str,
+    labels: NDArray | None = None,
+    classes: Sequence[str] = (),
+    columns: Columns | None = None,
+) -> Figure:
+    """Draw points (N, d), of which there are no others to compare with.
+
+    labels, classes, columns: as in `samples`. Of more than three coordinates the first two are drawn.
+    """
+    d = points.shape[1]
     figure = Figure(figsize=(5, 4), layout="constrained")
-    ax = point_axes(figure, 1, 1, points.shape[1])[0, 0]
-    _points(ax, points, hex_colour(noise_colours(0)), title)
+    ax = point_axes(figure, 1, 1, d)[0, 0]
+    _points(ax, points, hex_colour(noise_colours(0)), title, aspect_of(points, columns), labels)
+    if labels is not None:
+        add_legend(figure, label_keys(labels, classes, columns), legend_title(columns))
+    name_axes(ax, axis_names(columns, d))
     return figure
 
 

@@ -54,7 +54,7 @@ def test_a_file_of_samples_is_compared_with_a_file_that_is_named(own):
 
 
 def test_points_of_ones_own_have_no_picture_that_needs_the_exact_distribution(own):
-    assert {p.name for p in own[0].glob("*.png")} == {"samples.png", "loss.png"}
+    assert {p.name for p in own[0].glob("*.png")} == {"samples.png", "loss.png", "columns.png"}
 
 
 def test_a_checkpoint_holds_the_normaliser_of_points_of_ones_own(own):

@@ -261,3 +261,23 @@ def test_whole_numbers_are_noticed_and_the_description_survives_a_checkpoint(tmp
 def test_a_damaged_description_is_refused(plain):
     with pytest.raises(ValueError, match="not those of a table"):
         Columns.from_plain(plain)
+
+
+# ---------------------------------------------------------------- headers in quotes
+
+
+def test_a_header_in_quotes_may_hold_line_ends_and_signs_of_comments(tmp_path):
+    (tmp_path / "a.csv").write_text('"length\n#1","b"\n1.5,2\n3,4\n# a comment\n5,6\n')
+    table = read_any_table(str(tmp_path / "a.csv"))
+    assert table.columns.names == ("length\n#1", "b")
+    assert table.numbers.tolist() == [[1.5, 2], [3, 4], [5, 6]]
+
+
+def test_a_first_row_in_quotes_above_rows_without_is_a_header(tmp_path):
+    (tmp_path / "a.csv").write_text('"1990","1991"\n1.5,2\n3,4\n')
+    assert read_any_table(str(tmp_path / "a.csv")).columns.names == ("1990", "1991")
+
+
+def test_rows_that_are_all_in_quotes_have_no_header(tmp_path):
+    (tmp_path / "a.csv").write_text('"1990","1991"\n"1.5","2"\n"3","4"\n')
+    assert len(read_any_table(str(tmp_path / "a.csv")).numbers) == 3

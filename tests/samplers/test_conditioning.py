@@ -1,23 +1,28 @@
 """Conditioning on an observation, for distributions whose posterior is known in closed form."""
 
 import functools
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
-from conftest import gaussian
+from conftest import gaussian, untrained
 
 from conf import choices
+from conf.config import Train
+from conf.groups import MLP, File, Moons
 from dataset import Normaliser, make_dataset
 from diffusion import Prediction, exact_denoiser
-from metrics.conditioning import inpaint
-from pipeline import Pipeline
+from metrics.conditioning import file_posterior_table, file_posteriors, inpaint, posteriors
+from pipeline import Pipeline, build
+from points.tables import Columns, coordinate_names
 from runtime.randomness import generator
 from samplers import last
-from samplers.observation import MASKS, _log_weights, check_possible, draw_posterior, read_line, read_mask
+from samplers.observation import MASKS, _log_weights, check_possible, draw_posterior, read_line, read_mask, read_terms
 from samplers.posterior import EPS_SHIFT_MAX, METHODS, conditioned, dps, mmps, pigdm, r_squared, repaint, sample_given
 from samplers.spacing import spaced_timesteps
 from schedule import CosineNoiseScheduler, FlowNoiseScheduler, LinearNoiseScheduler
+from viz.conditioning_pictures import file_posterior_figure
 
 SCHEDULER = LinearNoiseScheduler(1000)
 MOONS = make_dataset("moons", 100, 0, noise=0.05)
@@ -28,7 +33,7 @@ MOONS = make_dataset("moons", 100, 0, noise=0.05)
 
 @pytest.mark.parametrize(("text", "dim", "matrix"), [("2x-y=0.3", 2, [[2, -1]]), ("-x + .5*z = -1", 3, [[-1, 0, 0.5]])])
 def test_an_observation_in_words_becomes_a_row_of_coefficients(text, dim, matrix):
-    assert read_line(text, dim, 0.1).matrix.tolist() == matrix
+    assert read_line(text, coordinate_names(None, dim), 0.1).matrix.tolist() == matrix
 
 
 @pytest.mark.parametrize(
@@ -44,29 +49,104 @@ def test_an_observation_in_words_becomes_a_row_of_coefficients(text, dim, matrix
         "mask:left",
         "y=nan",
         "x*y=1",
-        "x2=1",
+        "x3=1",
         "z+x=1",
         "1e-9x=1",
     ],
 )
 def test_words_that_are_no_observation_are_refused(wrong):
     with pytest.raises(ValueError, match="is no observation of a point"):
-        read_line(wrong, 2, 0.1)
+        read_line(wrong, coordinate_names(None, 2), 0.1)
+
+
+COLUMNS = ["carat", "price", "sepal length (cm)", "a-b", "1990", "2", "x"]
+
+
+@pytest.mark.parametrize(
+    ("text", "factors", "value"),
+    [
+        ("carat=1.0", {0: 1}, 1.0),
+        ("2*carat-price=0.3", {0: 2, 1: -1}, 0.3),
+        ("Price = 1e3", {1: 1}, 1e3),
+        ("sepal length (cm)=5", {2: 1}, 5),
+        ("'sepal length (cm)' - .5 \"a-b\"=-2", {2: 1, 3: -0.5}, -2),
+        ("a-b=1", {3: 1}, 1),
+        ("1990=3", {4: 1}, 3),
+        ("3*1990=3", {4: 3}, 3),
+        ("2=3", {5: 1}, 3),
+        ("2x=3", {6: 2}, 3),
+        ("x1+x3=3", {0: 1, 2: 1}, 3),
+    ],
+)
+def test_columns_of_a_file_are_observed_by_name_or_position(text, factors, value):
+    row, observed = read_terms(text, COLUMNS)
+    assert {i: factor for i, factor in enumerate(row.tolist()) if factor} == factors
+    assert observed == value
+
+
+@pytest.mark.parametrize("wrong", ["karat=1", "carat price=1", "carat*price=1", '"carat=1', "x8=1", "carat", "=2"])
+def test_an_observation_of_no_column_is_answered_with_all_columns(wrong):
+    with pytest.raises(ValueError, match=r'coordinates carat, price, "sepal length \(cm\)", "a-b", "1990", "2", x: '):
+        read_terms(wrong, COLUMNS)
+
+
+def table_model(scale):
+    """An untrained model of a file of three columns, which are `scale` times as wide as 1, 10 and 100."""
+    torch.manual_seed(0)
+    config = asdict(Train(dataset=File(path="gone.csv"), model=MLP(hidden=8, layers=1), num_timesteps=20))
+    net, scheduler = build(config, (3,))
+    std = scale * torch.tensor([1.0, 10.0, 100.0], dtype=torch.float64)
+    columns = Columns(("a", "b", "c"), (False,) * 3)
+    return Pipeline(net, scheduler, Normaliser(3 * std, std), config, columns=columns).ready(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1.0, 1e12])
+def test_the_noise_follows_the_units_of_the_columns_and_no_file_is_read(scale):
+    found = file_posteriors(table_model(scale), f"b={30 * scale}", None, None, 50, 0)
+    assert found.noise == pytest.approx(0.5 * scale)
+    assert "0.05 standard deviations" in found.noise_text
+    assert all(np.isfinite(points).all() for points in found.points.values())
+    assert found.misfit["repaint"] < 2
+    assert "no truth is known" in file_posterior_table(found)
+
+
+def test_samples_of_a_file_do_not_depend_on_units():
+    one, other = (file_posteriors(table_model(s), f"2*a-b={-20 * s}", None, None, 20, 0) for s in (1.0, 2.0**20))
+    assert np.allclose(one.samples * 2.0**20, other.samples)
+
+
+def test_an_observation_far_from_all_rows_of_a_file_is_refused():
+    with pytest.raises(ValueError, match=r"b=1e9 contradicts the data, in which b lies around 30"):
+        file_posteriors(table_model(1.0), "b=1e9", None, None, 20, 0)
+
+
+@pytest.mark.parametrize(("text", "panels"), [("b=30", 3), ("2*a-b=-20", 4)])
+def test_the_picture_of_a_file_shows_what_is_observed_and_the_other_columns(text, panels):
+    figure = file_posterior_figure(file_posteriors(table_model(1.0), text, None, None, 20, 0))
+    assert len(figure.axes) == panels * len(METHODS)
+    assert figure.axes[0].lines[0].get_xdata()[0] == float(text.rpartition("=")[2])
+
+
+@pytest.mark.parametrize("noise", [1e-4, 1e4])
+def test_noise_that_does_not_fit_points_of_width_one_is_refused(noise):
+    model = untrained(Moons(), MLP(hidden=8, layers=1))
+    with pytest.raises(ValueError, match=r"observe_noise must be at least 0.001 and at most 1000"):
+        posteriors(model, "y=0.2", noise, None, 10, 0)
 
 
 @pytest.mark.parametrize("wrong", ["1000000x=0.2", f"{'9' * 40}x=0.2"])
 def test_an_observation_that_is_too_precise_is_refused(wrong):
     with pytest.raises(ValueError, match=r"all but infinitely precise.* raise observe_noise"):
-        read_line(wrong, 2, 0.05)
+        read_line(wrong, coordinate_names(None, 2), 0.05)
 
 
 def test_an_observation_far_from_all_data_is_refused():
     with pytest.raises(ValueError, match="contradicts"):
-        check_possible(MOONS.mixture, read_line("y=50", 2, 0.05), "y=50")
+        check_possible(MOONS.mixture, read_line("y=50", coordinate_names(None, 2), 0.05), "y=50")
 
 
 def test_an_observation_near_some_data_is_accepted():
-    check_possible(MOONS.mixture, read_line("y=0.2", 2, 0.05), "y=0.2")
+    check_possible(MOONS.mixture, read_line("y=0.2", coordinate_names(None, 2), 0.05), "y=0.2")
 
 
 def test_the_masks_are_those_of_the_options():
@@ -92,7 +172,7 @@ every_observation = pytest.mark.parametrize("text", ["y=0.2", "2x-y=0.3"])
 
 @every_observation
 def test_exact_posterior_draws_have_the_means_of_weighted_draws_of_the_prior(text):
-    seen = read_line(text, 2, 0.1)
+    seen = read_line(text, coordinate_names(None, 2), 0.1)
     x = draw_posterior(MOONS.mixture, seen, 20_000, generator(0, "test"))
     prior = MOONS.mixture.sample(400_000, generator(1, "test"))
     w = seen.log_likelihood(prior).softmax(0)
@@ -106,7 +186,7 @@ def test_exact_posterior_draws_have_the_means_of_weighted_draws_of_the_prior(tex
 
 @every_observation
 def test_the_weights_of_the_posterior_sum_to_the_integral_of_prior_times_likelihood(text):
-    seen = read_line(text, 2, 0.1)
+    seen = read_line(text, coordinate_names(None, 2), 0.1)
     side = torch.linspace(-2, 3.2, 521, dtype=torch.float64)
     grid = torch.cartesian_prod(side, side)
     evidence = (MOONS.mixture.log_density(grid) + seen.log_likelihood(grid)).exp().sum() * 0.01**2  # p(y)
@@ -126,7 +206,7 @@ def test_the_score_of_a_conditioned_gaussian_is_that_of_the_covariance_which_a_m
 
     The true covariance of x_0 given x_t is sigma^2 variance / p.
     """
-    seen = read_line("x-2y=0.5", 2, 0.1)
+    seen = read_line("x-2y=0.5", coordinate_names(None, 2), 0.1)
     alpha, sigma = SCHEDULER.alpha_sigma_at(t)
     exact, x_t = exact_denoiser(gaussian(MEAN, variance), SCHEDULER), torch.randn(20, 2, dtype=torch.float64)
     A, noised = seen.matrix, alpha**2 * variance.double() + sigma**2
@@ -158,7 +238,7 @@ def test_an_observed_coordinate_of_a_gaussian_gives_the_denoiser_of_the_exact_po
     posterior = gaussian(centre, torch.stack([variance[0], variance[1] * (1 - gain)]))
     expected = exact_denoiser(posterior, SCHEDULER)(x_t, t)
     exact = exact_denoiser(gaussian(MEAN, variance), SCHEDULER)
-    ours = conditioned(exact, SCHEDULER, read_line("y=0.7", 2, noise), covariance)(x_t, t)
+    ours = conditioned(exact, SCHEDULER, read_line("y=0.7", coordinate_names(None, 2), noise), covariance)(x_t, t)
     torch.testing.assert_close(ours.x_0, expected.x_0)
     torch.testing.assert_close(ours.eps, expected.eps)
 
@@ -174,7 +254,7 @@ def conditioned_samples(standard_normal):
 
     @functools.cache
     def samples(method):
-        seen, g = read_line("x+y=1", 2, 0.2), generator(0, "test")
+        seen, g = read_line("x+y=1", coordinate_names(None, 2), 0.2), generator(0, "test")
         x_T = torch.randn(2000, 2, generator=g)
         exact = exact_denoiser(standard_normal, SCHEDULER)
         if method == "repaint":
@@ -234,7 +314,7 @@ def states_of_an_imperfect_network(standard_normal):
 
     @functools.cache
     def states(method):
-        seen, g = read_line("x+y=1", 2, 0.1), generator(0, "test")
+        seen, g = read_line("x+y=1", coordinate_names(None, 2), 0.1), generator(0, "test")
         x_T = torch.randn(100, 2, generator=g)
         return [state.x_t for state in sample_given(network, flow, x_T, seen, method=method, generator=g)]
 
@@ -265,7 +345,7 @@ def test_on_a_flow_samples_of_an_imperfect_network_vary_in_the_unobserved_direct
 def test_each_row_is_conditioned_on_its_own_observation(covariance):
     exact = exact_denoiser(MOONS.mixture, SCHEDULER)
     x_t, t = torch.randn(3, 2, dtype=torch.float64), torch.tensor(300)
-    observations = [read_line(f"y={value}", 2, 0.1) for value in (0.1, 0.4, -0.3)]
+    observations = [read_line(f"y={value}", coordinate_names(None, 2), 0.1) for value in (0.1, 0.4, -0.3)]
     find_checkpoints = observations[0]._replace(value=torch.stack([one.value for one in observations]))
     together = conditioned(exact, SCHEDULER, find_checkpoints, covariance)(x_t, t)
     for i, one in enumerate(observations):

@@ -1,12 +1,14 @@
 """Labels and guidance on points, where we know the right answer: the moon that each sample should lie on."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from conftest import NO_EVALUATION, SMALL, command
 
 from dataset import make_dataset
-from pipeline import Pipeline
+from pipeline import Pipeline, labels_by_share
 from runtime import checkpoint_file
 from samplers import last
 from samplers.options import SamplingOptions
@@ -110,3 +112,37 @@ def test_weights_of_another_network_are_refused_with_the_name_of_the_first(run, 
     checkpoint_file.save(tmp_path / "last.pt", state)
     with pytest.raises(ValueError, match=r"another network: module.inputs.weight is of shape \(32, 14\), and here of"):
         Pipeline.load(tmp_path, "cpu")
+
+
+# ---------------------------------------------------------------- as often as in the data
+
+
+@pytest.mark.parametrize(
+    ("counts", "total", "sizes"),
+    [([95, 5], 100, [95, 5]), ([1, 1, 1], 10, [4, 3, 3]), ([7, 0, 2], 9, [7, 0, 2]), ([1000, 1], 10, [10, 0])],
+)
+def test_labels_have_the_shares_of_the_data(counts, total, sizes):
+    labels = labels_by_share(counts, total)
+    assert labels.bincount(minlength=len(counts)).tolist() == sizes
+
+
+def test_equal_shares_take_turns():
+    assert labels_by_share([5, 5, 5], 7).tolist() == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_the_first_rows_have_the_shares_of_all():
+    first = labels_by_share([90, 10], 1000)[:100]
+    assert first.bincount().tolist() == [90, 10]
+
+
+def test_a_model_samples_labels_as_often_as_in_its_data(conditional):
+    rare = replace(conditional, label_counts=[1900, 100])
+    assert rare.labels(None, 100).bincount().tolist() == [95, 5]
+    assert rare.labels("all", 4).tolist() == [0, 1, 0, 1]
+    assert "0 95, 1 5; as often as in the data" in rare.describe_labels(None, rare.labels(None, 100))
+
+
+def test_a_checkpoint_that_does_not_know_how_often_labels_occur_keeps_equal_shares(conditional):
+    old = replace(conditional, label_counts=[])
+    assert old.labels(None, 4).tolist() == [0, 1, 0, 1]
+    assert "does not say" in old.describe_labels(None, old.labels(None, 4))
