@@ -15,7 +15,7 @@ from hydra.core.override_parser.types import Override, Quote, QuotedString, Valu
 from hydra.errors import HydraException
 
 from conf.config import COMMANDS
-from conf.groups import GROUPS
+from conf.groups import FILE_ENDINGS, GROUPS
 
 # Hydra's own flags. tests/conf/test_flags.py compares both lists with Hydra's parser.
 HYDRA_FLAGS = {
@@ -128,6 +128,11 @@ def command_line(argv: Sequence[str]) -> CommandLine:
         chosen = {word.split("=")[0] for word in overrides}
         added = [f"{name}={value}" for name, value in DDPM_CHOICES.items() if name not in chosen]
         overrides = added + overrides
+    if not any(word.startswith("dataset=") for word in overrides):
+        # A table says by its name which data set it is.
+        paths = [word.partition("=")[2].strip("'\"") for word in overrides if word.startswith("dataset.root=")]
+        if any(path.lower().endswith(FILE_ENDINGS) for path in paths):
+            overrides.insert(0, "dataset=file")
     if not {"dataset=file", "dataset=picture"}.isdisjoint(overrides):
         # The --data-path of these two is a file.
         overrides = [re.sub(r"^dataset\.root=", "dataset.path=", word) for word in overrides]

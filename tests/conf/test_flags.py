@@ -32,6 +32,8 @@ from conf.groups import PRESETS
         ("--data-path data/mine", "dataset.root=data/mine"),
         ("root=data/mine", "dataset.root=data/mine"),
         ("--data-path points.npy --dataset file", "dataset.path=points.npy dataset=file"),
+        ("--data-path points.npy", "dataset=file dataset.path=points.npy"),
+        ("--data-path My.CSV.gz seed=1", "dataset=file dataset.path=My.CSV.gz seed=1"),
         ("--judge-samples 0", "eval_samples=0"),
         ("+lr=1", "lr=1"),
         ("++lr=1", "lr=1"),
