@@ -20,7 +20,7 @@ from points import curves, drawings
 from points.large import RowFile, open_large_file, stratified_rows
 from points.mixture import MAX_EXACT_CENTRES, GaussianMixture, equal_mixture
 from points.point_files import read_table
-from points.tables import Columns, groups_of_equal_rows
+from points.tables import Columns, groups_of_copies
 from runtime.arrays import numbers
 from runtime.randomness import generator, integer_seed
 
@@ -372,7 +372,8 @@ def read_points(
 def held_out_points(data: PointSet) -> tuple[PointSet, PointSet]:
     """Split the points of a file: four fifths to train on, the rest to evaluate on.
 
-    Equal points stay together, so that no held-out point is a copy of one that was learnt.
+    Copies stay together (see groups_of_copies), so that no held-out point is one of a point that was
+    learnt.
 
     Raises:
         ValueError: fewer than 3 points.
@@ -381,16 +382,17 @@ def held_out_points(data: PointSet) -> tuple[PointSet, PointSet]:
         rule = "training needs 2, and a fifth of them is held out; give 3 or more"
         raise ValueError(f"{len(data)} points are too few: {rule}")
     num_train = max(2, len(data) * 4 // 5)
-    group = groups_of_equal_rows(data.points)
-    num_groups = int(group.max()) + 1
-    if num_groups in (1, len(data)):
+    group = groups_of_copies(data.points)
+    if group is None or group.max() == 0:
         return _rows_of(data, slice(num_train)), _rows_of(data, slice(num_train, None))
 
-    # The groups are numbered in the order of the rows. The first of them make up four fifths.
-    rows_up_to = np.bincount(group).cumsum()
+    # Groups are taken in random order: in that of the rows, large groups would come first.
+    num_groups = int(group.max()) + 1
+    order = torch.randperm(num_groups, generator=generator(0, "groups")).numpy()
+    rows_up_to = np.bincount(group)[order].cumsum()
     num_train_groups = int(np.searchsorted(rows_up_to, num_train)) + 1
-    num_train_groups = min(num_train_groups, num_groups - 1)
-    is_train = group < num_train_groups
+    train_groups = order[: min(num_train_groups, num_groups - 1)]
+    is_train = np.isin(group, train_groups)
     return _rows_of(data, is_train), _rows_of(data, ~is_train)
 
 

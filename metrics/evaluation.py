@@ -23,7 +23,7 @@ from metrics.likelihood import kl_from_exact
 from metrics.significance import MAX_SAMPLES
 from metrics.table import SMALL_N, MetricResult
 from pipeline import Pipeline
-from points.tables import ARRAY_ENDINGS, column_names, groups_of_equal_rows, label_position
+from points.tables import ARRAY_ENDINGS, column_names, groups_of_copies, label_position
 from runtime.progress import progress_bar
 from runtime.randomness import generator
 from samplers import last, sampler_timesteps
@@ -39,7 +39,6 @@ MORE_KL_POINTS = 4096  # where 512 points do not decide
 KL_POINTS_EXACT = 128  # for the KL of the exact denoiser, which is the floor
 KL_FULL_DIM = 4  # in more dimensions fewer points are used, because each takes a backward pass for each dimension
 MIN_KL_POINTS = 16
-MIN_DISTINCT_VALUES = 0.5  # of a column, as a share of the different rows: then rows do not recur by chance
 HALF_BAND = 1.645  # standard deviations from the median to the end of a normal 90 % band
 
 # The error of eps and the KL are known of a network without drawing samples. With enough points
@@ -345,23 +344,16 @@ def check_enough(unseen: DataSet, num_samples: int) -> None:
 
 
 def distinct_rows(data: PointSet) -> PointSet:
-    """Return the set without repetitions, if rows cannot recur in it by chance.
+    """Return the set without copies of rows (see points.tables.groups_of_copies).
 
-    That is so where some column hardly ever repeats a value. Repeated rows then are copies, which
-    are not independent, and hide copies of training points. In a table of whole or rounded numbers
-    rows may recur, and all are kept.
+    Copies are not independent of each other, and hide copies of training points.
     """
-    group = groups_of_equal_rows(data.points)
-    num_groups = int(group.max()) + 1
-    if num_groups == len(data.points):
+    group = groups_of_copies(data.points)
+    if group is None:
         return data
     _, first = np.unique(group, return_index=True)
-    distinct = data.points[first]
-    most_values = max(len(np.unique(column)) for column in distinct.T)
-    if most_values < MIN_DISTINCT_VALUES * num_groups:
-        return data
     labels = None if data.labels is None else data.labels[first]
-    return replace(data, points=distinct, labels=labels)
+    return replace(data, points=data.points[first], labels=labels)
 
 
 def labels_to_sample(data: DataSet, count: int, seed: int) -> Tensor:

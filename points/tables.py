@@ -27,6 +27,8 @@ ARRAY_ENDINGS = (".npy", ".npz")
 PARQUET_ENDINGS = (".parquet", ".pq")
 EXCEL_ENDINGS = (".xlsx", ".xls", ".xlsm", ".ods")
 MISSING_CHOICES = ("error", "drop")
+MIN_DISTINCT_VALUES = 0.95  # of a column, as a share of the different rows: then rows do not recur by chance
+MAX_COPIES = 4  # of a row, as a multiple of the mean: copies are made of all rows alike
 MIN_ZEROS = 0.05  # share of exact zeros that makes a column discrete
 
 
@@ -207,17 +209,29 @@ def _listed(names: Sequence[str]) -> str:
     return f"{shown}, ..." if len(names) > MAX_NAMED else shown
 
 
-def groups_of_equal_rows(points: NDArray) -> NDArray:
+def groups_of_copies(points: NDArray) -> NDArray | None:
     """Return the number (N,) of the group of equal rows that each row of points (N, d) belongs to.
 
+    None: no row is a copy of another. In a table of whole or rounded numbers, rows may be equal by
+    chance. They count as copies only where some column hardly ever repeats a value otherwise, and
+    where no row occurs far more often than the other repeated rows.
     Groups are numbered in the order in which they occur.
     """
     import pandas as pd
 
     frame = pd.DataFrame(points)
-    if not frame.duplicated().any():  # much faster than the groups themselves
-        return np.arange(len(points))
-    return frame.groupby(list(frame.columns), sort=False).ngroup().to_numpy()
+    is_repeated = frame.duplicated().to_numpy(bool)
+    if not is_repeated.any():  # much faster than the groups themselves
+        return None
+    distinct = points[np.logical_not(is_repeated)]
+    most_values = max(len(np.unique(column)) for column in distinct.T)
+    if most_values < MIN_DISTINCT_VALUES * len(distinct):
+        return None
+
+    group = frame.groupby(list(frame.columns), sort=False).ngroup().to_numpy()
+    sizes = np.bincount(group)
+    of_repeated = sizes[sizes > 1]
+    return group if of_repeated.max() <= MAX_COPIES * of_repeated.mean() else None
 
 
 # ---------------------------------------------------------------- arrays

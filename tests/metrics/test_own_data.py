@@ -216,3 +216,23 @@ def test_whole_columns_are_compared_as_they_are_written():
     data = PointSet(points, columns=Columns(("a", "b"), (False, True)))
     np.testing.assert_array_equal(with_whole_numbers(points, data)[:, 1], [3, 3])
     np.testing.assert_array_equal(with_whole_numbers(points, data)[:, 0], points[:, 0])
+
+
+def test_rows_that_recur_by_chance_are_kept_although_one_column_has_many_values():
+    rng = np.random.default_rng(0)
+    price = np.round(1000 * np.exp(0.5 * rng.normal(size=2000)))
+    carat = np.round(price / 1000 + 0.05 * rng.normal(size=2000), 1)
+    data = PointSet(np.column_stack([price, carat]).astype(np.float32))
+    assert len(np.unique(data.points, axis=0)) < len(data)
+    assert distinct_rows(data) is data
+
+
+def test_the_split_of_rounded_numbers_prefers_no_value():
+    # Half of the rows have one of ten values, and the others values of their own, all of them whole.
+    rng = np.random.default_rng(0)
+    common = rng.random(5000) < 0.5
+    x = np.where(common, rng.integers(0, 10, 5000), rng.integers(100, 3000, 5000))
+    train, unseen = held_out_points(PointSet(np.column_stack([x, x % 3]).astype(np.float32)))
+    shares = [float((part.points[:, 0] < 10).mean()) for part in (train, unseen)]
+    # The share of 1,000 held-out rows has a standard error of 1.6 %.
+    assert abs(shares[0] - shares[1]) < 0.08
