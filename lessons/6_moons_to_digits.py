@@ -22,7 +22,7 @@
 from functools import partial
 
 import torch
-from classroom import attempt, compare, effort, image_grid, show
+from classroom import attempt, compare, effort, image_grid, show, training_steps
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -74,7 +74,7 @@ def learn(which: int) -> tuple[Pipeline, DataSet, DataSet]:
     learner = Learner(net, optimizers, ema_decay=None)
     noise = Noise(pipeline, 0, o["batch_size"])
     loader = make_loader(data, batch_size=o["batch_size"], seed=0)
-    for step, batch in zip(range(o["steps"]), batches(loader)):
+    for step, batch in zip(training_steps(o["steps"], o["dataset"]["name"]), batches(loader)):
         lr = learning_rate(step, o["steps"], 30, o["lr"])
         learner.learn(loss_of, noise.added(step, *batch), lr)
     pipeline.net = learner.average.module
