@@ -8,13 +8,22 @@ if __name__ == "__main__":
     import root  # noqa: F401  (first, so that Python finds the other folders)
 
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from conf import script_parsers
-from loss.runs import runs
+from loss.runs import Run, runs
 from runtime.atomic_file import atomic_file
 from viz.pages.sweep_page import counted, sweep_page
 
 BYTES_PER_MEGABYTE = 1e6
+
+
+def title_of(folder: Path, found: Sequence[Run]) -> str:
+    """The title of the page: a single run is no sweep."""
+    if len(found) == 1 and found[0].folder == folder:
+        return f"Run {folder}"
+    return f"Sweep {folder}"
 
 
 def main() -> None:
@@ -25,7 +34,7 @@ def main() -> None:
         out = args.out or args.folder / "report.html"
         out.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(out) as file:
-            file.write(sweep_page(f"Sweep {args.folder}", found).encode())
+            file.write(sweep_page(title_of(args.folder, found), found).encode())
         size = out.stat().st_size / BYTES_PER_MEGABYTE
         print(f"{out} ({size:.1f} MB), {counted(found)}")
     except (OSError, ValueError) as error:
