@@ -270,8 +270,8 @@ class Inference(Machine, Pictures, Recording, FlowLines, GuidanceSheet, Observed
 class Main(Seeded, Pictures, Recording, Process, Data):
     """Show the forward process: how clean points or images turn into noise.
 
-    The flag --train-ddpm-model of older guides trains a network instead: see `python train.py
-    --help`.
+    The flag --train-ddpm-model trains a network instead, as `python train.py dataset=mnist
+    model=unet` does.
     """
 
     dataset: Any = option("moons", "data set to which noise is added")
