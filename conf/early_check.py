@@ -98,9 +98,6 @@ def _check_evaluation(options: Evaluate) -> None:
     check_source(options)
     if options.samples:
         _check_file(options.samples)
-        if Path(options.samples).is_dir():
-            name = options.samples
-            raise ValueError(f"samples={name} is a folder: name a file, or evaluate a run by checkpoint={name}")
         _check_dataset(options.dataset)
     else:
         check_checkpoint(options.checkpoint)

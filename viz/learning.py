@@ -90,7 +90,8 @@ def _loss_column(
     title = f"training loss{kind}"
     if shared:
         title += f", floor {floors[0].value:.4f}"
-    _log_axis(axes[0], f"{title} (thick: smoothed, thin: single batches)")
+    gap = "\n" if kind else " "  # half as wide a panel has room for half a line
+    _log_axis(axes[0], f"{title}{gap}(thick: smoothed, thin: single batches)")
     axes[0].yaxis.set_minor_formatter("{x:.3g}")
     axes[0].yaxis.set_major_formatter("{x:.3g}")
     if len(axes) > 1:

@@ -25,7 +25,7 @@ from viz.style import ink, label_text, paper
 from viz.turning import seen
 
 TITLES = {"forward": "forward: data to noise", "reverse": "reverse: noise to data"}
-RINGS = "cyan: some samples; ring: where the\nnetwork predicts that they will end"
+RINGS = "grey: clean data; cyan: some samples;\nring: where the network predicts their end"
 MARKERS = "o^sDvP*X"  # of labels
 COLOURS = 32  # of a GIF's palette
 QUANTILE = 0.9995  # share of the points that lie within the axes

@@ -75,7 +75,8 @@ def _summary(found: Sequence[Run]) -> str:
     different = differing(found)
     shared = [f"{name}={first.value(name)}" for name in first.typed if name not in different]
     if shared:
-        parts.append(f"<p>All with <code>{escape(' '.join(shared))}</code></p>")
+        begin = "All with" if len(found) > 1 else "With"
+        parts.append(f"<p>{begin} <code>{escape(' '.join(shared))}</code></p>")
     unfinished = [run for run in found if run.fault]
     if unfinished:
         opened = " open" if len(unfinished) < FEW_UNFINISHED else ""
