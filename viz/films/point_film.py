@@ -26,6 +26,7 @@ from viz.turning import seen
 
 TITLES = {"forward": "forward: data to noise", "reverse": "reverse: noise to data"}
 RINGS = "grey: clean data; cyan: some samples;\nring: where the network predicts their end"
+UNITS = "units: standard deviations of the data"
 MARKERS = "o^sDvP*X"  # of labels
 COLOURS = 32  # of a GIF's palette
 QUANTILE = 0.9995  # share of the points that lie within the axes
@@ -317,6 +318,8 @@ def _stage(panels: Sequence[Panel], look: Look) -> tuple[Figure, list[Axes]]:
         ax.yaxis.set_major_locator(MultipleLocator(2))
         if panel.process.side == "reverse":
             _explain(ax, panel.scene, look)
+        elif flat:
+            ax.set_xlabel(UNITS, fontsize=look.text)
     return figure, list(axes)
 
 
