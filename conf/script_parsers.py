@@ -36,7 +36,7 @@ def check_arguments(program: str, words: Sequence[str]) -> None:
     try:
         check(args)
     except EXPECTED as error:
-        sys.exit(sentence("train", error))
+        sys.exit(f"error: {sentence('train', error)}")
 
 
 def _parser(program: str, description: str) -> argparse.ArgumentParser:

@@ -8,22 +8,13 @@ if __name__ == "__main__":
     import root  # noqa: F401  (first, so that Python finds the other folders)
 
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
 from conf import script_parsers
-from loss.runs import Run, runs
+from loss.runs import runs
 from runtime.atomic_file import atomic_file
-from viz.pages.sweep_page import counted, sweep_page
+from viz.pages.sweep_page import counted, sweep_page, title_of
 
 BYTES_PER_MEGABYTE = 1e6
-
-
-def title_of(folder: Path, found: Sequence[Run]) -> str:
-    """The title of the page: a single run is no sweep."""
-    if len(found) == 1 and found[0].folder == folder:
-        return f"Run {folder}"
-    return f"Sweep {folder}"
 
 
 def main() -> None:

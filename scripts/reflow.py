@@ -65,7 +65,7 @@ def main() -> None:
     flow = pipeline_from_checkpoint(state, path, torch.device("cpu"))
     schedule = flow.config["schedule"]
     if schedule != "flow":
-        sys.exit(f"{path} is a run of schedule={schedule}; give one of schedule=flow")
+        sys.exit(f"error: {path} is a run of schedule={schedule}; give one of schedule=flow")
 
     x_T, x_0, labels = make_pairs(flow, args.pairs, args.seed)
     average = train_on_pairs(flow, x_T, x_0, labels, args.steps, args.lr, args.seed)
@@ -193,4 +193,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError) as error:
-        sys.exit(str(error))
+        sys.exit(f"error: {error}")

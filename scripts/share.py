@@ -91,4 +91,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError) as error:
-        sys.exit(str(error))
+        sys.exit(f"error: {error}")

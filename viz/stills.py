@@ -173,7 +173,7 @@ def forward_strip(rows: Sequence[Moments], last_step: int) -> Figure:
     low, high = _range_with_margin(np.concatenate([x for row in rows for x in row.states]), STRIP_MARGIN)
     for row_axes, row in zip(axes, rows):
         for ax, state, step, sigma in zip(row_axes, row.states, row.steps, row.noise):
-            _points(ax, state, hex_colour(noise_colours(sigma)), f"step {step}, sigma {sigma:.2f}")
+            _points(ax, state, hex_colour(noise_colours(sigma)), f"step {step}, noise {sigma:.2f}")
             _limit(ax, low, high)
             ax.title.set_fontsize("medium")
             ax.label_outer()
@@ -321,7 +321,7 @@ def schedules(
         row[0].set_ylabel(name.replace(", ", "\n"))
         for ax, cloud, step in zip(row, clouds, moments):
             sigma = np.sqrt(1 - named[name][step])
-            title = f"step {step}, sigma {sigma:.2f}"
+            title = f"step {step}, noise {sigma:.2f}"
             _points(ax, cloud, hex_colour(noise_colours(sigma)), title)
             ax.title.set_fontsize("small")
     return figure

@@ -31,6 +31,13 @@ FLOORS = """Below each figure stands its <i>floor</i>, the median for <i>real</i
 values may be smaller by chance. ✗ marks a figure by which the samples are distinguishable from real data."""
 
 
+def title_of(folder: Path, found: Sequence[Run]) -> str:
+    """Return the title of the page about the runs in a folder: a single run is no sweep."""
+    if len(found) == 1 and found[0].folder == folder:
+        return f"Run {folder}"
+    return f"Sweep {folder}"
+
+
 def sweep_page(title: str, found: Sequence[Run]) -> str:
     """Return the HTML page of all runs.
 
