@@ -259,7 +259,8 @@ def colours_in_browser(folder, dark):
         flags.append("--blink-settings=preferredColorScheme=0")
     done = subprocess.run([CHROMIUM, *flags, f"file://{path}"], capture_output=True, text=True, timeout=1800)
     found = json.loads(done.stdout.split("answer")[1])
-    return [[255 * float(x) for x in re.findall(r"(?<= )-?[\d.]+", colour)] for colour in found]
+    channels = [colour.removeprefix("color(srgb ").removesuffix(")").split() for colour in found]
+    return [[255 * float(channel) for channel in colour] for colour in channels]
 
 
 @pytest.mark.slow  # a real browser
