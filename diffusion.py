@@ -313,12 +313,18 @@ def clamped_denoiser(denoise: Denoiser, scheduler: NoiseScheduler) -> Denoiser:
 
 
 def in_chunks(denoise: Denoiser, rows: int) -> Denoiser:
-    """The same denoiser, `rows` rows at a time: the network's intermediate results then stay in the CPU's cache."""
+    """The same denoiser, `rows` rows at a time: the network's intermediate results then stay in the CPU's cache.
 
-    def denoise_in_chunks(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
+    It also takes an int as t, one step for all rows.
+    """
+
+    def denoise_in_chunks(x_t: Tensor, t: Tensor | int, label: Tensor | None = None) -> Prediction:
+        if not isinstance(t, Tensor):
+            t = torch.tensor(t, device=x_t.device)
         parts = x_t.split(rows)
+        steps = t.split(rows) if t.ndim else [t] * len(parts)
         labels = [None] * len(parts) if label is None else label.split(rows)
-        predictions = (denoise(x, t, own_label) for x, own_label in zip(parts, labels))
+        predictions = (denoise(*part) for part in zip(parts, steps, labels))
         return Prediction(*concatenated(predictions, len(x_t)))
 
     return denoise_in_chunks

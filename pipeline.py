@@ -246,6 +246,8 @@ class Pipeline:
     def denoiser(self, options: SamplingOptions | None = None) -> Denoiser:
         """The network as a denoiser, in normalised units, with the guidance of the options. Default: no guidance.
 
+        Its t may be an int, too, one step for all rows.
+
         Raises:
             ValueError: guidance that this model cannot have.
         """

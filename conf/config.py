@@ -9,6 +9,7 @@ machine.py.
 """
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from conf.choices import NUM_SAMPLES, by_kind, default_length, default_sampling, default_steps, meanings
@@ -94,9 +95,11 @@ def sampling_options(o: Sampling) -> dict[str, Any]:
 
 
 def check_source(o: "Evaluate") -> None:
-    """Raises ValueError where options of a checkpoint are given beside a file of samples, which has none."""
+    """Raises ValueError where samples= names a folder, or stands beside options of a checkpoint."""
     if not o.samples:
         return
+    if Path(o.samples).is_dir():
+        raise ValueError(f"samples={o.samples} is a folder: name a file, or evaluate a run by checkpoint={o.samples}")
     defaults = Sampling()
     names = ["checkpoint", *sampling_options(defaults)]
     ignored = [name for name in names if getattr(o, name) != getattr(defaults, name)]
@@ -273,8 +276,8 @@ class Inference(Machine, Pictures, Recording, FlowLines, GuidanceSheet, Observed
 class Main(Seeded, Pictures, Recording, Process, Data):
     """Show the forward process: how clean points or images turn into noise.
 
-    The flag --train-ddpm-model of older guides trains a network instead: see `python train.py
-    --help`.
+    The flag --train-ddpm-model trains a network instead, as `python train.py dataset=mnist
+    model=unet` does.
     """
 
     dataset: Any = option("moons", "data set to which noise is added")

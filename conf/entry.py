@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -219,6 +219,13 @@ def check_before_torch(running: str) -> None:
         exit_with_sentence(name, error, full_error)
 
 
+def announce_start(stream: TextIO) -> None:
+    """Say on a terminal that the command begins, because the imports that follow take seconds in silence."""
+    if stream.isatty() and is_first_process():
+        print("starting ...", file=stream, flush=True)
+
+
 running = running_command()
 if running:
     check_before_torch(running)
+    announce_start(sys.stderr)

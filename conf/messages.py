@@ -25,6 +25,10 @@ LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")  # which requirements
 # Hydra's errors about several values for an option without -m.
 SEVERAL_VALUES = re.compile(r"(?:Ambiguous value for argument|Sweep parameters) '(.*)'(?: requires --multirun)?")
 
+# OmegaConf's error about a value that is no number, and the kinds of numbers.
+WRONG_NUMBER = re.compile(r"Value '(.*)' of type '\w+' could not be converted to (Float|Integer)")
+NUMBERS = {"Float": "number", "Integer": "whole number"}
+
 # Where in its own source torch has raised an error.
 LOCATION = re.compile(r"^.*DefaultCPUAllocator: ")
 
@@ -104,6 +108,10 @@ def _wrong_value(error: OmegaConfBaseException) -> str:
         return f" takes a list: write its values in brackets, as in {error.full_key}=[A,B]"
     if "is not Optional" in message:
         return " needs a value, and null is none"
+    number = WRONG_NUMBER.fullmatch(message)
+    if number:
+        value, kind = number.groups()
+        return f" needs a {NUMBERS[kind]}; got {value}"
     return f": {message}"
 
 

@@ -106,7 +106,7 @@ for share in torch.linspace(1e-4, 1, effort(25, 12)).square():  # of the varianc
 purple, blue, grey = (hex_colour(colour) for colour in (ERROR, GENERATED, DATA))
 left.plot([0, 1], [1, 0], ":", color="black", label="Bayes floor of data N(0, I)")
 left.plot(noise, exact_errors, color=purple, label="Bayes floor of moons, exact")
-left.plot(noise, measured_errors, "o", ms=4, color=blue, label="best denoiser, measured")
+left.plot(noise, measured_errors, "o", ms=4, color=blue, label="best denoiser, on 2,000 points")
 left.set(xlabel="share of the variance that is noise", ylabel="mean squared error of eps")
 left.legend(frameon=False)
 

@@ -27,7 +27,7 @@
 import time
 
 import torch
-from classroom import attempt, compare, effort, show
+from classroom import attempt, compare, effort, show, training_steps
 from matplotlib.figure import Figure
 
 from dataset import Normaliser, make_dataset
@@ -80,7 +80,7 @@ probes = make_probes(mixture, scheduler, num_steps=50, num_points=100, seed=0)
 losses = []
 excess_after = {}  # the number of steps -> the excess
 begin = time.perf_counter()
-for step in range(STEPS):
+for step in training_steps(STEPS, "moons"):
     g = generator(0, "noise", step)
     x_0 = mixture.sample(BATCH, g).float()
     t = draw_steps(T, BATCH, 1.0, g)

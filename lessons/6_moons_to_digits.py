@@ -22,7 +22,7 @@
 from functools import partial
 
 import torch
-from classroom import attempt, compare, effort, image_grid, show
+from classroom import attempt, compare, effort, image_grid, show, training_steps
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -74,7 +74,7 @@ def learn(which: int) -> tuple[Pipeline, DataSet, DataSet]:
     learner = Learner(net, optimizers, ema_decay=None)
     noise = Noise(pipeline, 0, o["batch_size"])
     loader = make_loader(data, batch_size=o["batch_size"], seed=0)
-    for step, batch in zip(range(o["steps"]), batches(loader)):
+    for step, batch in zip(training_steps(o["steps"], o["dataset"]["name"]), batches(loader)):
         lr = learning_rate(step, o["steps"], 30, o["lr"])
         learner.learn(loss_of, noise.added(step, *batch), lr)
     pipeline.net = learner.average.module
@@ -140,11 +140,12 @@ left, right = figure.subplots(1, 2, width_ratios=(1, 1.6))
 asked = torch.arange(2000) % 2
 points = last(of_moons.states(2000, PLAIN, labels=asked, seed=0))
 left.scatter(*points.T, s=1, c=[CLASSES[k] for k in asked])
-left.set(aspect="equal", xlabel="x", ylabel="y", title="moons by the network of learn(0)")
+left.set(aspect="equal", xlabel="x, normalised", ylabel="y, normalised")
+left.set_title("moons by the network")
 copied, new = made["best denoiser"][:10], made["network"][:10]
 rows = [copied, digits[nearest(copied)[1]][0], new, digits[nearest(new)[1]][0]]
 right.imshow(image_grid(rows), cmap="gray")
-right.set_yticks([4.5, 14.5, 24.5, 34.5], ["best denoiser", "nearest", "network", "nearest"])
+right.set_yticks([4.5, 14.5, 24.5, 34.5], ["best denoiser", "nearest", "network, 0 .. 9", "nearest"])
 right.set(xticks=[], title="generated digits, and the nearest training images")
 show(figure, "6_moons_to_digits")
 

@@ -4,11 +4,12 @@ The lessons import it before any module of moonwalk, because it also puts the ro
 on sys.path.
 """
 
+import ast
 import builtins
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from textwrap import fill
@@ -22,15 +23,17 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import pad
 
+from runtime.progress import progress_bar
 from viz import stills, style
 
 QUICK = os.environ.get("LESSON_QUICK") == "1"  # the tests run the same lessons with fewer samples
+SHOW = "--show"  # the flag of a script that shows the answer without a prediction
 IN_NOTEBOOK = hasattr(builtins, "get_ipython")
 style.use("light")
 
 
 def question(lesson: Path) -> str:
-    """Return what a lesson asks its reader to predict, and the line where the answer belongs.
+    """Return what a lesson asks its reader to predict, without Markdown.
 
     Args:
         lesson: the file of the lesson.
@@ -39,20 +42,44 @@ def question(lesson: Path) -> str:
     _, after = text.split("# ## Predict\n", 1)
     asked = after[: after.index("\n# %%")]
     words = re.sub(r"[*$`\\]", "", asked.replace("#", "")).split()
-    line = text[: text.index("\nprediction = ")].count("\n") + 2
-    place = f"{lesson.parent.name}/{lesson.name}, line {line}"
-    paragraph = fill(" ".join(words), 90)
-    return f"{paragraph}\nYour prediction: write it into {place}, as `prediction = ...`, and start the lesson again."
+    return fill(" ".join(words), 90)
+
+
+def written_prediction(lesson: Path) -> tuple[str | None, str]:
+    """Return the expression that the reader has written as a prediction, and the place where it belongs.
+
+    Args:
+        lesson: the file of the lesson, with a line `prediction = ...`; None stands for no prediction.
+    """
+    tree = ast.parse(lesson.read_text(encoding="utf-8"))
+    assignments = [node for node in tree.body if isinstance(node, ast.Assign)]
+    line = next(node for node in assignments if ast.unparse(node.targets[0]) == "prediction")
+    expression = ast.unparse(line.value)
+    place = f"{lesson.parent.name}/{lesson.name}, line {line.lineno}"
+    return (None if expression == "None" else expression), place
 
 
 def _ask() -> None:
-    """Print the question of the lesson that has been started as a script; a notebook shows it anyway."""
+    """Ask the question of the lesson that has been started as a script, and end it where no prediction is written.
+
+    With --show the lesson goes on without a prediction. A notebook shows the question anyway.
+    """
     started = getattr(sys.modules["__main__"], "__file__", None)
     if IN_NOTEBOOK or started is None:
         return
     lesson = Path(started).resolve()
-    if lesson.parent == Path(__file__).resolve().parent:
-        print(f"{question(lesson)}\n", flush=True)
+    if lesson.parent != Path(__file__).resolve().parent:
+        return
+    expression, place = written_prediction(lesson)
+    if expression is not None:
+        print(f"Your prediction: {expression} ({place}).\n", flush=True)
+        return
+    print(question(lesson))
+    print(f"Your prediction: write it into {place}, as `prediction = ...`, and start the lesson again.")
+    if SHOW not in sys.argv[1:]:
+        print(f"To go on without a prediction: python {lesson.parent.name}/{lesson.name} {SHOW}")
+        sys.exit()
+    print(flush=True)
 
 
 _ask()
@@ -63,13 +90,31 @@ def effort(full: int, quick: int) -> int:
     return quick if QUICK else full
 
 
-def compare(prediction: float | None, **answers: float) -> None:
-    """Print the student's prediction beside the answers. Underscores in names become spaces."""
-    rows = {"your prediction": "none yet" if prediction is None else f"{prediction:.4g}"}
+def training_steps(count: int, of: str) -> Iterator[int]:
+    """Say that a training on the data set `of` begins, and yield its steps, with a bar on a terminal."""
+    print(f"training on {of}: {count:,} steps", flush=True)
+    return progress_bar(range(count), of, count)
+
+
+def compare(prediction: object, **answers: float) -> None:
+    """Print the student's prediction beside the answers. Underscores in names become spaces.
+
+    A prediction that is not a number is printed as it is, with a note.
+    """
+    rows = {"your prediction": _shown(prediction)}
     for name, answer in answers.items():
         rows[name.replace("_", " ")] = f"{answer:.4g}"
     for name, text in rows.items():
         print(f"  {name:<44}{text:>10}")
+
+
+def _shown(prediction: object) -> str:
+    """Return a prediction as text."""
+    if prediction is None:
+        return "none yet"
+    if isinstance(prediction, int | float):
+        return f"{prediction:.4g}"
+    return f"{prediction} (not a number, which the question asks for)"
 
 
 def image_grid(rows: Sequence[Tensor]) -> Tensor:

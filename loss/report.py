@@ -13,7 +13,7 @@ from conf import script_parsers
 from conf.messages import in_one_line
 from loss.runs import runs
 from runtime.atomic_file import atomic_file
-from viz.pages.sweep_page import counted, sweep_page
+from viz.pages.sweep_page import counted, sweep_page, title_of
 
 BYTES_PER_MEGABYTE = 1e6
 
@@ -26,7 +26,7 @@ def main() -> None:
         out = args.out or args.folder / "report.html"
         out.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(out) as file:
-            file.write(sweep_page(f"Sweep {args.folder}", found).encode())
+            file.write(sweep_page(title_of(args.folder, found), found).encode())
         size = out.stat().st_size / BYTES_PER_MEGABYTE
         print(f"{out} ({size:.1f} MB), {counted(found)}")
     except (OSError, ValueError) as error:

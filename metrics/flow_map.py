@@ -100,7 +100,7 @@ class FlowMap:
 
     evaluations: the numbers of evaluations by sampler, of length K.
     errors: the errors by denoiser and sampler, of length K.
-    slopes: the order of convergence by sampler, with the exact denoiser: the exponent p of
+    slopes: by sampler, with the exact denoiser: the exponent p of
         error ~ evaluations^-p. NaN where too few errors determine it.
     last_step: the error of the prediction of x_0 at t = 0 on the exact flow. All samplers but
         `adams` end on that prediction.
@@ -172,7 +172,7 @@ def _slopes(
     errors: Mapping[str, list[float]],
     last_step: float,
 ) -> dict[str, float]:
-    """Return the order of convergence of each sampler, from the errors above its plateau."""
+    """Return the slope of each sampler, from the errors above its plateau."""
     slopes = {}
     for sampler, counts in evaluations.items():
         plateau = min(last_step, *errors[sampler])
@@ -201,18 +201,18 @@ def slope(evaluations: Sequence[int], errors: Sequence[float], above: float = 0.
 
 
 def flow_table(flow: FlowMap) -> str:
-    """Return the errors with the exact denoiser as text: one line for each sampler, with its order
-    of convergence, by the largest numbers of evaluations that are allowed."""
+    """Return the errors with the exact denoiser as text: one line for each sampler, by the largest
+    numbers of evaluations that are allowed, with the slope. Only for many short steps is that the order."""
     exact = next(iter(flow.errors))
     counts = EVALUATIONS[: len(next(iter(flow.evaluations.values())))]
     last_step = f"the prediction of x_0 at t = 0: {flow.last_step:.1e}"
     lines = [f"error against the exact flow map, with the {exact} ({last_step})"]
 
     header = "".join(f"{n:>9}" for n in counts)
-    lines.append(f"  {'at most':<12}{header}    order")
+    lines.append(f"  {'at most':<12}{header}    slope")
     for name, errors in flow.errors[exact].items():
         row = "".join(f"{error:>9.1e}" for error in errors)
-        order = flow.slopes[name]
-        shown_order = "" if math.isnan(order) else f"{order:>9.2f}"
-        lines.append(f"  {name:<12}{row}{shown_order}")
+        fitted = flow.slopes[name]
+        shown_slope = "" if math.isnan(fitted) else f"{fitted:>9.2f}"
+        lines.append(f"  {name:<12}{row}{shown_slope}")
     return "\n".join(lines)

@@ -427,7 +427,10 @@ def table(found: Comparison) -> str:
     figures = {d: found.figures(d) for d in found.denoisers}
     heads = [f"{' with the ' + d + ' ':-^{9 * len(names)}}" for d, names in figures.items()]
     columns = ["".join(f"{SHORT[name]:>9}" for name in names) for names in figures.values()]
-    lines = [" " * 34 + "   ".join(heads)]
+    names = ", ".join(f"{SHORT[name]}: {name}" for name in found.floors)
+    lines = [f"  {names}", "  allowed, made: evaluations of the denoiser"]
+    lines.append("  *: not above 95 % of real data; the gap not below 5 % of them either")
+    lines += ["", " " * 34 + "   ".join(heads)]
     lines.append(f"  {'sampler':<13}{'allowed':>7}{'made':>6}{'ms':>6}" + "   ".join(columns))
     for title, pick in (("real data, median", 1), ("95 % of it below", 2)):
         cells = ["".join(f"{found.floors[name][pick]:>8.4f} " for name in names) for names in figures.values()]
@@ -444,10 +447,7 @@ def table(found: Comparison) -> str:
             first += f"{trials[0].evaluations:>6}{trials[0].milliseconds:>6.0f}"
             cells = ["".join(_cell(t, f, found.floors[f]) for f in figures[t.denoiser]) for t in trials]
             lines.append(first + "   ".join(cells))
-    names = ", ".join(f"{SHORT[name]}: {name}" for name in found.floors)
-    legend = f"  {names}; *: within the 90 % band of real data"
-    counts = "  allowed, made: evaluations of the denoiser"
-    return "\n".join([*(line.rstrip() for line in lines), "", legend, counts])
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _cell(trial: Trial, figure: str, floor: Floor) -> str:

@@ -108,7 +108,7 @@ def format_table(rows: Sequence[MetricResult], bound: str = "at most") -> str:
     if failed:
         lines.append(f"  verdict: distinguishable by {', '.join(failed)}")
     else:
-        lines.append(f"  verdict: indistinguishable by every metric{small_n_note(rows)}")
+        lines.append(f"  verdict: indistinguishable by every test{small_n_note(rows)}")
 
     has_tests = any(row.p is not None for row in rows)
     if has_tests:

@@ -27,7 +27,7 @@ class SamplingOptions:
 
     @property
     def guidance_text(self) -> str:
-        """'guidance 1', 'autoguidance 2 at noise 0.2 .. 2'; '' without guidance."""
+        """'guidance 1', 'autoguidance 2 at sigma/alpha 0.2 .. 2'; '' without guidance."""
         parts = []
         if self.guidance:
             parts.append(f"guidance {self.guidance:g}")
@@ -35,7 +35,7 @@ class SamplingOptions:
             parts.append(f"autoguidance {self.autoguidance:g}")
         if parts and self.guidance_interval:
             low, high = self.guidance_interval
-            parts.append(f"at noise {low:g} .. {high:g}")
+            parts.append(f"at sigma/alpha {low:g} .. {high:g}")
         return " ".join(parts)
 
     def as_facts(self) -> dict[str, Any]:

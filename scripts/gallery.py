@@ -1,9 +1,10 @@
 """Make a page about several runs: `python scripts/gallery.py RUN ...` writes
 outputs/gallery/index.html.
 
-For each run the page shows samples, films such as flow.mp4, and the verdicts of the evaluation. It
-links an interactive page such as scripts/share.py makes. All files are copied into the folder
-gallery/ beside the page, in one folder for each run, so that any web site can serve them.
+For each run the page shows samples and, folded away, the verdicts of the evaluation. Films such as
+flow.mp4 appear if they lie in the folder of the run. The page links an interactive page such as
+scripts/share.py makes. All files are copied into the folder gallery/ beside the page, in one folder
+for each run, so that any web site can serve them.
 """
 
 if __name__ == "__main__":
@@ -48,7 +49,7 @@ def make(runs: Sequence[str | None], out: Path) -> None:
     runs: run folders or checkpoints; None: the newest run.
 
     Raises:
-        ValueError: two runs have one name.
+        ValueError: two runs have one name, or a run cannot be shown; the sentence names it.
         OSError: a run is missing, or a file cannot be written.
     """
     checkpoints = [checkpoint_file.load_or_newest(run) for run in runs]
@@ -59,7 +60,10 @@ def make(runs: Sequence[str | None], out: Path) -> None:
 
     entries = []
     for (path, state), name in zip(checkpoints, names):
-        entries.append(gallery_entry(path, state, out, Path("gallery", name)))
+        try:
+            entries.append(gallery_entry(path, state, out, Path("gallery", name)))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     with atomic_file(out / "index.html") as file:
         file.write(gallery(entries).encode())
 

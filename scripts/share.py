@@ -34,6 +34,7 @@ READY = {
 PICTURE_MOMENT = 0.62
 # Deterministic samplers, whose paths can be followed. Both need few steps.
 NOISELESS_SAMPLER = {"points": "adams", "images": "dpmpp_2m"}
+REFLOW_EVALUATIONS = 2  # the paths of a reflow are nearly straight
 
 
 def main() -> None:
@@ -60,7 +61,12 @@ def main() -> None:
 
 
 def page_sampling(pipeline: Pipeline) -> SamplingOptions:
-    """The sampling options with which the page begins: those of inference.py, without fresh noise."""
+    """The sampling options with which the page begins: those of inference.py, without fresh noise.
+
+    A reflow begins with few evaluations, which its straight paths are for.
+    """
+    if "reflow" in pipeline.config:
+        return pipeline.resolve(SamplingOptions(sampling_steps=REFLOW_EVALUATIONS))
     options = pipeline.resolve()
     if sampler_row(str(options.sampler)).noisy:
         return pipeline.resolve(SamplingOptions(sampler=NOISELESS_SAMPLER[pipeline.kind]))

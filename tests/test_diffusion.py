@@ -394,3 +394,15 @@ def test_chunks_change_nothing():
     whole, chunked = (f(x, torch.tensor(4), torch.arange(7)) for f in (denoise, in_chunks(denoise, 3)))
     assert isinstance(chunked, Prediction)
     assert torch.equal(chunked.eps, whole.eps) and torch.equal(chunked.x_0, whole.x_0)
+
+
+def test_a_denoiser_in_chunks_gives_each_row_its_own_step_and_takes_an_int():
+    x, t = torch.randn(7, 2), torch.arange(7)
+
+    def denoise(x_t, t, label=None):
+        return Prediction(x_t + t.view(-1, 1), x_t * t.view(-1, 1))
+
+    for chunked, whole in zip(in_chunks(denoise, 3)(x, t), denoise(x, t)):
+        assert torch.equal(chunked, whole)
+    for by_int, whole in zip(in_chunks(denoise, 3)(x, 4), denoise(x, torch.tensor(4))):
+        assert torch.equal(by_int, whole)

@@ -28,8 +28,9 @@ from conf.groups import GROUPS, MLP, Moons
 from conf.option import check
 from conf.script_parsers import PROGRAMS
 from conf.store import register
+from metrics.flow_map import FlowMap, flow_table
 from metrics.significance import Evidence, levels
-from metrics.table import bounds_text
+from metrics.table import MetricResult, bounds_text, format_table
 from pipeline import Pipeline
 from runtime.randomness import generator
 
@@ -294,6 +295,25 @@ def test_the_table_in_the_readme_holds_the_limits_of_the_tests():
         passes = bounds_text(test.compute(evidence).bounds(level))
         line = next(line for line in README.read_text().splitlines() if line.startswith(f"  {test.name} "))
         assert f"  {passes}  " in line
+
+
+def test_the_readme_shows_the_last_line_of_a_table_as_it_is_printed():
+    row = MetricResult("cells", 0.0, 0.0, 0.0, 0.0, 10_000, True, "", p=0.5, level=0.01)
+    last_line = format_table([row]).splitlines()[2]
+    assert f"{last_line}\n" in README.read_text()
+
+
+def test_the_readme_names_the_evaluations_that_compare_makes_by_default():
+    *first, last = composed("compare", ()).evaluations
+    row = next(line for line in README.read_text().splitlines() if line.startswith("| `python compare.py` |"))
+    assert f"at {', '.join(map(str, first))} and {last} network evaluations" in row
+
+
+def test_the_column_that_the_page_about_samplers_explains_is_one_of_the_printed_table():
+    flow = FlowMap({"unipc": [5, 10]}, {"exact denoiser": {"unipc": [0.1, 0.01]}}, {"unipc": 5.2}, 1e-4)
+    heads = flow_table(flow).splitlines()[1].split()
+    (column,) = re.findall(r"The column \*(\w+)\* of the printed", (ROOT / "docs/samplers.md").read_text())
+    assert heads[-1] == column
 
 
 def test_the_readme_holds_both_commands_literally():

@@ -84,6 +84,57 @@ PALETTE = [
 ]
 
 
+# The runs of a sweep, from the first to the last; viz/pages/report.css has the same, and mixes alike.
+RUNS_ON_LIGHT = ("#1a5fb4", "#e66100")
+RUNS_ON_DARK = ("#78aeed", "#ffa348")
+# From linear sRGB to the responses of the eye's cones, and from their cube roots to Oklab (Ottosson
+# 2020, "A perceptual color space for image processing").
+CONES = np.array(
+    [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
+)
+OKLAB = np.array(
+    [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
+)
+
+
+def run_colours(count: int, dark: bool = False) -> list[str]:
+    """Return the colours of the runs of a sweep, evenly spaced in lightness, chroma and hue of Oklab.
+
+    Args:
+        count: the number of runs.
+        dark: whether the background is dark.
+    """
+    first, last = (_oklch(colour) for colour in (RUNS_ON_DARK if dark else RUNS_ON_LIGHT))
+    turn = (last[2] - first[2] + np.pi) % (2 * np.pi) - np.pi  # the shorter way around
+    way = np.array([last[0] - first[0], last[1] - first[1], turn])
+    return [_from_oklch(first + rank * way) for rank in np.arange(count) / max(1, count - 1)]
+
+
+def _oklch(colour: str) -> NDArray:
+    """Return lightness, chroma and hue (in radians) of a colour '#rrggbb'."""
+    channels = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    lightness, a, b = OKLAB @ np.cbrt(CONES @ linear)
+    return np.array([lightness, np.hypot(a, b), np.arctan2(b, a)])
+
+
+def _from_oklch(colour: NDArray) -> str:
+    """Return the colour '#rrggbb' of lightness, chroma and hue, clipped to what a screen can show."""
+    lightness, chroma, hue = colour
+    lab = np.array([lightness, chroma * np.cos(hue), chroma * np.sin(hue)])
+    linear = np.linalg.solve(CONES, np.linalg.solve(OKLAB, lab) ** 3).clip(0, 1)
+    channels = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    return hex_colour((255 * channels).round())
+
+
 def noise_colours(share: ArrayLike) -> NDArray[np.uint8]:
     """Return the RGB colours of noise amplitudes sigma = sqrt(1 - alpha_bar).
 

@@ -210,7 +210,7 @@ def flow_map(flow: FlowMap) -> Figure:
                 linestyle=LINES[i % len(LINES)],
                 markersize=4.5,
                 linewidth=1.3,
-                label=_named_with_order(sampler, flow.slopes[sampler]),
+                label=_named_with_slope(sampler, flow.slopes[sampler]),
             )
         own = "the sampler's error alone" if denoiser == EXACT else "the network's error added"
         ax.set(xscale="log", yscale="log", xlabel="evaluations", title=f"with the {denoiser}: {own}")
@@ -235,8 +235,8 @@ def flow_map(flow: FlowMap) -> Figure:
     return figure
 
 
-def _named_with_order(sampler: str, order: float) -> str:
-    """The name of a sampler and, where it is known, its order of convergence."""
-    if math.isnan(order):
+def _named_with_slope(sampler: str, slope: float) -> str:
+    """The name of a sampler and, where it is known, the slope of its error."""
+    if math.isnan(slope):
         return sampler
-    return f"{sampler}: error ~ evaluations$^{{-{order:.1f}}}$"
+    return f"{sampler}: error ~ evaluations$^{{-{slope:.1f}}}$"

@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 
 from loss.log import read_excess, read_losses
 from loss.runs import run_options, runs_of_sweep
+from loss.runs import runs as all_runs
 from metrics.evaluation import Evaluation
 from points.tables import Columns
 from viz import image_grids, learning, stills, style
+from viz.colours import run_colours
 
 SHOWN = 5000  # points
 
@@ -90,13 +92,16 @@ def _figures_of_points(
     return figures
 
 
-def save_losses(path: str | Path, runs: Mapping[str, Path], formats: Sequence[str] = ()) -> Path:
+def save_losses(
+    path: str | Path, runs: Mapping[str, Path], formats: Sequence[str] = (), colours: Sequence[str] = ()
+) -> Path:
     """Draw the losses of several runs in one picture, and return its path.
 
     Args:
         path: the file.
         runs: run folders, by the names that they have in the picture.
         formats: see stills.save.
+        colours: see learning.losses.
 
     Raises:
         FileNotFoundError, ValueError: see loss.log.read_losses.
@@ -112,13 +117,14 @@ def save_losses(path: str | Path, runs: Mapping[str, Path], formats: Sequence[st
         losses[shown] = read_losses(folder)
         if run_options(folder).get("conditional"):
             labelled.append(shown)
-    return stills.save(learning.losses(losses, excesses, labelled), path, formats)
+    return stills.save(learning.losses(losses, excesses, labelled, colours), path, formats)
 
 
 def save_sweep(folder: Path) -> None:
     """Write losses.png into the folder of a sweep: the losses of those runs that are finished.
 
-    Its style and formats are those that the first run asks for.
+    A run has the colour that it has in the report, which counts unfinished runs as well. The style
+    and the formats are those that the first run asks for.
     """
     finished = runs_of_sweep(folder)
     if not finished:
@@ -126,5 +132,8 @@ def save_sweep(folder: Path) -> None:
     options = next(iter(finished.values())).options
     style.use(options.get("style", "light"))
     folders = {name: run.folder for name, run in finished.items()}
-    picture = save_losses(folder / "losses.png", folders, options.get("figures", ()))
+    every_folder = [run.folder for run in all_runs(folder)]
+    by_folder = dict(zip(every_folder, run_colours(len(every_folder), style.is_dark())))
+    colours = [by_folder.get(run.folder, style.ink()) for run in finished.values()]
+    picture = save_losses(folder / "losses.png", folders, options.get("figures", ()), colours)
     print(f"sweep: {picture}; `python loss/report.py {folder}` makes a page about its runs")

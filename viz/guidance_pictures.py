@@ -55,6 +55,7 @@ def guidance_figure(sheet: GuidanceSheet) -> Figure:
             ax.set_xlabel(text + outside_text(outside))
     figure.suptitle(
         "guidance: what it claims to sample, and what it samples; colours: the label asked for;"
-        " W1: sliced Wasserstein-1 to what is claimed"
+        " W1: sliced Wasserstein-1 to what is claimed\n"
+        "floor: the same distance between two sets of claimed points"
     )
     return figure

@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.quiver import Quiver
 from numpy.typing import NDArray
 
+from viz import style
+from viz.colours import run_colours as colours_of_runs
 from viz.stills import BLUE, PURPLE
 from viz.style import greys, ink
 
@@ -33,8 +35,9 @@ def losses(
     runs: Mapping[str, Mapping[str, NDArray]],
     excesses: Mapping[str, Mapping[str, NDArray]] = {},
     labelled: Collection[str] = (),
+    run_colours: Sequence[str] = (),
 ) -> Figure:
-    """Draw training losses, raw (faint) and smoothed, and below them the excess over the floor.
+    """Draw training losses, smoothed and, thin, of single batches; below them the excess over the floor.
 
     Runs without labels have their panels at the left and runs with labels have theirs at the right:
     labels say something about x_0, which lowers the loss and its floor.
@@ -44,12 +47,14 @@ def losses(
         excesses: excesses[name] holds "step", "excess" and "floor", for runs whose Bayes floor is
             known. Without any there is no lower panel.
         labelled: the names of the conditional runs.
+        run_colours: one for each run; default: those of so many runs in a report (colours.run_colours).
     """
+    run_colours = run_colours or colours_of_runs(len(runs), dark=style.is_dark())
     without = [name for name in runs if name not in labelled]
     kinds = [names for names in (without, [name for name in runs if name in labelled]) if names]
     figure = Figure(figsize=(9, 6.6 if excesses else 4), layout="constrained")
     axes = figure.subplots(2 if excesses else 1, len(kinds), sharex="col", squeeze=False)
-    colours = {name: f"C{i}" for i, name in enumerate(runs)}
+    colours = dict(zip(runs, run_colours))
     for column, names in zip(axes.T, kinds):
         kind = ""
         if len(kinds) == 2:
@@ -85,7 +90,8 @@ def _loss_column(
     title = f"training loss{kind}"
     if shared:
         title += f", floor {floors[0].value:.4f}"
-    _log_axis(axes[0], title)
+    gap = "\n" if kind else " "  # half as wide a panel has room for half a line
+    _log_axis(axes[0], f"{title}{gap}(thick: smoothed, thin: single batches)")
     axes[0].yaxis.set_minor_formatter("{x:.3g}")
     axes[0].yaxis.set_major_formatter("{x:.3g}")
     if len(axes) > 1:
@@ -141,7 +147,7 @@ def _legend_below(figure: Figure, axes: NDArray) -> None:
 
 def _log_axis(ax: Axes, title: str) -> None:
     """Give an axis of mean squared errors its logarithmic scale, grid and title."""
-    ax.set(yscale="log", ylabel="mean squared error", title=title)
+    ax.set(yscale="log", ylabel="mean squared error (log scale)", title=title)
     ax.grid(alpha=0.3, which="both")
 
 
@@ -252,7 +258,7 @@ def _score_column(axes: NDArray, field: Mapping[str, NDArray]) -> None:
     typical = _weighted_rms(exact, density)
     relative_error = _weighted_rms(error, density) / typical
 
-    axes[0].set_title(f"step {field['step']}, noise {field['sigma']:.2f}")
+    axes[0].set_title(f"step {field['step']}, sigma {field['sigma']:.2f}")
     quiver, cell = _arrows(axes[0], field, network, BLUE, typical)
     axes[0].quiverkey(
         quiver,

@@ -70,9 +70,14 @@ def paper() -> str:
     return str(rcParams["figure.facecolor"])
 
 
+def is_dark() -> bool:
+    """Whether figures have a dark background."""
+    return ink() != "black"
+
+
 def greys() -> str:
     """Return the name of a colour map from the colour of the background to its opposite."""
-    return "Greys" if ink() == "black" else "Greys_r"
+    return "Greys_r" if is_dark() else "Greys"
 
 
 def darkened(pixels: NDArray[np.uint8], keep: ArrayLike) -> NDArray[np.uint8]:

@@ -19,7 +19,7 @@ SHORT = "max_steps=50 eval_samples=200 task_name=run"
 
 def test_real_points_are_indistinguishable_from_the_data(tmp_path):
     np.save(tmp_path / "real.npy", create_moon_dataset(1000, seed=5))
-    assert "indistinguishable by every metric" in succeeded("evaluate.py samples=real.npy dataset=moons", tmp_path)
+    assert "indistinguishable by every test" in succeeded("evaluate.py samples=real.npy dataset=moons", tmp_path)
 
 
 def test_points_with_twice_the_noise_are_distinguishable_from_the_data(tmp_path):

@@ -4,13 +4,14 @@ import ast
 import functools
 import math
 import re
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
-from conftest import ROOT, command, not_blank
+from conftest import ROOT, command, not_blank, succeeded
 
 FOLDER = ROOT / "lessons"
 LESSONS = sorted(path.name for path in FOLDER.glob("[0-9]_*.py"))
@@ -42,6 +43,9 @@ def near(low, value, high):
     return low <= float(value) <= high
 
 
+FIGURE = r"^  (\S.*?) {2,}(\S.*)$"  # what a lesson prints as `  name   value`
+
+
 class Script(NamedTuple):
     """A lesson that has been run as a script."""
 
@@ -54,7 +58,7 @@ class Script(NamedTuple):
     @property
     def figures(self):
         """What the lesson printed as `  name   value`."""
-        return dict(re.findall(r"^  (\S.*?) {2,}(\S.*)$", self.printed, re.MULTILINE))
+        return dict(re.findall(FIGURE, self.printed, re.MULTILINE))
 
 
 QUICK_LESSONS = ("1_noise.py", "2_best_denoiser.py")
@@ -72,7 +76,7 @@ def lesson(name):
 def script(request, tmp_path_factory):
     """Each of the lessons, run as a script that has to find moonwalk by itself."""
     folder = tmp_path_factory.mktemp("lesson")
-    done = command([str(FOLDER / request.param)], folder, LESSON_QUICK="1", PYTHONPATH="")
+    done = command([str(FOLDER / request.param), "--show"], folder, LESSON_QUICK="1", PYTHONPATH="")
     return Script(request.param, folder, done.returncode, done.stdout, done.stderr)
 
 
@@ -80,8 +84,41 @@ def test_a_lesson_runs_as_a_script(script):
     assert (script.code, script.errors) == (0, "")
 
 
-def test_a_lesson_waits_for_a_prediction(script):
+def test_a_lesson_shows_its_answers_without_a_prediction_if_it_is_asked_to(script):
     assert script.figures["your prediction"] == "none yet"
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_without_a_prediction_a_script_ends_before_its_answers_and_says_how_to_go_on(name, tmp_path):
+    printed = succeeded([str(FOLDER / name)], tmp_path)
+    *_, place, way_on = printed.splitlines()
+    assert place.startswith(f"Your prediction: write it into lessons/{name}, line ")
+    assert way_on == f"To go on without a prediction: python lessons/{name} --show"
+    assert "  your prediction" not in printed and not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """A folder that holds a copy of the lessons, in which a student may write, beside the modules of moonwalk."""
+    for path in ROOT.iterdir():
+        if path.suffix == ".py" or (path / "__init__.py").exists():
+            (tmp_path / path.name).symlink_to(path)
+    return Path(shutil.copytree(FOLDER, tmp_path / "lessons"))
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"), [("1 - 0.3", "0.7"), ("'half'", "half (not a number, which the question asks for)")]
+)
+def test_a_script_names_the_prediction_that_is_written_and_does_not_ask_again(written, shown, copied, tmp_path):
+    lesson = copied / LESSONS[0]
+    text = lesson.read_text()
+    lesson.write_text(text.replace("prediction = None", f"prediction = {written}"))
+    line = text[: text.index("\nprediction = None")].count("\n") + 2
+    done = command([str(lesson)], tmp_path, LESSON_QUICK="1", PYTHONPATH="")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"Your prediction: {written} (lessons/{LESSONS[0]}, line {line}).\n")
+    assert "start the lesson again" not in done.stdout and "?" not in done.stdout
+    assert dict(re.findall(FIGURE, done.stdout, re.MULTILINE))["your prediction"] == shown
 
 
 def lessons(numbers):
@@ -107,6 +144,12 @@ def test_a_title_of_a_figure_holds_no_markdown(name):
 def test_the_warning_of_a_schedule_follows_a_line_that_says_which_schedule(script):
     before, _ = script.printed.split("x_T keeps", 1)
     assert before.splitlines()[-2].endswith("textbook betas of 1000:")
+
+
+@lessons("36")
+def test_a_lesson_that_trains_says_so_before_it_does(script):
+    before, _ = script.printed.split("your prediction  ")
+    assert re.search(r"^training on moons: \d+ steps$", before, re.MULTILINE)
 
 
 @lessons("125")

@@ -1,11 +1,15 @@
 """Mistakes that can be known without torch are answered before a command imports it."""
 
+import os
+import pty
+
 import numpy as np
 import pytest
 from conftest import ROOT, started
 
 from conf import early_check, folders, memory
 from conf.config import COMMANDS, Evaluate, Inference, Train
+from conf.entry import announce_start
 from conf.flags import command_line
 from conf.groups import GROUPS, MLP, MNIST, File, Images, Moons, Picture
 from conf.script_parsers import PROGRAMS, check_arguments
@@ -224,3 +228,14 @@ def test_a_missing_file_is_named(options, words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     np.save("points.npy", np.zeros((200, 2)))
     assert words in refusal(early_check.check_files, options, False)
+
+
+def test_a_command_says_on_a_terminal_alone_that_it_starts(tmp_path):
+    terminal, inside = pty.openpty()
+    with os.fdopen(inside, "w") as stream:
+        announce_start(stream)
+    assert os.read(terminal, 100) == b"starting ...\r\n"
+    os.close(terminal)
+    with (tmp_path / "file").open("w") as stream:
+        announce_start(stream)
+    assert (tmp_path / "file").read_text() == ""

@@ -72,14 +72,14 @@ def test_the_limit_of_the_negative_log_density_is_1_645_standard_errors_above_th
 
 def test_the_table_of_perfect_samples_says_how_often_they_fail():
     real = format_table(evaluate_points(draw(2000, 5), draw, MIXTURE, parts=2))
-    assert "indistinguishable by every metric" in real
+    assert "indistinguishable by every test" in real
     assert "perfect samples fail any of the tests with a probability of at most 1%" in real
     assert "only large faults" not in real
 
 
 def test_the_table_of_few_samples_says_that_it_says_little():
     few = format_table(evaluate_points(draw(300, 5), draw, MIXTURE, parts=2))
-    assert "indistinguishable by every metric (n = 300: only large faults would show)" in few
+    assert "indistinguishable by every test (n = 300: only large faults would show)" in few
 
 
 def test_the_table_says_how_many_points_the_test_for_copies_looks_at():

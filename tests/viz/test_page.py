@@ -135,6 +135,23 @@ def test_the_page_of_a_reflow_says_whose_answer_the_exact_one_is():
     assert "This network is a reflow" not in plain
 
 
+def test_the_page_of_a_reflow_explains_no_network_that_is_trained_on_the_data():
+    pipeline = of_points()
+    html, _ = explorable(replace(pipeline, config={**pipeline.config, "reflow": "last.pt"}), SAMPLING, {})
+    words = " ".join(html.split())
+    assert "samples of another network were mixed with the noise that each came from" in words
+    for said_of_others in ("data were mixed", "the points miss", "its score (arrows)", "no network can do better"):
+        assert said_of_others in " ".join(explorable(pipeline, SAMPLING, {})[0].split())
+        assert said_of_others not in words
+
+
+def test_the_page_of_a_reflow_begins_with_few_evaluations():
+    pipeline = of_points()
+    reflow = replace(pipeline, config={**pipeline.config, "reflow": "last.pt"})
+    options = share.page_sampling(reflow)
+    assert (options.sampler, options.sampling_steps) == ("ddim", 2)
+
+
 @in_a_browser
 def test_a_page_at_a_fraction_says_that_it_computes_until_the_walk_is_there(tmp_path):
     html, _ = explorable(of_points(), SAMPLING, {})
@@ -312,6 +329,7 @@ LOOK = """new Promise((done) => {
     images: document.images.length, said: document.getElementById("said").textContent,
     loaded: performance.getEntriesByType("resource").map((entry) => entry.name),
     wide: document.documentElement.scrollWidth,
+    beyond: [...document.querySelectorAll(".scroll")].map((box) => box.scrollWidth - box.clientWidth),
     labels: [...document.querySelectorAll("#labels span")].map((label) => label.textContent),
   }));
   document.addEventListener("securitypolicyviolation", look, { once: true });
@@ -333,6 +351,11 @@ def on_a_phone(tmp_path_factory):
 @in_a_browser
 def test_a_page_draws_an_image_on_a_phone(on_a_phone):
     assert on_a_phone["said"].startswith("Drawn in")
+
+
+@in_a_browser
+def test_a_phone_shows_every_column_of_the_verdicts_without_scrolling(on_a_phone):
+    assert on_a_phone["beyond"] == [0]
 
 
 @in_a_browser
@@ -446,7 +469,13 @@ LARGE_MLP = {"name": "mlp", "hidden": 900, "layers": 2, "frequencies": 0, "predi
 
 def test_points_in_three_dimensions_are_refused():
     pipeline = untrained({"name": "helix", "noise": 0.1}, {**LARGE_MLP, "hidden": 8}, (3,))
-    with pytest.raises(ValueError, match="3 coordinates"):
+    with pytest.raises(ValueError, match=r"3 coordinates: .* records them in space"):
+        explorable(pipeline, SAMPLING, {})
+
+
+def test_points_of_four_coordinates_are_refused_with_advice_that_holds_for_them():
+    pipeline = untrained({"name": "file", "path": "a.csv"}, {**LARGE_MLP, "hidden": 8}, (4,))
+    with pytest.raises(ValueError, match=r"4 coordinates: .* draws them in samples\.png"):
         explorable(pipeline, SAMPLING, {})
 
 
@@ -561,6 +590,21 @@ def test_two_runs_of_one_name_are_refused_and_leave_no_gallery(tmp_path):
     with pytest.raises(ValueError, match="two runs are called a"):
         gallery.make([str(run) for run in runs], tmp_path / "site")
     assert not (tmp_path / "site").exists()
+
+
+def test_a_run_that_a_gallery_cannot_show_is_named(tmp_path):
+    good = save_run(tmp_path / "good", of_points())
+    bad = save_run(tmp_path / "bad", untrained({"name": "helix", "noise": 0.1}, {**LARGE_MLP, "hidden": 8}, (3,)))
+    with pytest.raises(ValueError, match=f"^{bad}: a page draws points of the plane"):
+        gallery.make([str(good), str(bad)], tmp_path / "site")
+
+
+def test_the_pages_in_docs_have_the_table_of_verdicts_that_pages_have_today():
+    heads = re.compile(r'<tr class="heads">.*</tr>')
+    today = heads.findall(verdict_table(FIGURES))
+    pages = sorted((ROOT / "docs/gallery").glob("*/page.html"))
+    assert [heads.findall(page.read_text()) for page in pages] == [today] * len(pages)
+    assert set(heads.findall((ROOT / "docs/index.html").read_text())) == set(today)
 
 
 def test_every_link_of_the_gallery_in_docs_leads_to_a_file():

@@ -512,7 +512,7 @@ def guided(tmp_path_factory):
 
 def test_a_guided_scene_names_its_guidance(guided):
     _, scene, _, _ = guided
-    assert scene.guidance_text == "guidance 1 at noise 0.2 .. 2"
+    assert scene.guidance_text == "guidance 1 at sigma/alpha 0.2 .. 2"
 
 
 def test_a_conditional_scene_has_score_fields_for_each_label(guided):

@@ -8,11 +8,14 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from conftest import command
+from conftest import ROOT, command
 from PIL import Image
 
 from conf.sweep import ERROR
 from loss.runs import differing, runs, runs_of_sweep
+from viz import stills
+from viz.colours import RUNS_ON_DARK, RUNS_ON_LIGHT, run_colours
+from viz.evaluation_pictures import save_sweep
 from viz.pages.svg_curves import _Axis, chart
 from viz.pages.sweep_page import sweep_page
 
@@ -222,6 +225,72 @@ def test_a_chart_without_curves_is_empty():
 
 
 # ---------------------------------------------------------------- the command
+
+
+def test_the_page_of_a_single_run_is_not_called_a_sweep(tmp_path):
+    make_run(tmp_path / "run", {"lr": 0.01}, 0.3)
+    done = command("loss/report.py run", tmp_path)
+    assert done.returncode == 0, done.stderr
+    html = (tmp_path / "run" / "report.html").read_text()
+    assert "<h1>Run run</h1>" in html and "sort it" not in html
+
+
+def test_no_number_at_an_axis_reaches_beyond_the_drawing():
+    drawing = chart({0: (np.array([10.0, 1000.0]), np.array([1.0, 2.0]))}, "a", "b")
+    texts = re.findall(r'<text x="([\d.]+)" y="\S+" text-anchor="(\w+)">([\d,]+)</text>', drawing)
+    assert "1,000" in [text for *_, text in texts]
+    for x, anchor, text in texts:
+        right = float(x) + {"end": 0, "middle": len(text) * 8 / 2}[anchor]
+        assert right <= 640, text
+
+
+# ---------------------------------------------------------------- colours
+
+
+def colours_in_browser(folder, dark):
+    """The colour that a browser computes for each run of a page: RGB from 0 to 255."""
+    values = "[...document.querySelectorAll('tbody tr')].map((row) => getComputedStyle(row).getPropertyValue('color'))"
+    style = "<style>tbody tr { color: color-mix(in srgb, var(--colour), var(--colour)) !important; }</style>"
+    end = f"{style}<script>document.body.textContent = 'answer' + JSON.stringify({values}) + 'answer'</script></body>"
+    path = folder / "page.html"
+    path.write_text(sweep_page("a sweep", runs(folder)).replace("</body>", end))
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    if dark:
+        flags.append("--blink-settings=preferredColorScheme=0")
+    done = subprocess.run([CHROMIUM, *flags, f"file://{path}"], capture_output=True, text=True, timeout=1800)
+    found = json.loads(done.stdout.split("answer")[1])
+    channels = [colour.removeprefix("color(srgb ").removesuffix(")").split() for colour in found]
+    return [[255 * float(channel) for channel in colour] for colour in channels]
+
+
+@pytest.mark.slow  # a real browser
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_browser_mixes_the_colours_of_runs_as_pictures_do(dark, tmp_path):
+    found = colours_in_browser(make_sweep(tmp_path), dark)
+    ours = [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in run_colours(12, dark)]
+    assert np.abs(np.clip(found, 0, 255) - ours).max() < 1, (found, ours)
+
+
+def test_the_first_and_the_last_colour_of_runs_are_those_of_the_page():
+    css = (ROOT / "viz/pages/report.css").read_text()
+    ends = re.findall(r"--first: (#\w+); --last: (#\w+);", css)
+    assert ends == [RUNS_ON_LIGHT, RUNS_ON_DARK]
+    assert [tuple(run_colours(5, dark)[::4]) for dark in (False, True)] == ends
+
+
+def test_a_finished_run_has_the_same_colour_in_losses_png_and_on_the_page(tmp_path, monkeypatch):
+    """The page counts the runs that are not finished, too: here the first one."""
+    make_run(tmp_path / "0", {"lr": 0.01}, error="a fault")
+    for i in (1, 2):
+        make_run(tmp_path / str(i), {"lr": i}, 0.3)
+    figures = []
+    monkeypatch.setattr(stills, "save", lambda figure, path, formats: figures.append(figure) or path)
+    save_sweep(tmp_path)
+    thick = [line for line in figures[0].axes[0].get_lines() if line.get_label().startswith("lr")]
+    ranks = re.findall(r'<tr data-run="\d" style="--rank:([\d.]+)"', sweep_page("a", runs(tmp_path)))
+    assert ranks == ["0.0000", "0.5000", "1.0000"]
+    assert [line.get_color() for line in thick] == run_colours(3)[1:]
 
 
 def test_the_command_makes_a_page_and_counts_runs(sweep):

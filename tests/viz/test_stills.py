@@ -54,6 +54,12 @@ def test_the_title_of_losses_names_the_floor(two_runs):
     assert "0.2000" in loss.get_title()
 
 
+def test_the_title_of_losses_says_what_thick_and_thin_lines_are_and_the_axis_its_scale(two_runs):
+    loss, _ = two_runs
+    assert "(thick: smoothed, thin: single batches)" in loss.get_title()
+    assert loss.get_yscale() == "log" and "log scale" in loss.get_ylabel()
+
+
 def test_the_lines_of_excesses_are_those_of_the_runs(two_runs):
     _, excess = two_runs
     for line in excess.get_lines()[:2]:
@@ -327,7 +333,7 @@ def test_points_without_labels_have_one_colour(guided_sheet):
     ("sampling", "words"),
     [
         ({"sampler": "ddim", "guidance": 0.5}, "guidance 0.5"),
-        ({"autoguidance": 2.0, "guidance_interval": [0.2, 3]}, "autoguidance 2 at noise 0.2 .. 3"),
+        ({"autoguidance": 2.0, "guidance_interval": [0.2, 3]}, "autoguidance 2 at sigma/alpha 0.2 .. 3"),
         ({"guidance_interval": [0.2, 3]}, ""),
         ({}, ""),
     ],

@@ -25,7 +25,8 @@ from viz.style import ink, label_text, literal, paper, shortened
 from viz.turning import seen
 
 TITLES = {"forward": "forward: data to noise", "reverse": "reverse: noise to data"}
-RINGS = "cyan: some samples; ring: where the\nnetwork predicts that they will end"
+RINGS = "grey: clean data; cyan: some samples;\nring: where the network predicts their end"
+UNITS = "units: standard deviations of the data"
 MARKERS = "o^sDvP*X"  # of labels
 COLOURS = 32  # of a GIF's palette
 QUANTILE = 0.9995  # share of the points that lie within the axes
@@ -323,6 +324,8 @@ def _stage(panels: Sequence[Panel], look: Look) -> tuple[Figure, list[Axes]]:
             ax.set_ylabel(f"{y_name}, standardised", fontsize=look.text)
         if panel.process.side == "reverse":
             _explain(ax, panel.scene, look)
+        elif flat:
+            ax.set_xlabel(UNITS, fontsize=look.text)
     return figure, list(axes)
 
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from viz.pages.explorable.verdicts import verdict_table
+from viz.pages.explorable.verdicts import VERDICT_STYLE, verdict_table
 from viz.pages.html import page
 
 # Pictures and films are files beside the page. Nothing else is loaded.
@@ -69,7 +69,7 @@ def gallery(entries: Sequence[Entry]) -> str:
 <p>Small diffusion models, each with its samples beside real data, with what an evaluation says of them, and with a page
 in which the network itself runs: no installation, no connection.</p>
 {"".join(sections)}"""
-    return page("moonwalk: a gallery", body, style=STYLE, policy=POLICY)
+    return page("moonwalk: a gallery", body, style=STYLE + VERDICT_STYLE, policy=POLICY)
 
 
 def _section(entry: Entry) -> str:

@@ -13,6 +13,7 @@ HEIGHT = 340
 LEFT = 76
 BOTTOM = 46
 EDGE = 12
+LETTER = 8  # the width of a digit, at most
 
 MAX_POINTS = 80  # of a curve
 MIN_TICKS = 3
@@ -128,7 +129,9 @@ def _grid(across: _Axis, up: _Axis) -> str:
     for value, x in zip(across.ticks(), across.at(across.ticks())):
         parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{EDGE}" y2="{bottom}"/>')
         place = f'x="{x:.1f}" y="{bottom + 16}"'
-        parts.append(f'<text {place} text-anchor="middle">{value:,.0f}</text>')
+        text = f"{value:,.0f}"
+        cut = x + LETTER * len(text) / 2 > WIDTH
+        parts.append(f'<text {place} text-anchor="{"end" if cut else "middle"}">{text}</text>')
     for value, y in zip(up.ticks(), up.at(up.ticks())):
         parts.append(f'<line x1="{LEFT}" x2="{WIDTH - EDGE}" y1="{y:.1f}" y2="{y:.1f}"/>')
         place = f'x="{LEFT - 6}" y="{y + 4:.1f}"'

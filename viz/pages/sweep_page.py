@@ -25,9 +25,17 @@ LONG_NUMBER = r"-?\d*\.\d{6,}(e-?\d+)?"  # an option that a search has drawn
 FACTS = {"loss": "training loss", "cpu_seconds": "seconds of CPU", "steps": "steps"}
 
 HERE = Path(__file__).parent
-HOW_TO_READ = """The colours follow the order of the table, from blue to orange: sort it by an option and see whether
-the curves follow. A figure stands above its floor, what real data give; ✗ marks one by which the samples are
-distinguishable from them."""
+COLOURS = """The colour of a curve stands beside the name of its run in the table. The colours follow the order of the
+table, from blue to orange: sort it by an option and see whether the curves follow."""
+FLOORS = """Below each figure stands its <i>floor</i>, the median for <i>real</i> data in place of the samples: single
+values may be smaller by chance. ✗ marks a figure by which the samples are distinguishable from real data."""
+
+
+def title_of(folder: Path, found: Sequence[Run]) -> str:
+    """Return the title of the page about the runs in a folder: a single run is no sweep."""
+    if len(found) == 1 and found[0].folder == folder:
+        return f"Run {folder}"
+    return f"Sweep {folder}"
 
 
 def sweep_page(title: str, found: Sequence[Run]) -> str:
@@ -68,12 +76,14 @@ def _state(run: Run) -> str:
 
 def _summary(found: Sequence[Run]) -> str:
     """Return how many runs there are, the options that they share, and which are not finished."""
-    parts = [f"<p>{counted(found)}. {HOW_TO_READ}</p>"]
+    colours = f" {COLOURS}" if len(found) > 1 else ""
+    parts = [f"<p>{counted(found)}.{colours} {FLOORS}</p>"]
     first = found[0]
     different = differing(found)
     shared = [f"{name}={first.value(name)}" for name in first.typed if name not in different]
     if shared:
-        parts.append(f"<p>All with <code>{escape(' '.join(shared))}</code></p>")
+        begin = "All with" if len(found) > 1 else "With"
+        parts.append(f"<p>{begin} <code>{escape(' '.join(shared))}</code></p>")
     unfinished = [run for run in found if run.fault]
     if unfinished:
         opened = " open" if len(unfinished) < FEW_UNFINISHED else ""
@@ -118,7 +128,8 @@ def _table(found: Sequence[Run]) -> str:
     columns = []
     for name in ("run", *options, "", "verdict", *figures, *FACTS.values()):
         content = f'<button type="button">{escape(name)}</button>' if name else "samples"
-        columns.append(f'<th scope="col" aria-sort="none">{content}</th>')
+        kind = "" if name else ' class="unsorted"'
+        columns.append(f'<th scope="col" aria-sort="none"{kind}>{content}</th>')
     rows = []
     last = max(1, len(found) - 1)
     for i, run in enumerate(found):

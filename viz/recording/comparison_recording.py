@@ -41,7 +41,8 @@ MIN_RADIUS = 2.0
 DOT_RADIUS = 1.6
 
 ABOUT = """**The same noise**, carried to data by every sampler, with at most {asked} evaluations each.
-A dot marks each state. The legend says how many evaluations a sampler made{left_out}.
+A dot marks each state. Later samplers have smaller dots, so that none hides another.
+The legend says how many evaluations a sampler made{left_out}.
 
 Left: with the network. Right: with the exact denoiser, so that whatever is wrong there is the sampler's doing alone.
 

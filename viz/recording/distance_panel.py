@@ -6,7 +6,9 @@ import rerun.blueprint as rrb
 
 from viz.colours import GENERATED, noise_colours
 from viz.recording.panel import (
+    W1,
     Panel,
+    Words,
     curve_view,
     floor_band,
     known,
@@ -16,7 +18,7 @@ from viz.recording.panel import (
 )
 from viz.scene import Process, Scene
 
-TITLE = "W1 to the data: forward red, reverse blue, real grey"
+TITLE = "W1 to the data: forward red, reverse blue, real grey (thin: 90 %)"
 
 
 def log(rec: rr.RecordingStream, scene: Scene) -> None:
@@ -53,4 +55,9 @@ def now(scene: Scene, process: Process, step: int) -> str:
     return f"distance {value:.3f} (real to real {distance.floors.mean():.3f})"
 
 
-PANEL = Panel(lambda scene: scene.distance is not None, log, "curves", views, now=now)
+def words(scene: Scene) -> Words:
+    """Return what the curves mean."""
+    return Words([f"**W1**: {W1}"])
+
+
+PANEL = Panel(lambda scene: scene.distance is not None, log, "curves", views, now=now, words=words)

@@ -211,6 +211,10 @@ def log_curve(
     rec.send_columns(entity, indexes=time, columns=rr.Scalars.columns(scalars=values))
 
 
+W1 = """the sliced Wasserstein-1 distance between points and real data. Grey: between two sets of real data, the mean
+and the range of 90 % of such pairs."""
+
+
 def floor_band(floors: NDArray) -> NDArray:
     """Return the mean and the 90 % band of distances between pairs of real sets, (3,)."""
     low, high = np.quantile(floors, [0.05, 0.95])

@@ -112,7 +112,7 @@ def _now(
         heading = f"### {clock} {moment} of {total}"
     blocks = [heading]
     for process, step in zip(scene.processes, steps):
-        lines = [f"**{process.side}**: {step} forward steps\n"]
+        lines = [f"**{process.side}**: as noisy as after {step} forward steps\n"]
         for panel in panels:
             if panel.now:
                 lines.append(f"\n* {panel.now(scene, process, step)}")

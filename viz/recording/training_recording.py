@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from viz.colours import DATA, GENERATED, LOSS, NOISE_ON_DARK, TRACKED
 from viz.recording.panel import (
     HELD,
+    W1,
     cloud_view,
     curve_view,
     draw_order,
@@ -27,11 +28,13 @@ SNAPSHOTS_PER_S = 5
 TRACKED_ROWS = 12
 HIGHEST_DISTANCE = 0.4  # of the distances that the view shows at first
 
-ABOUT = """**The same noise**, turned into samples again and again while the network learns.
+ABOUT = f"""**The same noise**, turned into samples again and again while the network learns.
 
 * **Red**: the noise. **Blue**: what the network, with averaged weights, makes of it. **Grey**: real data.
 * **Cyan**: some of the noise, and where it is carried.
 * **Units**: mean 0 and standard deviation 1 over the data.
+* **W1**: {W1}
+* **Clocks**: `snapshot` counts the pictures, `train_step` the optimizer steps.
 
 *Try this*
 
@@ -113,7 +116,7 @@ def _blueprint(dim: int, play_state: Literal["playing", "following"]) -> rrb.Blu
     )
     distance = curve_view(
         "/distance",
-        "W1 to the data: samples blue, real grey",
+        "W1 to the data: samples blue, real grey (thin: 90 %)",
         HIGHEST_DISTANCE,
     )
     side = rrb.Vertical(texts(), loss, distance, row_shares=[7, 2, 2])
@@ -198,7 +201,7 @@ def _now(snapshot: Snapshot) -> str:
     """Return the text of a snapshot, in Markdown."""
     lines = [
         f"## {snapshot.done:,} optimizer steps",
-        f"* distance to the data {snapshot.distance:.3f}",
+        f"* distance to the data {snapshot.distance:.3f} (real to real {snapshot.floors.mean():.3f})",
     ]
     if snapshot.loss is not None:
         lines.append(f"* loss {snapshot.loss:.4f}")

@@ -41,9 +41,12 @@ def check_can_be_shared(pipeline: Pipeline) -> None:
             f"a page draws grey or coloured images; those of this run have {channels} channels",
         )
     if not pipeline.of_images and pipeline.dims != (2,):
+        instead = "draws them in samples.png"
+        if pipeline.dims == (3,):
+            instead = "records them in space"
         raise ValueError(
             f"a page draws points of the plane, and those of this run have {channels} coordinates:"
-            " watch them with python inference.py viewer=web"
+            f" python inference.py checkpoint=RUN {instead}"
         )
 
 

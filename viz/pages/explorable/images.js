@@ -42,7 +42,7 @@ function on_state({ t, x_t }) {
   if (t !== CLEAN) return;
   const { sampler, sampling_steps, label, guidance } = settings(), steps = timesteps_of(scheduler, sampler, sampling_steps);
   const evaluations = DATA.samplers[sampler].a_step * (steps.length - 1) + 1, seconds = (performance.now() - images.started) / 1000;
-  const interval = DATA.sampling.guidance_interval, where = interval ? ` where the noise lies in ${interval.join(" .. ")}` : "";
+  const interval = DATA.sampling.guidance_interval, where = interval ? ` where sigma/alpha lies in ${interval.join(" .. ")}` : "";
   const twice = guidance && label !== null ? `, twice${where}: with and without the label` : "";
   element("said").textContent = `Drawn in ${seconds.toFixed(1)} s: ${evaluations} evaluations of the network${twice}.`;
   const what = label === null ? "an image" : DATA.classes[label], kept = document.createElement("canvas");

@@ -14,7 +14,7 @@ from points.mixture import GaussianMixture
 from samplers import last
 from samplers.options import SamplingOptions
 from viz.pages.explorable.export import check_can_be_shared, contents, packed_weights, rounded
-from viz.pages.explorable.verdicts import verdict_table
+from viz.pages.explorable.verdicts import VERDICT_STYLE, verdict_table
 from viz.pages.html import page
 
 HERE = Path(__file__).parent
@@ -53,6 +53,28 @@ REFLOWED = """<p>This network is a reflow: it was trained on the paths of anothe
 answer at the right is that of the data and of their own flow, which is not straight. So the same noise ends at other
 places, and both can be right about the data.</p>
 """
+# What the pages say of a network by the way in which it was trained.
+MIXED = "x<sub>t</sub> = α x<sub>0</sub> + σ ε, at every strength, and the network learnt to predict what was mixed."
+TEXTS = {
+    "exact_of": "",
+    "exact_note": "",
+    "arrows": "its score (arrows)",
+    "trained": f"To train it, data were mixed with noise, {MIXED}",
+    "few": "With few evaluations the steps are long and the points miss; try 3.",
+    "score": """The <i>score</i> says where data with this much noise lie denser: the arrows lead there.
+<span class="of_exact">For these data it is known exactly, at every noise level, and no network can do better than the
+panel at the right.</span>""",
+}
+TEXTS_OF_REFLOW = {
+    "exact_of": " for the data",
+    "exact_note": REFLOWED,
+    "arrows": "where less noise is predicted (arrows)",
+    "trained": f"To train it, samples of another network were mixed with the noise that each came from, {MIXED}",
+    "few": "The paths are nearly straight, so few evaluations are enough; compare 1 with 50.",
+    "score": """The arrows lead away from the noise that the network predicts.
+<span class="of_exact">Those at the right are the exact <i>score</i> of the data, which says where data with this much
+noise lie denser. A reflow does not learn it.</span>""",
+}
 TITLES = {"mnist": "handwritten digits", "digits": "handwritten digits", "moons": "two moons"}
 
 
@@ -128,12 +150,11 @@ def _page(
         name=escape(name),
         weights=f"{pipeline.num_parameters:,}",
         facts=escape(facts),
-        exact_of=" for the data" if pipeline.config.get("reflow") else "",
-        exact_note=REFLOWED if pipeline.config.get("reflow") else "",
         verdicts=verdict_table(figures),
+        **(TEXTS_OF_REFLOW if "reflow" in pipeline.config else TEXTS),
     )
     script = "\n".join(_file(script) for script in SCRIPTS[kind])
-    return page(f"moonwalk: {name}", body, style=_file("style.css"), script=script, data=data)
+    return page(f"moonwalk: {name}", body, style=_file("style.css") + VERDICT_STYLE, script=script, data=data)
 
 
 def _file(name: str) -> str:

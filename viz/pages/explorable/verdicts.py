@@ -7,6 +7,16 @@ from typing import Any
 from metrics.table import bounds_text
 
 COLUMNS = ("metric", "value", "floor", "passes", "verdict")
+# On a phone each metric is a block of its own: its name, then its figures, then the verdict.
+VERDICT_STYLE = """@media (max-width: 640px) {
+  .verdicts, .verdicts tbody { display: block; }
+  .verdicts .heads { display: none; }
+  .verdicts tr { display: grid; grid-template-columns: 1fr 1fr 2fr; border-bottom: 1px solid var(--edge); }
+  .verdicts th, .verdicts td { border: 0; text-align: left; }
+  .verdicts th, .verdicts td.verdict { grid-column: 1 / -1; }
+  .verdicts td[data-label]::before { content: attr(data-label); display: block; color: var(--faint); }
+}
+"""
 
 
 def verdict_table(figures: Mapping[str, Any]) -> str:
@@ -28,8 +38,8 @@ def verdict_table(figures: Mapping[str, Any]) -> str:
     newline = "\n"
     return f"""<p>Each metric compares generated with real data. Its <i>floor</i> is the median
 for <i>real</i> data in place of the samples: single values may lie below it by chance.</p>
-<div class="scroll"><table>
-<tr>{"".join(columns)}</tr>
+<div class="scroll"><table class="verdicts">
+<tr class="heads">{"".join(columns)}</tr>
 {newline.join(rows)}
 </table></div>"""
 
@@ -47,6 +57,7 @@ def _row(name: str, figure: Mapping[str, Any]) -> str:
     verdict = escape(str(figure["verdict"]))
     mark = "✓" if figure["passed"] else "✗"
     return (
-        f'<tr><th scope="row">{escape(str(name))}</th><td class="number">{value}</td>'
-        f'<td class="number">{floor}</td><td>{passes}</td><td>{mark} {verdict}</td></tr>'
+        f'<tr><th scope="row">{escape(str(name))}</th><td class="number" data-label="value">{value}</td>'
+        f'<td class="number" data-label="floor">{floor}</td><td data-label="passes">{passes}</td>'
+        f'<td class="verdict">{mark} {verdict}</td></tr>'
     )
