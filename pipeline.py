@@ -58,6 +58,7 @@ class Pipeline:
     early: nn.Module | None = None
     columns: Columns | None = None
     label_counts: list[int] = field(default_factory=list)
+    _data_sets: tuple[DataSet, DataSet] | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def load(cls, path: str | Path, device: str = "auto", precision: str = "auto") -> "Pipeline":
@@ -102,15 +103,17 @@ class Pipeline:
         return sum(weight.numel() for weight in self.net.parameters())
 
     def data_sets(self) -> tuple[DataSet, DataSet]:
-        """The data that the model was trained on and the held-out data, made anew from its options.
+        """The data that the model was trained on and the held-out data, made from its options, once.
 
         Raises:
             ValueError, OSError: as `dataset.make_sets`.
         """
-        options = self.config["dataset"]
-        if options.get("path"):  # a checkpoint of others may name any file
-            print(f"data: {options['path']}")
-        return make_sets(n_samples=self.config["num_samples"], seed=self.config["seed"], **options)
+        if self._data_sets is None:
+            options = self.config["dataset"]
+            if options.get("path"):  # a checkpoint of others may name any file
+                print(f"data: {options['path']}")
+            self._data_sets = make_sets(n_samples=self.config["num_samples"], seed=self.config["seed"], **options)
+        return self._data_sets
 
     # ------------------------------------------------------------ samples
 

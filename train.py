@@ -15,9 +15,10 @@ from typing import Any
 from conf.choices import default_epochs
 from conf.config import Train
 from conf.resumed import resumed_options
-from dataset import DataSet, PointSet, make_sets
+from dataset import DataSet, make_sets
+from images.sets import ImageSet
 from loss.log import final_loss, read_excess
-from metrics.evaluation import Evaluation, evaluate_model, real_rows_with_labels
+from metrics.evaluation import Evaluation, distinct_rows, evaluate_model, real_rows_with_labels
 from metrics.results import read_report, score_fields, write_report
 from pipeline import check_network
 from runtime import checkpoint_file, distributed
@@ -176,7 +177,7 @@ def print_summary(options: Train, run_folder: Path, state: TrainingState, loss: 
 
 def evaluate(options: Train, state: TrainingState) -> Evaluation:
     """Sample from the model, and compare the samples with real data."""
-    print(f"  evaluation of {options.eval_samples:,} samples{limit_text(state.unseen)}", flush=True)
+    print(f"  evaluation of {evaluated_text(options.eval_samples, state.unseen)}", flush=True)
     begin = time.perf_counter()
     pipeline = state.pipeline.ready(state.pipeline.device)
     evaluation = evaluate_model(
@@ -226,12 +227,14 @@ def reported(fault: str) -> Iterator[None]:
         print(f"{fault}: {error}", file=sys.stderr)
 
 
-def limit_text(unseen: DataSet) -> str:
-    """', which are compared with 300 unseen points'; '' where as many as needed can be drawn."""
-    if isinstance(unseen, PointSet) and unseen.mixture is not None:
-        return ""
-    kind = "points" if isinstance(unseen, PointSet) else "images"
-    return f", which are compared with {len(unseen):,} unseen {kind}"
+def evaluated_text(count: int, unseen: DataSet) -> str:
+    """'10,000 samples', or '30 samples, which are compared with the 30 held-out points' of a file."""
+    if isinstance(unseen, ImageSet):
+        return f"{count:,} samples, which are compared with {len(unseen):,} held-out images"
+    if unseen.mixture is not None:
+        return f"{count:,} samples"
+    held_out = len(distinct_rows(unseen))
+    return f"{min(count, held_out):,} samples, which are compared with the {held_out:,} held-out points"
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from conf.config import Compare, Evaluate, Inference, Main, Train, check_source
 from conf.flags import CommandLine
 from conf.folders import check_folder_is_free, has_checkpoint, is_checkpoint_name
 from conf.store import checked, composed
-from points.tables import column_index, column_names
+from points.tables import column_index, column_names, read_any_table
 
 CHECKPOINT_FOLDERS = ("outputs", "runs")  # those of runtime.checkpoint_file, as the next
 DEFAULT_NAME = "last.pt"
@@ -30,6 +30,7 @@ MISSING_OPTION = {
     "picture": "dataset=picture needs dataset.path=FILE, a picture with something dark on white",
     "images": "dataset=images needs dataset.root=DIR, a folder that holds a folder of images for each class",
 }
+SMALL_TABLE_BYTES = 20_000_000  # are read in less than a second
 # Sweeps whose values the command line lists.
 LISTED_SWEEPS = (ValueType.SIMPLE_CHOICE_SWEEP, ValueType.CHOICE_SWEEP, ValueType.RANGE_SWEEP)
 
@@ -137,7 +138,7 @@ def _check_dataset(dataset: Any) -> None:
     if hasattr(dataset, "path"):
         _check_file(dataset.path)
     if dataset.name == "file":
-        check_columns(dataset.path, dataset.label, dataset.columns or [])
+        check_table(dataset.path, dataset.label, dataset.columns, dataset.missing)
     if hasattr(dataset, "root") and dataset.root:
         check_image_folder(dataset.root)
     if hasattr(dataset, "test_root") and dataset.test_root:
@@ -159,13 +160,24 @@ def check_image_folder(root: str) -> None:
         )
 
 
-# ---------------------------------------------------------------- the columns of a text table
+# ---------------------------------------------------------------- tables
+
+
+def check_table(path: str, label: str | None, columns: Sequence[str] | None, missing: str) -> None:
+    """Raises ValueError where a table cannot be learnt.
+
+    Small tables are read for this. Of larger ones only the beginning is read, for the names of the columns.
+    """
+    if Path(path).is_file() and Path(path).stat().st_size <= SMALL_TABLE_BYTES:
+        read_any_table(path, label, columns, missing)
+    else:
+        check_columns(path, label, columns or [])
 
 
 def check_columns(path: str, label: str | None, columns: Sequence[str]) -> None:
     """Raises ValueError where a text table lacks one of the columns.
 
-    Only its beginning is read. What else may be wrong with the file is found where it is read.
+    What else may be wrong with the file is found where it is read.
     """
     if label is None and not columns:
         return

@@ -18,7 +18,7 @@ LEVEL_OF_ALL = 0.01  # probability that the gap of any column exceeds its limit 
 NEAR_WHOLE = 0.1  # a number farther than that from a whole one is off
 NEAR_CONSTANT = 0.01  # share of the constant, by which a number may differ
 NEAR_ZERO = 0.01  # standard deviations
-MAX_VALUES = 50  # of a column of whole numbers, for which unknown values are counted
+MAX_VALUES = 10  # of a column of whole numbers, for which unknown values are counted
 
 
 @dataclass(frozen=True)
@@ -197,6 +197,6 @@ def column_lines(report: ColumnReport) -> list[str]:
         values = f"{report.generated[i, j]:.2f}, real {report.real[i, j]:.2f}"
         lines.append(f"worst correlation: {pair}: {values}")
     for column in report.columns:
-        if column.off is not None:
+        if column.off:
             lines.append(f"{column.name}: {column.off:.1%} of the samples are off: {column.off_text}")
     return lines

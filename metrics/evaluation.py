@@ -293,7 +293,10 @@ def _limits(
     known = np.concatenate([learnt, unseen.points])
     if level is None or len(known) < 2 * n:
         return []
-    return [shift_text(detectable_shift(known, n, level, seed), n)]
+    notes = [shift_text(detectable_shift(known, n, level, seed), n)]
+    if n < significance.MIN_CLASSIFIED:
+        notes.append(f"classifier accuracy is left out: it needs {significance.MIN_CLASSIFIED} held-out rows")
+    return notes
 
 
 def with_whole_numbers(points: NDArray, data: PointSet) -> NDArray:

@@ -41,7 +41,7 @@ def own(tmp_path_factory):
 
 def test_points_of_ones_own_are_compared_with_held_out_ones(own):
     assert "come from other real points" in own[1]
-    assert "evaluation of 200 samples, which are compared with 400 unseen points" in own[1]
+    assert "evaluation of 200 samples, which are compared with the 400 held-out points" in own[1]
     assert "these metrics are missing: masses, cells" in own[1]
 
 
