@@ -14,6 +14,7 @@ from typing import Any
 
 from conf.choices import default_epochs
 from conf.config import Train
+from conf.messages import in_one_line
 from conf.resumed import resumed_options
 from dataset import DataSet, PointSet, make_sets
 from loss.log import final_loss, read_excess
@@ -223,7 +224,7 @@ def reported(fault: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever it is: metrics.json is written, and no picture is worth more
-        print(f"{fault}: {error}", file=sys.stderr)
+        print(f"{fault}: {in_one_line(error)}", file=sys.stderr)
 
 
 def limit_text(unseen: DataSet) -> str:

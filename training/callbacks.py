@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from images.sets import ImageSet
 from loss.log import ExcessLog, LossLog, sync_tables
@@ -15,6 +14,7 @@ from loss.moments import Callback, Moment, log_spaced_steps
 from metrics.bayes import Condition, excess, loss_conditions, loss_floor, make_probes
 from pipeline import Pipeline
 from runtime import checkpoint_file, distributed
+from runtime.progress import steady_bar
 from training.checksum import checksum
 from training.denoising_grids import Grids
 from training.learner import Learner
@@ -96,7 +96,7 @@ class ProgressBar(Callback):
     """The bar on the terminal, with the loss beside it. Without a terminal nothing is shown."""
 
     def __init__(self, start: int, total: int) -> None:
-        self.bar = tqdm(total=total, initial=start, desc="training", unit="step", disable=None)
+        self.bar = steady_bar(total=total, initial=start, desc="training", unit="step")
 
     def after(self, moment: Moment) -> None:
         if moment.loss is not None:
