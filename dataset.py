@@ -20,7 +20,7 @@ from points import curves, drawings
 from points.large import RowFile, open_large_file, stratified_rows
 from points.mixture import MAX_EXACT_CENTRES, GaussianMixture, equal_mixture
 from points.point_files import read_table
-from points.tables import Columns, groups_of_copies
+from points.tables import Columns, coordinate_names, groups_of_copies
 from runtime.arrays import numbers
 from runtime.randomness import generator, integer_seed
 
@@ -102,6 +102,10 @@ class PointSet:
             return (points,)
         return points, torch.from_numpy(self.labels)[i]
 
+    def place_of(self, i: int, column: int) -> str:
+        """Say where a user finds a number of row i: in which column. Rows are shuffled."""
+        return f"column {coordinate_names(self.columns, self.points.shape[1])[column]}"
+
     @cached_property
     def _rows(self) -> Tensor:
         return numbers(self.points, "points")
@@ -143,6 +147,11 @@ class LargeSet(PointSet):
         rows = _train_rows(torch.as_tensor(indices))
         points = self.file.read(rows.flatten())
         return (torch.from_numpy(points).reshape(*rows.shape, self.file.shape[1]),)
+
+    def place_of(self, i: int, column: int) -> str:
+        """Say where a user finds a number of row i of this set: in which row of the file."""
+        row = int(_train_rows(torch.tensor([i])))
+        return f"row {row}, column {column} of {self.file.path} (both count from 0)"
 
 
 DataSet = PointSet | ImageSet

@@ -14,6 +14,7 @@ from typing import Any
 
 from conf.choices import default_epochs
 from conf.config import Train
+from conf.messages import in_one_line
 from conf.resumed import resumed_options
 from dataset import DataSet, make_sets
 from images.sets import ImageSet
@@ -224,7 +225,7 @@ def reported(fault: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # whatever it is: metrics.json is written, and no picture is worth more
-        print(f"{fault}: {error}", file=sys.stderr)
+        print(f"{fault}: {in_one_line(error)}", file=sys.stderr)
 
 
 def evaluated_text(count: int, unseen: DataSet) -> str:

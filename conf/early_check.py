@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import ValueType
 
 from conf.config import Compare, Evaluate, Inference, Main, Train, check_source
 from conf.flags import CommandLine
-from conf.folders import check_folder_is_free, has_checkpoint, is_checkpoint_name
+from conf.folders import check_folder_is_free, claim_folder, has_checkpoint, is_checkpoint_name
 from conf.store import checked, composed
 from points.tables import column_index, column_names, read_any_table
 
@@ -50,6 +50,19 @@ def check_early(name: str, line: CommandLine, continues: bool) -> None:
         composed(name, _without_sweeps(line.overrides))
         return
     check_files(checked(composed(name, line.overrides)), continues)
+    folder = _named_run_folder(line.overrides)
+    if folder and not continues:
+        if name == "train":
+            check_folder_is_free(folder, "a run", "hydra.run.dir")
+        claim_folder(folder)
+
+
+def _named_run_folder(overrides: Sequence[str]) -> str | None:
+    """The value of hydra.run.dir; None where it is not given, or where Hydra has to compute it."""
+    named = [word for word in overrides if word.startswith("hydra.run.dir=")]
+    if not named or "${" in named[-1]:
+        return None
+    return str(OverridesParser.create().parse_override(named[-1]).value())
 
 
 def _without_sweeps(overrides: Sequence[str]) -> list[str]:

@@ -1,18 +1,26 @@
 """Where Hydra puts a run or a sweep: the resolvers of run folders that store.py refers to."""
 
 import functools
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from conf.messages import EXPECTED, in_one_line
 
+try:
+    import fcntl
+except ImportError:  # on Windows nothing prevents two commands in one folder
+    fcntl: Any = None
+
 CHECKPOINT_ENDINGS = (".pt", ".pth")
 HYDRA_FOLDER = ".hydra"  # where Hydra writes the options of a run
+CLAIMS: list[int] = []  # open folders, which this process has locked to its end
 
 
 def register_folders() -> None:
@@ -37,15 +45,48 @@ def is_unused(run_folder: Path) -> bool:
     return run_folder.is_dir() and {path.name for path in run_folder.iterdir()} <= {HYDRA_FOLDER}
 
 
-def check_folder_is_free(task_name: str, held: str) -> None:
-    """Raises ValueError where the folder already holds something, which the sentence calls `held`."""
-    folder = Path(task_name)
+def check_folder_is_free(name: str, held: str, option: str = "task_name") -> None:
+    """Raises ValueError where the folder already holds something, which the sentence calls `held`.
+
+    option: by which the user has named the folder.
+    """
+    folder = Path(name)
     if not folder.is_dir() or not any(folder.iterdir()):
         return
     advice = "choose another name"
     if has_checkpoint(folder):
-        advice = f"continue it by resume={task_name}, or {advice}"
-    raise ValueError(f"task_name={task_name}: that folder already holds {held}; {advice}")
+        advice = f"continue it by resume={name}, or {advice}"
+    raise ValueError(f"{option}={name}: that folder already holds {held}; {advice}")
+
+
+def claim_folder(name: str) -> None:
+    """Keep the folder that the user has named by hydra.run.dir for this process alone.
+
+    Otherwise two commands at once would leave files of both there. Hydra itself writes into the
+    folder before our functions are called, so this comes first. The kernel ends the claim together
+    with the process.
+
+    Raises:
+        ValueError: another command or training is at work there.
+        OSError: the folder cannot be made.
+    """
+    if not fcntl:
+        return
+    own = Path(name, HYDRA_FOLDER)
+    own.mkdir(parents=True, exist_ok=True)
+    training = os.open(name, os.O_RDONLY)  # training/run_folder.py locks the folder itself
+    command = os.open(own, os.O_RDONLY)
+    CLAIMS.append(command)
+    try:
+        for descriptor in (training, command):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        message = f"hydra.run.dir={name}: another command is at work there; choose another folder"
+        raise ValueError(message) from None
+    except OSError:  # some network file systems cannot lock folders
+        pass
+    finally:
+        os.close(training)
 
 
 def has_checkpoint(folder: Path) -> bool:

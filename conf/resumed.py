@@ -20,6 +20,8 @@ from conf.recording import Watching
 # values of them.
 MAY_CHANGE = (Run, Evaluation, Watching, Pictures, Machine)
 LENGTH = {"max_steps", "num_epochs"}  # may grow; training.learner checks that
+# Where the data lie. They may be moved, because training.resume compares the data themselves.
+PLACES = ("path", "root", "test_root")
 INTERPOLATION = re.compile(r"(\\*)\$\{")  # with the backslashes before it, which OmegaConf reads too
 REMOVED = {"cuda_graph"}  # options of older versions, which never changed what is learned
 ADDED = {"shards": 1}  # options that older versions lack, with values that have their effect
@@ -37,7 +39,8 @@ def resumed_options(asked: Train, typed: set[str], begun: object, run: Path) -> 
 
     Raises:
         ValueError: a typed option may not change, or `begun` holds no options; the sentence says
-        which.
+            which.
+        FileNotFoundError: the data have been moved, and the options do not say where they are.
     """
     elsewhere = asked.task_name and Path(asked.task_name).absolute() != run.absolute()
     if "task_name" in typed and elsewhere:
@@ -45,10 +48,13 @@ def resumed_options(asked: Train, typed: set[str], begun: object, run: Path) -> 
     old = _begun_options(begun, run)
     fixed = fixed_options() - LENGTH
 
-    changed = {}
+    changed: dict[str, Any] = {}
+    moved: dict[str, str] = {}
     for name in sorted(typed):
-        option = name.split(".")[0]
-        if option in fixed:
+        option, _, part = name.partition(".")
+        if option == "dataset" and part in PLACES and hasattr(old.dataset, part):
+            moved[part] = getattr(asked.dataset, part)
+        elif option in fixed:
             difference = _difference(asdict(old), asdict(asked), name)
             if difference:
                 raise ValueError(f"resume={run} was trained with {difference}, and keeps that: leave out {name}=")
@@ -58,7 +64,18 @@ def resumed_options(asked: Train, typed: set[str], begun: object, run: Path) -> 
     if "num_epochs" in typed and "max_steps" not in typed and asked.num_epochs != old.num_epochs:
         changed["max_steps"] = None  # the user now gives the length in epochs
     changed["resume"] = None
+    changed["dataset"] = replace(old.dataset, **moved)
+    _check_places(changed["dataset"])
     return replace(old, **changed)
+
+
+def _check_places(dataset: Any) -> None:
+    """Raises FileNotFoundError where the data are no longer at their place."""
+    for part in PLACES:
+        place = getattr(dataset, part, None)
+        if place and not Path(place).exists():
+            option = f"dataset={dataset.name} dataset.{part}"
+            raise FileNotFoundError(f"there are no data at {place}: say where they are now by {option}=PLACE")
 
 
 def fixed_options() -> set[str]:

@@ -12,12 +12,11 @@ import hashlib
 import json
 import math
 import os
-import re
 import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +28,7 @@ from torch import Tensor
 from images.decoding import Levels, Reading, plan_reading
 from images.image_files import PIECE_BYTES, read_images, say_skipped
 from runtime.arrays import disable_read_ahead, release_pages
-from runtime.atomic_file import temporary_path
+from runtime.atomic_file import locked_file, remove_unfinished_files, temporary_path
 
 try:
     import fcntl
@@ -41,7 +40,7 @@ MIN_CACHED_BYTES = 2**20  # bytes of pixels; fewer are read so fast that no file
 LARGE_BYTES = 2**29  # bytes of pixels; at least so many stay on the disk and are read when needed
 SETTLING_SECONDS = 2.0  # a file changed less long ago may change again without a new time
 DIGEST_BYTES = 32
-UNFINISHED = re.compile(r"\..+\.npy\.\d+")  # names that atomic_file.temporary_path gives
+UNFINISHED = r"\..+\.npy\.\d+"  # names that atomic_file.temporary_path gives
 SEPARATOR = b"\n"  # between `good`, whose bytes are 0 and 1, and the text of `reading`
 
 
@@ -86,7 +85,7 @@ def read_cached(
         ValueError: as image_files.read_images.
     """
     for path in _places(root):
-        _remove_unfinished_files(path.parent)
+        remove_unfinished_files(path.parent, UNFINISHED)
     key = _key_of_reading(_folder_key(root, paths), size, like)
     cached = _load_from_places(root, key)
     if cached is not None:
@@ -210,7 +209,7 @@ def _write(path: Path, key: bytes, cached: CachedImages) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)
     header = {"descr": "|u1", "fortran_order": False, "shape": cached.pixels.shape}
-    with _locked_file(temporary):
+    with locked_file(temporary):
         try:
             with temporary.open("wb") as file:
                 np.lib.format.write_array_header_1_0(file, header)
@@ -220,57 +219,6 @@ def _write(path: Path, key: bytes, cached: CachedImages) -> None:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked_file(path: Path) -> Iterator[None]:
-    """Create an empty file and hold its lock, by which others see that its writer is alive.
-
-    The kernel releases the lock when the process ends, however it ends.
-    """
-    if not fcntl:
-        yield
-        return
-    while True:
-        descriptor = os.open(path, os.O_CREAT | os.O_WRONLY, 0o666)
-        try:
-            _wait_for_lock(descriptor)
-            if _is_open_file(path, descriptor):
-                yield
-                return
-        finally:
-            os.close(descriptor)
-
-
-def _wait_for_lock(descriptor: int) -> None:
-    """Wait for the lock of a file. Some network file systems have no locks; nobody then waits."""
-    with suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-
-def _is_open_file(path: Path, descriptor: int) -> bool:
-    """Tell whether a path still leads to an open file, and not to none or to another one."""
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except OSError:
-        return False
-
-
-def _remove_unfinished_files(folder: Path) -> None:
-    """Remove what killed processes were writing: unfinished files whose lock is free."""
-    if not fcntl or not folder.is_dir():
-        return
-    for path in folder.glob(".*"):
-        if not UNFINISHED.fullmatch(path.name):
-            continue
-        with suppress(OSError):
-            descriptor = os.open(path, os.O_WRONLY)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _is_open_file(path, descriptor):
-                    path.unlink()
-            finally:
-                os.close(descriptor)
 
 
 def _pieces(cached: CachedImages) -> Iterator[memoryview]:

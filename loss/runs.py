@@ -15,6 +15,7 @@ import yaml
 # both names equal).
 ERROR = "error.txt"
 METRICS = "metrics.json"
+FACTS = ("steps", "seconds", "cpu_seconds", "loss")  # of metrics.json, each a single value
 DAMAGED = f"its {METRICS} is damaged"
 
 
@@ -131,7 +132,7 @@ def _results(path: Path) -> tuple[dict[str, Any], str]:
 
 
 def _are_results(results: Any) -> bool:
-    """Whether the content of metrics.json is one that moonwalk writes: facts, and figures with values."""
+    """Whether metrics.json holds what pages show of it: single facts, and figures with values."""
     figures = results.get("figures", {}) if isinstance(results, dict) else None
     if not isinstance(figures, dict):
         return False
@@ -140,8 +141,7 @@ def _are_results(results: Any) -> bool:
             return False
         if not isinstance(row.get("floor"), int | float | None):
             return False
-    facts = [value for name, value in results.items() if name != "figures"]
-    return not any(isinstance(value, dict | list) for value in facts)
+    return not any(isinstance(results.get(name), dict | list) for name in FACTS)
 
 
 def _why_unfinished(path: Path) -> str:

@@ -141,8 +141,7 @@ def log_noise_ratio(scheduler: NoiseScheduler) -> NDArray:
 def _floor_at(mixture: GaussianMixture, scheduler: NoiseScheduler, t: int) -> float:
     """Return E[Var(eps | x_t)] at one step, averaged over dims, from evenly spread points x_t."""
     alpha, sigma = scheduler.alpha_sigma_at(t)
-    x_t = mixture.noised(alpha, sigma).sample_evenly(FLOOR_POINTS, seed=t)
-    return float(mixture.eps_variance(x_t, alpha, sigma).mean())
+    return mixture.mean_eps_variance(alpha, sigma, FLOOR_POINTS, seed=t)
 
 
 # ---------------------------------------------------------------- the excess

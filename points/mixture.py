@@ -32,6 +32,9 @@ MAX_SIDE_NODES = 700  # a surface with that many is used for drawing samples onl
 COARSER_NOISE_FACTOR = 1.5  # between a surface and its next coarser version
 MAX_COARSER_NOISE = 0.3  # with more noise, the curvature of the surface needs the nodes
 
+MAX_SPACE = 3  # dimensions, above which centres may lie in a plane
+FLAT = 1e-12  # of the largest sum of squares: what less extends in a direction does not extend there
+
 CHUNK_PAIRS = 1 << 19  # pairs of point and centre: 4 MiB in float64, which fit into the CPU's cache
 
 
@@ -234,6 +237,43 @@ class GaussianMixture:
         centre_variance = noised._by_chunk(x_t, centre_variance_of_part)
         return (1 - sigma**2 / variance + (sigma / variance) ** 2 * centre_variance).mean(1)
 
+    def mean_eps_variance(self, alpha: Tensor | float, sigma: Tensor | float, num_points: int, seed: int) -> float:
+        """Return E[Var(eps given x_t)], averaged over the coordinates, from evenly spread points x_t.
+
+        In units of the noise of x_t, the centres of an embedded set lie in a plane. Across it, x_t
+        says nothing about the centre. The points are therefore spread in the plane alone, whose few
+        coordinates are also much faster. Across the plane, the variance is known in closed form.
+        """
+        noised = self.noised(alpha, sigma)
+        scale = noised.variance.sqrt()
+        basis = _basis_of_plane(noised.centres / scale)
+        if len(basis) in (0, self.dim):
+            x_t = noised.sample_evenly(num_points, seed)
+            return float(self.eps_variance(x_t, alpha, sigma).mean())
+
+        plane = GaussianMixture(noised.centres / scale @ basis.T, 1.0, noised.weights)
+        points = plane.sample_evenly(num_points, seed)
+        covariance = plane.centre_covariance(points).mean(0)
+        centre_variance = (basis * (covariance @ basis)).sum(0)  # of each coordinate, in units of scale
+        share = float(sigma) ** 2 / noised.variance
+        return float((1 - share + share * centre_variance).mean())
+
+    def centre_covariance(self, x: Tensor) -> Tensor:
+        """Return the covariance of the centre given a point: (B, d) -> (B, d, d), float64.
+
+        Raises:
+            ValueError: a wrong shape, or points without noise.
+        """
+        self._positive_variance()
+        squares = torch.einsum("mi,mj->mij", self.centres, self.centres).flatten(1)
+
+        def covariance_of_part(part: Tensor, terms: Tensor) -> Tensor:
+            weights = terms.softmax(1)
+            mean = weights @ self.centres
+            return weights @ squares - torch.einsum("bi,bj->bij", mean, mean).flatten(1)
+
+        return self._by_chunk(x, covariance_of_part).unflatten(1, (self.dim, self.dim))
+
     def likeliest_centre(self, x: Tensor) -> Tensor:
         """Return the index of the centre that most probably produced each point: (B, d) -> (B,).
 
@@ -337,6 +377,19 @@ class GaussianMixture:
         results = ((f(part, self._log_terms(part)),) for part in points.split(rows))
         (whole,) = concatenated(results, len(points))
         return whole
+
+
+def _basis_of_plane(centres: Tensor) -> Tensor:
+    """Return an orthonormal basis (k, d) of the directions in which centres (M, d) differ.
+
+    In two or three dimensions it is always complete.
+    """
+    d = centres.shape[1]
+    if d <= MAX_SPACE:
+        return torch.eye(d, dtype=centres.dtype)
+    centred = centres - centres.mean(0)
+    squares, directions = torch.linalg.eigh(centred.T @ centred)
+    return directions[:, squares > FLAT * squares[-1]].T
 
 
 def _check_weights(weights: Tensor, count: int) -> None:

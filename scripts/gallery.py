@@ -10,7 +10,6 @@ for each run, so that any web site can serve them.
 if __name__ == "__main__":
     import repository  # noqa: F401  (first, so that Python finds the other folders)
 
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -85,7 +84,8 @@ def gallery_entry(path: Path, state: Mapping[str, Any], out: Path, folder: Path)
     pictures = []
     for name in PICTURES:
         if (source / name).exists():
-            shutil.copyfile(source / name, out / folder / name)
+            with atomic_file(out / folder / name) as file:
+                file.write((source / name).read_bytes())
             pictures.append(folder / name)
     dark = dark_pictures(pictures, out)
     return Entry(title(pipeline), description(pipeline), pictures, page, figures, dark)

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
+from dataset import PointSet
 from images.sets import ImageSet
 from loss.log import ExcessLog, LossLog, sync_tables
-from loss.moments import Callback, Moment, log_spaced_steps
+from loss.moments import LOG_EVERY, Callback, Moment, log_spaced_steps
 from metrics.bayes import Condition, excess, loss_conditions, loss_floor, make_probes
 from pipeline import Pipeline
 from runtime import checkpoint_file, distributed
+from runtime.progress import steady_bar
 from training.checksum import checksum
 from training.denoising_grids import Grids
 from training.learner import Learner
@@ -96,7 +97,7 @@ class ProgressBar(Callback):
     """The bar on the terminal, with the loss beside it. Without a terminal nothing is shown."""
 
     def __init__(self, start: int, total: int) -> None:
-        self.bar = tqdm(total=total, initial=start, desc="training", unit="step", disable=None)
+        self.bar = steady_bar(total=total, initial=start, desc="training", unit="step")
 
     def after(self, moment: Moment) -> None:
         if moment.loss is not None:
@@ -178,14 +179,34 @@ def divergence_error(what: str, moment: Moment, state: TrainingState, folder: Pa
 
 
 def _advice_on_divergence(state: TrainingState) -> str:
-    rows = state.pipeline.normaliser.normalise(state.data[:ROWS_TO_BLAME][0])
-    if not rows.abs().max() < EXTREME_VALUE:  # NaN, too
-        return "look at the data, which hold extreme values"
+    extreme = _extreme_number(state)
+    if extreme:
+        return f"look at the data, which hold extreme values: {extreme}"
     lr = state.config["lr"]
     weight_decay = state.config["weight_decay"]
     if lr < 1 < lr * weight_decay:
         return f"weight_decay={weight_decay:g} times lr={lr:g} must stay far below 1: lower it"
     return "try a lower lr or a longer warmup_steps"
+
+
+def _extreme_number(state: TrainingState) -> str | None:
+    """An extreme number and its place, among the rows learnt from since the last loss, and the first ones.
+
+    A large file has rows that nobody has looked at before they were learnt from.
+    """
+    if not isinstance(state.data, PointSet):
+        return None  # pixels are between -1 and 1
+    done = state.moment.done
+    recent = state.rows_of_steps(max(0, done - LOG_EVERY), done)
+    first = torch.arange(min(ROWS_TO_BLAME, len(state.data)))
+    for rows in (recent, first):
+        points = state.data[rows][0]
+        normalised = state.pipeline.normaliser.normalise(points)
+        extreme = ~(normalised.abs() < EXTREME_VALUE)  # NaN, too
+        if extreme.any():
+            i, column = extreme.nonzero()[0].tolist()
+            return f"{points[i, column]:.3g} in {state.data.place_of(int(rows[i]), column)}"
+    return None
 
 
 # ---------------------------------------------------------------- checkpoints

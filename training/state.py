@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from dataset import DataSet, Normaliser, PointSet
-from loader import batches, make_loader, steps_in_epochs
+from loader import ShuffledBatches, batches, make_loader, steps_in_epochs
 from loss.moments import LOG_EVERY, Moment
 from loss.objective import loss_weights, reference_batch_size, step_weights, training_loss
 from pipeline import Pipeline, build
@@ -122,6 +123,12 @@ class TrainingState:
         rows = batches(self.loader, start=self.moment.done)
         for step, (x_0, label) in zip(steps, rows):
             yield step, self.noise.added(step, x_0, label)
+
+    def rows_of_steps(self, begin: int, end: int) -> Tensor:
+        """The numbers of the rows that the optimizer steps from `begin` to `end` learn from."""
+        sampler = ShuffledBatches(len(self.data), self.config["batch_size"], self.config["seed"])
+        sampler.start = begin
+        return torch.cat([*islice(sampler, end - begin)])
 
     def finish_step(self, lr: float, interrupted: bool) -> Moment:
         """Count the optimizer step that has just been taken at the learning rate `lr`."""

@@ -146,8 +146,9 @@ def file_posterior_figure(found: FilePosteriors) -> Figure:
     for ax, name in zip(axes[-1], names):
         ax.set_xlabel(literal(textwrap.shorten(name, GLOSS_LETTERS, placeholder="...") or name[:GLOSS_LETTERS]))
     figure.suptitle(
-        f"samples given {literal(found.text)}, by every method (the line: the observed value; its band: the noise)\n"
-        "grey: samples without the observation; no truth is known for points of a file",
+        f"samples given {literal(found.text)}, by every method\n"
+        "black line: the observed value; its band: the noise; grey: samples without the observation\n"
+        "no truth is known for points of a file",
         size="medium",
     )
     return figure

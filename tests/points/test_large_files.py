@@ -237,6 +237,19 @@ def test_a_training_that_comes_to_an_unusable_row_names_it_and_the_last_checkpoi
     assert "the last checkpoint, of step " in sentence
 
 
+def test_a_training_that_diverges_at_an_extreme_row_names_it(big):
+    rows = np.load(big).astype(np.float64)
+    rows[100_001, 1] = 1e90
+    np.save(big, rows)
+    training = begun(["-c", TRAINING, "max_steps=400"], big.parent)
+    _, errors = training.communicate()
+    assert training.returncode == 1
+    (sentence,) = errors.strip().splitlines()
+    place = "1e+90 in row 100001, column 1 of big.npy (both count from 0); "
+    assert "the training diverged: the loss is " in sentence
+    assert f"look at the data, which hold extreme values: {place}" in sentence
+
+
 def test_a_training_whose_file_becomes_shorter_ends_in_a_sentence(big):
     training = begun(["-c", TRAINING, "max_steps=1000000"], big.parent)
     end = time.monotonic() + 100

@@ -11,9 +11,9 @@ from conftest import ROOT, gaussian, started
 from scipy import stats
 
 from conf.groups import GROUPS
-from dataset import DATASETS, make_dataset
+from dataset import DATASETS, exact_parts, make_dataset
 from diffusion import exact_denoiser
-from points.mixture import GaussianMixture, curve, equal_mixture
+from points.mixture import GaussianMixture, _basis_of_plane, curve, equal_mixture
 from runtime.randomness import generator
 from schedule import CosineNoiseScheduler, LinearNoiseScheduler
 
@@ -440,3 +440,35 @@ def test_a_board_of_sharp_squares_needs_few_centres_under_noise():
     mixture = make_dataset("checkerboard", 10, 0, noise=0.016).mixture
     assert len(mixture.centres) == 20_000
     assert len(mixture.noised(0.9, 0.4).centres) < 1_000
+
+
+# ---------------------------------------------------------------- sets in a plane of many dimensions
+
+
+def embedded_moons():
+    """Moons in twelve dimensions with other units for each coordinate, as after normalisation."""
+    parts = exact_parts("moons", embed=12, noise=0.05)
+    return equal_mixture(parts).scaled(torch.zeros(12), torch.linspace(0.5, 2, 12))
+
+
+@pytest.mark.parametrize(("alpha", "sigma"), [(0.999, 0.04), (0.8, 0.6), (0.1, 0.995)])
+def test_the_floor_of_an_embedded_set_is_that_of_the_full_computation_at_the_same_points(alpha, sigma):
+    mixture = embedded_moons()
+    noised = mixture.noised(alpha, sigma)
+    scale = noised.variance.sqrt()
+    basis = _basis_of_plane(noised.centres / scale)
+    assert basis.shape == (2, 12)
+    plane = GaussianMixture(noised.centres / scale @ basis.T, 1.0, noised.weights)
+    across = noised.centres[0] / scale
+    across = across - across @ basis.T @ basis + (torch.eye(12).double() - basis.T @ basis)[3]  # any point across
+    x_t = (plane.sample_evenly(512, seed=0) @ basis + across) * scale
+
+    full = float(mixture.eps_variance(x_t, alpha, sigma).mean())
+    assert mixture.mean_eps_variance(alpha, sigma, 512, seed=0) == pytest.approx(full, rel=1e-8)
+
+
+def test_the_floor_of_an_embedded_set_is_that_of_points_in_all_dimensions():
+    mixture = embedded_moons()
+    x_t = mixture.noised(0.8, 0.6).sample_evenly(2**13, seed=0)
+    full = float(mixture.eps_variance(x_t, 0.8, 0.6).mean())
+    assert mixture.mean_eps_variance(0.8, 0.6, 2**13, seed=0) == pytest.approx(full, rel=1e-3)

@@ -1,0 +1,80 @@
+"""Pages, folders and clocks under failures, in short; `python -m tests.campaigns.accidents` tries them at length."""
+
+import os
+import shutil
+
+import pytest
+from conftest import command
+
+from tests.campaigns.accidents import (
+    assert_bar_goes_on,
+    break_page_maker,
+    fill_disk_in_evaluation,
+    move_runs,
+    page_makers,
+    two_in_one_folder,
+)
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="failures are tried in forked children")
+
+
+@pytest.fixture(scope="module")
+def makers(tmp_path_factory):
+    """The programs that make pages, with their arguments."""
+    return page_makers(tmp_path_factory.mktemp("makers"))
+
+
+@pytest.mark.parametrize(
+    ("script", "how", "every"),
+    [
+        ("scripts/gallery.py", "killed", 9),
+        pytest.param("scripts/gallery.py", "disk full", 9, marks=pytest.mark.slow),
+        pytest.param("scripts/share.py", "killed", 2, marks=pytest.mark.slow),
+        pytest.param("loss/report.py", "killed", 2, marks=pytest.mark.slow),
+    ],
+)
+def test_a_page_maker_that_is_struck_leaves_old_or_new_files(script, how, every, makers, tmp_path):
+    assert break_page_maker(tmp_path, script, makers[script], how, every).total() >= 3
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_during_the_evaluation_of_two_processes(tmp_path):
+    assert fill_disk_in_evaluation(tmp_path, every=5).total() >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["labels", "file"])
+def test_a_run_folder_that_was_moved_goes_on_to_the_same_bits(kind, tmp_path):
+    assert move_runs(tmp_path, kind, count=2, seed=1) == 2
+
+
+@pytest.mark.slow
+def test_two_commands_at_once_do_not_share_a_folder(run, tmp_path):
+    assert two_in_one_folder(tmp_path, run, pairs=2, seed=0).total() == 2
+
+
+@pytest.mark.parametrize("jumps", [[-3600], [3600, -86_400]])
+def test_a_bar_goes_on_where_the_clock_jumps(jumps):
+    assert_bar_goes_on(jumps)
+
+
+def test_a_folder_in_use_is_refused_before_anything_is_written(run, tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    shutil.copytree(run, tmp_path / "run")
+    before = (tmp_path / "run/.hydra/overrides.yaml").read_text()
+    training = os.open(tmp_path / "run", os.O_RDONLY)
+    fcntl.flock(training, fcntl.LOCK_EX)
+    done = command("inference.py checkpoint=run hydra.run.dir=run", tmp_path)
+    os.close(training)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "hydra.run.dir=run: another command is at work there; choose another folder\n"
+    assert (tmp_path / "run/.hydra/overrides.yaml").read_text() == before
+
+
+def test_a_training_in_the_folder_of_another_leaves_its_options(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    before = (tmp_path / "run/.hydra/overrides.yaml").read_text()
+    done = command("train.py max_steps=7 hydra.run.dir=run", tmp_path)
+    sentence = "hydra.run.dir=run: that folder already holds a run; continue it by resume=run, or choose another name\n"
+    assert (done.returncode, done.stderr) == (1, sentence)
+    assert (tmp_path / "run/.hydra/overrides.yaml").read_text() == before
