@@ -307,9 +307,11 @@ def _read_frame(path: str, ending: str, label: str | None) -> tuple["pd.DataFram
     import pandas as pd
 
     if ending in PARQUET_ENDINGS or (ending in EXCEL_ENDINGS and _is_workbook(path)):
-        reader = pd.read_parquet if ending in PARQUET_ENDINGS else pd.read_excel
         try:
-            frame = reader(path)
+            if ending in PARQUET_ENDINGS:
+                frame = pd.read_parquet(path)
+            else:
+                frame = pd.read_excel(path, na_values=sorted(MISSING))
         except ImportError as error:
             package = "pyarrow" if ending in PARQUET_ENDINGS else "openpyxl"
             raise ValueError(f"{path} needs a package: `pip install {package}`; or save it as .csv") from error

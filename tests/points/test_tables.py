@@ -99,6 +99,16 @@ def test_a_parquet_file_keeps_its_names(tmp_path):
     assert table.columns.names == ("a", "b")
 
 
+def test_a_workbook_keeps_its_names_and_its_missing_values(tmp_path):
+    pytest.importorskip("openpyxl")
+    cells = {"a": [1.5, 3.25, 7], "b": [2, 4, "?"], "kind": ["u", "v", "v"]}
+    pd.DataFrame(cells).to_excel(tmp_path / "x.xlsx")
+    table = read_any_table(str(tmp_path / "x.xlsx"), label="kind", missing="drop")
+    np.testing.assert_array_equal(table.numbers, POINTS[:2])
+    assert table.columns.names == ("a", "b")
+    assert labels(table) == ["u", "v"]
+
+
 def test_a_text_that_is_called_xlsx_is_read_and_a_workbook_that_is_called_csv_is_named(tmp_path):
     np.testing.assert_array_equal(read_any_table(written(tmp_path, TEXTS["commas"], "x.xlsx")).numbers, POINTS)
     with zipfile.ZipFile(tmp_path / "book.csv", "w") as archive:
