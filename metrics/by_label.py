@@ -60,23 +60,17 @@ def energies_by_label(
     rng = np.random.default_rng(integer_seed(seed, "permutations by label"))
     share = min(1.0, ENERGY_POINTS / min(len(samples), len(real)))
     total = np.zeros(PERMUTATIONS + 1)
-    pairs = 0
     found = []
     for label in np.unique(real_labels):
-        a = rng.permutation(samples[labels == label])
-        b = rng.permutation(real[real_labels == label])
-        n = int(np.ceil(share * min(len(a), len(b))))
+        n, squares = _squares_of_label(samples[labels == label], real[real_labels == label], share, rng)
         if n < MIN_PAIRS:
             continue
-        signs = 2 * rng.integers(0, 2, (n, PERMUTATIONS + 1)) - 1
-        signs[:, 0] = 1  # the first column is the true assignment
-        squares = squared_energies(a[:n], b[:n], signs)
         found.append(_label_energy(int(label), n, squares))
         total += n * squares
-        pairs += n
 
     if not found:
         raise ValueError("no label has two samples and two real points")
+    pairs = sum(each.n for each in found)
     value, *floors = np.sqrt(total / pairs)
     low, floor, high = np.quantile(floors, [0.05, 0.5, 0.95])
     p = (1 + np.sum(floors >= value)) / (PERMUTATIONS + 1)
@@ -88,6 +82,28 @@ def energies_by_label(
         return None, float(np.sort(floors)[-needed]) if needed else None
 
     return Statistic(value, floor, low, high, p, fault, pairs, bounds), found
+
+
+def _squares_of_label(
+    samples: NDArray,
+    real: NDArray,
+    share: float,
+    rng: np.random.Generator,
+) -> tuple[int, NDArray]:
+    """Return the number of pairs of one label, and their squared energy distances (R,) after exchanges.
+
+    The first distance is that of the true assignment.
+
+    share: of the points that is compared.
+    """
+    a = rng.permutation(samples)
+    b = rng.permutation(real)
+    n = int(np.ceil(share * min(len(a), len(b))))
+    if n < MIN_PAIRS:
+        return n, np.zeros(PERMUTATIONS + 1)
+    signs = 2 * rng.integers(0, 2, (n, PERMUTATIONS + 1)) - 1
+    signs[:, 0] = 1
+    return n, squared_energies(a[:n], b[:n], signs)
 
 
 def _label_energy(label: int, n: int, squares: NDArray) -> LabelEnergy:
