@@ -150,7 +150,7 @@ def samples_picture(
         return image_grids.samples(samples, labels, pipeline.classes, guidance)
     if not has_real:
         title = f"generated ({len(samples):,}); the real points are missing"
-        return stills.scatter(samples, title, labels, pipeline.classes, pipeline.columns)
+        return stills.scatter(samples, title, labels, pipeline.classes, pipeline.columns, colour=stills.BLUE)
     asked = None if labels is None else np.unique(labels)
     real = replay.real_points(pipeline.config["dataset"], len(samples), seed, asked)
     real_labels = None if labels is None else real.labels  # without labels neither side is coloured

@@ -16,7 +16,9 @@ in 0.4 to 0.8 %. So these metrics fail beyond 4.5 standard deviations. The test 
 training images has an exact p-value and the level 0.2 %.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -183,8 +185,28 @@ def evaluate_images(
     if asked is not None:
         accuracy = float((predicted == asked.cpu()[chosen]).double().mean())
         floors = _accuracies(right, len(predicted), seed)
-        results.append(_share_result("label accuracy", accuracy, floors, len(predicted)))
+        row = _share_result("label accuracy", accuracy, floors, len(predicted))
+        real_labels = check_labels(unseen)[_choice(len(unseen), MAX_REAL, seed, "unseen images")]
+        worst = worst_label(predicted, asked.cpu()[chosen], right, real_labels, unseen.classes)
+        results.append(replace(row, verdict=f"{row.verdict}; {worst}"))
     return results
+
+
+def worst_label(predicted: Tensor, asked: Tensor, right: NDArray, real_labels: Tensor, classes: Sequence[str]) -> str:
+    """Return the label whose samples the classifier recognises least often, compared with its real images.
+
+    Args:
+        predicted, asked: the labels (n,) that the classifier gives the samples, and those asked for.
+        right, real_labels: whether it was right on each real image (m,), and their labels.
+        classes: the names of the labels.
+    """
+    worst = (math.inf, 0, 0.0, 0.0)
+    for label in asked.unique().tolist():
+        of_samples = float((predicted[asked == label] == label).double().mean())
+        of_real = float(np.mean(right[(real_labels == label).numpy()]))
+        worst = min(worst, (of_samples - of_real, label, of_samples, of_real))
+    _, label, of_samples, of_real = worst
+    return f"worst label {classes[label]}: {of_samples:.1%}, real images {of_real:.1%}"
 
 
 def frechet_measure(

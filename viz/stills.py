@@ -22,6 +22,7 @@ PRINT_DPI = 300  # of what is drawn as pixels in a pdf or svg
 GREY = hex_colour(DATA)
 BLUE = hex_colour(GENERATED)
 PURPLE = hex_colour(ERROR)
+CLEAN = hex_colour(noise_colours(0))
 
 SAMPLES_MARGIN = 0.2  # around the real points, in widths of their narrower side
 WIDE = 2.2  # width by height from which two pictures stand below each other, as for a line of text
@@ -81,15 +82,17 @@ def scatter(
     labels: NDArray | None = None,
     classes: Sequence[str] = (),
     columns: Columns | None = None,
+    colour: str = CLEAN,
 ) -> Figure:
     """Draw points (N, d), of which there are no others to compare with.
 
     labels, classes, columns: as in `samples`. Of more than three coordinates the first two are drawn.
+    colour: of points without labels; default: that of clean data.
     """
     d = points.shape[1]
     figure = Figure(figsize=(5, 4), layout="constrained")
     ax = point_axes(figure, 1, 1, d)[0, 0]
-    _points(ax, points, hex_colour(noise_colours(0)), title, aspect_of(points, columns), labels)
+    _points(ax, points, colour, title, aspect_of(points, columns), labels)
     if labels is not None:
         add_legend(figure, label_keys(labels, classes, columns), legend_title(columns))
     name_axes(ax, axis_names(columns, d))

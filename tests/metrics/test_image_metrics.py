@@ -24,6 +24,7 @@ from metrics.image_metrics import (
     frechet_distance,
     nearest_two,
     share_inside,
+    worst_label,
 )
 from runtime import checkpoint_file
 from runtime.randomness import generator
@@ -271,6 +272,15 @@ def test_faults_fail_the_metrics_that_must_find_them(fault, found_by, seed, fold
 @pytest.mark.parametrize("seed", range(3))
 def test_real_images_with_swapped_labels_fail_the_label_accuracy_only(seed, folder):
     assert failed(rows_of_fault(swapped_labels, seed, folder)) == {"label accuracy"}
+
+
+def test_the_label_whose_samples_are_not_recognised_is_named():
+    asked = torch.tensor([0, 0, 1, 1, 2, 2])
+    predicted = torch.tensor([0, 0, 1, 2, 2, 2])
+    right = np.array([True, True, True, False])
+    real_labels = torch.tensor([0, 1, 2, 0])
+    said = worst_label(predicted, asked, right, real_labels, ["a", "b", "c"])
+    assert said == "worst label b: 50.0%, real images 100.0%"
 
 
 @pytest.fixture(scope="module")
