@@ -202,8 +202,11 @@ def worst_label(predicted: Tensor, asked: Tensor, right: NDArray, real_labels: T
     """
     worst = (math.inf, 0, 0.0, 0.0)
     for label in asked.unique().tolist():
+        right_of_label = right[(real_labels == label).numpy()]
+        if not len(right_of_label):
+            continue
         of_samples = float((predicted[asked == label] == label).double().mean())
-        of_real = float(np.mean(right[(real_labels == label).numpy()]))
+        of_real = float(np.mean(right_of_label))
         worst = min(worst, (of_samples - of_real, label, of_samples, of_real))
     _, label, of_samples, of_real = worst
     return f"worst label {classes[label]}: {of_samples:.1%}, real images {of_real:.1%}"
