@@ -29,14 +29,21 @@ SAMPLING = {
 
 def tried(kind, process, folder):
     """Train, evaluate and sample with one schedule; the metrics of the training."""
-    succeeded(f"train.py {KINDS[kind]} {TINY} {process} task_name=run", folder)
+    run = f"{kind}_{process}".replace(" ", "_").replace("=", "_")
+    succeeded(f"train.py {KINDS[kind]} {TINY} {process} task_name={run}", folder)
     quick = "num_samples=20 figures=[] rerun=false animation=none"
-    succeeded(f"inference.py checkpoint=run {quick} {SAMPLING[kind]}", folder)
-    return json.loads((folder / "run" / "metrics.json").read_text())
+    succeeded(f"inference.py checkpoint={run} {quick} {SAMPLING[kind]}", folder)
+    return json.loads((folder / run / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One folder for all, so that the feature classifier of the digits is trained once."""
+    return tmp_path_factory.mktemp("schedules")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_default_works_with_every_schedule(kind, process, tmp_path):
-    assert tried(kind, process, tmp_path)["steps"] == 2
+def test_every_default_works_with_every_schedule(kind, process, folder):
+    assert tried(kind, process, folder)["steps"] == 2
