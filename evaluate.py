@@ -11,7 +11,7 @@ from conf.choices import NUM_SAMPLES
 from conf.config import Evaluate, Train, check_source, sampling_options
 from dataset import IMAGE_DATASETS, PointSet, source_name
 from loss.log import read_excess
-from metrics.evaluation import evaluate_file, evaluate_model, real_rows, real_rows_with_labels
+from metrics.evaluation import evaluate_file, evaluate_model, real_rows_with_labels
 from metrics.results import score_fields, write_report
 from pipeline import pipeline_from_checkpoint
 from runtime import checkpoint_file
@@ -47,9 +47,19 @@ def evaluate_samples(o: Evaluate, samples: str, run_folder: Path) -> dict:
     evaluation, unseen = evaluate_file(samples, asdict(o.dataset), count, o.seed, Train.num_samples)
     print(f"{len(evaluation.samples):,} samples of {samples}, compared with {dataset_name(asdict(o.dataset))}")
     report = write_report(run_folder, evaluation, unseen, seed=o.seed, samples=samples)
-    real = real_rows(unseen, len(evaluation.samples), o.seed)
+    real, real_labels = real_rows_with_labels(unseen, len(evaluation.samples), o.seed)
     columns = unseen.columns if isinstance(unseen, PointSet) else None
-    save_pictures(run_folder, evaluation, real, formats=o.figures, columns=columns)
+    if evaluation.labels is None:  # without labels neither side is coloured
+        real_labels = None
+    save_pictures(
+        run_folder,
+        evaluation,
+        real,
+        formats=o.figures,
+        classes=unseen.classes,
+        real_labels=real_labels,
+        columns=columns,
+    )
     save_columns(run_folder, evaluation, unseen, o.figures)
     return report
 

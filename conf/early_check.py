@@ -19,7 +19,7 @@ from conf.config import Compare, Evaluate, Inference, Main, Train, check_source
 from conf.flags import CommandLine
 from conf.folders import check_folder_is_free, claim_folder, has_checkpoint, is_checkpoint_name
 from conf.store import checked, composed
-from points.tables import column_index, column_names, read_any_table
+from points.tables import ARRAY_ENDINGS, column_index, column_names, read_any_table
 
 CHECKPOINT_FOLDERS = ("outputs", "runs")  # those of runtime.checkpoint_file, as the next
 DEFAULT_NAME = "last.pt"
@@ -179,9 +179,10 @@ def check_image_folder(root: str) -> None:
 def check_table(path: str, label: str | None, columns: Sequence[str] | None, missing: str) -> None:
     """Raises ValueError where a table cannot be learnt.
 
-    Small tables are read for this. Of larger ones only the beginning is read, for the names of the columns.
+    Small texts are read for this. Of larger ones only the beginning is read, for the names of the columns.
     """
-    if Path(path).is_file() and Path(path).stat().st_size <= SMALL_TABLE_BYTES:
+    is_text = Path(path).suffix.lower() not in ARRAY_ENDINGS
+    if is_text and Path(path).is_file() and Path(path).stat().st_size <= SMALL_TABLE_BYTES:
         read_any_table(path, label, columns, missing)
     else:
         check_columns(path, label, columns or [])
