@@ -19,20 +19,16 @@ KINDS = {
 }
 PROCESSES = [f"schedule={name}" for name in SCHEDULES]
 PROCESSES += [f"schedule={name} zero_snr=true" for name in SCHEDULES if name != "flow"]
-SAMPLING = {
-    "points": "",
-    "points with labels": "guidance=1 guidance_interval=[0.2,2]",
-    "images": "",
-    "images without labels": "",
-}
+GUIDED = "guidance=1 guidance_interval=[0.2,2]"  # which points do not have by default
 
 
 def tried(kind, process, folder):
-    """Train, evaluate and sample with one schedule; the metrics of the training."""
+    """Train and evaluate with one schedule, which samples; the metrics of the training."""
     run = f"{kind}_{process}".replace(" ", "_").replace("=", "_")
     succeeded(f"train.py {KINDS[kind]} {TINY} {process} task_name={run}", folder)
-    quick = "num_samples=20 figures=[] rerun=false animation=none"
-    succeeded(f"inference.py checkpoint={run} {quick} {SAMPLING[kind]}", folder)
+    if kind == "points with labels":  # the evaluation of a training samples with the defaults
+        quick = "num_samples=20 figures=[] rerun=false animation=none"
+        succeeded(f"inference.py checkpoint={run} {quick} {GUIDED}", folder)
     return json.loads((folder / run / "metrics.json").read_text())
 
 

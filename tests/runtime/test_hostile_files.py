@@ -173,11 +173,12 @@ def measured(path):
     return said, megabytes
 
 
-def test_a_training_does_not_make_the_network_of_such_a_checkpoint_either(run):
+def test_a_training_does_not_make_the_network_of_such_a_checkpoint_either(run, tmp_path):
     state = checkpoint_file.load(run)
     state["config"]["model"]["hidden"] = 4096
-    checkpoint_file.save(run / "last.pt", state)
-    done = command(f"train.py resume={run}", run)
+    (tmp_path / "run").mkdir()
+    checkpoint_file.save(tmp_path / "run" / "last.pt", state)
+    done = command("train.py resume=run", tmp_path)
     assert done.returncode == 1
     assert "holds another network: module.inputs.weight" in done.stderr
 
