@@ -39,7 +39,7 @@ def test_a_page_maker_that_is_struck_leaves_old_or_new_files(script, how, every,
 
 @pytest.mark.slow
 def test_a_disk_that_fills_during_the_evaluation_of_two_processes(tmp_path):
-    assert fill_disk_in_evaluation(tmp_path, every=5).total() >= 3
+    assert fill_disk_in_evaluation(tmp_path, every=12).total() >= 2
 
 
 @pytest.mark.slow
@@ -50,7 +50,7 @@ def test_a_run_folder_that_was_moved_goes_on_to_the_same_bits(kind, tmp_path):
 
 @pytest.mark.slow
 def test_two_commands_at_once_do_not_share_a_folder(run, tmp_path):
-    assert two_in_one_folder(tmp_path, run, pairs=2, seed=0).total() == 2
+    assert two_in_one_folder(tmp_path, run, pairs=1, seed=0).total() == 1
 
 
 @pytest.mark.parametrize("jumps", [[-3600], [3600, -86_400]])
