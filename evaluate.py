@@ -49,8 +49,6 @@ def evaluate_samples(o: Evaluate, samples: str, run_folder: Path) -> dict:
     report = write_report(run_folder, evaluation, unseen, seed=o.seed, samples=samples)
     real, real_labels = real_rows_with_labels(unseen, len(evaluation.samples), o.seed)
     columns = unseen.columns if isinstance(unseen, PointSet) else None
-    if evaluation.labels is None:  # without labels neither side is coloured
-        real_labels = None
     save_pictures(
         run_folder,
         evaluation,

@@ -9,8 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from metrics.table import Bounds, Statistic
-from metrics.two_sample import ENERGY_POINTS, PERMUTATIONS, squared_energies
+from metrics.table import Statistic
+from metrics.two_sample import (
+    ENERGY_POINTS,
+    PERMUTATIONS,
+    permutation_p,
+    permutation_statistic,
+    squared_energies,
+)
 from runtime.randomness import integer_seed
 
 MIN_PAIRS = 2  # of a label, to be compared
@@ -71,17 +77,8 @@ def energies_by_label(
     if not found:
         raise ValueError("no label has two samples and two real points")
     pairs = sum(each.n for each in found)
-    value, *floors = np.sqrt(total / pairs)
-    low, floor, high = np.quantile(floors, [0.05, 0.5, 0.95])
-    p = (1 + np.sum(floors >= value)) / (PERMUTATIONS + 1)
-    fault = f"{value:.3g} where real points give {floor:.3g}"
-
-    def bounds(level: float) -> Bounds:
-        """p exceeds the level where at least this many of the permutations give as large a value."""
-        needed = int(np.floor(level * (PERMUTATIONS + 1)))
-        return None, float(np.sort(floors)[-needed]) if needed else None
-
-    return Statistic(value, floor, low, high, p, fault, pairs, bounds), found
+    value, *others = np.sqrt(total / pairs)
+    return permutation_statistic(value, np.array(others), pairs), found
 
 
 def _squares_of_label(
@@ -108,6 +105,6 @@ def _squares_of_label(
 
 def _label_energy(label: int, n: int, squares: NDArray) -> LabelEnergy:
     """Return the result of one label; squares: squared distances, the true assignment first."""
-    value, *floors = np.sqrt(squares)
-    p = (1 + np.sum(floors >= value)) / (PERMUTATIONS + 1)
-    return LabelEnergy(label, n, float(value), float(np.median(floors)), float(p))
+    value, *others = np.sqrt(squares)
+    p = permutation_p(value, np.array(others))
+    return LabelEnergy(label, n, float(value), float(np.median(others)), p)

@@ -37,6 +37,37 @@ HALF_BAND = 1.645  # standard deviations from the median to the end of a normal 
 SMALLEST_DISTANCE = 1e-12  # a divisor: two copies of one training point have distance 0
 
 
+# ---------------------------------------------------------------- permutations
+
+
+def permutation_p(value: float, others: NDArray) -> float:
+    """Return the exact p-value of a statistic, given its values (R,) for R random permutations.
+
+    It is the share of all R + 1 assignments, the true one among them, with at least this value.
+    """
+    return float((1 + np.sum(others >= value)) / (len(others) + 1))
+
+
+def permutation_statistic(value: float, others: NDArray, n: int, fault: str | None = None) -> Statistic:
+    """Return the outcome of a one-sided test by random permutations.
+
+    Args:
+        value: the statistic of the true assignment. others: that of R random permutations, (R,).
+        n: the number of samples.
+        fault: what the table says if the test fails; default: the value beside its floor.
+    """
+    low, floor, high = np.quantile(others, [0.05, 0.5, 0.95])
+    if fault is None:
+        fault = f"{value:.3g} where real points give {floor:.3g}"
+
+    def bounds(level: float) -> Bounds:
+        """p exceeds the level where at least this many of the permutations give as large a value."""
+        needed = int(np.floor(level * (len(others) + 1)))
+        return None, float(np.sort(others)[-needed]) if needed else None
+
+    return Statistic(value, floor, low, high, permutation_p(value, others), fault, n, bounds)
+
+
 # ---------------------------------------------------------------- nearest neighbours
 
 
@@ -64,14 +95,14 @@ def neighbours(samples: NDArray, real: NDArray) -> Statistic:
     mean, deviation = _moments(graph)
 
     value = kind @ (graph @ kind) / 2
-    if n < FEW_POINTS:
-        return _permuted_neighbours(graph, kind, float(value), float(edges), n)
-    p = stats.norm.sf((value - mean) / deviation)
-
     share = (1 + value / edges) / 2
+    fault = f"{share:.1%} of a point's nearest neighbours are of its kind"
+    if n < FEW_POINTS:
+        return permutation_statistic(float(share), _permuted_shares(graph, kind), n, fault)
+
+    p = stats.norm.sf((value - mean) / deviation)
     floor = (1 + mean / edges) / 2
     spread = HALF_BAND * deviation / edges / 2
-    fault = f"{share:.1%} of a point's nearest neighbours are of its kind"
 
     def bounds(level: float) -> Bounds:
         highest = mean + stats.norm.isf(level) * deviation
@@ -80,32 +111,18 @@ def neighbours(samples: NDArray, real: NDArray) -> Statistic:
     return Statistic(share, floor, floor - spread, floor + spread, p, fault, n, bounds)
 
 
-def _permuted_neighbours(graph: csr_array, kind: NDArray, value: float, edges: float, n: int) -> Statistic:
-    """Return the test of `neighbours` by random permutations of the kinds.
+def _permuted_shares(graph: csr_array, kind: NDArray) -> NDArray:
+    """Return the share that `neighbours` tests for random permutations of the kinds, (PERMUTATIONS,).
 
     Args:
         graph: see `_neighbour_graph`.
         kind: 1 for samples and -1 for real points, (2n,).
-        value: Q of the true kinds. edges: the sum of all w_ij.
     """
     rng = np.random.default_rng(0)
     kinds = rng.permuted(np.tile(kind, (PERMUTATIONS, 1)), axis=1).T
-    others = (kinds * (graph @ kinds)).sum(0) / 2
-    p = (1 + np.sum(others >= value)) / (PERMUTATIONS + 1)
-
-    share = (1 + value / edges) / 2
-    shares = (1 + others / edges) / 2
-    low, floor, high = np.quantile(shares, [0.05, 0.5, 0.95])
-    fault = f"{share:.1%} of a point's nearest neighbours are of its kind"
-
-    def bounds(level: float) -> Bounds:
-        needed = int(np.floor(level * (PERMUTATIONS + 1)))
-        if not needed:
-            return None, None
-        # p exceeds the level up to the needed-th largest value itself.
-        return None, float(np.sort(shares)[-needed])
-
-    return Statistic(share, floor, low, high, p, fault, n, bounds)
+    values = (kinds * (graph @ kinds)).sum(0) / 2
+    edges = float(graph.sum() / 2)
+    return (1 + values / edges) / 2
 
 
 def _neighbour_graph(points: NDArray) -> csr_array:
@@ -249,17 +266,8 @@ def energy(samples: NDArray, real: NDArray, seed: int) -> Statistic:
     signs = 2 * rng.integers(0, 2, (n, PERMUTATIONS + 1)) - 1
     signs[:, 0] = 1  # the first column is the true assignment
 
-    value, *floors = _energies(a, b, signs)
-    low, floor, high = np.quantile(floors, [0.05, 0.5, 0.95])
-    p = (1 + np.sum(floors >= value)) / (PERMUTATIONS + 1)
-    fault = f"{value:.3g} where real points give {floor:.3g}"
-
-    def bounds(level: float) -> Bounds:
-        """p exceeds the level where at least this many of the permutations give as large a distance."""
-        needed = int(np.floor(level * (PERMUTATIONS + 1)))
-        return None, float(np.sort(floors)[-needed]) if needed else None
-
-    return Statistic(value, floor, low, high, p, fault, n, bounds)
+    value, *others = _energies(a, b, signs)
+    return permutation_statistic(value, np.array(others), n)
 
 
 def energy_distance(samples: NDArray, real: NDArray) -> float:

@@ -530,12 +530,8 @@ def _complete_rows(
     for name, number in zip(names, lacking.sum(0)):
         if number:
             by_column.append(f"{name} ({number:,})")
-    shown = ", ".join(by_column[:MAX_NAMED])
-    if len(by_column) > MAX_NAMED:
-        shown += ", ..."
-
     rows = "1 row lacks" if count == 1 else f"{count:,} rows lack"
-    fact = f"{rows} a value, of {len(complete):,}; by column: {shown}"
+    fact = f"{rows} a value, of {len(complete):,}; by column: {_listed(by_column)}"
     if missing == "error":
         first = int(np.flatnonzero(~complete)[0]) + 1
         advice = "fill them, or leave these rows out with dataset.missing=drop"
