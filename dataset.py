@@ -17,6 +17,7 @@ from torch import Tensor
 
 from images.sets import IMAGE_DATASETS, ImageSet, held_out_images, make_images
 from points import curves, drawings
+from points.even_order import even_order
 from points.large import RowFile, open_large_file, stratified_rows
 from points.mixture import MAX_EXACT_CENTRES, GaussianMixture, equal_mixture
 from points.point_files import read_table
@@ -155,6 +156,22 @@ class LargeSet(PointSet):
 
 
 DataSet = PointSet | ImageSet
+
+
+def even_order_of(data: DataSet) -> Tensor | None:
+    """Return an order of the rows in which neighbours are alike, from which batches are drawn evenly.
+
+    Points are ordered by label and place, images by label. None: there is no such order, for images
+    without labels and for files too large for memory.
+    """
+    if isinstance(data, LargeSet):
+        return None
+    if isinstance(data, PointSet):
+        return torch.from_numpy(even_order(data.points, data.labels))
+    if data.labels is None:
+        return None
+    return torch.as_tensor(data.labels).argsort(stable=True)
+
 
 # Each function returns the parts of a set's exact distribution, which have equal mass. Its
 # arguments are the options of the set.

@@ -1,4 +1,4 @@
-"""Batches of shuffled rows. The order of an epoch is a function of (seed, epoch).
+"""Batches of rows, drawn evenly or shuffled. The rows of an epoch are a function of (seed, epoch).
 
 A batch is cut from the data set by one tensor of indices.
 """
@@ -99,6 +99,100 @@ def shuffled_rows(num_rows: int, seed: int, epoch: int) -> Iterator[Tensor]:
         yield rows[torch.randperm(len(rows), generator=g)]
 
 
+class EvenBatches(Sampler[Tensor]):
+    """Index tensors (batch_size,) without end; each holds one row of each of batch_size strata.
+
+    The strata are equal pieces of `order`. An epoch has K = N / batch_size batches, rounded up.
+    In an epoch each stratum is cut into K cells, and each batch draws from another cell of every
+    stratum, in random order:
+
+        row = order[floor(N (i + (k_i + u) / K) / batch_size)],    u ~ Uniform(0, 1)
+
+    for the stratum i and its random cell k_i. So each row is drawn as often as any other on average,
+    and hardly more or less often within an epoch. The rows of a batch are in random order, so that
+    they are paired at random with the noise of their step (see training.noise).
+
+    Args:
+        order: all row numbers, neighbours in space near each other (N,) (see points.even_order).
+        batch_size: rows of a batch; at most N are taken.
+        seed: the rows are a function of (seed, epoch).
+        group: rows that share a reference batch (see loss.objective.stable_target). If groups
+            divide a batch, each group is even as well: it has one row of each of `group` strata.
+            0: there are no groups.
+        device: where the data set is. The rows are drawn on the CPU and moved there.
+
+    Attributes:
+        start: the number of the batch to begin with, from 0. Earlier epochs are skipped undrawn.
+    """
+
+    def __init__(
+        self,
+        order: Tensor,
+        batch_size: int,
+        seed: int,
+        group: int = 0,
+        device: torch.device = CPU,
+    ) -> None:
+        self.order = order
+        self.batch_size = min(batch_size, len(order))
+        self.seed = seed
+        divides = group > 0 and self.batch_size % group == 0
+        self.group = group if divides else self.batch_size
+        self.device = device
+        self.start = 0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        batches_per_epoch = -(-len(self.order) // self.batch_size)  # rounded up
+        first_epoch, skip = divmod(self.start, batches_per_epoch)
+        for epoch in count(first_epoch):
+            rows = self._rows_of_epoch(epoch, batches_per_epoch)
+            yield from rows[skip:]
+            skip = 0
+
+    def _rows_of_epoch(self, epoch: int, num_batches: int) -> Tensor:
+        """The row numbers of all batches of an epoch: (num_batches, batch_size)."""
+        g = generator(self.seed, "order", epoch)
+        shape = (num_batches, self.batch_size)
+        cells = torch.rand(shape, generator=g).argsort(0)  # a permutation for each stratum
+        within = torch.rand(shape, generator=g, dtype=torch.float64)
+        strata = torch.arange(self.batch_size)
+        positions = (strata + (cells + within) / num_batches) / self.batch_size
+        places = (positions * len(self.order)).long().clamp(max=len(self.order) - 1)
+
+        places = self._in_even_groups(places, g)
+        return self.order[places].to(self.device)
+
+    def _in_even_groups(self, places: Tensor, g: torch.Generator) -> Tensor:
+        """Deal neighbouring strata out to the groups, and shuffle each group: (num_batches, batch_size)."""
+        num_groups = self.batch_size // self.group
+        dealt = _shuffled(places.view(-1, self.group, num_groups), g)
+        groups = _shuffled(dealt.transpose(1, 2), g)
+        return groups.reshape(len(places), self.batch_size)
+
+
+def _shuffled(x: Tensor, g: torch.Generator) -> Tensor:
+    """x with the entries of its last dimension in random order, each row in another."""
+    return x.gather(-1, torch.rand(x.shape, generator=g).argsort(-1))
+
+
+BatchSampler = ShuffledBatches | EvenBatches
+
+
+def batch_sampler(
+    num_rows: int,
+    batch_size: int,
+    seed: int,
+    *,
+    order: Tensor | None = None,
+    group: int = 0,
+    device: torch.device = CPU,
+) -> BatchSampler:
+    """Return the batches of a training: even ones where there is an `order`, otherwise shuffled ones."""
+    if order is None:
+        return ShuffledBatches(num_rows, batch_size, seed, device)
+    return EvenBatches(order, batch_size, seed, group, device)
+
+
 def steps_in_epochs(epochs: int, num_rows: int, batch_size: int) -> int:
     """Return the number of optimizer steps in which each row is used `epochs` times, rounded up."""
     rows = epochs * num_rows
@@ -120,8 +214,10 @@ def make_loader(
     batch_size: int,
     seed: int,
     device: torch.device = CPU,
+    order: Tensor | None = None,
+    group: int = 0,
 ) -> DataLoader:
-    """Return a DataLoader of shuffled batches without end: (x,) or (x, label) each.
+    """Return a DataLoader of batches without end: (x,) or (x, label) each.
 
     Args:
         data: the data set.
@@ -129,6 +225,7 @@ def make_loader(
         seed: the order is a function of (seed, epoch).
         device: where the network runs. If it is a GPU with room for the data, they are copied there
             once, and batches are on the GPU. Otherwise batches are on the CPU.
+        order, group: of EvenBatches. Without an order the rows are shuffled.
 
     Raises:
         ValueError: batch_size less than 1.
@@ -137,7 +234,8 @@ def make_loader(
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     placed = copied_to(data, device, devices.room_for_data(device))
     on_cpu = placed is data
-    sampler = ShuffledBatches(len(data), batch_size, seed, CPU if on_cpu else device)
+    place = CPU if on_cpu else device
+    sampler = batch_sampler(len(data), batch_size, seed, order=order, group=group, device=place)
     # From pinned memory a batch is copied to a GPU while the GPU computes.
     pin_memory = on_cpu and device.type == "cuda"
     # With batch_size=None the loader passes each index tensor to the data set in one call.
@@ -172,7 +270,7 @@ def batches(loader: DataLoader, start: int = 0) -> Iterator[tuple[Tensor, Tensor
         x of shape (B, *dims), and labels (B,) or None.
     """
     sampler = loader.sampler
-    assert isinstance(sampler, ShuffledBatches)
+    assert isinstance(sampler, BatchSampler)
     sampler.start = start
     for batch in loader:
         label = batch[1] if len(batch) > 1 else None

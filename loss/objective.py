@@ -263,16 +263,13 @@ def draw_steps(num_timesteps: int, rows: int, power: float, generator: torch.Gen
     (Kingma et al. 2021, arXiv 2107.00630, appendix I.1). With power 1 all steps are equally likely.
     A larger power draws small t more often.
     """
-    return steps_from_bins(torch.rand(rows, generator=generator), num_timesteps, power)
+    within = torch.rand(rows, generator=generator)
+    u = (torch.arange(rows) + within) / rows
+    return steps_at(u, num_timesteps, power)
 
 
-def steps_from_bins(within: Tensor, num_timesteps: int, power: float) -> Tensor:
-    """Return the steps of `draw_steps` from the position of each u within its bin.
-
-    `within` has shape (rows,) and values in [0, 1).
-    """
-    rows = len(within)
-    u = (torch.arange(rows, device=within.device) + within) / rows
+def steps_at(u: Tensor, num_timesteps: int, power: float) -> Tensor:
+    """Return the step t = floor(T u^power) for each u in [0, 1), in the shape of u."""
     return (u**power * num_timesteps).long().clamp(max=num_timesteps - 1)
 
 

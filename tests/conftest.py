@@ -25,6 +25,7 @@ from conf.config import Train
 from dataset import IMAGE_DATASETS, Normaliser, make_sets
 from pipeline import Pipeline, build
 from points.mixture import GaussianMixture
+from training.noise import Noise
 
 try:
     import fcntl
@@ -277,3 +278,11 @@ def run(workplace):
     """The run folder of that training."""
     (folder,) = (workplace / "outputs" / "train").iterdir()
     return folder
+
+
+def even_noise(dims, batch_size):
+    """The noise of a training on data of these dimensions."""
+    net = torch.nn.Linear(1, 1)
+    normaliser = Normaliser(torch.zeros(dims), torch.ones(dims))
+    pipeline = Pipeline(net, None, normaliser, {"t_power": 1.0, "label_dropout": 0.1}, [])
+    return Noise(pipeline, 0, batch_size)

@@ -6,37 +6,63 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from loss.objective import steps_from_bins
+from loss.objective import steps_at
 from pipeline import Pipeline
-from runtime.randomness import generator
+from runtime.randomness import generator, integer_seed
 from training.shards import Batch
 
 STEPS_PER_BLOCK = 256  # steps drawn in one call on a GPU, where a call takes as long as its start
 MAX_NUMBERS_PER_BLOCK = 2**26
+MAX_EVEN_DIMS = 64  # numbers of a row up to which its eps is drawn evenly
+SMALLEST_UNIFORM = 1e-15  # its normal quantile is -7.9
 
 
 class Drawn(NamedTuple):
     """The random numbers of an optimizer step for a batch of B rows.
 
-    within: where each row's t lies in its bin, ~ Uniform(0, 1), (B,).
+    u: decides each row's t, ~ Uniform(0, 1), (B,).
     eps: noise ~ N(0, I), (B, *dims).
     drop: decides whether a row's label is dropped, ~ Uniform(0, 1), (B,).
     """
 
-    within: Tensor
+    u: Tensor
     eps: Tensor
     drop: Tensor
 
 
-def draw(lead: tuple[int, ...], dims: tuple[int, ...], g: torch.Generator) -> Drawn:
-    """Draw for one step, lead = (B,), or for several steps at once, lead = (steps, B).
+class EvenNumbers:
+    """Random numbers (u, eps, drop) that cover their space evenly within each batch.
 
-    `drop` is drawn also where there are no labels: that takes 5 us of a step of 10 ms.
+    A scrambled Sobol set of batch_size points is shifted at random at each step, modulo 1 (Cranley
+    and Patterson 1976, doi 10.1137/0713071). Each shifted point is uniform in the unit cube, so
+    each row's numbers have exactly the distribution of independent draws. eps follows by the
+    quantile function of the normal distribution. Data of more than MAX_EVEN_DIMS numbers a row have
+    independent eps, because a Sobol set of so few points is not even in so many dimensions.
     """
-    within = torch.rand(lead, generator=g, device=g.device)
-    eps = torch.randn(lead + dims, generator=g, device=g.device)
-    drop = torch.rand(lead, generator=g, device=g.device)
-    return Drawn(within, eps, drop)
+
+    def __init__(self, batch_size: int, dims: tuple[int, ...], seed: int, device: torch.device) -> None:
+        self.dims = dims
+        size = math.prod(dims)
+        self.num_even = size if size <= MAX_EVEN_DIMS else 0
+        sobol = torch.quasirandom.SobolEngine(2 + self.num_even, scramble=True, seed=integer_seed(seed, "even numbers"))
+        self.base = sobol.draw(batch_size, dtype=torch.float64).to(device)
+
+    def draw(self, steps: int, g: torch.Generator) -> Drawn:
+        """The numbers of so many steps at once; each member has the leading dimensions (steps, B)."""
+        shape = (steps, 1, self.base.shape[1])
+        shift = torch.rand(shape, generator=g, device=self.base.device, dtype=torch.float64)
+        return self.numbers_at(shift, g)
+
+    def numbers_at(self, shift: Tensor, g: torch.Generator) -> Drawn:
+        """The numbers at the points shifted by `shift`, of shape (steps, 1, 2 + even dimensions)."""
+        uniform = (self.base + shift) % 1
+        shape = (*uniform.shape[:2], *self.dims)
+        if self.num_even:
+            inner = uniform[..., 1:-1].clamp(SMALLEST_UNIFORM, 1 - SMALLEST_UNIFORM)
+            eps = torch.special.ndtri(inner).float().view(shape)
+        else:
+            eps = torch.randn(shape, generator=g, device=self.base.device)
+        return Drawn(uniform[..., 0], eps, uniform[..., -1])
 
 
 class Noise:
@@ -71,6 +97,7 @@ class Noise:
             steps_with_room = max(1, MAX_NUMBERS_PER_BLOCK // numbers_per_step)
             together = min(STEPS_PER_BLOCK, steps_with_room) if on_gpu else 1
         self.together = together
+        self.even = EvenNumbers(batch_size, pipeline.dims, seed, self.drawn_on)
 
     def added(self, step: int, x_0: Tensor, label: Tensor | None = None) -> Batch:
         """The training batch (x_0, t, eps, label) of a step.
@@ -82,7 +109,7 @@ class Noise:
         device = self.pipeline.device
         drawn = Drawn(*(numbers.to(device) for numbers in self.drawn(step, len(x_0))))
         num_timesteps = self.pipeline.scheduler.num_timesteps
-        t = steps_from_bins(drawn.within, num_timesteps, self.pipeline.config["t_power"])
+        t = steps_at(drawn.u, num_timesteps, self.pipeline.config["t_power"])
 
         if x_0.device != self.normaliser.mean.device:  # in the first step of data that lie on a GPU
             self.normaliser = self.normaliser.to(x_0.device)
@@ -102,13 +129,9 @@ class Noise:
 
     def drawn(self, step: int, rows: int) -> Drawn:
         """The numbers of a step whose batch has so many rows."""
-        dims = self.pipeline.dims
-        if self.together == 1:
-            return draw((rows,), dims, generator(self.seed, "noise", step, self.drawn_on))
-
         block, i = divmod(step, self.together)
         if block != self.block:
             g = generator(self.seed, "noise", block, self.drawn_on)
-            self.numbers = draw((self.together, self.batch_size), dims, g)
+            self.numbers = self.even.draw(self.together, g)
             self.block = block
         return Drawn(*(numbers[i, :rows] for numbers in self.numbers))

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from dataset import DataSet, Normaliser, PointSet
-from loader import ShuffledBatches, batches, make_loader, steps_in_epochs
+from dataset import DataSet, Normaliser, PointSet, even_order_of
+from loader import batch_sampler, batches, make_loader, steps_in_epochs
 from loss.moments import LOG_EVERY, Moment
 from loss.objective import loss_weights, reference_batch_size, step_weights, training_loss
 from pipeline import Pipeline, build
@@ -32,6 +32,7 @@ class TrainingState:
     config: the options as a plain dictionary.
     data: what is learnt from.
     unseen: the held-out data, with which the model is evaluated.
+    order: an order of the rows in which neighbours are alike; None where batches are shuffled.
     loader: batches of the data.
     pipeline: the averaged network, which can be sampled.
     learner: the network that is trained, with its optimizers.
@@ -46,6 +47,7 @@ class TrainingState:
     config: dict[str, Any]
     data: DataSet
     unseen: DataSet
+    order: Tensor | None
     loader: DataLoader
     pipeline: Pipeline
     learner: Learner
@@ -76,14 +78,16 @@ class TrainingState:
         """
         seed = config["seed"]
         batch_size = config["batch_size"]
-        loader = make_loader(data, batch_size=batch_size, seed=seed, device=device)
+        order = even_order_of(data)
+        references = reference_batch_size(len(data), config["references"])
+        loader = make_loader(data, batch_size=batch_size, seed=seed, device=device, order=order, group=references)
         normaliser = Normaliser.fit_dataset(data)
         dims = tuple(normaliser.mean.shape)
 
         net, scheduler = _make_network(config, dims, len(classes), device)
         mixed = devices.mixed_precision(config["precision"], device, images=len(dims) == 3)
         weights, loss_of = _make_loss(net, scheduler, config, len(classes), mixed)
-        learner = _make_learner(net, config, len(data))
+        learner = _make_learner(net, config, references)
         pipeline = Pipeline(
             learner.average.module,
             scheduler,
@@ -102,10 +106,11 @@ class TrainingState:
             config=config,
             data=data,
             unseen=unseen,
+            order=order,
             loader=loader,
             pipeline=pipeline,
             learner=learner,
-            noise=Noise(pipeline, seed, batch_size),
+            noise=Noise(pipeline, seed, min(batch_size, len(data))),
             loss_of=loss_of,
             loss_weights=weights,
             total=total,
@@ -126,7 +131,13 @@ class TrainingState:
 
     def rows_of_steps(self, begin: int, end: int) -> Tensor:
         """The numbers of the rows that the optimizer steps from `begin` to `end` learn from."""
-        sampler = ShuffledBatches(len(self.data), self.config["batch_size"], self.config["seed"])
+        sampler = batch_sampler(
+            len(self.data),
+            self.config["batch_size"],
+            self.config["seed"],
+            order=self.order,
+            group=self.learner.references,
+        )
         sampler.start = begin
         return torch.cat([*islice(sampler, end - begin)])
 
@@ -189,9 +200,8 @@ def _make_loss(
     return weights, loss_of
 
 
-def _make_learner(net: nn.Module, config: dict[str, Any], num_rows: int) -> Learner:
+def _make_learner(net: nn.Module, config: dict[str, Any], references: int) -> Learner:
     lr = config["lr"]
     weight_decay = config["weight_decay"]
     optimizers = make_optimizers(net, config["optimizer"], lr=lr, weight_decay=weight_decay)
-    references = reference_batch_size(num_rows, config["references"])
     return Learner(net, optimizers, config["ema_decay"], config["shards"], references)
