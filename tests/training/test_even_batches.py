@@ -223,4 +223,4 @@ def gradients(data, references, *, even):
     found = [*training_batches(data, references, even=even, count=2000)]
     x_0, t, eps = (torch.stack(part) for part in zip(*found))
     each = vmap(grad(loss), in_dims=(None, 0, 0, 0))(weights, x_0, t, eps)
-    return torch.cat([part.flatten(1) for part in each.values()], 1)
+    return torch.cat([part.detach().flatten(1) for part in each.values()], 1)

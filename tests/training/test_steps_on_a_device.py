@@ -15,7 +15,7 @@ from pipeline import Pipeline
 from runtime.randomness import generator
 from schedule import LinearNoiseScheduler
 from training.learner import Learner
-from training.noise import Noise, draw
+from training.noise import EvenNumbers, Noise
 from training.optimizers import Muon, make_optimizers
 from training.resume import load_optimizers
 
@@ -137,15 +137,15 @@ def test_a_step_takes_its_slice_of_a_block_wherever_a_training_begins():
         for n in rows:
             for mine, theirs in zip(whole.drawn(step, n), block[step]):
                 assert torch.equal(mine, theirs[:n])
-    drawn = draw((8, 64), (2,), generator(3, "noise", 1))
+    drawn = EvenNumbers(64, (2,), 3, CPU).draw(8, generator(3, "noise", 1))
     assert all(torch.equal(mine, theirs[5]) for mine, theirs in zip(block[13], drawn))
     eps = torch.stack([each.eps for each in block]).flatten(1)
     assert len(eps.unique(dim=0)) == 20
     assert not torch.equal(Noise(pipeline, 4, 64, together=8).drawn(0, 64).eps, block[0].eps)
-    # 2 560 normal numbers, 1 280 even ones: mean and variance within 4.5 standard errors
+    # Mean and variance of 2,560 normal and 1,280 uniform numbers lie within 4.5 standard errors of independent draws.
     assert abs(float(eps.mean())) < 4.5 / 2560**0.5 and abs(float(eps.var()) - 1) < 4.5 * (2 / 2560) ** 0.5
-    within = torch.stack([each.within for each in block])
-    assert abs(float(within.mean()) - 0.5) < 4.5 / (12 * 1280) ** 0.5
+    u = torch.stack([each.u for each in block])
+    assert abs(float(u.mean()) - 0.5) < 4.5 / (12 * 1280) ** 0.5
 
 
 def test_blocks_are_no_larger_than_memory_bears():
