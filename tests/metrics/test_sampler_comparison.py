@@ -388,3 +388,32 @@ def test_the_recording_of_the_command_has_every_state_from_step_0_to_50(compared
     assert len(steps) == 6
     assert steps[0] == 0
     assert steps[-1] == 50
+
+
+# ---------------------------------------------------------------- the units of a table
+
+
+def compared_in_units(tmp_path, units, repeats):
+    """The figures of a comparison on a table whose columns have these units and whose rows are repeated."""
+    rng = np.random.default_rng(0)
+    points = np.repeat(rng.normal(size=(400, 2)), repeats, 0)
+    path = tmp_path / f"{units[0]}_{repeats}.csv"
+    np.savetxt(path, points * units, delimiter=",", header="a,b")
+    model = untrained(File(path=str(path)), MLP(hidden=8, layers=1))
+    found = compare(model, ["ddim"], [5], 200, 0)
+    return found.floors, found.trial(NETWORK, "ddim", 5).figures
+
+
+def test_figures_of_a_table_do_not_depend_on_its_units(tmp_path):
+    floors, figures = compared_in_units(tmp_path, [1.0, 1.0], 1)
+    other_floors, other_figures = compared_in_units(tmp_path, [1e-3, 1e3], 1)
+    assert other_figures == pytest.approx(figures, rel=1e-2)
+    for name, floor in floors.items():
+        assert other_floors[name] == pytest.approx(floor, rel=1e-2)
+
+
+def test_repeated_rows_of_a_table_count_once(tmp_path):
+    floors, _ = compared_in_units(tmp_path, [1.0, 1.0], 1)
+    repeated_floors, _ = compared_in_units(tmp_path, [1.0, 1.0], 3)
+    name = "sliced Wasserstein-1"
+    assert repeated_floors[name].median == pytest.approx(floors[name].median, rel=0.5)
