@@ -59,7 +59,7 @@ def main(o: Inference, run_folder: Path) -> None:
         save_flow_lines(pipeline, run_folder, lines, options, o.seed, o.figures, labels=o.labels, film=o.animation)
     else:
         training_folder = checkpoint_file.run_folder_path(path)
-        missing = missing_data(pipeline, state)
+        missing = None if pipeline.of_images else missing_data(pipeline, state)  # images have no real side
         save_reverse_process(o, pipeline, pipeline.resolve(options), count, training_folder, run_folder, missing)
 
 

@@ -339,6 +339,22 @@ def check_enough(unseen: DataSet, num_samples: int) -> None:
     significance.check_enough(num_samples, len(real_draws(real, 0)(significance.MIN_SAMPLES, 0)))
 
 
+def too_few_for_evaluation(unseen: DataSet) -> str | None:
+    """Return why these unseen data are too few for any evaluation, in words; None where they suffice."""
+    if isinstance(unseen, ImageSet):
+        needed = 2 * image_metrics.MIN_SAMPLES
+        kind = "images"
+    else:
+        needed = significance.MIN_SAMPLES
+        kind = "rows"
+        if unseen.mixture is not None:
+            return None
+        unseen = distinct_rows(unseen)
+    if len(unseen) >= needed:
+        return None
+    return f"it needs {needed} held-out {kind}, and there are {len(unseen)}"
+
+
 # ---------------------------------------------------------------- real data
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import NO_EVALUATION, ROOT, SMALL, column, not_blank, python, succeeded
+from conftest import NO_EVALUATION, ROOT, SMALL, column, command, not_blank, python, succeeded
 from PIL import Image
 
 from dataset import make_sets
@@ -396,3 +396,37 @@ def test_a_mistake_is_answered_in_one_line(i, answers):
 
 def test_mistakes_leave_no_file(answers):
     assert answers[1] == []
+
+
+# ---------------------------------------------------------------- a small folder of one's own
+
+
+@pytest.fixture(scope="module")
+def few_images(tmp_path_factory):
+    """A folder with 30 pictures, and what the training run on them by a short line printed."""
+    folder = tmp_path_factory.mktemp("few")
+    rng = np.random.default_rng(0)
+    for name in ("dark", "light"):
+        (folder / "own" / name).mkdir(parents=True)
+        for i in range(15):
+            pixels_of_one = rng.integers(0, 255, (8, 8), np.uint8)
+            Image.fromarray(pixels_of_one).save(folder / "own" / name / f"{i}.png")
+    words = "model=unet_small model.channels=[8,8] num_timesteps=10 max_steps=2 threads=1 task_name=run"
+    printed = succeeded(f"train.py --data-path own dataset=images {words}", folder)
+    return folder, printed
+
+
+def test_a_folder_too_small_for_an_evaluation_is_learnt_without_one(few_images):
+    _, printed = few_images
+    assert "there will be no evaluation: it needs 100 held-out images, and there are 6" in printed
+
+
+@pytest.mark.slow
+def test_an_evaluation_refuses_images_that_were_changed_since_the_training(few_images):
+    folder, _ = few_images
+    Image.fromarray(np.full((8, 8), 7, np.uint8)).save(folder / "own" / "dark" / "0.png")
+    sampled_all_the_same = succeeded("inference.py checkpoint=run num_samples=4 rerun=false animation=none", folder)
+    done = command("evaluate.py checkpoint=run", folder)
+    assert done.returncode == 1
+    assert "own has changed since the training" in done.stderr
+    assert "samples.npy" in sampled_all_the_same
