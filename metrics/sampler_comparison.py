@@ -33,7 +33,7 @@ from metrics.evaluation import (
     with_whole_numbers,
 )
 from metrics.flow_map import EVALUATIONS, FlowMap, PosteriorMeans, exact_flow, flow_map
-from metrics.significance import Evidence, negative_log_density
+from metrics.significance import MIN_CLASSIFIED, Evidence, negative_log_density
 from pipeline import Pipeline
 from runtime.atomic_file import atomic_file
 from runtime.progress import progress_bar
@@ -405,6 +405,7 @@ def _of_points(data: PointSet, draw: Draw, count: int, seed: int) -> Truth:
     real, other = draw(count, 0), draw(count, 1)
     n = min(len(real), len(other))  # of a file there may be fewer than samples
     real, known = real[:n], data.mixture is not None and data.mixture.has_density
+    classified = n >= MIN_CLASSIFIED  # a classifier needs as many to learn from
 
     def figures(samples: NDArray, costly: bool) -> dict[str, float]:
         made = samples[:n]
@@ -416,7 +417,7 @@ def _of_points(data: PointSet, draw: Draw, count: int, seed: int) -> Truth:
         if known:
             density = negative_log_density(Evidence(made, real, data.mixture))
             found["log-density gap"] = float(density.value) - float(density.floor)
-        if costly:
+        if costly and classified:
             found[CLASSIFIER] = float(two_sample.classifier(made, real, seed).value)
         return found
 
@@ -424,7 +425,8 @@ def _of_points(data: PointSet, draw: Draw, count: int, seed: int) -> Truth:
     tests = {ENERGY: two_sample.energy(other[:n], real, seed)}
     if known:
         tests["log-density gap"] = negative_log_density(Evidence(other[:n], real, data.mixture))
-    tests[CLASSIFIER] = two_sample.classifier(other[:n], real, seed)
+    if classified:
+        tests[CLASSIFIER] = two_sample.classifier(other[:n], real, seed)
     for name, s in tests.items():
         shift = float(s.floor) if name == "log-density gap" else 0.0
         floors[name] = Floor(*(float(x) - shift for x in (s.low, s.floor, s.high)))

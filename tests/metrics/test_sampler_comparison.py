@@ -417,3 +417,13 @@ def test_repeated_rows_of_a_table_count_once(tmp_path):
     repeated_floors, _ = compared_in_units(tmp_path, [1.0, 1.0], 3)
     name = "sliced Wasserstein-1"
     assert repeated_floors[name].median == pytest.approx(floors[name].median, rel=0.5)
+
+
+def test_a_small_table_is_compared_without_the_classifier(tmp_path):
+    path = tmp_path / "small.csv"
+    np.savetxt(path, np.random.default_rng(0).normal(size=(150, 2)), delimiter=",", header="a,b")
+    model = untrained(File(path=str(path)), MLP(hidden=8, layers=1))
+    found = compare(model, ["ddim"], [5], 200, 0)
+    assert [*found.floors] == ["sliced Wasserstein-1", "energy distance"]
+    assert "accuracy" not in table(found)
+    assert pictures.sheet(found).subfigs
