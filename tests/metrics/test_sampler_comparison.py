@@ -254,6 +254,14 @@ def test_the_sheet_for_points_of_ones_own_has_panels(found_for_own_points):
     assert pictures.sheet(found_for_own_points).subfigs
 
 
+def test_cells_in_three_dimensions_have_their_name_and_their_figure(found_for_own_points):
+    (ax,) = pictures.sheet(found_for_own_points).axes
+    name, figure = (text.get_text() for text in ax.texts)
+    assert name == "adams"
+    assert figure.startswith("W1 ")
+    assert ax.get_xlabel() == ""  # it would follow the axis, and lie on the next cell
+
+
 def test_the_recording_for_points_of_ones_own_ends_on_the_samples(found_for_own_points, tmp_path):
     with recording("test", tmp_path / "a.rrd", "file") as rec:
         log_comparison(rec, found_for_own_points)
