@@ -48,18 +48,21 @@ def check_early(name: str, line: CommandLine, continues: bool) -> None:
     if line.is_sweep:
         # Each run of a sweep checks its own values, so that a failing run costs no other.
         composed(name, _without_sweeps(line.overrides))
+        folder = _named_folder("hydra.sweep.dir", line.overrides)
+        if folder:
+            claim_folder(folder, "hydra.sweep.dir")
         return
     check_files(checked(composed(name, line.overrides)), continues)
-    folder = _named_run_folder(line.overrides)
+    folder = _named_folder("hydra.run.dir", line.overrides)
     if folder and not continues:
         if name == "train":
             check_folder_is_free(folder, "a run", "hydra.run.dir")
-        claim_folder(folder)
+        claim_folder(folder, "hydra.run.dir")
 
 
-def _named_run_folder(overrides: Sequence[str]) -> str | None:
-    """The value of hydra.run.dir; None where it is not given, or where Hydra has to compute it."""
-    named = [word for word in overrides if word.startswith("hydra.run.dir=")]
+def _named_folder(option: str, overrides: Sequence[str]) -> str | None:
+    """The value of hydra.run.dir or hydra.sweep.dir; None where it is not given, or where Hydra has to compute it."""
+    named = [word for word in overrides if word.startswith(f"{option}=")]
     if not named or "${" in named[-1]:
         return None
     return str(OverridesParser.create().parse_override(named[-1]).value())

@@ -59,8 +59,8 @@ def check_folder_is_free(name: str, held: str, option: str = "task_name") -> Non
     raise ValueError(f"{option}={name}: that folder already holds {held}; {advice}")
 
 
-def claim_folder(name: str) -> None:
-    """Keep the folder that the user has named by hydra.run.dir for this process alone.
+def claim_folder(name: str, option: str) -> None:
+    """Keep the folder that the user has named by an option of Hydra for this process alone.
 
     Otherwise two commands at once would leave files of both there. Hydra itself writes into the
     folder before our functions are called, so this comes first. The kernel ends the claim together
@@ -81,7 +81,7 @@ def claim_folder(name: str) -> None:
         for descriptor in (training, command):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        message = f"hydra.run.dir={name}: another command is at work there; choose another folder"
+        message = f"{option}={name}: another command is at work there; choose another folder"
         raise ValueError(message) from None
     except OSError:  # some network file systems cannot lock folders
         pass

@@ -71,6 +71,18 @@ def test_a_folder_in_use_is_refused_before_anything_is_written(run, tmp_path):
     assert (tmp_path / "run/.hydra/overrides.yaml").read_text() == before
 
 
+def test_the_folder_of_a_sweep_in_use_is_refused_before_anything_is_written(run, tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    (tmp_path / "sweep").mkdir()
+    sweep = os.open(tmp_path / "sweep", os.O_RDONLY)
+    fcntl.flock(sweep, fcntl.LOCK_EX)
+    done = command(f"inference.py -m checkpoint={run} seed=1,2 hydra.sweep.dir=sweep", tmp_path)
+    os.close(sweep)
+    assert done.returncode == 1
+    assert done.stderr == "hydra.sweep.dir=sweep: another command is at work there; choose another folder\n"
+    assert [path.name for path in (tmp_path / "sweep").iterdir()] == [".hydra"]
+
+
 def test_a_training_in_the_folder_of_another_leaves_its_options(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     before = (tmp_path / "run/.hydra/overrides.yaml").read_text()
