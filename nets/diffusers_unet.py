@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from schedule import flow_sigmas
 
-INSTALL = "pip install diffusers==0.42.1"  # the version that the tests use
+INSTALL = "pip install -r requirements/diffusers.txt"
 
 
 class DiffusersUNet(nn.Module):
