@@ -12,7 +12,7 @@ import struct
 import numpy as np
 import pytest
 import torch
-from conftest import command, python, succeeded
+from conftest import ROOT, command, python, succeeded
 from diffusers import (
     DDIMPipeline,
     DDIMScheduler,
@@ -181,6 +181,14 @@ def test_weights_of_half_precision_and_old_names_of_attention_layers_are_read(tm
     save_file(old, path)
     found = loaded(tmp_path).net.unet.state_dict()
     assert all(torch.equal(found[name], weight.half().float()) for name, weight in net.state_dict().items())
+
+
+def test_the_example_of_the_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs/other-peoples-models.md").read_text()
+    names = {}
+    exec(page.partition("```python\n")[2].partition("```")[0], names)
+    assert names["images"].shape == (4, 1, 8, 8)
 
 
 # ---------------------------------------------------------------- what the model can do
