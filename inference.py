@@ -4,6 +4,7 @@ from conf.entry import command  # answers --help before what follows takes its s
 
 # isort: split
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def main(o: Inference, run_folder: Path) -> None:
     mode = chosen_mode(o)
     path, state = checkpoint_file.load_or_newest(o.checkpoint)
     pipeline = pipeline_from_checkpoint(state, path, devices.choose(o.device), o.precision)
+    pipeline.take_data(asdict(o.dataset))
     devices.use_threads(o.threads, pipeline.of_images)
     style.use(o.style)
     print(f"checkpoint: {path}")

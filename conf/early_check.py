@@ -17,7 +17,7 @@ from hydra.core.override_parser.types import ValueType
 
 from conf.config import Compare, Evaluate, Inference, Main, Train, check_source
 from conf.flags import CommandLine
-from conf.folders import check_folder_is_free, claim_folder, has_checkpoint, is_checkpoint_name
+from conf.folders import check_folder_is_free, claim_folder, has_model, is_checkpoint_name
 from conf.store import checked, composed
 from points.tables import ARRAY_ENDINGS, column_index, column_names, read_any_table
 
@@ -97,6 +97,7 @@ def check_files(options: Any, continues: bool) -> None:
         _check_dataset(options.dataset)
     if isinstance(options, Inference | Compare):
         check_checkpoint(options.checkpoint)
+        _check_dataset(options.dataset)
     if isinstance(options, Evaluate):
         _check_evaluation(options)
 
@@ -118,6 +119,7 @@ def _check_evaluation(options: Evaluate) -> None:
         _check_dataset(options.dataset)
     else:
         check_checkpoint(options.checkpoint)
+        _check_dataset(options.dataset)
 
 
 def check_checkpoint(path: str | None) -> None:
@@ -129,11 +131,13 @@ def check_checkpoint(path: str | None) -> None:
         return
     file = Path(path)
     if file.is_dir():
-        if has_checkpoint(file):
+        if has_model(file):
             return
         file = file / DEFAULT_NAME
     if not file.exists():
         raise FileNotFoundError(f"there is no checkpoint at {file}; `python train.py` makes one")
+    if file.suffix == ".safetensors":
+        raise ValueError(f"{file} holds weights alone: name the folder of the model, in which its options lie as well")
     if not zipfile.is_zipfile(file):
         raise ValueError(f"the checkpoint {file} is damaged or no checkpoint at all")
 

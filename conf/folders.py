@@ -19,6 +19,11 @@ except ImportError:  # on Windows nothing prevents two commands in one folder
     fcntl: Any = None
 
 CHECKPOINT_ENDINGS = (".pt", ".pth")
+# One of them stands in every folder of a model that was exported, or saved by diffusers; as in runtime/.
+MODEL_FILES = (
+    "config.json", "model.safetensors", "model_index.json", "scheduler_config.json",
+    "diffusion_pytorch_model.safetensors", "unet",
+)  # fmt: skip
 HYDRA_FOLDER = ".hydra"  # where Hydra writes the options of a run
 CLAIMS: list[int] = []  # open folders, which this process has locked to its end
 
@@ -92,6 +97,11 @@ def claim_folder(name: str, option: str) -> None:
 def has_checkpoint(folder: Path) -> bool:
     """Whether there is a checkpoint in the folder, by its name."""
     return any(is_checkpoint_name(path) for path in folder.iterdir())
+
+
+def has_model(folder: Path) -> bool:
+    """Whether the folder holds a checkpoint, or a model that was exported or saved by diffusers."""
+    return has_checkpoint(folder) or any((folder / name).exists() for name in MODEL_FILES)
 
 
 def is_checkpoint_name(path: Path) -> bool:

@@ -75,6 +75,27 @@ def animate() -> argparse.ArgumentParser:
     return parser
 
 
+def export() -> argparse.ArgumentParser:
+    parser = _parser(
+        "scripts/export.py",
+        "Export a trained model as a folder to share: its weights as safetensors, its options, and a model card.\n"
+        "checkpoint=DIR samples from it on any machine.",
+    )
+    parser.add_argument(
+        "run",
+        nargs="?",
+        help="a run folder or checkpoint, also as checkpoint=RUN; default: the newest",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        required=True,
+        help="the folder, which must be new or empty",
+    )
+    return parser
+
+
 def gallery() -> argparse.ArgumentParser:
     parser = _parser(
         "scripts/gallery.py",
@@ -304,6 +325,19 @@ def _check_run(args: argparse.Namespace) -> None:
     check_checkpoint(run.removeprefix("checkpoint=") if run else None)
 
 
+def _check_export(args: argparse.Namespace) -> None:
+    _check_run(args)
+    check_out_is_free(args.out)
+
+
+def check_out_is_free(out: Path) -> None:
+    """Raises ValueError where the folder holds something already, or is no folder."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: that is a file; name a new folder")
+    if out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"--out {out}: that folder is not empty; name a new one")
+
+
 def _check_parts(args: argparse.Namespace) -> None:
     if args.checkpoint:
         check_checkpoint(args.checkpoint)
@@ -338,6 +372,7 @@ def _check_folder(args: argparse.Namespace) -> None:
 # The parser of each program, and the check of what it has parsed.
 PROGRAMS: dict[str, tuple[Callable[[], argparse.ArgumentParser], Callable[[argparse.Namespace], None]]] = {
     "animate": (animate, _check_films),
+    "export": (export, _check_export),
     "gallery": (gallery, _check_runs),
     "plot": (plot, _check_losses),
     "reflow": (reflow, _check_run),
