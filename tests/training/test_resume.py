@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -361,7 +360,7 @@ def test_a_second_ctrl_c_ends_at_once():
         "with caught() as found:\n    os.kill(os.getpid(), signal.SIGINT); assert found == [signal.SIGINT]\n"
         "    os.kill(os.getpid(), signal.SIGINT); print('still here')"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = python(code, ROOT)
     assert done.returncode == 130 and done.stdout == ""
 
 
