@@ -14,7 +14,7 @@ from samplers.options import SamplingOptions
 
 TINY = "max_steps=2 warmup_steps=0 batch_size=16 eval_samples=100 references=0 num_timesteps=20"
 KINDS = {
-    "points with labels": "model.hidden=8 model.layers=1 num_samples=1000 conditional=true",
+    "points with labels": "dataset=gaussians model.hidden=8 model.layers=1 num_samples=1000 conditional=true",
     "images": "dataset=digits model=unet_small model.channels=[8,8] model.blocks=1 threads=1",
     "images without labels": "dataset=digits model=unet_small model.channels=[8,8] threads=1 conditional=false",
 }

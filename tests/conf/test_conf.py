@@ -253,12 +253,6 @@ def test_help_is_quick(tmp_path):
     assert measured < 5
 
 
-@pytest.mark.slow
-def test_importing_a_command_answers_nothing(tmp_path):
-    done = started(["-c", "import train; print('imported')", "--help"], tmp_path)
-    assert (done.returncode, done.stdout) == (0, "imported\n")
-
-
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_imports_conf_entry_before_anything_that_takes_time(name):
     imports = [node for node in ast.parse((ROOT / f"{name}.py").read_text()).body

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from conftest import NO_EVALUATION, ROOT, SMALL, begun, command, python, succeeded
+from conftest import GAUSSIANS, NO_EVALUATION, ROOT, SMALL, begun, command, python, succeeded
 from PIL import Image
 
 from conf.config import Train
@@ -37,7 +37,6 @@ from training.optimizers import make_optimizers
 from training.resume import load_optimizers, restore
 from training.run_folder import locked_run_folder
 
-GAUSSIANS = "dataset=gaussians"  # their Bayes floor takes a tenth of the time that the moons' takes
 LINE = f"train.py {GAUSSIANS} {SMALL} {NO_EVALUATION} max_steps=153"
 BEGUN = asdict(Train(dataset=Moons(), model=MLP()))
 LONG = f"train.py {GAUSSIANS} {SMALL} {NO_EVALUATION} max_steps=300000 task_name=long"
