@@ -27,8 +27,8 @@ def makers(tmp_path_factory):
 @pytest.mark.parametrize(
     ("script", "how", "every"),
     [
-        ("scripts/gallery.py", "killed", 9),
-        pytest.param("scripts/gallery.py", "disk full", 9, marks=pytest.mark.slow),
+        ("scripts/gallery.py", "killed", 14),
+        pytest.param("scripts/gallery.py", "disk full", 14, marks=pytest.mark.slow),
         pytest.param("scripts/share.py", "killed", 2, marks=pytest.mark.slow),
         pytest.param("loss/report.py", "killed", 2, marks=pytest.mark.slow),
     ],
