@@ -144,6 +144,8 @@ def end(event, arguments):
         os.write(2, b"torch is imported")
         os._exit(75)
 sys.addaudithook(end)
+if "torch" in sys.modules:  # what the checks import has imported it
+    end("import", ["torch"])
 sys.argv = WORDS
 sys.path.insert(0, os.path.dirname(WORDS[0]))
 runpy.run_path(WORDS[0], run_name="__main__")
