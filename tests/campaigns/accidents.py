@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+import inference  # noqa: F401  (imported once for all forks)
 import train
 from conf.folders import HYDRA_FOLDER
 from runtime import checkpoint_file, distributed
@@ -35,6 +36,7 @@ from tests.campaigns.crashes import (
     KINDS,
     NEVER,
     POINTS,
+    SHORT_MLP,
     SHORT_POINTS,
     BrokenFiles,
     assert_same_run,
@@ -273,7 +275,7 @@ def move_runs(place, kind, count, seed):
 def _training_of_a_file(place):
     rows = np.random.default_rng(0).standard_normal((500, 2)).astype(np.float32)
     np.save(place / "points.npy", rows)
-    return f"{SHORT_POINTS} dataset=file dataset.path={place / 'points.npy'}"
+    return f"{SHORT_MLP} dataset=file dataset.path={place / 'points.npy'}"
 
 
 def _moved_file(place, kind, number):
@@ -298,7 +300,7 @@ def two_in_one_folder(place, run, pairs, seed):
     expected = {}
     for number in (1, 2):
         folder = place / f"alone-{number}"
-        assert _inference(run, number, folder).wait() == 0
+        assert _ended(_inference(run, number, folder), folder, number) == (0, "")
         expected[number] = (folder / "samples.npy").read_bytes()
 
     found = Counter()
@@ -307,9 +309,8 @@ def two_in_one_folder(place, run, pairs, seed):
         first = _inference(run, 1, folder)
         time.sleep(rng.choice([0, rng.uniform(0, 1), rng.uniform(0, 8)]))
         second = _inference(run, 2, folder)
-        ended = {1: first, 2: second}
-        messages = {number: process.communicate()[1] for number, process in ended.items()}
-        well = [number for number, process in ended.items() if process.returncode == 0]
+        ended = {1: _ended(first, folder, 1), 2: _ended(second, folder, 2)}
+        well = [number for number, (code, _) in ended.items() if code == 0]
         if len(well) == 2:
             found["one after the other"] += 1
             well = [2]
@@ -317,7 +318,7 @@ def two_in_one_folder(place, run, pairs, seed):
             (refused,) = set(ended) - set(well)
             found["refused"] += 1
             sentence = f"hydra.run.dir={folder}: another command is at work there; choose another folder\n"
-            assert messages[refused] == sentence, messages[refused]
+            assert ended[refused] == (CODE_OF_ERROR, sentence), ended[refused]
         (number,) = well
         assert (folder / "samples.npy").read_bytes() == expected[number]
         assert f"seed={number}" in (folder / HYDRA_FOLDER / "overrides.yaml").read_text()
@@ -326,14 +327,30 @@ def two_in_one_folder(place, run, pairs, seed):
 
 
 def _inference(run, seed, folder):
+    """The process id of an `inference.py`, forked from this process, which has imported everything."""
     words = [f"checkpoint={run}", "num_samples=50", "rerun=false", f"seed={seed}", f"hydra.run.dir={folder}"]
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "inference.py"), *words],
-        env=QUIET,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+
+    def work():
+        os.dup2(os.open(_errors(folder, seed), os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 2)
+        sys.stderr = sys.__stderr__  # instead of what a test has put there
+        sys.argv = [str(ROOT / "inference.py"), *words]
+        with redirect_stdout(io.StringIO()):
+            try:
+                runpy.run_path(sys.argv[0], run_name="__main__")
+            except SystemExit as end:
+                raise OSError(str(end)) from end
+
+    return fork(work)
+
+
+def _errors(folder, seed):
+    return f"{folder}-{seed}.err"
+
+
+def _ended(process, folder, seed):
+    """The exit code of that process, once it has ended, and its errors."""
+    _, status = os.waitpid(process, 0)
+    return os.waitstatus_to_exitcode(status), Path(_errors(folder, seed)).read_text()
 
 
 # ---------------------------------------------------------------- a clock that jumps

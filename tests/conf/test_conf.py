@@ -247,16 +247,10 @@ def test_help_is_quick(tmp_path):
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     needed = "import dataclasses, pathlib, textwrap, typing"
-    pairs = [(seconds(str(ROOT / "train.py"), "--help"), seconds("-c", needed)) for _ in range(5)]
+    pairs = [(seconds(str(ROOT / "train.py"), "--help"), seconds("-c", needed)) for _ in range(3)]
     measured = min(help for help, _ in pairs) / min(imports for _, imports in pairs)
     print(f"--help / its imports = {measured:.2f}")
     assert measured < 5
-
-
-@pytest.mark.slow
-def test_importing_a_command_answers_nothing(tmp_path):
-    done = started(["-c", "import train; print('imported')", "--help"], tmp_path)
-    assert (done.returncode, done.stdout) == (0, "imported\n")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -1,11 +1,11 @@
-"""Mistakes that can be known without torch are answered before a command imports it."""
+"""Mistakes that can be known without torch are answered before a command imports it: test_mistakes.py tries lines."""
 
 import os
 import pty
 
 import numpy as np
 import pytest
-from conftest import ROOT, started
+from conftest import ROOT
 
 from conf import early_check, folders, memory
 from conf.config import COMMANDS, Evaluate, Inference, Train
@@ -18,59 +18,6 @@ from images.image_files import list_images
 from images.sets import make_images
 from points import point_files
 from runtime import checkpoint_file
-
-EARLY = [
-    "train.py epochs=3",
-    "train.py lr=-1",
-    "train.py lr=fast",
-    "train.py seed=1,2,3",
-    "train.py --hlep",
-    "train.py model=unit",
-    "train.py -m seed=1,2 epochs=3",
-    "train.py task_name=full",
-    "train.py resume=nowhere",
-    "train.py dataset=file",
-    "train.py dataset=file --data-path nowhere.npy",
-    "train.py dataset=file dataset.path=points.csv dataset.label=knd",
-    "train.py num_samples=100_000_000_000_000",
-    "train.py resume=points.csv",
-    "train.py resume=full",
-    "train.py --dataset",
-    "evaluate.py checkpoint=full samples=points.csv",
-    "train.py dataset=mnist model=unet",
-    "main.py --train-ddpm-model --lr -1",
-    "main.py dataset=picture dataset.path=nowhere.png",
-    "inference.py",
-    "inference.py checkpoint=nowhere.pt",
-    "compare.py samplers=[ddim,rk4]",
-    "evaluate.py samples=nowhere.npy",
-    "scripts/animate.py nowhere.npz",
-    "scripts/gallery.py nowhere",
-    "scripts/reflow.py nowhere",
-    "scripts/search.py search lrr=1e-3..1e-2",
-    "scripts/share.py checkpoint=nowhere",
-    "scripts/visualize_components.py --checkpoint nowhere",
-    "loss/plot.py nowhere",
-    "loss/report.py nowhere",
-]
-
-
-@pytest.mark.parametrize("line", EARLY)
-def test_a_mistake_is_answered_without_torch(line, tmp_path):
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "loss.csv").touch()
-    (tmp_path / "points.csv").write_text("x,y,kind\n1,2,a\n")
-    script, *words = line.split()
-    code = (
-        f"import runpy, sys; sys.argv = [{script!r}, *{words!r}]\n"
-        f"sys.path.insert(0, {str((ROOT / script).parent)!r})\n"
-        f"try: runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"
-        "finally: assert 'torch' not in sys.modules"
-    )
-    done = started(["-c", code], tmp_path)
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert {path.name for path in tmp_path.rglob("*")} == {"full", "loss.csv", "points.csv"}
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

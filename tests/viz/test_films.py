@@ -338,7 +338,6 @@ def test_the_script_makes_the_same_film_from_the_trajectory(outputs):
     ("line", "words"),
     [
         ("main.py animation=webm", "animation must be one of none, gif, mp4"),
-        ("scripts/animate.py nowhere.npz", "there is no nowhere.npz"),
         ("scripts/animate.py damaged.npz", "damaged.npz is no trajectory.npz"),
         ("scripts/animate.py other.npz", "holds neither"),
         ("scripts/animate.py other.npz other.npz", "need as many names, all different"),
