@@ -60,7 +60,7 @@ def begin_or_resume(options: Train, run_folder: Path, typed: set[str]) -> dict[s
 
     with locked_run_folder(run_folder, is_new), ExitStack() as stack:
         checkpoint = distributed.from_first(lambda: checkpoint_file.load(path) if path else None)
-        if checkpoint and "optimizers" not in checkpoint:
+        if checkpoint and "config" in checkpoint and "optimizers" not in checkpoint:
             raise ValueError(
                 f"the checkpoint of {path} cannot be resumed: it lacks 'optimizers', as only a model is kept"
             )
