@@ -13,7 +13,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, command, python, succeeded
+from conftest import ROOT, command, succeeded
 from diffusers import (
     DDIMPipeline,
     DDIMScheduler,
@@ -283,7 +283,7 @@ def test_commands_that_need_a_network_of_moonwalk_refuse_it_in_one_sentence(fold
 
 def test_one_sentence_says_how_to_install_diffusers_where_it_is_missing(folder, monkeypatch):
     # None in sys.modules makes an import fail as that of a missing package does.
-    monkeypatch.setitem(sys.modules, "diffusers", None)
+    monkeypatch.setitem(sys.modules, "diffusers.models.unets.unet_2d", None)
     assert refusal(folder / "theirs").endswith(
         "theirs cannot be used: a model of diffusers needs the package diffusers:"
         " pip install -r requirements/diffusers.txt"
