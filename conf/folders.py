@@ -3,6 +3,7 @@
 import functools
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,11 @@ try:
 except ImportError:  # on Windows nothing prevents two commands in one folder
     fcntl: Any = None
 
+# Those of runtime.checkpoint_file, as the next three.
+CHECKPOINT_FOLDERS = ("outputs", "runs")
 CHECKPOINT_ENDINGS = (".pt", ".pth")
+DEFAULT_NAME = "last.pt"
+LATEST = "latest"  # the value of resume= and like= for the newest checkpoint
 HYDRA_FOLDER = ".hydra"  # where Hydra writes the options of a run
 CLAIMS: list[int] = []  # open folders, which this process has locked to its end
 
@@ -92,6 +97,32 @@ def claim_folder(name: str) -> None:
 def has_checkpoint(folder: Path) -> bool:
     """Whether there is a checkpoint in the folder, by its name."""
     return any(is_checkpoint_name(path) for path in folder.iterdir())
+
+
+def check_checkpoint(path: str | None) -> None:
+    """Raises FileNotFoundError where there is no such checkpoint or run folder; None: not any."""
+    if path is None:
+        if not _any_checkpoint():
+            folders = " or ".join(CHECKPOINT_FOLDERS)
+            raise FileNotFoundError(f"no checkpoint yet below {folders}: run `python train.py` first, or name one")
+        return
+    file = Path(path)
+    if file.is_dir():
+        if has_checkpoint(file):
+            return
+        file = file / DEFAULT_NAME
+    if not file.exists():
+        raise FileNotFoundError(f"there is no checkpoint at {file}; `python train.py` makes one")
+    if not zipfile.is_zipfile(file):
+        raise ValueError(f"the checkpoint {file} is damaged or no checkpoint at all")
+
+
+def _any_checkpoint() -> bool:
+    for folder in CHECKPOINT_FOLDERS:
+        for path in Path(folder).rglob("*.pt*"):
+            if is_checkpoint_name(path):
+                return True
+    return False
 
 
 def is_checkpoint_name(path: Path) -> bool:

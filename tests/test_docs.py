@@ -153,7 +153,7 @@ registered: list[str] = []
 @cache
 def composed(command: str, groups: tuple[str, ...]) -> DictConfig:
     """The options of a command with the chosen groups, such as dataset=spirals, as Hydra composes them."""
-    if registered[-1:] != [command]:  # its store holds the presets of one command at a time; filling it takes 0.3 s
+    if registered[-1:] != [command]:  # its store holds the options of one command at a time; filling it takes 0.3 s
         register(command)
         registered.append(command)
     with hydra.initialize(version_base="1.3", config_path=None):
