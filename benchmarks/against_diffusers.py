@@ -22,7 +22,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor, nn
 
 from conf.config import Train
-from conf.groups import MNIST, CHOICE_DEFAULTS, UNet
+from conf.groups import CHOICE_DEFAULTS, MNIST, UNet
 from dataset import Normaliser, make_sets
 from images.sets import ImageSet
 from loader import batches, make_loader

@@ -183,7 +183,7 @@ def main_of(name: str) -> Main:
 
 def typed_options() -> set[str]:
     """The options that the user has given a value, such as lr and model.hidden."""
-    return {word.split("=")[0] for word in HydraConfig.get().overrides.task}
+    return {word.split("=")[0] for word in HydraConfig.get().overrides.task} - {EXPERIMENT}
 
 
 # ---------------------------------------------------------------- the end of a program

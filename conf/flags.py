@@ -162,6 +162,7 @@ def command_line(argv: Sequence[str]) -> CommandLine:
     if not {"dataset=file", "dataset=picture"}.isdisjoint(overrides):
         # The --data-path of these two is a file.
         overrides = [re.sub(r"^dataset\.root=", "dataset.path=", word) for word in overrides]
+    overrides = [word for word in overrides if word != f"{EXPERIMENT}=null"]  # the default, which Hydra refuses
     typed = {word.partition("=")[0] for word in overrides}
     if "num_epochs" in typed and "max_steps" not in typed and not typed.isdisjoint({EXPERIMENT, "like"}):
         overrides.append("max_steps=null")  # the user gives the length in epochs, whatever the preset or the run does

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields
 
 from conf.config import COMMANDS
-from conf.groups import GROUPS, CHOICE_DEFAULTS, unknown_choice
+from conf.groups import CHOICE_DEFAULTS, GROUPS, unknown_choice
 from conf.option import allowed, as_typed, owner
 from conf.presets import EXPERIMENT, added_folders, presets_of
 

@@ -7,7 +7,6 @@ Where it ran is not taken: run folder, recording, pictures and machine.
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from conf.config import COMMANDS, Train
 from conf.groups import GROUPS, unknown_choice
 from conf.help import groups_of
-from conf.messages import advice, in_one_line, wrong_value
+from conf.messages import advice, wrong_value
 from conf.option import as_typed, check, did_you_mean
 from conf.presets import CONF, EXPERIMENT, HEADER, SEARCH_PATH, preset_paths, presets_of, shown
 
@@ -214,7 +214,8 @@ def _mapping(path: Path, text: str) -> tuple[dict[str, Any], dict[tuple[str, Any
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ValueError(f"{shown(path)}{line}: it is no YAML ({error.problem})") from None
     except (yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
-        raise ValueError(f"{shown(path)}: it is no YAML ({in_one_line(error)})") from None
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{shown(path)}: it is no YAML ({reason})") from None
     if not isinstance(values, dict) or (node is not None and not isinstance(node, yaml.MappingNode)):
         raise ValueError(f"{shown(path)}, line 1: it is no list of options, one 'name: value' a line")
 
@@ -320,6 +321,6 @@ def _check_setting(command: str, option: str, setting: Setting, chosen: Mapping[
         OmegaConf.update(options, option, setting.value)
         check(OmegaConf.to_object(options))
     except OmegaConfBaseException as error:
-        raise ValueError(f"{setting.place}: {option}{wrong_value(error)}") from error
+        raise ValueError(f"{setting.place}: {option}{wrong_value(error)}") from None
     except ValueError as error:
-        raise ValueError(f"{setting.place}: {error}") from error
+        raise ValueError(f"{setting.place}: {error}") from None

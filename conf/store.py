@@ -9,7 +9,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from conf.config import COMMANDS
-from conf.groups import GROUPS, CHOICE_DEFAULTS
+from conf.groups import CHOICE_DEFAULTS, GROUPS
 from conf.like import options_like
 from conf.memory import check_memory
 from conf.option import check

@@ -19,7 +19,7 @@ import model
 import schedule
 from conf import choices
 from conf.config import COMMANDS, Evaluate, Inference, Train
-from conf.groups import GROUPS, MLP, CHOICE_DEFAULTS, Text
+from conf.groups import CHOICE_DEFAULTS, GROUPS, MLP, Text
 from conf.help import COMMON_OPTIONS, full_help, help_text, sections, short_help
 from conf.option import check
 from conf.resumed import ADDED, fixed_options, resumed_options
