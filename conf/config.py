@@ -259,6 +259,11 @@ class Run:
         "run folder or checkpoint of a training to resume, or latest; the training keeps its"
         " options, and only its length may grow",
     )
+    like: str | None = option(
+        None,
+        "run folder or checkpoint of a run whose options a new training takes as its defaults, or latest; it takes what"
+        " that run learnt, with its seed, and not where it ran: run folder, recording, pictures, machine",
+    )
 
 
 # ---------------------------------------------------------------- the commands: fields of the last base come first

@@ -7,23 +7,20 @@ that open a file raise the same sentences, for callers other than commands.
 
 import errno
 import os
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ValueType
 
 from conf.config import Compare, Evaluate, Inference, Main, Train, check_source
 from conf.flags import CommandLine
-from conf.folders import check_folder_is_free, claim_folder, has_model, is_checkpoint_name
+from conf.folders import LATEST, check_checkpoint, check_folder_is_free, claim_folder
+from conf.like import options_like
+from conf.preset_files import LISTED_SWEEPS, check_presets
 from conf.store import checked, composed
 from points.tables import ARRAY_ENDINGS, column_index, column_names, read_any_table
 
-CHECKPOINT_FOLDERS = ("outputs", "runs")  # those of runtime.checkpoint_file, as the next
-DEFAULT_NAME = "last.pt"
-LATEST = "latest"  # the value of resume= for the newest checkpoint
 # Data sets that need a file or a folder, and what is said where it is not given.
 MISSING_OPTION = {
     "file": "dataset=file needs dataset.path=FILE: a .csv, .npy or .npz file, or a table of numbers",
@@ -31,8 +28,6 @@ MISSING_OPTION = {
     "images": "dataset=images needs dataset.root=DIR, a folder that holds a folder of images for each class",
 }
 SMALL_TABLE_BYTES = 20_000_000  # are read in less than a second
-# Sweeps whose values the command line lists.
-LISTED_SWEEPS = (ValueType.SIMPLE_CHOICE_SWEEP, ValueType.CHOICE_SWEEP, ValueType.RANGE_SWEEP)
 
 
 def check_early(name: str, line: CommandLine, continues: bool) -> None:
@@ -43,6 +38,8 @@ def check_early(name: str, line: CommandLine, continues: bool) -> None:
     Raises:
         ValueError, OSError, HydraException, OmegaConfBaseException: a mistake of the user.
     """
+    like = options_like(line.overrides) if name == "train" else None
+    check_presets(name, line.overrides, like)
     if line.asks_hydra:
         return
     if line.is_sweep:
@@ -120,34 +117,6 @@ def _check_evaluation(options: Evaluate) -> None:
     else:
         check_checkpoint(options.checkpoint)
         _check_dataset(options.dataset)
-
-
-def check_checkpoint(path: str | None) -> None:
-    """Raises FileNotFoundError where there is no such checkpoint or run folder; None: not any."""
-    if path is None:
-        if not _any_checkpoint():
-            folders = " or ".join(CHECKPOINT_FOLDERS)
-            raise FileNotFoundError(f"no checkpoint yet below {folders}: run `python train.py` first, or name one")
-        return
-    file = Path(path)
-    if file.is_dir():
-        if has_model(file):
-            return
-        file = file / DEFAULT_NAME
-    if not file.exists():
-        raise FileNotFoundError(f"there is no checkpoint at {file}; `python train.py` makes one")
-    if file.suffix == ".safetensors":
-        raise ValueError(f"{file} holds weights alone: name the folder of the model, in which its options lie as well")
-    if not zipfile.is_zipfile(file):
-        raise ValueError(f"the checkpoint {file} is damaged or no checkpoint at all")
-
-
-def _any_checkpoint() -> bool:
-    for folder in CHECKPOINT_FOLDERS:
-        for path in Path(folder).rglob("*.pt*"):
-            if is_checkpoint_name(path):
-                return True
-    return False
 
 
 def _check_dataset(dataset: Any) -> None:

@@ -3,6 +3,7 @@
 import functools
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,11 @@ try:
 except ImportError:  # on Windows nothing prevents two commands in one folder
     fcntl: Any = None
 
+# Those of runtime.checkpoint_file, as the next three.
+CHECKPOINT_FOLDERS = ("outputs", "runs")
 CHECKPOINT_ENDINGS = (".pt", ".pth")
+DEFAULT_NAME = "last.pt"
+LATEST = "latest"  # the value of resume= and like= for the newest checkpoint
 # One of them stands in every folder of a model that was exported, or saved by diffusers; as in runtime/.
 MODEL_FILES = (
     "config.json", "model.safetensors", "model_index.json", "scheduler_config.json",
@@ -102,6 +107,34 @@ def has_checkpoint(folder: Path) -> bool:
 def has_model(folder: Path) -> bool:
     """Whether the folder holds a checkpoint, or a model that was exported or saved by diffusers."""
     return has_checkpoint(folder) or any((folder / name).exists() for name in MODEL_FILES)
+
+
+def check_checkpoint(path: str | None) -> None:
+    """Raises FileNotFoundError where there is no such checkpoint or run folder; None: not any."""
+    if path is None:
+        if not _any_checkpoint():
+            folders = " or ".join(CHECKPOINT_FOLDERS)
+            raise FileNotFoundError(f"no checkpoint yet below {folders}: run `python train.py` first, or name one")
+        return
+    file = Path(path)
+    if file.is_dir():
+        if has_model(file):
+            return
+        file = file / DEFAULT_NAME
+    if not file.exists():
+        raise FileNotFoundError(f"there is no checkpoint at {file}; `python train.py` makes one")
+    if file.suffix == ".safetensors":
+        raise ValueError(f"{file} holds weights alone: name the folder of the model, in which its options lie as well")
+    if not zipfile.is_zipfile(file):
+        raise ValueError(f"the checkpoint {file} is damaged or no checkpoint at all")
+
+
+def _any_checkpoint() -> bool:
+    for folder in CHECKPOINT_FOLDERS:
+        for path in Path(folder).rglob("*.pt*"):
+            if is_checkpoint_name(path):
+                return True
+    return False
 
 
 def is_checkpoint_name(path: Path) -> bool:

@@ -27,6 +27,7 @@ from conf.config import COMMANDS
 from conf.flags import to_overrides
 from conf.groups import GROUPS, MLP, Moons
 from conf.option import check
+from conf.presets import CONF, EXPERIMENT
 from conf.script_parsers import PROGRAMS
 from conf.store import register
 from metrics.flow_map import FlowMap, flow_table
@@ -154,10 +155,10 @@ registered: list[str] = []
 @cache
 def composed(command: str, groups: tuple[str, ...]) -> DictConfig:
     """The options of a command with the chosen groups, such as dataset=spirals, as Hydra composes them."""
-    if registered[-1:] != [command]:  # its store holds the presets of one command at a time; filling it takes 0.3 s
+    if registered[-1:] != [command]:  # its store holds the options of one command at a time; filling it takes 0.3 s
         register(command)
         registered.append(command)
-    with hydra.initialize(version_base="1.3", config_path=None):
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose(command, list(groups))
 
 
@@ -186,7 +187,7 @@ def check_options(command: str, words: list[str]) -> None:
         first, *_, last = every_run
         runs = [first, last]
     for run in runs:
-        groups = [word for word in run if word.split("=")[0] in GROUPS or word.startswith("hydra")]
+        groups = [word for word in run if word.split("=")[0] in {*GROUPS, EXPERIMENT} or word.startswith("hydra")]
         options = deepcopy(composed(command, tuple(groups)))
         for override in parser.parse_overrides([word for word in run if word not in groups]):
             OmegaConf.update(options, override.key_or_group, override.value())

@@ -19,7 +19,7 @@ import model
 import schedule
 from conf import choices
 from conf.config import COMMANDS, Evaluate, Inference, Train
-from conf.groups import GROUPS, MLP, PRESETS, Text
+from conf.groups import CHOICE_DEFAULTS, GROUPS, MLP, Text
 from conf.help import COMMON_OPTIONS, full_help, help_text, sections, short_help
 from conf.option import check
 from conf.resumed import ADDED, fixed_options, resumed_options
@@ -74,10 +74,10 @@ def test_a_point_set_takes_exactly_its_options(choice):
     }
 
 
-@pytest.mark.parametrize("name", PRESETS)
-def test_a_preset_sets_options_that_exist_to_values_that_are_allowed(name):
-    assert PRESETS[name].keys() <= names(Train)
-    check(Train(**PRESETS[name]))
+@pytest.mark.parametrize("name", CHOICE_DEFAULTS)
+def test_a_choice_changes_defaults_of_options_that_exist_to_values_that_are_allowed(name):
+    assert CHOICE_DEFAULTS[name].keys() <= names(Train)
+    check(Train(**CHOICE_DEFAULTS[name]))
 
 
 # ---------------------------------------------------------------- checks

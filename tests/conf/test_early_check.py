@@ -75,7 +75,7 @@ def refusal(work, *arguments, **options):
 
 def test_a_missing_checkpoint_is_refused_in_the_same_words_as_later(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert early_check.CHECKPOINT_FOLDERS == checkpoint_file.OUTPUT_FOLDERS
+    assert folders.CHECKPOINT_FOLDERS == checkpoint_file.OUTPUT_FOLDERS
     assert folders.CHECKPOINT_ENDINGS == checkpoint_file.EXTENSIONS
     assert refusal(early_check.check_checkpoint, None) == refusal(checkpoint_file.load_newest)
     assert refusal(early_check.check_checkpoint, "no.pt") == refusal(checkpoint_file.load, "no.pt")
@@ -86,8 +86,8 @@ def test_what_is_no_checkpoint_is_refused_in_the_same_words_as_later(name, tmp_p
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.pt").write_text("no archive")
     (tmp_path / "empty").mkdir()
-    assert early_check.DEFAULT_NAME == checkpoint_file.DEFAULT_NAME
-    assert early_check.LATEST == checkpoint_file.LATEST
+    assert folders.DEFAULT_NAME == checkpoint_file.DEFAULT_NAME
+    assert folders.LATEST == checkpoint_file.LATEST
     assert refusal(early_check.check_checkpoint, name) == refusal(checkpoint_file.load, name)
 
 
