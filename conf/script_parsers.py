@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from conf.early_check import check_checkpoint
+from conf.folders import check_checkpoint
 from conf.flags import command_line
 from conf.messages import EXPECTED, sentence
 from conf.pictures import STYLES
