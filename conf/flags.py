@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from conf.config import COMMANDS
 from conf.groups import FILE_ENDINGS, GROUPS
 from conf.option import did_you_mean
-from conf.presets import CONFIG_DIR_FLAGS, EXPERIMENT, SEARCH_PATH
+from conf.presets import CONFIG_DIR_FLAGS, EXPERIMENT, SEARCH_PATH, added_folders, dataset_of_presets
 
 # Hydra's own flags. tests/conf/test_flags.py compares both lists with Hydra's parser.
 HYDRA_FLAGS = {
@@ -154,19 +154,33 @@ def command_line(argv: Sequence[str]) -> CommandLine:
         chosen = {word.split("=")[0] for word in overrides}
         added = [f"{name}={value}" for name, value in DDPM_CHOICES.items() if name not in chosen]
         overrides = added + overrides
-    if not any(word.startswith("dataset=") for word in overrides):
-        # A table says by its name which data set it is.
-        paths = [word.partition("=")[2].strip("'\"") for word in overrides if word.startswith("dataset.root=")]
-        if any(path.lower().endswith(FILE_ENDINGS) for path in paths):
-            overrides.insert(0, "dataset=file")
-    if not {"dataset=file", "dataset=picture"}.isdisjoint(overrides):
-        # The --data-path of these two is a file.
-        overrides = [re.sub(r"^dataset\.root=", "dataset.path=", word) for word in overrides]
+    overrides = _with_data_path(overrides, added_folders(argv))
     overrides = [word for word in overrides if word != f"{EXPERIMENT}=null"]  # the default, which Hydra refuses
     typed = {word.partition("=")[0] for word in overrides}
     if "num_epochs" in typed and "max_steps" not in typed and not typed.isdisjoint({EXPERIMENT, "like"}):
         overrides.append("max_steps=null")  # the user gives the length in epochs, whatever the preset or the run does
     return CommandLine(flags, _with_folders(overrides, folders))
+
+
+def _with_data_path(overrides: list[str], folders: Sequence[str]) -> list[str]:
+    """The overrides, in which --data-path names a file or a folder as the data set takes it.
+
+    folders: beside conf/, in whose folder `experiment` presets are looked for.
+    """
+    chosen = [word for word in overrides if word.startswith("dataset=")]
+    if not chosen:
+        # A table says by its name which data set it is.
+        paths = [word.partition("=")[2].strip("'\"") for word in overrides if word.startswith("dataset.root=")]
+        if any(path.lower().endswith(FILE_ENDINGS) for path in paths):
+            chosen = ["dataset=file"]
+            overrides = [*chosen, *overrides]
+    if not chosen:
+        presets = [word.partition("=")[2] for word in overrides if word.startswith(f"{EXPERIMENT}=")]
+        chosen = [f"dataset={dataset_of_presets(value, folders)}" for value in presets]
+    if not {"dataset=file", "dataset=picture"}.isdisjoint(chosen):
+        # The --data-path of these two is a file.
+        overrides = [re.sub(r"^dataset\.root=", "dataset.path=", word) for word in overrides]
+    return overrides
 
 
 def _with_folders(overrides: list[str], folders: Sequence[str]) -> list[str]:

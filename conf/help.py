@@ -22,7 +22,7 @@ ALL = "all"
 COMMON_OPTIONS = {
     "train": (
         *("dataset", "model", "num_epochs", "seed", "task_name"),
-        *("num_samples", "batch_size", "lr", "schedule", "conditional", "eval_samples", "resume", "like"),
+        *("num_samples", "batch_size", "lr", "schedule", "conditional", "eval_samples", "resume"),
     ),
     "inference": (
         *("checkpoint", "num_samples", "sampler", "sampling_steps", "seed", "labels", "guidance"),
@@ -194,7 +194,8 @@ def _preset_lines(name: str, folders: Sequence[str]) -> list[str]:
     presets = presets_of(name, folders)
     if not presets:
         return [f"Presets of options, experiment=NAME: none; write {EXPERIMENT}/NAME.yaml and add --config-dir DIR"]
-    lines = ["Presets of options, by experiment=NAME; what you type takes precedence:", ""]
+    of_run = "; like=RUN takes the options of a run" if name == "train" else ""
+    lines = [f"Presets of options, by experiment=NAME{of_run}; what you type takes precedence:", ""]
     for preset, meaning in presets.items():
         lines += _aligned(f"  {preset}", meaning or "(its file begins with no comment)")
     return lines

@@ -183,12 +183,12 @@ def read_preset(path: Path, paths: Mapping[str, Path], above: tuple[Path, ...] =
         place = f"{shown(path)}, line {_line(lines, key)}"
         if "." in key:
             group, _, part = key.partition(".")
-            raise ValueError(f"{place}: write {key} in two lines, '{group}:' and below it '  {part}: ...'")
+            raise ValueError(f"{place}: write '{part}:' below '{group}:', not {key}")
         if key not in GROUPS:
             own[key] = Setting(value, path, _line(lines, key))
             continue
         if not isinstance(value, dict):
-            raise ValueError(f"{place}: choose it by 'defaults:' and below it '  - override /{key}: {value}'")
+            raise ValueError(f"{place}: choose it by '- override /{key}: {value}' below 'defaults:'")
         for part, inner in value.items():
             own[f"{key}.{part}"] = Setting(inner, path, _line(lines, key, part))
 

@@ -21,6 +21,7 @@ SEARCH_PATH = "hydra.searchpath"
 
 ADDED_FOLDER = re.compile(r"file://([^,\]'\"]+)")
 OPTION_LINE = re.compile(r"^(\w+)\s*:", re.MULTILINE)
+DATASET_LINE = re.compile(r"^\s*-\s*override\s+/dataset\s*:\s*(\w+)", re.MULTILINE)
 GROUP_LINE = re.compile(r"^\s*-\s*override\s+/?(\w+)\s*:", re.MULTILINE)
 
 
@@ -63,6 +64,17 @@ def comment(text: str) -> str:
         if words and "@package" not in words:
             return words.lstrip("# ")
     return ""
+
+
+def dataset_of_presets(names: str, added: Iterable[str | Path] = ()) -> str | None:
+    """The data set that the presets in a value of experiment=, such as [a,b], choose; None for none."""
+    paths = preset_paths(added)
+    for name in re.split(r"[\[\],'\"\s]+", names):
+        if name in paths and paths[name].is_file():
+            found = DATASET_LINE.search(paths[name].read_text(encoding="utf-8", errors="replace"))
+            if found:
+                return found[1]
+    return None
 
 
 def added_folders(arguments: Sequence[str]) -> list[str]:
