@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from conf.folders import check_checkpoint
 from conf.flags import command_line
+from conf.folders import check_checkpoint
 from conf.messages import EXPECTED, sentence
 from conf.pictures import STYLES
 from conf.store import checked, composed, register
