@@ -143,7 +143,7 @@ def test_a_length_in_epochs_that_is_typed_replaces_the_steps_of_a_preset(preset)
 def test_a_preset_with_options_of_another_command_works_there():
     write("film", "sampler: ddim\nsampling_steps: 7\n")
     assert options("-cd presets experiment=film", "inference").sampling_steps == 7
-    assert [*presets_of("inference", ["presets"])] == ["film"]
+    assert "film" in presets_of("inference", ["presets"])
     assert "film" not in presets_of("train", ["presets"])
 
 
