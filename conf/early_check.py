@@ -38,11 +38,10 @@ def check_early(name: str, line: CommandLine, continues: bool) -> None:
     Raises:
         ValueError, OSError, HydraException, OmegaConfBaseException: a mistake of the user.
     """
-    like = options_like(line.overrides) if name == "train" else None
-    check_presets(name, line.overrides, like)
     if line.asks_hydra:
         return
     if line.is_sweep:
+        check_presets(name, line.overrides, options_like(name, line.overrides))
         # Each run of a sweep checks its own values, so that a failing run costs no other.
         composed(name, _without_sweeps(line.overrides))
         folder = _named_folder("hydra.sweep.dir", line.overrides)

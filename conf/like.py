@@ -20,17 +20,18 @@ from runtime.checkpoint_contents import options_in_checkpoint
 TAKEN = fixed_options() | {"eval_samples"}
 
 
-def options_like(overrides: Sequence[str]) -> Train | None:
+def options_like(command: str, overrides: Sequence[str]) -> Train | None:
     """The options of the run in like=RUN, ready for Hydra; None without like=.
 
-    overrides: of a command line, in Hydra's language.
+    command: its name; only a training takes like=.
+    overrides: of its command line, in Hydra's language.
 
     Raises:
         ValueError: several runs are named, or the run's options are not those of this version.
         OSError: there is no such run, or its checkpoint cannot be read.
     """
     words = [word for word in overrides if word.startswith("like=")]
-    if not words:
+    if not words or command != "train":
         return None
     override = OverridesParser.create().parse_override(words[-1])
     if override.is_sweep_override():

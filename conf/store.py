@@ -13,6 +13,7 @@ from conf.groups import CHOICE_DEFAULTS, GROUPS
 from conf.like import options_like
 from conf.memory import check_memory
 from conf.option import check
+from conf.preset_files import check_presets
 from conf.presets import CONF, EXPERIMENT
 
 # The time names a run folder. It has microseconds because two runs may start in one second.
@@ -26,11 +27,12 @@ def register(name: str, overrides: Sequence[str] = ()) -> None:
     overrides: of the command line. With like=RUN among them, the options of that run are the defaults.
 
     Raises:
-        ValueError, OSError: there is no such run, or it holds no options of this version.
+        ValueError, OSError: there is no such run, it holds no options of this version, or a preset is wrong.
     """
     store = ConfigStore.instance()
     command = COMMANDS[name]
-    like = options_like(overrides) if name == "train" else None
+    like = options_like(name, overrides)
+    check_presets(name, overrides, like)
     groups = {f.name: f.default for f in fields(command) if f.name in GROUPS}
     schema: Any = command
     if like:

@@ -1,7 +1,10 @@
 """Presets and like=RUN in trainings and sweeps; tab completion in a shell."""
 
+import os
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -35,6 +38,7 @@ def folder(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_new_training_is_complete_without_the_other_run(folder, tmp_path):
     """The other run has been moved before, and is deleted after."""
     shutil.copytree(folder / "runs" / "a", tmp_path / "moved")
@@ -120,5 +124,8 @@ def test_bash_completes_what_hydra_knows(typed, completed):
         'hydra_bash_completion; echo "${COMPREPLY[@]}"\n'
         'eval "$(python train.py -sc uninstall=bash)"\n'
     )
-    done = subprocess.run(["bash", "-c", script], cwd=ROOT, env=QUIET, capture_output=True, text=True, timeout=300)
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # as in an active environment
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=ROOT, env={**QUIET, "PATH": path}, capture_output=True, text=True, timeout=300
+    )
     assert done.stdout.split() == completed.split(), done.stderr

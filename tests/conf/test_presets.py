@@ -1,6 +1,7 @@
 """Presets, like=RUN and Hydra's own flags: what they set, which value wins, and what is refused in one sentence."""
 
 import os
+import re
 import shlex
 from dataclasses import asdict
 from pathlib import Path
@@ -89,6 +90,20 @@ def test_the_data_path_of_the_table_preset_may_have_any_name():
 
 def test_without_a_file_the_table_preset_asks_for_one():
     assert refusal("experiment=own_csv").startswith("dataset=file needs dataset.path=FILE")
+
+
+def test_the_preset_that_the_page_shows_can_be_used_by_the_lines_of_the_page():
+    page = (ROOT / "docs" / "presets.md").read_text()
+    (content,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    write("wide", content, header="")
+    lines = re.findall(r"^python train.py (.*presets.* experiment=.*wide.*)$", page, re.MULTILINE)
+    assert len(lines) == 3
+    for line in lines:
+        found = options(line)
+        assert (found.dataset.name, found.dataset.arms, found.lr) == ("spirals", 3, 4e-3)
+    assert "wide                    a wider network" in help_text(
+        "train", ["--config-dir", "presets", "--help", "experiment"]
+    )
 
 
 # ---------------------------------------------------------------- which value wins
@@ -188,7 +203,7 @@ MISTAKES = {
 @pytest.mark.parametrize("text", MISTAKES)
 def test_a_mistake_in_a_preset_is_named_with_its_file_and_line(text):
     path = write("x", f"{text}\n")
-    for line in ("-cd presets experiment=x", "-cd presets -m experiment=flow,x", "-cd presets experiment=x --cfg job"):
+    for line in ("-cd presets experiment=x", "-cd presets -m experiment=flow,x"):
         found = refusal(line)
         assert found.startswith(str(path))
         assert MISTAKES[text] in found
@@ -449,6 +464,13 @@ def test_every_kind_of_info_is_printed(value, folder):
     done = command(["train.py", "-i", value, "experiment=flow"], folder)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) > 5
+
+
+def test_a_wrong_preset_is_not_printed(folder):
+    write("x", "lrr: 3\n")
+    done = command("train.py -cd presets experiment=x --cfg job", folder)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"presets/experiment/x.yaml, {MISTAKES['lrr: 3']}\n"
 
 
 @pytest.mark.parametrize("line", ["--package model", "--cfg", "--cfg=jop", "--resolve", "--cfg job -m", "--config-dir"])
