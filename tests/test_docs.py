@@ -1,4 +1,4 @@
-"""The pages, README.md and docs/*.md: their commands are right, their links resolve, their words are plain.
+"""The pages at the root and in docs/: their commands are right, their links resolve, their words are plain.
 
 No command is run. The options of our own commands are composed and checked, as those of a command line are. For a
 script, its `add_argument` calls are read from the source, and the arguments are parsed with them.
@@ -37,7 +37,8 @@ from pipeline import Pipeline
 from runtime.randomness import generator
 
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+BESIDE_README = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+PAGES = [README, *BESIDE_README, *sorted((ROOT / "docs").glob("*.md"))]
 MAX_README_WORDS = 1500
 MAX_SENTENCE_WORDS = 25
 
@@ -411,7 +412,7 @@ def test_every_file_that_is_named_with_its_folder_exists(page):
 def test_the_index_links_to_every_page():
     index = ROOT / "docs/README.md"
     linked = {target.partition("#")[0] for _, target in LINK.findall(index.read_text())}
-    assert {page.name for page in PAGES if page not in (README, index)} <= linked
+    assert {page.name for page in PAGES if page not in (README, index, *BESIDE_README)} <= linked
 
 
 @pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: str(page.relative_to(ROOT)))
