@@ -51,7 +51,7 @@ NAMED_FILE = re.compile(r"[\w/]+/\w+\.(py|sh|txt|md)")
 PLACEHOLDER = re.compile(r"\[[A-Z][A-Z. ]*\]")  # as in `python loss/plot.py [RUN ...]`
 
 OUR_PROGRAMS = ("python", "torchrun", "sbatch", "pip")
-OTHER_PROGRAMS = ("git", "cd", "source", "apt", "tensorboard", "eval")
+OTHER_PROGRAMS = ("git", "cd", "source", "apt", "tensorboard", "eval", "bash", "ruff", "basedpyright", "uv")
 MULTIRUN = {"-m", "--multirun"}
 
 # The words of DESIGN section 5, and the metaphors that went with them.
