@@ -102,7 +102,7 @@ class CommandLine(NamedTuple):
     @property
     def resumes(self) -> bool:
         """Whether a training is to go on in its existing folder."""
-        return any(re.match("resume=(?!null$)", word) for word in self.overrides)
+        return self.chooses("resume")
 
     def chooses(self, option: str) -> bool:
         """Whether the option, such as like, has a value other than null."""

@@ -47,6 +47,14 @@ def _parser(program: str, description: str) -> argparse.ArgumentParser:
     )
 
 
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "run",
+        nargs="?",
+        help="a run folder or checkpoint, also as checkpoint=RUN; default: the newest",
+    )
+
+
 # ---------------------------------------------------------------- scripts/
 
 
@@ -81,11 +89,7 @@ def export() -> argparse.ArgumentParser:
         "Export a trained model as a folder to share: its weights as safetensors, its options, and a model card.\n"
         "checkpoint=DIR samples from it on any machine.",
     )
-    parser.add_argument(
-        "run",
-        nargs="?",
-        help="a run folder or checkpoint, also as checkpoint=RUN; default: the newest",
-    )
+    _add_run(parser)
     parser.add_argument(
         "--out",
         type=Path,
@@ -201,11 +205,7 @@ def share() -> argparse.ArgumentParser:
         "scripts/share.py",
         "Make an interactive page from a checkpoint: one HTML file that holds the network and runs it.",
     )
-    parser.add_argument(
-        "run",
-        nargs="?",
-        help="a run folder or checkpoint, also as checkpoint=RUN; default: the newest",
-    )
+    _add_run(parser)
     parser.add_argument(
         "--out",
         type=Path,
