@@ -3,6 +3,7 @@
 from conf.entry import command  # answers --help before what follows takes its seconds
 
 # isort: split
+from dataclasses import asdict
 from pathlib import Path
 
 from conf.choices import NUM_SAMPLES
@@ -24,6 +25,7 @@ def main(o: Compare, run_folder: Path) -> None:
     path, state = checkpoint_file.load_or_newest(o.checkpoint)
     pipeline = pipeline_from_checkpoint(state, path, devices.choose(o.device), o.precision)
     devices.use_threads(o.threads, pipeline.of_images)
+    pipeline.take_data(asdict(o.dataset))
     check_data(pipeline, state)
     count = o.num_samples or NUM_SAMPLES["compare"][pipeline.kind]
     print(f"checkpoint {path}, {count:,} samples by each sampler, all from the same x_T")

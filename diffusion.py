@@ -297,16 +297,16 @@ def exact_denoiser(mixture: GaussianMixture, scheduler: NoiseScheduler) -> Denoi
     return denoise
 
 
-def clamped_denoiser(denoise: Denoiser, scheduler: NoiseScheduler) -> Denoiser:
-    """Return a denoiser of images whose prediction of x_0 is clamped to [-1, 1].
+def clamped_denoiser(denoise: Denoiser, scheduler: NoiseScheduler, limit: float = 1.0) -> Denoiser:
+    """Return a denoiser of images whose prediction of x_0 is clamped to [-limit, limit].
 
-    All pixels lie in that range. eps changes with x_0, so that x_t = alpha x_0 + sigma eps holds.
+    All pixels lie in [-1, 1]. eps changes with x_0, so that x_t = alpha x_0 + sigma eps holds.
     """
 
     def denoise_within(x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Prediction:
         eps, x_0 = denoise(x_t, t, label)
         alpha, sigma = scheduler.alpha_sigma(t, x_t)
-        clamped = x_0.clamp(-1, 1)
+        clamped = x_0.clamp(-limit, limit)
         return Prediction(eps + alpha / sigma * (x_0 - clamped), clamped)
 
     return denoise_within

@@ -73,6 +73,7 @@ def evaluate_checkpoint(o: Evaluate, run_folder: Path) -> dict:
     path, state = checkpoint_file.load_or_newest(o.checkpoint)
     pipeline = pipeline_from_checkpoint(state, path, devices.choose(o.device), o.precision)
     devices.use_threads(o.threads, pipeline.of_images)
+    pipeline.take_data(asdict(o.dataset))
     check_data(pipeline, state)
     train, unseen = pipeline.data_sets()
 

@@ -4,6 +4,7 @@ from conf.entry import command  # answers --help before what follows takes its s
 
 # isort: split
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def main(o: Inference, run_folder: Path) -> None:
     mode = chosen_mode(o)
     path, state = checkpoint_file.load_or_newest(o.checkpoint)
     pipeline = pipeline_from_checkpoint(state, path, devices.choose(o.device), o.precision)
+    pipeline.take_data(asdict(o.dataset))
     devices.use_threads(o.threads, pipeline.of_images)
     style.use(o.style)
     print(f"checkpoint: {path}")
@@ -59,7 +61,7 @@ def main(o: Inference, run_folder: Path) -> None:
         save_flow_lines(pipeline, run_folder, lines, options, o.seed, o.figures, labels=o.labels, film=o.animation)
     else:
         training_folder = checkpoint_file.run_folder_path(path)
-        missing = missing_data(pipeline, state)
+        missing = None if pipeline.of_images else missing_data(pipeline, state)  # images have no real side
         save_reverse_process(o, pipeline, pipeline.resolve(options), count, training_folder, run_folder, missing)
 
 

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nets.diffusers_unet import DiffusersUNet
 from nets.embedding import label_or_null, time_embedding
 from nets.unet import UNet
 
@@ -116,6 +117,8 @@ MODELS: dict[str, type[nn.Module]] = {
     "unet": UNet,
     "unet_small": UNet,
 }
+# Networks of other people, which can be sampled and not trained: model= does not name them.
+ADOPTED: dict[str, type[nn.Module]] = {"diffusers_unet": DiffusersUNet}
 
 
 def build_model(
@@ -128,7 +131,7 @@ def build_model(
     """Return a new network of that name.
 
     Args:
-        name: a key of MODELS.
+        name: a key of MODELS or ADOPTED.
         dims: the shape of one datum: (d,) for points, (C, H, W) for images.
         num_timesteps: T.
         num_labels: labels are 0 .. num_labels-1; 0 for an unconditional network.
@@ -137,9 +140,10 @@ def build_model(
     Raises:
         ValueError: no such network, or one that does not take such data or options.
     """
-    check_model_takes(name, images=len(dims) == 3)
+    if name not in ADOPTED:
+        check_model_takes(name, images=len(dims) == 3)
     try:
-        return MODELS[name](dims, num_timesteps, num_labels, **options)
+        return {**MODELS, **ADOPTED}[name](dims, num_timesteps, num_labels, **options)
     except TypeError as error:
         raise ValueError(f"model={name} does not take these options: {error}") from error
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.optim.swa_utils import AveragedModel
 
-from dataset import DataSet, Normaliser, make_sets
+from dataset import IMAGE_DATASETS, DataSet, Normaliser, make_sets
 from diffusion import Denoiser, Prediction, check_target, clamped_denoiser, denoiser, in_chunks
 from model import build_model
 from points.table_writer import write_table
@@ -25,6 +25,7 @@ from registry.sampler_rows import SAMPLING, Kind, SamplingDefaults
 from runtime import checkpoint_file
 from runtime import device as devices
 from runtime.arrays import floats
+from runtime.diffusers_folder import NO_DATA
 from runtime.randomness import generator
 from samplers import State, last, sample, sampler_row
 from samplers.guidance import checked_interval, classifier_free, guided
@@ -34,6 +35,7 @@ from schedule import NoiseScheduler, make_scheduler
 # Rows in one pass through a network: what it computes then stays in the CPU's cache.
 POINTS_PER_PASS = 2500
 IMAGES_PER_PASS = 100
+PIXELS_PER_PASS = 2**19  # of larger images; 8 of 256 x 256 pixels
 MAX_NAMED = 12  # labels that a line names
 
 Labels = Sequence[int | str] | int | str | Tensor | None
@@ -95,6 +97,11 @@ class Pipeline:
         return "images" if self.of_images else "points"
 
     @property
+    def has_null_label(self) -> bool:
+        """Whether the network has also learnt to predict without a label, as guidance requires."""
+        return bool(self.classes) and self.config.get("label_dropout") != 0
+
+    @property
     def device(self) -> torch.device:
         return next(self.net.parameters()).device
 
@@ -102,12 +109,29 @@ class Pipeline:
     def num_parameters(self) -> int:
         return sum(weight.numel() for weight in self.net.parameters())
 
+    @property
+    def knows_data(self) -> bool:
+        """Whether the options say which data the model was trained on; those of a diffusers folder do not."""
+        return self.config["dataset"]["name"] != NO_DATA
+
+    def take_data(self, dataset: dict[str, Any]) -> None:
+        """Compare with the image set of these options, if the model does not know its own data."""
+        if not self.knows_data and dataset["name"] in IMAGE_DATASETS:
+            self.config["dataset"] = dataset
+            train, _ = self.data_sets()
+            _check_data_fit(train, self.dims, self.classes)
+
     def data_sets(self) -> tuple[DataSet, DataSet]:
         """The data that the model was trained on and the held-out data, made from its options, once.
 
         Raises:
-            ValueError, OSError: as `dataset.make_sets`.
+            ValueError, OSError: as `dataset.make_sets`; ValueError also where the data are not known.
         """
+        if not self.knows_data:
+            raise ValueError(
+                "this folder of diffusers does not say which data the model was trained on, and no figure can be"
+                " computed without real images: give them by dataset=images dataset.root=DIR or dataset=mnist"
+            )
         if self._data_sets is None:
             options = self.config["dataset"]
             if options.get("path"):  # a checkpoint of others may name any file
@@ -240,7 +264,7 @@ class Pipeline:
         guidance = options.guidance
         interval = options.guidance_interval
         if guidance is None:
-            guidance = defaults.guidance if self.classes and not options.autoguidance else 0.0
+            guidance = defaults.guidance if self.has_null_label and not options.autoguidance else 0.0
             interval = interval or (defaults.guidance_interval if guidance else None)
         return replace(options, sampler=sampler, sampling_steps=steps, guidance=guidance, guidance_interval=interval)
 
@@ -263,9 +287,13 @@ class Pipeline:
         if self.early:
             early = self._network_denoiser(self.early)
             denoise = guided(denoise, early, options.autoguidance, self.scheduler, interval)
-        if self.of_images:
-            return in_chunks(clamped_denoiser(denoise, self.scheduler), IMAGES_PER_PASS)
-        return in_chunks(denoise, POINTS_PER_PASS)
+        if not self.of_images:
+            return in_chunks(denoise, POINTS_PER_PASS)
+        limit = self.config.get("clip_sample", 1.0)  # None: a model of diffusers that is sampled without clamping
+        if limit is not None:
+            denoise = clamped_denoiser(denoise, self.scheduler, limit)
+        pixels = self.dims[1] * self.dims[2]
+        return in_chunks(denoise, max(1, min(IMAGES_PER_PASS, PIXELS_PER_PASS // pixels)))
 
     def denoiser_for_label(self, number: int | None) -> Denoiser:
         """The network as a denoiser under one label for all rows, given by its number; None: without a label."""
@@ -286,6 +314,11 @@ class Pipeline:
         """Raises ValueError for guidance that this model cannot have, in a sentence that says what would help."""
         if options.guidance and not self.classes:
             raise ValueError("guidance needs labels, and this model is unconditional; train one with conditional=true")
+        if options.guidance and not self.has_null_label:
+            raise ValueError(
+                "guidance needs predictions without a label, and this model has learnt none (label_dropout=0):"
+                " leave out guidance"
+            )
         if options.autoguidance and not self.early:
             raise ValueError("autoguidance needs an early snapshot of the model; train one with early_ema=0.1")
         if options.guidance and options.autoguidance:
@@ -332,7 +365,9 @@ def scheduler_from_config(config: Mapping[str, Any]) -> NoiseScheduler:
         ValueError: no such process, or one on which its prediction target cannot work.
     """
     options = {name: config[name] for name in ("schedule", "num_timesteps", "beta_start", "beta_end")}
-    scheduler = make_scheduler(**options, zero_snr=config.get("zero_snr", False))  # older checkpoints have none
+    # older checkpoints have no zero_snr, and only models of diffusers have betas or a shift
+    added = {name: config[name] for name in ("zero_snr", "betas", "flow_shift") if name in config}
+    scheduler = make_scheduler(**options, **added)
     model = dict(config["model"])  # raises where a damaged checkpoint holds something else
     check_target(scheduler, model["prediction"])
     return scheduler
@@ -396,11 +431,24 @@ def check_network(state: Mapping[str, Any], path: str | Path) -> tuple[Normalise
             dims = tuple(normaliser.mean.shape)
             planned = AveragedModel(_network(config, dims, len(classes), scheduler.num_timesteps))
         denoiser(planned, scheduler, config["model"]["prediction"])  # raises for an unknown target
+    except ImportError as error:  # of an optional package
+        raise ValueError(f"{path} cannot be used: {error}") from error
     except Exception as error:  # parts of any wrong type and value fail in as many ways
         why = f"it has no {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"the checkpoint {path} does not fit its own configuration: {why}") from error
     _check_weights(planned, weights, path)
     return normaliser, classes
+
+
+def _check_data_fit(data: DataSet, dims: tuple[int, ...], classes: list[str]) -> None:
+    """Raises ValueError where images that the user has named cannot be those that a model was trained on."""
+    shape = getattr(data, "dims", None)
+    if shape != dims:
+        raise ValueError(
+            f"the model makes images of shape {dims}, and those of dataset= have {shape}: set dataset.size"
+        )
+    if classes and len(classes) != len(data.classes):
+        raise ValueError(f"the model has {len(classes)} labels, and the images of dataset= have {len(data.classes)}")
 
 
 @contextmanager

@@ -401,14 +401,29 @@ class FlowNoiseScheduler(NoiseScheduler):
     Sources: flow matching, Lipman et al. 2023 (arXiv 2210.02747), eq. 20 to 22 with sigma_min = 0;
     rectified flow, Liu et al. 2023 (arXiv 2209.03003), eq. 1.
 
+    Args:
+        num_timesteps: T.
+        shift: see flow_sigmas. moonwalk trains without one; models of diffusers may have one.
+
     Raises:
         ValueError: T is less than 1.
     """
 
-    def __init__(self, num_timesteps: int = 1000) -> None:
+    def __init__(self, num_timesteps: int = 1000, shift: float = 1.0) -> None:
         _check_length(num_timesteps)
-        s = torch.arange(1, num_timesteps + 1, dtype=torch.float64) / num_timesteps
-        super().__init__(1 - s, s)
+        sigma = flow_sigmas(num_timesteps, shift)
+        super().__init__(1 - sigma, sigma)
+
+
+def flow_sigmas(num_timesteps: int, shift: float = 1.0) -> Tensor:
+    """Return the noise levels of a flow: shape (T,), float64, rising to 1.
+
+    A shift above 1 gives more of the steps to much noise: s becomes shift s / (1 + (shift - 1) s).
+
+    Source: Esser et al. 2024 (arXiv 2403.03206), eq. 23.
+    """
+    s = torch.arange(1, num_timesteps + 1, dtype=torch.float64) / num_timesteps
+    return shift * s / (1 + (shift - 1) * s)
 
 
 # ---------------------------------------------------------------- schedules by name
@@ -420,6 +435,8 @@ def make_scheduler(
     beta_start: float | None = None,
     beta_end: float | None = None,
     zero_snr: bool = False,
+    betas: Sequence[float] | None = None,
+    flow_shift: float = 1.0,
 ) -> NoiseScheduler:
     """Return the schedule of that name, a key of SCHEDULES.
 
@@ -428,6 +445,8 @@ def make_scheduler(
         num_timesteps: T.
         beta_start, beta_end: see LinearNoiseScheduler; only for schedules with betas.
         zero_snr: apply zero_terminal_snr. A flow ends in pure noise anyway.
+        betas: shape (T,), in place of those of the schedule.
+        flow_shift: of schedule=flow, see flow_sigmas.
 
     Raises:
         ValueError: an unknown name, T less than 1, or betas that the schedule cannot take.
@@ -444,7 +463,9 @@ def make_scheduler(
     elif beta_start is not None or beta_end is not None:
         takers = " and ".join(name for name, its_row in SCHEDULES.items() if its_row.has_betas)
         raise ValueError(f"beta_start and beta_end belong to schedule={takers}; schedule={schedule} has its own noise")
-    scheduler = implementation(row)(num_timesteps, **options)
+    if schedule == "flow":
+        options = {"shift": flow_shift}
+    scheduler = VariancePreserving(betas) if betas is not None else implementation(row)(num_timesteps, **options)
 
     if zero_snr and isinstance(scheduler, VariancePreserving):
         return VariancePreserving(zero_terminal_snr(scheduler.betas))

@@ -19,7 +19,13 @@ from conf.resumed import resumed_options
 from dataset import DataSet, make_sets
 from images.sets import ImageSet
 from loss.log import final_loss, read_excess
-from metrics.evaluation import Evaluation, distinct_rows, evaluate_model, real_rows_with_labels
+from metrics.evaluation import (
+    Evaluation,
+    distinct_rows,
+    evaluate_model,
+    real_rows_with_labels,
+    too_few_for_evaluation,
+)
 from metrics.results import read_report, score_fields, write_report
 from pipeline import check_network
 from runtime import checkpoint_file, distributed
@@ -54,6 +60,10 @@ def begin_or_resume(options: Train, run_folder: Path, typed: set[str]) -> dict[s
 
     with locked_run_folder(run_folder, is_new), ExitStack() as stack:
         checkpoint = distributed.from_first(lambda: checkpoint_file.load(path) if path else None)
+        if checkpoint and "config" in checkpoint and "optimizers" not in checkpoint:
+            raise ValueError(
+                f"the checkpoint of {path} cannot be resumed: it lacks 'optimizers', as only a model is kept"
+            )
         if checkpoint:
             options = resumed_options(options, typed, checkpoint.get("config"), run_folder)
             check_network(checkpoint, run_folder)
@@ -73,7 +83,7 @@ def train(
     """
     state = set_up(options, run_folder, checkpoint)
     if state.moment.done == state.total:
-        earlier = earlier_report(run_folder, options, state)
+        earlier = earlier_report(run_folder, state)
         if earlier:
             return earlier
     startup_check.run_check(state)
@@ -104,6 +114,7 @@ def set_up(options: Train, run_folder: Path, checkpoint: Mapping[str, Any] | Non
     data, unseen = make_sets(n_samples=options.num_samples, seed=options.seed, **dataset)
     if options.num_epochs is None:
         options = replace(options, num_epochs=default_epochs(len(data), options.dataset.name))
+    options = with_possible_evaluation(options, unseen)
 
     config = asdict(options)
     classes = startup_check.classes_to_learn(data, config)
@@ -111,6 +122,15 @@ def set_up(options: Train, run_folder: Path, checkpoint: Mapping[str, Any] | Non
     if checkpoint:
         state.moment = restore(state.learner, checkpoint, data, state.total, config, run_folder)
     return state
+
+
+def with_possible_evaluation(options: Train, unseen: DataSet) -> Train:
+    """The options, without an evaluation where too few data are held out for one; a line says so."""
+    reason = too_few_for_evaluation(unseen)
+    if not options.eval_samples or reason is None:
+        return options
+    print(f"there will be no evaluation: {reason}")
+    return replace(options, eval_samples=0)
 
 
 def learning_rate(step: int, total: int, warmup: int, peak: float) -> float:
@@ -131,7 +151,7 @@ def report(options: Train, run_folder: Path, state: TrainingState) -> dict[str, 
     distributed.end_other_processes()
     loss = final_loss(run_folder)
     print_summary(options, run_folder, state, loss)
-    evaluation = evaluate(options, state) if options.eval_samples else None
+    evaluation = evaluate(options, state) if state.config["eval_samples"] else None
 
     end = state.moment
     figures = write_report(
@@ -148,10 +168,10 @@ def report(options: Train, run_folder: Path, state: TrainingState) -> dict[str, 
     return figures
 
 
-def earlier_report(run_folder: Path, options: Train, state: TrainingState) -> dict[str, Any] | None:
+def earlier_report(run_folder: Path, state: TrainingState) -> dict[str, Any] | None:
     """The figures of a training that is resumed after its last step; None if it was not evaluated as asked."""
     earlier = read_report(run_folder)
-    is_evaluated = "figures" in earlier or not options.eval_samples
+    is_evaluated = "figures" in earlier or not state.config["eval_samples"]
     if earlier.get("steps") != state.total or not is_evaluated:
         return None
 

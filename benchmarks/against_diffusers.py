@@ -22,7 +22,7 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor, nn
 
 from conf.config import Train
-from conf.groups import MNIST, PRESETS, UNet
+from conf.groups import CHOICE_DEFAULTS, MNIST, UNet
 from dataset import Normaliser, make_sets
 from images.sets import ImageSet
 from loader import batches, make_loader
@@ -39,7 +39,7 @@ from training.noise import Noise
 from training.optimizers import make_optimizers
 
 LABEL_CHANNELS = 4  # of the input
-OURS: dict[str, Any] = asdict(Train(dataset=MNIST(), model=UNet(), **PRESETS["unet"]))
+OURS: dict[str, Any] = asdict(Train(dataset=MNIST(), model=UNet(), **CHOICE_DEFAULTS["unet"]))
 THEIRS: dict[str, Any] = {
     **OURS,
     "batch_size": 128,

@@ -54,11 +54,17 @@ def steps_option() -> Any:
     )
 
 
+def checkpoint_option() -> Any:
+    return option(
+        None, "a checkpoint, its run folder, an exported model or a folder of diffusers; default: the newest run"
+    )
+
+
 @dataclass
 class Sampling:
     """sampling"""
 
-    checkpoint: str | None = option(None, "a checkpoint or its run folder; default: the newest one")
+    checkpoint: str | None = checkpoint_option()
     num_samples: int | None = option(None, f"samples to generate; {by_kind(NUM_SAMPLES['inference'])}", low=1)
     sampler: str | None = sampler_option()
     sampling_steps: int | None = steps_option()
@@ -92,6 +98,10 @@ def sampling_options(o: Sampling) -> dict[str, Any]:
     """The arguments of a `SamplingOptions`: the options of Sampling but the checkpoint and the number of samples."""
     names = [f.name for f in fields(Sampling) if f.name not in ("checkpoint", "num_samples")]
     return {name: getattr(o, name) for name in names}
+
+
+def data_option() -> Any:
+    return option("moons", "images to compare with, for a folder of diffusers, which names none; a run knows its own")
 
 
 def check_source(o: "Evaluate") -> None:
@@ -249,6 +259,11 @@ class Run:
         "run folder or checkpoint of a training to resume, or latest; the training keeps its"
         " options, and only its length may grow",
     )
+    like: str | None = option(
+        None,
+        "run folder or checkpoint of a run whose options a new training takes as its defaults, or latest; it takes what"
+        " that run learnt, with its seed, and not where it ran: run folder, recording, pictures, machine",
+    )
 
 
 # ---------------------------------------------------------------- the commands: fields of the last base come first
@@ -263,6 +278,7 @@ class Train(Machine, Pictures, Watching, Run, Evaluation, Training, Process, Net
 class Inference(Machine, Pictures, Recording, FlowLines, GuidanceSheet, Observed, Labels, Sampling):
     """Sample from a checkpoint and show the learned reverse process."""
 
+    dataset: Any = data_option()
     viz_steps: int = option(100, "states recorded, at most: even in log-SNR, with the first and the last", low=2)
     animation: str | None = option(
         None,
@@ -304,7 +320,8 @@ class Evaluate(Machine, Pictures, Sampling):
     )
     dataset: Any = option(
         "moons",
-        "data set with which samples=FILE is compared; a checkpoint knows its own",
+        "data set with which samples=FILE is compared, or the images of a folder of diffusers, which names none; a"
+        " run knows its own",
     )
     num_samples: int | None = option(
         None,
@@ -319,7 +336,8 @@ class Evaluate(Machine, Pictures, Sampling):
 class Compare(Machine, Pictures, Viewing):
     """Compare samplers at equal numbers of network evaluations, from the same noise: distances, pictures, paths."""
 
-    checkpoint: str | None = option(None, "a checkpoint or its run folder; default: the newest one")
+    checkpoint: str | None = checkpoint_option()
+    dataset: Any = data_option()
     samplers: list[str] | None = option(
         None,
         "which, such as [ddim,unipc], of those that inference.py --help explains; default: all",

@@ -7,23 +7,20 @@ that open a file raise the same sentences, for callers other than commands.
 
 import errno
 import os
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ValueType
 
 from conf.config import Compare, Evaluate, Inference, Main, Train, check_source
 from conf.flags import CommandLine
-from conf.folders import check_folder_is_free, claim_folder, has_checkpoint, is_checkpoint_name
+from conf.folders import LATEST, check_checkpoint, check_folder_is_free, claim_folder
+from conf.like import options_like
+from conf.preset_files import LISTED_SWEEPS, check_presets
 from conf.store import checked, composed
 from points.tables import ARRAY_ENDINGS, column_index, column_names, read_any_table
 
-CHECKPOINT_FOLDERS = ("outputs", "runs")  # those of runtime.checkpoint_file, as the next
-DEFAULT_NAME = "last.pt"
-LATEST = "latest"  # the value of resume= for the newest checkpoint
 # Data sets that need a file or a folder, and what is said where it is not given.
 MISSING_OPTION = {
     "file": "dataset=file needs dataset.path=FILE: a .csv, .npy or .npz file, or a table of numbers",
@@ -31,8 +28,6 @@ MISSING_OPTION = {
     "images": "dataset=images needs dataset.root=DIR, a folder that holds a folder of images for each class",
 }
 SMALL_TABLE_BYTES = 20_000_000  # are read in less than a second
-# Sweeps whose values the command line lists.
-LISTED_SWEEPS = (ValueType.SIMPLE_CHOICE_SWEEP, ValueType.CHOICE_SWEEP, ValueType.RANGE_SWEEP)
 
 
 def check_early(name: str, line: CommandLine, continues: bool) -> None:
@@ -46,20 +41,24 @@ def check_early(name: str, line: CommandLine, continues: bool) -> None:
     if line.asks_hydra:
         return
     if line.is_sweep:
+        check_presets(name, line.overrides, options_like(name, line.overrides))
         # Each run of a sweep checks its own values, so that a failing run costs no other.
         composed(name, _without_sweeps(line.overrides))
+        folder = _named_folder("hydra.sweep.dir", line.overrides)
+        if folder:
+            claim_folder(folder, "hydra.sweep.dir")
         return
     check_files(checked(composed(name, line.overrides)), continues)
-    folder = _named_run_folder(line.overrides)
+    folder = _named_folder("hydra.run.dir", line.overrides)
     if folder and not continues:
         if name == "train":
             check_folder_is_free(folder, "a run", "hydra.run.dir")
-        claim_folder(folder)
+        claim_folder(folder, "hydra.run.dir")
 
 
-def _named_run_folder(overrides: Sequence[str]) -> str | None:
-    """The value of hydra.run.dir; None where it is not given, or where Hydra has to compute it."""
-    named = [word for word in overrides if word.startswith("hydra.run.dir=")]
+def _named_folder(option: str, overrides: Sequence[str]) -> str | None:
+    """The value of hydra.run.dir or hydra.sweep.dir; None where it is not given, or where Hydra has to compute it."""
+    named = [word for word in overrides if word.startswith(f"{option}=")]
     if not named or "${" in named[-1]:
         return None
     return str(OverridesParser.create().parse_override(named[-1]).value())
@@ -94,6 +93,7 @@ def check_files(options: Any, continues: bool) -> None:
         _check_dataset(options.dataset)
     if isinstance(options, Inference | Compare):
         check_checkpoint(options.checkpoint)
+        _check_dataset(options.dataset)
     if isinstance(options, Evaluate):
         _check_evaluation(options)
 
@@ -115,32 +115,7 @@ def _check_evaluation(options: Evaluate) -> None:
         _check_dataset(options.dataset)
     else:
         check_checkpoint(options.checkpoint)
-
-
-def check_checkpoint(path: str | None) -> None:
-    """Raises FileNotFoundError where there is no such checkpoint or run folder; None: not any."""
-    if path is None:
-        if not _any_checkpoint():
-            folders = " or ".join(CHECKPOINT_FOLDERS)
-            raise FileNotFoundError(f"no checkpoint yet below {folders}: run `python train.py` first, or name one")
-        return
-    file = Path(path)
-    if file.is_dir():
-        if has_checkpoint(file):
-            return
-        file = file / DEFAULT_NAME
-    if not file.exists():
-        raise FileNotFoundError(f"there is no checkpoint at {file}; `python train.py` makes one")
-    if not zipfile.is_zipfile(file):
-        raise ValueError(f"the checkpoint {file} is damaged or no checkpoint at all")
-
-
-def _any_checkpoint() -> bool:
-    for folder in CHECKPOINT_FOLDERS:
-        for path in Path(folder).rglob("*.pt*"):
-            if is_checkpoint_name(path):
-                return True
-    return False
+        _check_dataset(options.dataset)
 
 
 def _check_dataset(dataset: Any) -> None:

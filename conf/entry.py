@@ -29,6 +29,7 @@ from conf.early_check import check_early
 from conf.flags import TRAIN_DDPM_MODEL, CommandLine, command_line
 from conf.folders import current_run_folder, is_unused, register_folders, removed_if_unused
 from conf.messages import EXPECTED, as_expected, sentence
+from conf.presets import CONF, EXPERIMENT
 from conf.store import checked, register
 from conf.sweep import AfterSweep, broken_off, end_sweep, note_failure
 
@@ -86,16 +87,16 @@ def run_by_hydra(name: str, full_error: bool) -> None:
     Raises:
         ValueError: the command line asks for something that cannot be combined.
     """
-    register(name)
-    register_folders()
     line = possible_command_line(name)
+    register(name, line.overrides)
+    register_folders()
     sys.argv[1:] = line.flags + line.overrides
     if continues_in_folder(line):
         sys.argv += NO_NEW_FOLDER
 
     # Hydra then raises its own errors, and they end in one sentence.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    hydra.main(version_base="1.3", config_path=None, config_name=name)(Job(name, full_error))()
+    hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(Job(name, full_error))()
 
 
 def possible_command_line(name: str) -> CommandLine:
@@ -109,6 +110,9 @@ def possible_command_line(name: str) -> CommandLine:
         raise ValueError("torchrun is for one training, with train.py and without -m: start everything else by python")
     if line.resumes and line.is_sweep:
         raise ValueError("resume= goes on with one training: leave out -m")
+    for option in ("like", EXPERIMENT):
+        if line.resumes and line.chooses(option):
+            raise ValueError(f"resume= goes on with the options of its training: leave out {option}=")
     return line
 
 
@@ -179,7 +183,7 @@ def main_of(name: str) -> Main:
 
 def typed_options() -> set[str]:
     """The options that the user has given a value, such as lr and model.hidden."""
-    return {word.split("=")[0] for word in HydraConfig.get().overrides.task}
+    return {word.split("=")[0] for word in HydraConfig.get().overrides.task} - {EXPERIMENT}
 
 
 # ---------------------------------------------------------------- the end of a program
@@ -215,6 +219,9 @@ def check_before_torch(running: str) -> None:
     try:
         line = possible_command_line(name)
         check_early(name, line, continues_in_folder(line))
+        if line.asks_hydra:  # the answer, such as that of --cfg job, needs no torch either
+            run_by_hydra(name, full_error)
+            sys.exit()
     except EXPECTED as error:
         exit_with_sentence(name, error, full_error)
 

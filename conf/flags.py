@@ -5,6 +5,7 @@ a number, true as a truth value, and a,b as two values. Where an option is a tex
 put in quotes, so that Hydra passes on what the user typed.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import Field, fields
@@ -16,6 +17,8 @@ from hydra.errors import HydraException
 
 from conf.config import COMMANDS
 from conf.groups import FILE_ENDINGS, GROUPS
+from conf.option import did_you_mean
+from conf.presets import CONFIG_DIR_FLAGS, EXPERIMENT, SEARCH_PATH, added_folders, dataset_of_presets
 
 # Hydra's own flags. tests/conf/test_flags.py compares both lists with Hydra's parser.
 HYDRA_FLAGS = {
@@ -27,10 +30,26 @@ HYDRA_FLAGS_WITH_VALUE = {
     *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn"),
     *("--config-dir", "-cd", "--experimental-rerun"),
 }
+CFG_VALUES = ("job", "hydra", "all")
+INFO_VALUES = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+CFG_FLAGS = {"--cfg", "-c"}
+INFO_FLAGS = {"--info", "-i"}
+PACKAGE_FLAGS = {"--package", "-p"}
+FLAG_EXAMPLES = {
+    **dict.fromkeys(CFG_FLAGS, "job"),
+    **dict.fromkeys(PACKAGE_FLAGS, "dataset"),
+    **dict.fromkeys(CONFIG_DIR_FLAGS, "DIR"),
+}
 SWEEP_FLAGS = {"-m", "--multirun"}
 SWEEP_MODE = "hydra.mode=MULTIRUN"
 RUN_FLAGS = {"-r", "--run", *SWEEP_FLAGS}
-CONFIG_FILE_FLAGS = {"--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"}
+# Flags of Hydra that moonwalk refuses, and why.
+ONE_CONFIGURATION = "the options are those of conf/config.py: write a preset, and add its folder by --config-dir DIR"
+PICKLED = "a pickled job could run any code: write resume=RUN or like=RUN"
+REFUSED_FLAGS = {
+    **dict.fromkeys(("--config-path", "-cp", "--config-name", "-cn"), ONE_CONFIGURATION),
+    "--experimental-rerun": PICKLED,
+}
 
 # Names that users of other repositories type, and the options that they mean.
 ALIASES = {"data_path": "dataset.root", "root": "dataset.root", "judge_samples": "eval_samples"}
@@ -83,7 +102,11 @@ class CommandLine(NamedTuple):
     @property
     def resumes(self) -> bool:
         """Whether a training is to go on in its existing folder."""
-        return any(re.match("resume=(?!null$)", word) for word in self.overrides)
+        return self.chooses("resume")
+
+    def chooses(self, option: str) -> bool:
+        """Whether the option, such as like, has a value other than null."""
+        return any(re.match(f"{option}=(?!null$)", word) for word in self.overrides)
 
 
 def to_overrides(argv: Sequence[str]) -> list[str]:
@@ -106,12 +129,13 @@ def command_line(argv: Sequence[str]) -> CommandLine:
     """
     flags: list[str] = []
     overrides: list[str] = []
+    folders: list[str] = []
     rest = [word for word in argv if word != TRAIN_DDPM_MODEL]
     sweeps = any(word in SWEEP_FLAGS or word == SWEEP_MODE for word in argv)
     while rest:
         word = rest.pop(0)
         if word.split("=")[0] in HYDRA_FLAGS:
-            flags += _hydra_flag(word, rest)
+            flags += _hydra_flag(word, rest, folders)
         elif word.startswith("--") and len(word) > 2:
             overrides.append(_override(word, rest, sweeps))
         elif word.startswith("~"):
@@ -122,31 +146,81 @@ def command_line(argv: Sequence[str]) -> CommandLine:
             name, _, value = word.partition("=")
             overrides.append(_quoted(name, value, sweeps))
 
+    if not PACKAGE_FLAGS.isdisjoint(flags) and CFG_FLAGS.isdisjoint(flags):
+        raise ValueError("--package chooses a part of what --cfg prints: add --cfg job")
     if "--hydra-help" in flags:  # Hydra would look for our options among its own
         return CommandLine(flags, [])
     if TRAIN_DDPM_MODEL in argv:
         chosen = {word.split("=")[0] for word in overrides}
         added = [f"{name}={value}" for name, value in DDPM_CHOICES.items() if name not in chosen]
         overrides = added + overrides
-    if not any(word.startswith("dataset=") for word in overrides):
+    overrides = _with_data_path(overrides, added_folders(argv))
+    overrides = [word for word in overrides if word != f"{EXPERIMENT}=null"]  # the default, which Hydra refuses
+    typed = {word.partition("=")[0] for word in overrides}
+    if "num_epochs" in typed and "max_steps" not in typed and not typed.isdisjoint({EXPERIMENT, "like"}):
+        overrides.append("max_steps=null")  # the user gives the length in epochs, whatever the preset or the run does
+    return CommandLine(flags, _with_folders(overrides, folders))
+
+
+def _with_data_path(overrides: list[str], folders: Sequence[str]) -> list[str]:
+    """The overrides, in which --data-path names a file or a folder as the data set takes it.
+
+    folders: beside conf/, in whose folder `experiment` presets are looked for.
+    """
+    chosen = [word for word in overrides if word.startswith("dataset=")]
+    if not chosen:
         # A table says by its name which data set it is.
         paths = [word.partition("=")[2].strip("'\"") for word in overrides if word.startswith("dataset.root=")]
         if any(path.lower().endswith(FILE_ENDINGS) for path in paths):
-            overrides.insert(0, "dataset=file")
-    if not {"dataset=file", "dataset=picture"}.isdisjoint(overrides):
+            chosen = ["dataset=file"]
+            overrides = [*chosen, *overrides]
+    if not chosen:
+        presets = [word.partition("=")[2] for word in overrides if word.startswith(f"{EXPERIMENT}=")]
+        chosen = [f"dataset={dataset_of_presets(value, folders)}" for value in presets]
+    if not {"dataset=file", "dataset=picture"}.isdisjoint(chosen):
         # The --data-path of these two is a file.
         overrides = [re.sub(r"^dataset\.root=", "dataset.path=", word) for word in overrides]
-    return CommandLine(flags, overrides)
+    return overrides
 
 
-def _hydra_flag(word: str, rest: list[str]) -> list[str]:
-    """A flag of Hydra and, from the front of `rest`, its value if it takes one."""
-    flag = word.split("=")[0]
-    if flag in CONFIG_FILE_FLAGS:
-        raise ValueError(f"{flag}: options are not read from files; write them as name=value")
-    if word in HYDRA_FLAGS_WITH_VALUE and rest:
-        return [word, rest.pop(0)]
-    return [word]
+def _with_folders(overrides: list[str], folders: Sequence[str]) -> list[str]:
+    """The overrides with the folders of --config-dir in hydra.searchpath, where presets are looked for too."""
+    places = [_in_quotes(f"file://{os.path.abspath(folder)}") for folder in folders]
+    others = []
+    for word in overrides:
+        name, _, value = word.partition("=")
+        if name.lstrip("+") != SEARCH_PATH:
+            others.append(word)
+        elif value.startswith("[") and value.endswith("]"):
+            places = [*filter(None, [value[1:-1]]), *places]
+        else:
+            raise ValueError(f"{SEARCH_PATH} takes a list: write {SEARCH_PATH}=[file://DIR]")
+    return [*others, f"{SEARCH_PATH}=[{','.join(places)}]"] if places else others
+
+
+def _hydra_flag(word: str, rest: list[str], folders: list[str]) -> list[str]:
+    """A flag of Hydra and, from the front of `rest`, its value if it takes one.
+
+    folders: to which the folder of --config-dir is added instead.
+    """
+    flag, equals, value = word.partition("=")
+    if flag in REFUSED_FLAGS:
+        raise ValueError(f"{flag}: {REFUSED_FLAGS[flag]}")
+    if flag not in HYDRA_FLAGS_WITH_VALUE | INFO_FLAGS:
+        return [word]
+    if not equals and rest and (flag not in INFO_FLAGS or rest[0] in INFO_VALUES):
+        value = rest.pop(0)
+    if flag in INFO_FLAGS and not value:
+        value = "all"
+    if not value:
+        raise ValueError(f"{flag} needs a value, as in {flag} {FLAG_EXAMPLES[flag]}")
+    if flag in CONFIG_DIR_FLAGS:
+        folders.append(value)
+        return []
+    choices = CFG_VALUES if flag in CFG_FLAGS else INFO_VALUES if flag in INFO_FLAGS else ()
+    if choices and value not in choices:
+        raise ValueError(f"{flag} needs one of {', '.join(choices)}; got {value}{did_you_mean(value, choices)}")
+    return [flag, value]
 
 
 def _override(flag: str, rest: list[str], sweeps: bool) -> str:
@@ -164,6 +238,8 @@ def _override(flag: str, rest: list[str], sweeps: bool) -> str:
         value = rest.pop(0)
         _check_single(flag, name, value, rest)
         return _quoted(name, value, sweeps)
+    if switch == EXPERIMENT:
+        raise ValueError(f"{flag} needs the name of a preset, as in {EXPERIMENT}=NAME")
     if switch in GROUPS:
         raise ValueError(f"{flag} needs one of {', '.join(GROUPS[switch])}, as in {switch}=NAME")
     if switch in OPTIONS and switch not in SWITCHES:
@@ -178,7 +254,7 @@ def _may_be_value(word: str, of_switch: bool) -> bool:
     """
     if "=" in word:
         option = re.split(r"[.=]", word)[0].lstrip("+-")
-        return not of_switch and option not in {*OPTIONS, *GROUPS, *ALIASES, "hydra"}
+        return not of_switch and option not in {*OPTIONS, *GROUPS, *ALIASES, EXPERIMENT, "hydra"}
     return not word.startswith("-") or bool(NEGATIVE_NUMBER.match(word))
 
 
@@ -207,6 +283,8 @@ def _quoted(name: str, value: str, sweeps: bool) -> str:
     name = ALIASES.get(name, name)
     if name in LISTS and not value.startswith("["):
         value = f"[{value}]"
+    if name == EXPERIMENT and not value:
+        raise ValueError(f"{name}= needs the name of a preset, as in {EXPERIMENT}=NAME")
     if name in GROUPS and value in ("", "null"):
         raise ValueError(f"{name}= needs one of {', '.join(GROUPS[name])}")
     head = name.split(".")[0]
@@ -220,6 +298,8 @@ def _quoted(name: str, value: str, sweeps: bool) -> str:
     override = _parsed(name, value)
     if override is None:
         return f"{name}={_in_quotes(value)}"
+    if name == EXPERIMENT and isinstance(override.value(), bool | int | float):
+        return f"{name}={_in_quotes(value)}"  # a file may have a number as its name
     if name in GROUPS and isinstance(override.value(), bool | int | float):
         raise ValueError(f"{name}={value} is no name: it needs one of {', '.join(GROUPS[name])}")
     return f"{name}={value}"

@@ -3,6 +3,7 @@
 import functools
 import os
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,16 @@ try:
 except ImportError:  # on Windows nothing prevents two commands in one folder
     fcntl: Any = None
 
+# Those of runtime.checkpoint_file, as the next three.
+CHECKPOINT_FOLDERS = ("outputs", "runs")
 CHECKPOINT_ENDINGS = (".pt", ".pth")
+DEFAULT_NAME = "last.pt"
+LATEST = "latest"  # the value of resume= and like= for the newest checkpoint
+# One of them stands in every folder of a model that was exported, or saved by diffusers; as in runtime/.
+MODEL_FILES = (
+    "config.json", "model.safetensors", "model_index.json", "scheduler_config.json",
+    "diffusion_pytorch_model.safetensors", "unet",
+)  # fmt: skip
 HYDRA_FOLDER = ".hydra"  # where Hydra writes the options of a run
 CLAIMS: list[int] = []  # open folders, which this process has locked to its end
 
@@ -59,8 +69,8 @@ def check_folder_is_free(name: str, held: str, option: str = "task_name") -> Non
     raise ValueError(f"{option}={name}: that folder already holds {held}; {advice}")
 
 
-def claim_folder(name: str) -> None:
-    """Keep the folder that the user has named by hydra.run.dir for this process alone.
+def claim_folder(name: str, option: str) -> None:
+    """Keep the folder that the user has named by an option of Hydra for this process alone.
 
     Otherwise two commands at once would leave files of both there. Hydra itself writes into the
     folder before our functions are called, so this comes first. The kernel ends the claim together
@@ -81,7 +91,7 @@ def claim_folder(name: str) -> None:
         for descriptor in (training, command):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        message = f"hydra.run.dir={name}: another command is at work there; choose another folder"
+        message = f"{option}={name}: another command is at work there; choose another folder"
         raise ValueError(message) from None
     except OSError:  # some network file systems cannot lock folders
         pass
@@ -92,6 +102,39 @@ def claim_folder(name: str) -> None:
 def has_checkpoint(folder: Path) -> bool:
     """Whether there is a checkpoint in the folder, by its name."""
     return any(is_checkpoint_name(path) for path in folder.iterdir())
+
+
+def has_model(folder: Path) -> bool:
+    """Whether the folder holds a checkpoint, or a model that was exported or saved by diffusers."""
+    return has_checkpoint(folder) or any((folder / name).exists() for name in MODEL_FILES)
+
+
+def check_checkpoint(path: str | None) -> None:
+    """Raises FileNotFoundError where there is no such checkpoint or run folder; None: not any."""
+    if path is None:
+        if not _any_checkpoint():
+            folders = " or ".join(CHECKPOINT_FOLDERS)
+            raise FileNotFoundError(f"no checkpoint yet below {folders}: run `python train.py` first, or name one")
+        return
+    file = Path(path)
+    if file.is_dir():
+        if has_model(file):
+            return
+        file = file / DEFAULT_NAME
+    if not file.exists():
+        raise FileNotFoundError(f"there is no checkpoint at {file}; `python train.py` makes one")
+    if file.suffix == ".safetensors":
+        raise ValueError(f"{file} holds weights alone: name the folder of the model, in which its options lie as well")
+    if not zipfile.is_zipfile(file):
+        raise ValueError(f"the checkpoint {file} is damaged or no checkpoint at all")
+
+
+def _any_checkpoint() -> bool:
+    for folder in CHECKPOINT_FOLDERS:
+        for path in Path(folder).rglob("*.pt*"):
+            if is_checkpoint_name(path):
+                return True
+    return False
 
 
 def is_checkpoint_name(path: Path) -> bool:

@@ -372,7 +372,7 @@ FOR_IMAGES = {
     "t_power": 1.0,
     "eval_samples": NUM_SAMPLES["evaluate"]["images"],
 }
-PRESETS: dict[str, dict[str, Any]] = {
+CHOICE_DEFAULTS: dict[str, dict[str, Any]] = {
     "emoji": {"num_epochs": 75},  # for a thousand images, hardly two of which are alike
     "unet": {**FOR_IMAGES, "num_epochs": 6},
     "unet_small": {**FOR_IMAGES, "num_epochs": 25, "eval_samples": 500},

@@ -1,7 +1,7 @@
 """The text of `python NAME.py --help`, made from the dataclasses alone, without Hydra and torch.
 
-`--help` names the options that people set most, `--help all` explains every option, and `--help
-GROUP` those of one group. With dataset=NAME or model=NAME in the line, the options of that data set
+`--help` names the options that people set most and the presets, `--help all` explains every option,
+and `--help GROUP` those of one group. With dataset=NAME or model=NAME in the line, the options of that data set
 or network come last.
 """
 
@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields
 
 from conf.config import COMMANDS
-from conf.groups import GROUPS, PRESETS, unknown_choice
+from conf.groups import CHOICE_DEFAULTS, GROUPS, unknown_choice
 from conf.option import allowed, as_typed, owner
+from conf.presets import EXPERIMENT, added_folders, presets_of
 
 INDENT = 26  # columns before the meaning of an option
 WIDTH = 120
@@ -49,17 +50,21 @@ def help_text(name: str, arguments: Sequence[str] = ()) -> str:
         ValueError: there is no such group, data set or network.
     """
     topic = _topic(arguments)
+    folders = added_folders(arguments)
     if topic == ALL:
-        return full_help(name)
+        return full_help(name, folders)
+    if topic == EXPERIMENT:
+        return "\n".join(_preset_lines(name, folders))
     if topic:
         return group_help(name, topic)
-    return short_help(name, _choices(name, arguments))
+    return short_help(name, _choices(name, arguments), folders)
 
 
-def short_help(name: str, choices: Sequence[tuple[str, str]] = ()) -> str:
+def short_help(name: str, choices: Sequence[tuple[str, str]] = (), folders: Sequence[str] = ()) -> str:
     """What the command does, its most common options, and the names of all others by group.
 
     choices: data sets and networks whose options are added, such as ("dataset", "spirals").
+    folders: beside conf/, in whose folder `experiment` presets are looked for.
     """
     command = COMMANDS[name]
     options = {f.name: f for f in fields(command)}
@@ -75,13 +80,14 @@ def short_help(name: str, choices: Sequence[tuple[str, str]] = ()) -> str:
     ]
     for title, members in sections(command).items():
         lines += _aligned(f"  {title}", ", ".join(f.name for f in members))
+    lines += ["", *_preset_lines(name, folders)]
     lines += ["", *_wrapped(_pointers(name))]
     for group, choice in choices:
         lines += ["", *_choice_lines(group, choice)]
     return "\n".join(lines)
 
 
-def full_help(name: str) -> str:
+def full_help(name: str, folders: Sequence[str] = ()) -> str:
     """Every option of the command, of every data set and of every network."""
     command = COMMANDS[name]
     lines = _head(name)
@@ -90,6 +96,7 @@ def full_help(name: str) -> str:
     for group in groups_of(command):
         for choice in GROUPS[group]:
             lines += ["", *_choice_lines(group, choice)]
+    lines += ["", *_preset_lines(name, folders)]
     lines += [
         "",
         "Several values, run one after the other: -m lr=1e-3,4e-3. Hydra's own flags: --hydra-help.",
@@ -105,7 +112,7 @@ def group_help(name: str, title: str) -> str:
     """
     groups = sections(COMMANDS[name])
     if title not in groups:
-        raise ValueError(f"--help {title}: choose {ALL} or one of {', '.join(groups)}")
+        raise ValueError(f"--help {title}: choose {ALL}, {EXPERIMENT} or one of {', '.join(groups)}")
     return "\n".join(_section_lines(title, groups[title]))
 
 
@@ -174,10 +181,24 @@ def _pointers(name: str) -> str:
         examples = {"dataset": "dataset=spirals", "model": "model=mlp"}
         words = " ".join(examples[group] for group in groups)
         of_choice = f" `python {name}.py {words} --help` adds the options of these choices."
+        if name == "train":
+            of_choice += f" {', '.join(CHOICE_DEFAULTS)} also change other defaults, which this help then shows."
     return (
         f"`python {name}.py --help {ALL}` explains every option.{of_choice}"
         " Several values, run one after the other: -m seed=1,2,3."
     )
+
+
+def _preset_lines(name: str, folders: Sequence[str]) -> list[str]:
+    """The presets whose options the command has, each with the comment of its file."""
+    presets = presets_of(name, folders)
+    if not presets:
+        return [f"Presets of options, experiment=NAME: none; write {EXPERIMENT}/NAME.yaml and add --config-dir DIR"]
+    of_run = "; like=RUN takes the options of a run" if name == "train" else ""
+    lines = [f"Presets of options, by experiment=NAME{of_run}; what you type takes precedence:", ""]
+    for preset, meaning in presets.items():
+        lines += _aligned(f"  {preset}", meaning or "(its file begins with no comment)")
+    return lines
 
 
 def _section_lines(title: str, options: Sequence[Field]) -> list[str]:
@@ -193,9 +214,9 @@ def _choice_lines(group: str, choice: str) -> list[str]:
     lines = [f"{group}={choice}: {name_field.metadata['help']}"]
     for f in options:
         lines += _described(f, _full_meaning(f), prefix=f"{group}.")
-    preset = PRESETS.get(choice)
-    if preset:
-        changes = ", ".join(f"{name}={as_typed(value)}" for name, value in preset.items())
+    others = CHOICE_DEFAULTS.get(choice)
+    if others:
+        changes = ", ".join(f"{name}={as_typed(value)}" for name, value in others.items())
         lines += _wrapped(f"also sets {changes}", "  ", " " * 12)
     return lines
 

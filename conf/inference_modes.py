@@ -85,20 +85,20 @@ OWN_SAMPLING = (
     "observe and guidance_sheet choose sampler, labels and guidance themselves, and make no recording: leave out"
 )
 SAMPLING_OPTIONS = {
-    "checkpoint", "num_samples", "labels", "sampler", "sampling_steps", "spacing", "variance", "eta", "guidance",
-    "guidance_interval", "autoguidance",
+    "checkpoint", "dataset", "num_samples", "labels", "sampler", "sampling_steps", "spacing", "variance", "eta",
+    "guidance", "guidance_interval", "autoguidance",
 }  # fmt: skip
 MODES = (
     Mode(
         "observe",
         Observed,
-        option_names(Machine, Pictures) | NO_RECORDING | {"checkpoint", "num_samples"},
+        option_names(Machine, Pictures) | NO_RECORDING | {"checkpoint", "dataset", "num_samples"},
         OWN_SAMPLING,
     ),
     Mode(
         "guidance_sheet",
         GuidanceSheet,
-        option_names(Machine, Pictures) | NO_RECORDING | {"checkpoint", "num_samples", "guidance_interval"},
+        option_names(Machine, Pictures) | NO_RECORDING | {"checkpoint", "dataset", "num_samples", "guidance_interval"},
         OWN_SAMPLING,
     ),
     Mode(

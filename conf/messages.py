@@ -58,9 +58,9 @@ def sentence(name: str, error: BaseException) -> str:
         return _first_line(error).split("resolving interpolation: ")[-1]
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
         option = str(cause.full_key)
-        return f"unknown option {option}{_advice(name, option)}; {help}"
+        return f"unknown option {option}{advice(name, option)}; {help}"
     if isinstance(cause, OmegaConfBaseException):
-        return f"{cause.full_key}{_wrong_value(cause)}; {help}"
+        return f"{cause.full_key}{wrong_value(cause)}; {help}"
     if isinstance(error, MemoryError):
         return f"not enough memory ({_first_line(error)}): ask for fewer samples or rows, or smaller batches"
     if isinstance(error, MissingConfigException) and error.options:
@@ -101,7 +101,7 @@ def _first_line(error: BaseException) -> str:
     return lines[0].rstrip(".") if lines else type(error).__name__
 
 
-def _wrong_value(error: OmegaConfBaseException) -> str:
+def wrong_value(error: OmegaConfBaseException) -> str:
     """What is wrong with the value of an option, in words that follow its name."""
     message = _first_line(error)
     if "is not a ListConfig" in message:
@@ -130,7 +130,7 @@ def _unknown_choice(error: MissingConfigException) -> str:
 # ---------------------------------------------------------------- advice on unknown options
 
 
-def _advice(name: str, unknown: str) -> str:
+def advice(name: str, unknown: str) -> str:
     """' (did you mean lr?)', or where the option belongs; '' where no option is similar.
 
     An option may belong to a data set, a network or another command.

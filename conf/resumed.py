@@ -45,7 +45,7 @@ def resumed_options(asked: Train, typed: set[str], begun: object, run: Path) -> 
     elsewhere = asked.task_name and Path(asked.task_name).absolute() != run.absolute()
     if "task_name" in typed and elsewhere:
         raise ValueError(f"resume={run} goes on in that folder, not in task_name={asked.task_name}")
-    old = _begun_options(begun, run)
+    old = options_of_run(begun, f"the checkpoint of {run} cannot be resumed: it")
     fixed = fixed_options() - LENGTH
 
     changed: dict[str, Any] = {}
@@ -83,12 +83,15 @@ def fixed_options() -> set[str]:
     return {f.name for f in fields(Train) if not issubclass(owner(Train, f.name), MAY_CHANGE)}
 
 
-def _begun_options(begun: object, run: Path) -> Train:
-    """The options in a checkpoint, held against types and limits as those of a command line are."""
-    refusal = f"the checkpoint of {run} cannot be resumed: it"
+def options_of_run(begun: object, refusal: str) -> Train:
+    """The options in a checkpoint, held against types and limits as those of a command line are.
+
+    Raises:
+        ValueError: they are not those of this version; the sentence begins with `refusal`.
+    """
     if not isinstance(begun, Mapping) or not begun:
         raise ValueError(f"{refusal} lacks its options")
-    values = _literal({**ADDED, **begun})
+    values = literal({**ADDED, **begun})
     for name in REMOVED:
         values.pop(name, None)
     missing = sorted(fixed_options() - values.keys())
@@ -99,7 +102,7 @@ def _begun_options(begun: object, run: Path) -> Train:
     try:
         for group, members in GROUPS.items():
             values[group] = _chosen_member(members, values[group])
-        old: Any = OmegaConf.to_object(OmegaConf.structured(Train(**values)))  # resolves no ${...}: see _literal
+        old: Any = OmegaConf.to_object(OmegaConf.structured(Train(**values)))  # resolves no ${...}: see literal
         check(old)
     except (TypeError, ValueError, OmegaConfBaseException) as error:
         reason = str(error).partition("\n")[0]
@@ -107,7 +110,7 @@ def _begun_options(begun: object, run: Path) -> Train:
     return old
 
 
-def _literal(value: Any) -> Any:
+def literal(value: Any) -> Any:
     """The same value, whose texts OmegaConf takes as they are.
 
     It would resolve `${oc.env:HOME}` in a text, so that a checkpoint could read the environment.
@@ -115,9 +118,9 @@ def _literal(value: Any) -> Any:
     if isinstance(value, str):
         return INTERPOLATION.sub(r"\1\1\\${", value)
     if isinstance(value, Mapping):
-        return {key: _literal(part) for key, part in value.items()}
+        return {key: literal(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
-        return [_literal(part) for part in value]
+        return [literal(part) for part in value]
     return value
 
 

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from conf.early_check import check_checkpoint
 from conf.flags import command_line
+from conf.folders import check_checkpoint
 from conf.messages import EXPECTED, sentence
 from conf.pictures import STYLES
 from conf.store import checked, composed, register
@@ -47,6 +47,14 @@ def _parser(program: str, description: str) -> argparse.ArgumentParser:
     )
 
 
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "run",
+        nargs="?",
+        help="a run folder or checkpoint, also as checkpoint=RUN; default: the newest",
+    )
+
+
 # ---------------------------------------------------------------- scripts/
 
 
@@ -72,6 +80,23 @@ def animate() -> argparse.ArgumentParser:
         help="names of several files in the film; default: their folders",
     )
     _add_style(parser, "background of the film")
+    return parser
+
+
+def export() -> argparse.ArgumentParser:
+    parser = _parser(
+        "scripts/export.py",
+        "Export a trained model as a folder to share: its weights as safetensors, its options, and a model card.\n"
+        "checkpoint=DIR samples from it on any machine.",
+    )
+    _add_run(parser)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        required=True,
+        help="the folder, which must be new or empty",
+    )
     return parser
 
 
@@ -180,11 +205,7 @@ def share() -> argparse.ArgumentParser:
         "scripts/share.py",
         "Make an interactive page from a checkpoint: one HTML file that holds the network and runs it.",
     )
-    parser.add_argument(
-        "run",
-        nargs="?",
-        help="a run folder or checkpoint, also as checkpoint=RUN; default: the newest",
-    )
+    _add_run(parser)
     parser.add_argument(
         "--out",
         type=Path,
@@ -304,6 +325,19 @@ def _check_run(args: argparse.Namespace) -> None:
     check_checkpoint(run.removeprefix("checkpoint=") if run else None)
 
 
+def _check_export(args: argparse.Namespace) -> None:
+    _check_run(args)
+    check_out_is_free(args.out)
+
+
+def check_out_is_free(out: Path) -> None:
+    """Raises ValueError where the folder holds something already, or is no folder."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out}: that is a file; name a new folder")
+    if out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"--out {out}: that folder is not empty; name a new one")
+
+
 def _check_parts(args: argparse.Namespace) -> None:
     if args.checkpoint:
         check_checkpoint(args.checkpoint)
@@ -338,6 +372,7 @@ def _check_folder(args: argparse.Namespace) -> None:
 # The parser of each program, and the check of what it has parsed.
 PROGRAMS: dict[str, tuple[Callable[[], argparse.ArgumentParser], Callable[[argparse.Namespace], None]]] = {
     "animate": (animate, _check_films),
+    "export": (export, _check_export),
     "gallery": (gallery, _check_runs),
     "plot": (plot, _check_losses),
     "reflow": (reflow, _check_run),

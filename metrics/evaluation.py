@@ -248,18 +248,14 @@ def evaluate_point_set(
         train: the training points.
         is_trained: whether the samples come from a model of `train`, and may be copies of it.
     """
+    shown = samples
+    learnt = train.points
     if unseen.mixture is None:
-        samples = checked_samples(samples, unseen.points.shape[1])
-        unseen = distinct_rows(unseen)
-        shown = samples
-        learnt = distinct_rows(train)
         normaliser = Normaliser.fit_dataset(train)
-        samples = normaliser.normalise(torch.from_numpy(samples)).numpy()
-        unseen = replace(unseen, points=normaliser.normalise(torch.from_numpy(unseen.points)).numpy())
-        learnt = normaliser.normalise(torch.from_numpy(learnt.points)).numpy()
-    else:
-        shown = samples
-        learnt = train.points
+        shown = checked_samples(samples, unseen.points.shape[1])
+        samples = in_deviations(shown, normaliser)
+        unseen = comparable_rows(unseen, normaliser)
+        learnt = comparable_rows(train, normaliser).points
 
     draw = real_draws(unseen, seed)
     evidence = gather_evidence(
@@ -343,6 +339,22 @@ def check_enough(unseen: DataSet, num_samples: int) -> None:
     significance.check_enough(num_samples, len(real_draws(real, 0)(significance.MIN_SAMPLES, 0)))
 
 
+def too_few_for_evaluation(unseen: DataSet) -> str | None:
+    """Return why these unseen data are too few for any evaluation, in words; None where they suffice."""
+    if isinstance(unseen, ImageSet):
+        needed = 2 * image_metrics.MIN_SAMPLES
+        kind = "images"
+    else:
+        needed = significance.MIN_SAMPLES
+        kind = "rows"
+        if unseen.mixture is not None:
+            return None
+        unseen = distinct_rows(unseen)
+    if len(unseen) >= needed:
+        return None
+    return f"it needs {needed} held-out {kind}, and there are {len(unseen)}"
+
+
 # ---------------------------------------------------------------- real data
 
 
@@ -357,6 +369,17 @@ def distinct_rows(data: PointSet) -> PointSet:
     _, first = np.unique(group, return_index=True)
     labels = None if data.labels is None else data.labels[first]
     return replace(data, points=data.points[first], labels=labels)
+
+
+def comparable_rows(data: PointSet, normaliser: Normaliser) -> PointSet:
+    """Return the distinct rows of a file, in standard deviations of each column."""
+    distinct = distinct_rows(data)
+    return replace(distinct, points=in_deviations(distinct.points, normaliser))
+
+
+def in_deviations(points: NDArray, normaliser: Normaliser) -> NDArray:
+    """Return points (N, d) in standard deviations of each column from its mean."""
+    return normaliser.normalise(torch.from_numpy(points)).numpy()
 
 
 def labels_to_sample(data: DataSet, count: int, seed: int) -> Tensor:

@@ -18,14 +18,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dataset import DataSet, PointSet
+from dataset import DataSet, Normaliser, PointSet
 from diffusion import Denoiser, Prediction
 from images.sets import ImageSet
 from metrics import image_metrics, two_sample
 from metrics.distances import METRICS, Draw, compute_floors, sliced_wasserstein
-from metrics.evaluation import as_frequent, check_enough, real_draws, real_rows
+from metrics.evaluation import (
+    as_frequent,
+    check_enough,
+    comparable_rows,
+    in_deviations,
+    real_draws,
+    real_rows,
+    with_whole_numbers,
+)
 from metrics.flow_map import EVALUATIONS, FlowMap, PosteriorMeans, exact_flow, flow_map
-from metrics.significance import Evidence, negative_log_density
+from metrics.significance import MIN_CLASSIFIED, Evidence, negative_log_density
 from pipeline import Pipeline
 from runtime.atomic_file import atomic_file
 from runtime.progress import progress_bar
@@ -371,17 +379,33 @@ def _exact_path(scheduler: NoiseScheduler, exact: PosteriorMeans, x_T: Tensor, t
 
 
 def truth_of(pipeline: Pipeline, train: DataSet, unseen: DataSet, count: int, seed: int) -> Truth:
-    """What samples of this model are held against."""
+    """What samples of this model are held against: in data units, or as evaluate.py does for a file."""
     if isinstance(train, ImageSet) and isinstance(unseen, ImageSet):
         return _of_images(train, unseen, count, seed, pipeline.device)
     assert isinstance(unseen, PointSet)
+    if unseen.mixture is None:
+        return _of_file(train, unseen, count, seed)
     return _of_points(unseen, real_draws(unseen, seed), count, seed)
+
+
+def _of_file(train: DataSet, unseen: PointSet, count: int, seed: int) -> Truth:
+    """What samples of a table are held against: its distinct rows, in standard deviations of each column."""
+    normaliser = Normaliser.fit_dataset(train)
+    rows = comparable_rows(unseen, normaliser)
+    truth = _of_points(rows, real_draws(rows, seed), count, seed)
+
+    def figures(samples: NDArray, costly: bool) -> dict[str, float]:
+        rounded = with_whole_numbers(samples, unseen)
+        return truth.figures(in_deviations(rounded, normaliser), costly)
+
+    return Truth(figures, truth.floors)
 
 
 def _of_points(data: PointSet, draw: Draw, count: int, seed: int) -> Truth:
     real, other = draw(count, 0), draw(count, 1)
     n = min(len(real), len(other))  # of a file there may be fewer than samples
     real, known = real[:n], data.mixture is not None and data.mixture.has_density
+    classified = n >= MIN_CLASSIFIED  # a classifier needs as many to learn from
 
     def figures(samples: NDArray, costly: bool) -> dict[str, float]:
         made = samples[:n]
@@ -393,7 +417,7 @@ def _of_points(data: PointSet, draw: Draw, count: int, seed: int) -> Truth:
         if known:
             density = negative_log_density(Evidence(made, real, data.mixture))
             found["log-density gap"] = float(density.value) - float(density.floor)
-        if costly:
+        if costly and classified:
             found[CLASSIFIER] = float(two_sample.classifier(made, real, seed).value)
         return found
 
@@ -401,7 +425,8 @@ def _of_points(data: PointSet, draw: Draw, count: int, seed: int) -> Truth:
     tests = {ENERGY: two_sample.energy(other[:n], real, seed)}
     if known:
         tests["log-density gap"] = negative_log_density(Evidence(other[:n], real, data.mixture))
-    tests[CLASSIFIER] = two_sample.classifier(other[:n], real, seed)
+    if classified:
+        tests[CLASSIFIER] = two_sample.classifier(other[:n], real, seed)
     for name, s in tests.items():
         shift = float(s.floor) if name == "log-density gap" else 0.0
         floors[name] = Floor(*(float(x) - shift for x in (s.low, s.floor, s.high)))

@@ -56,6 +56,7 @@ class RowFile:
         self.offset = offset
         self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         weakref.finalize(self, os.close, self._descriptor)
+        self._version = self._current_version()
         if hasattr(os, "posix_fadvise"):
             # By default the kernel reads 128 kB around each row.
             os.posix_fadvise(self._descriptor, 0, 0, os.POSIX_FADV_RANDOM)
@@ -67,8 +68,8 @@ class RowFile:
         """Read the chosen rows (int64, from 0) and check them: (len(chosen), d).
 
         Raises:
-            UnusableRowError: the file has become shorter or cannot be read; or a row holds NaN,
-                infinity, or a number too large to be squared.
+            UnusableRowError: the file was written to, has become shorter or cannot be read; or a row
+                holds NaN, infinity, or a number too large to be squared.
         """
         points = np.empty((len(chosen), self.shape[1]), self.dtype)
         begin = 0
@@ -76,8 +77,24 @@ class RowFile:
             end = begin + ROWS_PER_READ
             points[begin:end] = self._read_piece(chosen[begin:end].numpy())
             begin = end
+        self._check_unchanged()
         self._check(points, chosen)
         return points
+
+    def _current_version(self) -> tuple[int, int]:
+        """The size of the file and the time at which it was last written to."""
+        status = os.fstat(self._descriptor)
+        return status.st_size, status.st_mtime_ns
+
+    def _check_unchanged(self) -> None:
+        """Raise UnusableRowError where somebody has written to the file since it was opened.
+
+        A training would go on with a mixture of the old and the new rows.
+        """
+        if self._current_version() != self._version:
+            raise UnusableRowError(
+                f"{self.path} was written to while it was read: put the old file back, or start a new training"
+            )
 
     def _read_piece(self, chosen: NDArray) -> NDArray:
         """Read the chosen rows in the order of the file; neighbours come in one read."""

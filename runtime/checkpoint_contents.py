@@ -11,6 +11,7 @@ import pickle
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 MAX_DEPTH = 20  # of containers within containers; a training's options are four deep
@@ -62,6 +63,34 @@ def excess_in_checkpoint(file: io.BufferedIOBase) -> str | None:
     Raises:
         Exception: the file is damaged. Many types of error can occur.
     """
+    return _checked_state(file)[0]
+
+
+def options_in_checkpoint(path: str | Path) -> object:
+    """Read the options of a training from its checkpoint, without torch and without the tensors.
+
+    Returns:
+        What the checkpoint holds as its options; None if it holds none.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the file is damaged or no checkpoint.
+    """
+    with Path(path).open("rb") as file:
+        try:
+            excess = excess_in_archive(file)
+            state: Any = None
+            if not excess:
+                excess, state = _checked_state(file)
+        except Exception as error:  # damaged bytes raise many types of error
+            raise ValueError(f"the checkpoint {path} is damaged or no checkpoint at all") from error
+    if excess:
+        raise ValueError(f"the checkpoint {path} is damaged: it {excess}")
+    return state.get("config") if isinstance(state, Mapping) else None
+
+
+def _checked_state(file: io.BufferedIOBase) -> tuple[str | None, object]:
+    """Return in what a checkpoint exceeds its file, or None, and its state with a _Tensor for each tensor."""
     with zipfile.ZipFile(file) as archive:
         sizes = {member.filename: member.file_size for member in archive.infolist()}
         folder = archive.namelist()[0].partition("/")[0]
@@ -69,6 +98,15 @@ def excess_in_checkpoint(file: io.BufferedIOBase) -> str | None:
 
     inventory = _Inventory(io.BytesIO(content))
     state = inventory.load()
+    return _excess(inventory, sizes, folder, state, len(content)), state
+
+
+def _excess(inventory: "_Inventory", sizes: Mapping[str, int], folder: str, state: object, length: int) -> str | None:
+    """Say in what the pickle of a checkpoint, of `length` bytes, exceeds the members of its archive.
+
+    sizes: bytes of each member, by its name.
+    folder: of the archive, in which the members lie.
+    """
     if inventory.refused is not None:
         return f"holds {inventory.refused}, which is no plain tensor, number or text"
     for key, asked in inventory.storages.items():
@@ -76,7 +114,7 @@ def excess_in_checkpoint(file: io.BufferedIOBase) -> str | None:
             return f"claims {asked:,} bytes for a tensor, and has other bytes for it"
     if inventory.tensor_bytes > sum(sizes.values()):
         return f"claims {inventory.tensor_bytes:,} bytes of tensors, which is more than it has"
-    return _excess_in_values(state, VALUES_PER_BYTE * len(content))
+    return _excess_in_values(state, VALUES_PER_BYTE * length)
 
 
 def _excess_in_values(state: object, limit: int) -> str | None:

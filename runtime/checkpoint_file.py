@@ -2,13 +2,14 @@
 
 import io
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from runtime import diffusers_folder, exported_folder
 from runtime.atomic_file import atomic_file
 from runtime.checkpoint_contents import excess_in_archive, excess_in_checkpoint
 
@@ -58,17 +59,48 @@ def save(path: str | Path, state: dict[str, Any]) -> None:
 
 
 def load(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint file, or the checkpoint in a run folder. All tensors arrive on the CPU.
+    """Read a checkpoint file, the checkpoint in a run folder, or a model folder. All tensors arrive on the CPU.
+
+    A model folder is one that scripts/export.py has written, or diffusers. It has the parts of a checkpoint that
+    sampling needs.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: there is no such file, or a model folder lacks one.
         OSError: the file cannot be read.
         ValueError: the file is damaged, asks for more memory than it has bytes, holds NaN or
             infinity, or is not a checkpoint of moonwalk.
     """
     path = Path(path)
     if path.is_dir():
+        read_folder = _reader_of_model_folder(path)
+        if read_folder:
+            return _checked_finite(read_folder(path), path)
         path = checkpoint_in_folder(path)
+    return _checked_finite(_load_file(path), path)
+
+
+def _checked_finite(state: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Raises ValueError where a tensor of the state read from `path` holds NaN or infinity."""
+    name = first_non_finite(state)
+    if name is not None:
+        cause = f"of a training that had diverged: {name} is not finite"
+        raise ValueError(f"the checkpoint {path} is {cause}")
+    return state
+
+
+def _reader_of_model_folder(folder: Path) -> Callable[[Path], dict[str, Any]] | None:
+    """The function that reads a model folder; None for a run folder."""
+    names = {path.name for path in folder.iterdir()}
+    if any(_is_checkpoint_name(Path(name)) for name in names):
+        return None
+    if exported_folder.is_exported(folder):
+        return exported_folder.load
+    return diffusers_folder.load if names.intersection(diffusers_folder.FILES) else None
+
+
+def _load_file(path: Path) -> dict[str, Any]:
+    if path.suffix == ".safetensors":
+        raise ValueError(f"{path} holds weights alone: name the folder of the model, in which its options lie as well")
     if not path.exists():
         raise FileNotFoundError(f"there is no checkpoint at {path}; `python train.py` makes one")
     if not path.is_file():
@@ -85,10 +117,6 @@ def load(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"the checkpoint {path} is damaged: it {excess}")
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(f"{path} is no checkpoint of this version of moonwalk ({FORMAT})")
-    name = first_non_finite(state)
-    if name is not None:
-        cause = f"of a training that had diverged: {name} is not finite"
-        raise ValueError(f"the checkpoint {path} is {cause}")
     return state
 
 

@@ -48,6 +48,7 @@ QUIET = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DI
 
 SMALL = "num_samples=2000 batch_size=256 model.hidden=32 num_timesteps=50"
 NO_EVALUATION = "eval_samples=0"
+GAUSSIANS = "dataset=gaussians"  # their Bayes floor takes a tenth of the time that the moons' takes
 
 
 # ---------------------------------------------------------------- commands
@@ -75,7 +76,8 @@ class Background:
     The methods are those of subprocess.Popen.
     """
 
-    def __init__(self, line: str | list[str], cwd: Path, **environment: str) -> None:
+    def __init__(self, line: str | list[str], cwd: Path, prepared: str = "commands", **environment: str) -> None:
+        self.prepared = prepared
         self.folder = TemporaryDirectory()
         self.args = _words(line)
         self.outputs = [Path(self.folder.name, name) for name in ("stdout", "stderr")]
@@ -87,21 +89,21 @@ class Background:
             "environment": {**QUIET, "PYTHONPATH": str(ROOT), **environment},
             "outputs": [str(path) for path in self.outputs],
         }
-        self.pid = int(_answer(begin=request))
+        self.pid = int(_answer(prepared, begin=request))
         self.returncode: int | None = None
         self.printed: tuple[str, str] | None = None
 
     def poll(self) -> int | None:
         """The exit code; None while the process runs."""
         if self.returncode is None:
-            answer = _answer(poll=self.pid)
+            answer = _answer(self.prepared, poll=self.pid)
             self.returncode = int(answer) if answer else None
         return self.returncode
 
     def communicate(self) -> tuple[str, str]:
         """What the process printed to stdout and stderr, once it has ended."""
         if self.returncode is None:
-            self.returncode = int(_answer(wait=self.pid))
+            self.returncode = int(_answer(self.prepared, wait=self.pid))
         if self.printed is None:
             self.printed = self.outputs[0].read_text(), self.outputs[1].read_text()
             self.folder.cleanup()
@@ -136,6 +138,34 @@ def command(line: str | list[str], cwd: Path, **environment: str) -> subprocess.
     return subprocess.CompletedProcess(process.args, process.returncode, *printed)
 
 
+WITHOUT_TORCH = """
+import os, runpy, sys
+def end(event, arguments):
+    if event == "import" and arguments[0] == "torch":
+        os.write(2, b"torch is imported")
+        os._exit(75)
+sys.addaudithook(end)
+if "torch" in sys.modules:  # what the checks import has imported it
+    end("import", ["torch"])
+sys.argv = WORDS
+sys.path.insert(0, os.path.dirname(WORDS[0]))
+runpy.run_path(WORDS[0], run_name="__main__")
+"""
+
+
+def without_torch(line: str, cwd: Path) -> subprocess.CompletedProcess:
+    """Run `python LINE` as `command` does, but forked from a process that has not imported torch.
+
+    The import of torch ends it with exit code 75.
+    """
+    code = WITHOUT_TORCH.replace("WORDS", repr(_words(line)))
+    if not hasattr(os, "fork"):
+        return started(["-c", code], cwd)
+    process = Background(["-c", code], cwd, prepared="hydra")
+    printed = process.communicate()
+    return subprocess.CompletedProcess(process.args, process.returncode, *printed)
+
+
 def succeeded(line: str | list[str], cwd: Path, run: Callable = command) -> str:
     """Run a line that must end with exit code 0, by `command` or by `started`, and return what it printed."""
     done = run(line, cwd)
@@ -154,9 +184,12 @@ def _words(line: str | list[str]) -> list[str]:
 
 
 @functools.cache
-def _warm() -> subprocess.Popen:
-    """The process that commands are forked from: one for each process of tests, until that ends."""
-    line = [sys.executable, str(ROOT / "tests" / "warm.py")]
+def _warm(prepared: str) -> subprocess.Popen:
+    """The process that commands are forked from: one for each process of tests, until that ends.
+
+    prepared: what that process has imported: all that "commands" need, or what "hydra" needs.
+    """
+    line = [sys.executable, str(ROOT / "tests" / "warm.py"), prepared]
     process = subprocess.Popen(line, env=QUIET, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     # Functions run in reverse order: kill, then wait, so that its CPU seconds count as those of the tests.
     atexit.register(process.wait)
@@ -164,10 +197,10 @@ def _warm() -> subprocess.Popen:
     return process
 
 
-def _answer(**request: object) -> str:
+def _answer(prepared: str, **request: object) -> str:
     """What warm.py answers to a request."""
-    print(json.dumps(request), file=_warm().stdin, flush=True)
-    return _warm().stdout.readline().strip()
+    print(json.dumps(request), file=_warm(prepared).stdin, flush=True)
+    return _warm(prepared).stdout.readline().strip()
 
 
 # ---------------------------------------------------------------- what commands leave

@@ -1,4 +1,4 @@
-"""The pages, README.md and docs/*.md: their commands are right, their links resolve, their words are plain.
+"""The pages at the root and in docs/: their commands are right, their links resolve, their words are plain.
 
 No command is run. The options of our own commands are composed and checked, as those of a command line are. For a
 script, its `add_argument` calls are read from the source, and the arguments are parsed with them.
@@ -6,6 +6,7 @@ script, its `add_argument` calls are read from the source, and the arguments are
 
 import argparse
 import ast
+import importlib.util
 import re
 import shlex
 from collections import Counter
@@ -23,9 +24,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from benchmarks import power
 from conf.config import COMMANDS
-from conf.flags import to_overrides
+from conf.flags import command_line
 from conf.groups import GROUPS, MLP, Moons
 from conf.option import check
+from conf.presets import CONF, EXPERIMENT
 from conf.script_parsers import PROGRAMS
 from conf.store import register
 from metrics.flow_map import FlowMap, flow_table
@@ -35,7 +37,8 @@ from pipeline import Pipeline
 from runtime.randomness import generator
 
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+BESIDE_README = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+PAGES = [README, *BESIDE_README, *sorted((ROOT / "docs").glob("*.md"))]
 MAX_README_WORDS = 1500
 MAX_SENTENCE_WORDS = 25
 
@@ -48,7 +51,7 @@ NAMED_FILE = re.compile(r"[\w/]+/\w+\.(py|sh|txt|md)")
 PLACEHOLDER = re.compile(r"\[[A-Z][A-Z. ]*\]")  # as in `python loss/plot.py [RUN ...]`
 
 OUR_PROGRAMS = ("python", "torchrun", "sbatch", "pip")
-OTHER_PROGRAMS = ("git", "cd", "source", "apt", "tensorboard")
+OTHER_PROGRAMS = ("git", "cd", "source", "apt", "tensorboard", "eval", "bash", "ruff", "basedpyright", "uv")
 MULTIRUN = {"-m", "--multirun"}
 
 # The words of DESIGN section 5, and the metaphors that went with them.
@@ -153,10 +156,10 @@ registered: list[str] = []
 @cache
 def composed(command: str, groups: tuple[str, ...]) -> DictConfig:
     """The options of a command with the chosen groups, such as dataset=spirals, as Hydra composes them."""
-    if registered[-1:] != [command]:  # its store holds the presets of one command at a time; filling it takes 0.3 s
+    if registered[-1:] != [command]:  # its store holds the options of one command at a time; filling it takes 0.3 s
         register(command)
         registered.append(command)
-    with hydra.initialize(version_base="1.3", config_path=None):
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra.compose(command, list(groups))
 
 
@@ -177,15 +180,17 @@ def check_options(command: str, words: list[str]) -> None:
     Raises:
         Exception: one of them does not exist or has a wrong value.
     """
+    if "--config-dir" in words or any(word.startswith("hydra.searchpath=") for word in words):
+        return  # tests/conf/test_presets.py composes these lines, with the presets of the page
     parser = OverridesParser.create()
-    overrides = [word for word in to_overrides(without_help(words)) if word not in MULTIRUN]
+    overrides = command_line(without_help(words)).overrides
     runs = [overrides]
     if not MULTIRUN.isdisjoint(words):
         every_run = chain.from_iterable(BasicSweeper.split_arguments(parser.parse_overrides(overrides), None))
         first, *_, last = every_run
         runs = [first, last]
     for run in runs:
-        groups = [word for word in run if word.split("=")[0] in GROUPS or word.startswith("hydra")]
+        groups = [word for word in run if word.split("=")[0] in {*GROUPS, EXPERIMENT} or word.startswith("hydra")]
         options = deepcopy(composed(command, tuple(groups)))
         for override in parser.parse_overrides([word for word in run if word not in groups]):
             OmegaConf.update(options, override.key_or_group, override.value())
@@ -339,11 +344,18 @@ def names_in(path: Path) -> set[str]:
     return found
 
 
+def is_of_a_package(name: str) -> bool:
+    """Whether a module belongs to an installed package, such as diffusers."""
+    first = name.partition(".")[0]
+    is_ours = (ROOT / first).is_dir() or (ROOT / f"{first}.py").exists()
+    return not is_ours and importlib.util.find_spec(first) is not None
+
+
 @pages
 def test_every_name_that_python_code_imports_from_us_exists(page):
     for code in fences(page, "python"):
         for node in ast.walk(ast.parse(code)):
-            if not isinstance(node, ast.ImportFrom):
+            if not isinstance(node, ast.ImportFrom) or is_of_a_package(str(node.module)):
                 continue
             folder = ROOT / str(node.module).replace(".", "/")
             path = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
@@ -400,7 +412,7 @@ def test_every_file_that_is_named_with_its_folder_exists(page):
 def test_the_index_links_to_every_page():
     index = ROOT / "docs/README.md"
     linked = {target.partition("#")[0] for _, target in LINK.findall(index.read_text())}
-    assert {page.name for page in PAGES if page not in (README, index)} <= linked
+    assert {page.name for page in PAGES if page not in (README, index, *BESIDE_README)} <= linked
 
 
 @pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: str(page.relative_to(ROOT)))

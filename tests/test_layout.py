@@ -14,7 +14,8 @@ PRODUCT = [path for path in TRACKED if path.endswith(".py") and not path.startsw
 # to its own line, not to that of its folder.
 LAYERS = [
     ("registry", "points.text_layout"),
-    ("points.tables",),  # a command names the columns of a file before it imports torch
+    # A command names the columns of a file, and the options of a run, before it imports torch.
+    ("points.tables", "runtime.checkpoint_contents"),
     ("conf",),
     ("runtime",),
     ("schedule",),

@@ -22,25 +22,33 @@ from typing import NoReturn
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ["train", "inference", "evaluate", "compare", "main"]  # they import conf, which sets the environment, first
 READ_AGAIN = {*COMMANDS, "conf"}
-PACKAGES = ["torch", "torch._dynamo", "scipy.stats", "sklearn.datasets", "matplotlib.pyplot", "hydra"]
+PACKAGES = ["torch", "torch._dynamo", "scipy.stats", "sklearn.datasets", "matplotlib.pyplot"]
+HYDRA_PACKAGES = ["conf.entry", "hydra", "pandas"]  # none of them imports torch
 
 
 def prepare() -> None:
-    """Import what commands import, read the fonts of pictures, build Hydra's parser, and find Hydra's plugins."""
+    """Import what commands import, read the fonts of pictures, and make Hydra ready."""
     for name in [*COMMANDS, *PACKAGES]:
         __import__(name)
 
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.plugins import Plugins
     from matplotlib.figure import Figure
-    from omegaconf import OmegaConf
 
     figure = Figure()
     axes = figure.add_subplot(title="$x_t$", xscale="log")
     axes.plot([1, 2], label="a line")
     axes.legend()
     figure.savefig(io.BytesIO())
+    prepare_hydra()
 
+
+def prepare_hydra() -> None:
+    """Import what the checks before torch import, build Hydra's parser, and find its plugins."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.plugins import Plugins
+    from omegaconf import OmegaConf
+
+    for name in HYDRA_PACKAGES:
+        __import__(name)
     OverridesParser.create().parse_overrides(["a=1", "b=[1,2]"])
     OmegaConf.to_container(OmegaConf.create({"a": 1, "b": "${a}"}), resolve=True)
     Plugins.instance()
@@ -128,6 +136,6 @@ def serve() -> None:
 
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)  # instead of this folder
-    prepare()
+    {"commands": prepare, "hydra": prepare_hydra}[sys.argv[1]]()
     del sys.path[0]
     serve()

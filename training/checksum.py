@@ -43,10 +43,10 @@ def checksum_of_arrays(arrays: Iterable[NDArray | Tensor], header: str = "") -> 
 def missing_data(pipeline: Pipeline, checkpoint: Mapping[str, Any]) -> str | None:
     """Why the data that a model was trained on are not at hand, in words; None where they are.
 
-    Only files can change. Points that are drawn are a function of the options.
+    Only files and folders of images can change. Points that are drawn are a function of the options.
     """
     options = pipeline.config["dataset"]
-    path = options.get("path")
+    path = options.get("path") or options.get("root")
     if not path:
         return None
     try:
@@ -56,18 +56,18 @@ def missing_data(pipeline: Pipeline, checkpoint: Mapping[str, Any]) -> str | Non
     except ValueError as error:
         return f"{path} cannot be read: {error}"
     known = checkpoint.get("data")
-    if options["name"] == "file" and known and checksum(data) != known:
+    if known and checksum(data) != known:
         return f"{path} has changed since the training"
     return None
 
 
 def check_data(pipeline: Pipeline, checkpoint: Mapping[str, Any]) -> None:
-    """Check that the file that a model was trained on is still the same.
+    """Check that the file or the images that a model was trained on are still the same.
 
     Raises:
         ValueError: it has changed, or cannot be read.
     """
     missing = missing_data(pipeline, checkpoint)
     if missing:
-        advice = "samples are compared with the rows that the training held out: put the file of the training back"
+        advice = "samples are compared with what the training held out: put the data of the training back"
         raise ValueError(f"{missing}; {advice}")

@@ -33,17 +33,31 @@ def locked_run_folder(folder: Path, new: bool) -> Iterator[None]:
             checkpoint.
         OSError: there is no such folder; or the disk is full, in a sentence that names it, too.
     """
-    if not distributed.is_first():
-        yield
-        return
+    with _named_with_last_checkpoint(folder):
+        if not distributed.is_first():
+            yield
+            return
 
-    descriptor = os.open(folder, os.O_RDONLY) if fcntl else None
+        descriptor = os.open(folder, os.O_RDONLY) if fcntl else None
+        try:
+            if descriptor is not None:
+                _lock(descriptor, folder)
+            if new and set(os.listdir(folder)) - {".hydra"}:
+                raise ValueError(f"{folder} already holds a run; choose another task_name")
+            _remove_unfinished_files(folder)
+            yield
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+@contextmanager
+def _named_with_last_checkpoint(folder: Path) -> Iterator[None]:
+    """Add the last checkpoint to the sentence of a full disk, or of points that cannot be read.
+
+    Each of several processes may meet such an error, and any one of them reports it.
+    """
     try:
-        if descriptor is not None:
-            _lock(descriptor, folder)
-        if new and set(os.listdir(folder)) - {".hydra"}:
-            raise ValueError(f"{folder} already holds a run; choose another task_name")
-        _remove_unfinished_files(folder)
         yield
     except UnusableRowError as error:
         raise UnusableRowError(f"{error}; {last_checkpoint_summary(folder)}") from error
@@ -53,9 +67,6 @@ def locked_run_folder(folder: Path, new: bool) -> Iterator[None]:
         where = error.filename or f"in {folder}"
         checkpoint = last_checkpoint_summary(folder)
         raise OSError(f"cannot write {where}: {error.strerror}; {checkpoint}") from error
-    finally:
-        if descriptor is not None:
-            os.close(descriptor)
 
 
 def _lock(descriptor: int, folder: Path) -> None:

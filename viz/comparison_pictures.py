@@ -17,6 +17,8 @@ from viz.point_axes import axes_in_words, axis_names
 from viz.style import ink, paper
 
 POINTS_SHOWN = 2000  # in a cell
+SMALLEST_POINT = 0.7  # area of a point, in square points, where POINTS_SHOWN are drawn
+LARGEST_POINT = 6.0
 MIN_WIDTH = 6.6  # inches: of the lines of the title
 MARGIN = 0.2  # around the data, in widths of the data
 IMAGES_ACROSS = 16  # from left to right, in all cells of a row
@@ -61,7 +63,7 @@ def _point_sheet(found: Comparison, names: Sequence[str]) -> Figure:
         block.suptitle(f"with the {denoiser}")
         axes = _data_axes(block, len(found.samplers), len(found.asked), found.real)
         for row, sampler in zip(axes, found.samplers):
-            row[0].set_ylabel(sampler)
+            _write_left_of(row[0], sampler)
             for ax, n in zip(row, found.asked):
                 planned = found.planned(sampler, n)
                 if planned.steps is None:
@@ -108,7 +110,7 @@ def _draw_cell(ax, real: NDArray, trial: Trial) -> None:
     d = 3 if ax.name == "3d" else 2
     for points, colour in ((real, DATA), (trial.samples, GENERATED)):
         shown = points[:POINTS_SHOWN, :d].T
-        ax.scatter(*shown, s=0.7, color=hex_colour(colour), linewidths=0, rasterized=True)
+        ax.scatter(*shown, s=_point_size(len(points)), color=hex_colour(colour), linewidths=0, rasterized=True)
     low, high = np.array([ax.get_xlim(), ax.get_ylim()]).T
     x = trial.samples[:, :2]
     inside = ((x >= low) & (x <= high)).all(1)
@@ -116,7 +118,28 @@ def _draw_cell(ax, real: NDArray, trial: Trial) -> None:
     text = f"W1 {trial.figures['sliced Wasserstein-1']:.3f}"
     if outside > 0.005:
         text += f", {outside:.0%} outside"
-    ax.set_xlabel(text, size="x-small", labelpad=2)
+    _write_below(ax, text)
+
+
+def _point_size(count: int) -> float:
+    """The area of each of `count` points, in square points: few points are drawn larger."""
+    return min(LARGEST_POINT, max(SMALLEST_POINT, SMALLEST_POINT * POINTS_SHOWN / count))
+
+
+def _write_left_of(ax, text: str) -> None:
+    """The name of a row. The label of a 3D axis would follow the axis, and lie on other cells."""
+    if ax.name == "3d":
+        ax.text2D(-0.02, 0.5, text, rotation=90, ha="center", va="center", transform=ax.transAxes)
+    else:
+        ax.set_ylabel(text)
+
+
+def _write_below(ax, text: str) -> None:
+    """The caption of a cell, in one place for 2D and for 3D axes."""
+    if ax.name == "3d":
+        ax.text2D(0.5, 0.0, text, size="x-small", ha="center", va="top", transform=ax.transAxes)
+    else:
+        ax.set_xlabel(text, size="x-small", labelpad=2)
 
 
 # ---------------------------------------------------------------- images

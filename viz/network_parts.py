@@ -198,7 +198,8 @@ def trained_parts(pipeline: Pipeline, device: torch.device) -> dict[str, Part]:
             "this is a checkpoint of points, but only networks for images can be drawn",
         )
     net = pipeline.net
-    assert isinstance(net, UNet)
+    if not isinstance(net, UNet):
+        raise ValueError("only the parts of moonwalk's UNet can be drawn, and this network is of diffusers")
     x_0, label = example(pipeline, device)
     t = half_noised(pipeline.scheduler)
     x_t = noised(pipeline.scheduler, x_0, t)

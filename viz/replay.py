@@ -32,6 +32,7 @@ COMPARED = 1000  # points in a distance
 DIRECTIONS = 32  # of the sliced distance
 PAIRS = 20  # of real sets, whose distances are the floor
 LOSS_BARS_MAX = 30
+MOST_UNLIKE = 2.0  # standard deviations of x and y whose ratio is larger keep their ratio in films
 FIELD_LABELS_MAX = 4  # labels whose score fields are drawn
 
 
@@ -128,7 +129,20 @@ def reverse_scene(
         loss=loss(folder, loss_floor(pipeline, real)),
         normalised=True,
         names=coordinate_names(pipeline.columns, data.shape[1]) if pipeline.columns else (),
+        aspect=_aspect(pipeline),
     )
+
+
+def _aspect(pipeline: Pipeline) -> float:
+    """Return the length of a normalised unit of y, in units of x, where a set is much wider or higher.
+
+    The columns of a table have units of their own, and always 1.
+    """
+    deviations = pipeline.normaliser.std.flatten().tolist()
+    if pipeline.columns is not None or len(deviations) != 2:
+        return 1.0
+    aspect = deviations[1] / deviations[0]
+    return aspect if max(aspect, 1 / aspect) > MOST_UNLIKE else 1.0
 
 
 # ---------------------------------------------------------------- real points

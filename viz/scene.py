@@ -97,6 +97,8 @@ class Scene(NamedTuple):
         loss: the training loss of the network.
         normalised: whether coordinates have mean 0 and standard deviation 1 over the data.
         names: of the coordinates, for points of a table, which are always normalised.
+        aspect: length of a unit of y in a picture of the plane, in units of x. It is 1 but for
+            normalised sets that are much wider or higher than the other way, such as a text.
         labels: (N,), the condition of each sample, an index into `classes`.
         classes: the names of the labels.
         row_words: what the rows of a grid of images with labels mean.
@@ -113,6 +115,7 @@ class Scene(NamedTuple):
     loss: Loss | None = None
     normalised: bool = False
     names: Sequence[str] = ()
+    aspect: float = 1.0
     labels: NDArray | None = None
     classes: Sequence[str] = ()
     row_words: str = "Each row was conditioned on the label at its left"

@@ -1,8 +1,9 @@
 """Campaigns against folders and terminals: `python -m tests.campaigns.accidents`.
 
 They kill the programs that make pages in every operation on files, fill the disk during the
-evaluation of two processes, move run folders, start two commands in one folder, and let the clock
-jump. Any failure ends them with a traceback. tests/commands/test_accidents.py tries each in short.
+evaluation of two processes and in the second of them, move run folders, start two commands in one
+folder, and let the clock jump. Any failure ends them with a traceback.
+tests/commands/test_accidents.py tries each in short.
 """
 
 import argparse
@@ -10,6 +11,7 @@ import io
 import json
 import os
 import random
+import resource
 import runpy
 import shutil
 import signal
@@ -27,6 +29,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+import inference  # noqa: F401  (imported once for all forks)
 import train
 from conf.folders import HYDRA_FOLDER
 from runtime import checkpoint_file, distributed
@@ -35,6 +38,8 @@ from tests.campaigns.crashes import (
     KINDS,
     NEVER,
     POINTS,
+    SAVE_EVERY,
+    SHORT_MLP,
     SHORT_POINTS,
     BrokenFiles,
     assert_same_run,
@@ -46,6 +51,7 @@ from tests.campaigns.crashes import (
     run_training,
 )
 from tests.conftest import QUIET, ROOT
+from training import signals
 
 OLD = b"what an earlier call has written"
 NAMELESS_FIELDS = ("seconds", "cpu_seconds")  # of metrics.json: no two runs share them
@@ -145,38 +151,123 @@ def break_page_maker(place, script, words, how, every=1):
 EVALUATED = replace(POINTS, eval_samples=60, shards=2)
 
 
-def two_processes(folder, log, at):
-    """Train in two processes; before operation `at` on files after the training the disk is full.
+def train_by_two(options, folder, errors, prepare):
+    """Train in two forks of this process; each calls `prepare` with its rank ("0" or "1") first.
 
-    Returns the operations on files after the training, the exit codes, and the first one's errors.
+    Returns their exit codes, and what both have written to stderr, which goes to the file `errors`.
     """
     folder.mkdir()
-    descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
-    errors = os.open(f"{log}.err", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+    descriptor = os.open(errors, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
 
     def work(rank):
         os.environ.update({**shared, "RANK": rank, "LOCAL_RANK": rank})
-        real = train.report
+        os.dup2(descriptor, 2)
+        sys.stderr = sys.__stderr__  # instead of what a test has put there
+        prepare(rank)
+        try:
+            with redirect_stdout(io.StringIO()), distributed.process_group("cpu"):
+                train.begin_or_resume(options, folder, set())
+        except SystemExit as end:
+            os._exit(end.code)
 
+    children = [fork(lambda rank=rank: work(rank)) for rank in "01"]
+    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    os.close(descriptor)
+    return codes, Path(errors).read_text()
+
+
+def two_processes(folder, log, at):
+    """Train in two processes; before operation `at` on files after the training the disk is full.
+
+    Returns the operations on files after the training, the exit codes, and the errors.
+    """
+    descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+    real = train.report
+
+    def prepare(rank):
         def report(*arguments):
             if rank == "0":
                 BrokenFiles(folder, descriptor, at, "disk full")
             return real(*arguments)
 
         train.report = report
-        os.dup2(errors, 2)
-        sys.stderr = sys.__stderr__  # instead of what a test has put there
-        with redirect_stdout(io.StringIO()), distributed.process_group("cpu"):
-            train.begin_or_resume(EVALUATED, folder, set())
 
-    children = [fork(lambda rank=rank: work(rank)) for rank in "01"]
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    codes, message = train_by_two(EVALUATED, folder, f"{log}.err", prepare)
     os.close(descriptor)
-    os.close(errors)
-    return log.read_text().split(), codes, Path(f"{log}.err").read_text()
+    return log.read_text().split(), codes, message
+
+
+def fail_in_second_process(folder, fault, step):
+    """Train in two processes, of which the second calls `fault` in that step of the training.
+
+    Returns the exit codes, and what both have written to stderr.
+    """
+    real = signals.agreed
+    done = 0
+
+    def agreed(received):
+        nonlocal done
+        done += 1
+        if done == step:
+            fault()
+        return real(received)
+
+    def prepare(rank):
+        if rank == "1":
+            signals.agreed = agreed
+
+    return train_by_two(replace(POINTS, shards=2), folder, f"{folder}.err", prepare)
+
+
+def write_to_full_disk():
+    """A write that fails because the device is full."""
+    with open("/dev/full", "wb", buffering=0) as file:
+        file.write(b"x")
+
+
+def refuse_to_grow_files():
+    """From now on this process can write nothing into any file, as on a full disk."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+
+def fill_disk_of_second_process(place, every=1):
+    """Let the disk fill in every so-manieth step of the second of two processes.
+
+    An error that the second process meets ends both, in one sentence that names the last checkpoint.
+    One process then goes on to the bits of a training that nothing has disturbed. Without an error
+    the training ends as if the disk had room, because only the first process writes files.
+
+    Returns how often each happened.
+    """
+    run_training(POINTS, _new(place / "first"), report=False)  # imports what every fork would import
+    whole = place / "whole"
+    codes, message = train_by_two(replace(POINTS, shards=2), whole, place / "whole.err", lambda rank: None)
+    assert codes == [0, 0], message
+
+    found = Counter()
+    for step in range(1, POINTS.max_steps + 1, every):
+        folder = place / f"full-{step}"
+        codes, message = fail_in_second_process(folder, write_to_full_disk, step)
+        assert codes == [CODE_OF_ERROR, CODE_OF_ERROR], message
+        (sentence,) = message.splitlines()
+        assert sentence.startswith(f"process 1: cannot write in {folder}: No space left on device; "), sentence
+        assert sentence.endswith(("is intact", "there is no checkpoint yet")), sentence
+        found["ended in one sentence"] += 1
+        if (folder / "last.pt").exists():
+            run_training(resuming(folder), folder, report=False)
+            assert_same_run(whole, folder)
+            found["resumed to the same bits"] += 1
+
+    for step in range(1, POINTS.max_steps + 1, SAVE_EVERY * every):
+        folder = place / f"limited-{step}"
+        codes, message = fail_in_second_process(folder, refuse_to_grow_files, step)
+        assert (codes, message) == ([0, 0], "")
+        assert_same_run(whole, folder)
+        found["not noticed, to the same bits"] += 1
+    return found
 
 
 def measured(folder):
@@ -273,7 +364,7 @@ def move_runs(place, kind, count, seed):
 def _training_of_a_file(place):
     rows = np.random.default_rng(0).standard_normal((500, 2)).astype(np.float32)
     np.save(place / "points.npy", rows)
-    return f"{SHORT_POINTS} dataset=file dataset.path={place / 'points.npy'}"
+    return f"{SHORT_MLP} dataset=file dataset.path={place / 'points.npy'}"
 
 
 def _moved_file(place, kind, number):
@@ -298,7 +389,7 @@ def two_in_one_folder(place, run, pairs, seed):
     expected = {}
     for number in (1, 2):
         folder = place / f"alone-{number}"
-        assert _inference(run, number, folder).wait() == 0
+        assert _ended(_inference(run, number, folder), folder, number) == (0, "")
         expected[number] = (folder / "samples.npy").read_bytes()
 
     found = Counter()
@@ -307,9 +398,8 @@ def two_in_one_folder(place, run, pairs, seed):
         first = _inference(run, 1, folder)
         time.sleep(rng.choice([0, rng.uniform(0, 1), rng.uniform(0, 8)]))
         second = _inference(run, 2, folder)
-        ended = {1: first, 2: second}
-        messages = {number: process.communicate()[1] for number, process in ended.items()}
-        well = [number for number, process in ended.items() if process.returncode == 0]
+        ended = {1: _ended(first, folder, 1), 2: _ended(second, folder, 2)}
+        well = [number for number, (code, _) in ended.items() if code == 0]
         if len(well) == 2:
             found["one after the other"] += 1
             well = [2]
@@ -317,7 +407,7 @@ def two_in_one_folder(place, run, pairs, seed):
             (refused,) = set(ended) - set(well)
             found["refused"] += 1
             sentence = f"hydra.run.dir={folder}: another command is at work there; choose another folder\n"
-            assert messages[refused] == sentence, messages[refused]
+            assert ended[refused] == (CODE_OF_ERROR, sentence), ended[refused]
         (number,) = well
         assert (folder / "samples.npy").read_bytes() == expected[number]
         assert f"seed={number}" in (folder / HYDRA_FOLDER / "overrides.yaml").read_text()
@@ -326,14 +416,30 @@ def two_in_one_folder(place, run, pairs, seed):
 
 
 def _inference(run, seed, folder):
+    """The process id of an `inference.py`, forked from this process, which has imported everything."""
     words = [f"checkpoint={run}", "num_samples=50", "rerun=false", f"seed={seed}", f"hydra.run.dir={folder}"]
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "inference.py"), *words],
-        env=QUIET,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+
+    def work():
+        os.dup2(os.open(_errors(folder, seed), os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 2)
+        sys.stderr = sys.__stderr__  # instead of what a test has put there
+        sys.argv = [str(ROOT / "inference.py"), *words]
+        with redirect_stdout(io.StringIO()):
+            try:
+                runpy.run_path(sys.argv[0], run_name="__main__")
+            except SystemExit as end:
+                raise OSError(str(end)) from end
+
+    return fork(work)
+
+
+def _errors(folder, seed):
+    return f"{folder}-{seed}.err"
+
+
+def _ended(process, folder, seed):
+    """The exit code of that process, once it has ended, and its errors."""
+    _, status = os.waitpid(process, 0)
+    return os.waitstatus_to_exitcode(status), Path(_errors(folder, seed)).read_text()
 
 
 # ---------------------------------------------------------------- a clock that jumps
@@ -402,6 +508,11 @@ def try_full_disk(place, args):
     print(f"disk full at {found.total()} points of an evaluation: it cost {dict(found)}", flush=True)
 
 
+def try_second_process(place, args):
+    found = fill_disk_of_second_process(place)
+    print(f"disk full in steps of the second of two processes: {dict(found)}", flush=True)
+
+
 def try_moves(place, args):
     for kind in (*KINDS, "file"):
         moved = move_runs(_new(place / kind), kind, args.moves, args.seed)
@@ -425,6 +536,7 @@ def try_clocks(place, args):
 PARTS = {
     "pages": try_pages,
     "full-disk": try_full_disk,
+    "second-process": try_second_process,
     "moves": try_moves,
     "pairs": try_pairs,
     "clocks": try_clocks,

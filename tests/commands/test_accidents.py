@@ -2,17 +2,24 @@
 
 import os
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from conftest import command
 
+from points import large
 from tests.campaigns.accidents import (
     assert_bar_goes_on,
     break_page_maker,
+    fail_in_second_process,
     fill_disk_in_evaluation,
+    fill_disk_of_second_process,
     move_runs,
     page_makers,
     two_in_one_folder,
+    write_to_full_disk,
 )
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="failures are tried in forked children")
@@ -27,8 +34,8 @@ def makers(tmp_path_factory):
 @pytest.mark.parametrize(
     ("script", "how", "every"),
     [
-        ("scripts/gallery.py", "killed", 9),
-        pytest.param("scripts/gallery.py", "disk full", 9, marks=pytest.mark.slow),
+        ("scripts/gallery.py", "killed", 14),
+        pytest.param("scripts/gallery.py", "disk full", 14, marks=pytest.mark.slow),
         pytest.param("scripts/share.py", "killed", 2, marks=pytest.mark.slow),
         pytest.param("loss/report.py", "killed", 2, marks=pytest.mark.slow),
     ],
@@ -39,7 +46,40 @@ def test_a_page_maker_that_is_struck_leaves_old_or_new_files(script, how, every,
 
 @pytest.mark.slow
 def test_a_disk_that_fills_during_the_evaluation_of_two_processes(tmp_path):
-    assert fill_disk_in_evaluation(tmp_path, every=12).total() >= 2
+    assert fill_disk_in_evaluation(tmp_path, every=25).keys() == {"metrics.json", "pictures"}
+
+
+needs_full_device = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+
+
+@pytest.mark.slow
+@needs_full_device
+def test_a_disk_that_fills_in_the_second_of_two_processes(tmp_path):
+    found = fill_disk_of_second_process(tmp_path, every=8)
+    assert found == {"ended in one sentence": 3, "resumed to the same bits": 2, "not noticed, to the same bits": 1}
+
+
+def read_unusable_row():
+    """A large file holds NaN in the last of its rows, which is read."""
+    large.RowFile("rows.npy", (11, 2), np.dtype("f4"), 128).read(torch.tensor([10]))
+
+
+@needs_full_device
+@pytest.mark.parametrize(
+    ("fault", "sentence"),
+    [
+        (write_to_full_disk, "cannot write in run: No space left on device"),
+        (read_unusable_row, "rows.npy holds NaN in row 10, column 0 (both count from 0): remove the row, or write a"),
+    ],
+)
+def test_an_error_in_the_second_process_ends_both_and_names_the_last_checkpoint(fault, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.save("rows.npy", np.full((11, 2), np.nan, np.float32))
+    codes, message = fail_in_second_process(Path("run"), fault, step=8)
+    assert codes == [1, 1], message
+    (line,) = message.splitlines()
+    assert line.startswith(f"process 1: {sentence}")
+    assert line.endswith("; the last checkpoint, of step 6, is intact")
 
 
 @pytest.mark.slow
@@ -69,6 +109,18 @@ def test_a_folder_in_use_is_refused_before_anything_is_written(run, tmp_path):
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "hydra.run.dir=run: another command is at work there; choose another folder\n"
     assert (tmp_path / "run/.hydra/overrides.yaml").read_text() == before
+
+
+def test_the_folder_of_a_sweep_in_use_is_refused_before_anything_is_written(run, tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    (tmp_path / "sweep").mkdir()
+    sweep = os.open(tmp_path / "sweep", os.O_RDONLY)
+    fcntl.flock(sweep, fcntl.LOCK_EX)
+    done = command(f"inference.py -m checkpoint={run} seed=1,2 hydra.sweep.dir=sweep", tmp_path)
+    os.close(sweep)
+    assert done.returncode == 1
+    assert done.stderr == "hydra.sweep.dir=sweep: another command is at work there; choose another folder\n"
+    assert [path.name for path in (tmp_path / "sweep").iterdir()] == [".hydra"]
 
 
 def test_a_training_in_the_folder_of_another_leaves_its_options(run, tmp_path):

@@ -22,6 +22,7 @@ def test_real_points_are_indistinguishable_from_the_data(tmp_path):
     assert "indistinguishable by every test" in succeeded("evaluate.py samples=real.npy dataset=moons", tmp_path)
 
 
+@pytest.mark.slow  # tests/metrics/test_metrics.py tells bad samples by their verdict
 def test_points_with_twice_the_noise_are_distinguishable_from_the_data(tmp_path):
     np.save(tmp_path / "wide.npy", create_moon_dataset(1000, noise=0.1, seed=5))
     assert "verdict: distinguishable by" in succeeded("evaluate.py --samples wide.npy", tmp_path)
@@ -73,6 +74,7 @@ def test_samples_are_compared_with_the_rows_of_a_large_file_that_the_training_he
 # ---------------------------------------------------------------- pictures after the figures
 
 
+@pytest.mark.slow  # tests/viz/test_hostile_texts.py draws every picture with such names
 def test_labels_that_look_like_mathematics_are_drawn_as_they_are(tmp_path):
     rows = [f"{x:.4f},{y:.4f},{'$$' if i % 2 else 'b$x_$'}" for i, (x, y) in enumerate(create_moon_dataset(1000))]
     (tmp_path / "mine.csv").write_text("\n".join(["x,y,kind", *rows]))

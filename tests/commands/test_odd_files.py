@@ -57,18 +57,15 @@ def test_a_read_only_disk_ends_every_command_in_one_sentence(line, read_only):
     check_refused(line, read_only)
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.npy"])
-def test_a_checkpoint_whose_data_are_a_pipe_is_refused(name, tmp_path):
+def test_a_checkpoint_whose_data_are_a_pipe_is_refused(tmp_path):
     np.savetxt(tmp_path / "points.csv", np.random.default_rng(0).standard_normal((2000, 2)), delimiter=",")
     line = "train.py dataset=file dataset.path=points.csv max_steps=2 eval_samples=0 task_name=run model.hidden=8"
     succeeded(line, tmp_path)
-    printed = succeeded("evaluate.py checkpoint=run num_samples=100", tmp_path)
-    assert "data: points.csv" in printed
-
     state = checkpoint_file.load(tmp_path / "run")
-    state["config"]["dataset"]["path"] = name
-    checkpoint_file.save(tmp_path / "run" / "last.pt", state)
-    os.mkfifo(tmp_path / name)
-    done = command("evaluate.py checkpoint=run num_samples=100", tmp_path)
-    assert done.returncode == 1
-    assert f"{name} is a folder, a device or a pipe, and not a file of points" in done.stderr
+    for name in ("a.csv", "a.npy"):
+        state["config"]["dataset"]["path"] = name
+        checkpoint_file.save(tmp_path / "run" / "last.pt", state)
+        os.mkfifo(tmp_path / name)
+        done = command("evaluate.py checkpoint=run num_samples=100", tmp_path)
+        assert done.returncode == 1
+        assert f"{name} is a folder, a device or a pipe, and not a file of points" in done.stderr

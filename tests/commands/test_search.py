@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import NO_EVALUATION, SMALL, begun, not_blank
+from conftest import GAUSSIANS, NO_EVALUATION, SMALL, begun, not_blank
 from matplotlib.image import imread
 
 from conf.groups import Moons
@@ -23,7 +23,7 @@ from loss.runs import runs
 from metrics.evaluation import figures_of
 
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("optuna"), reason="needs requirements/sweep.txt")
-TINY = f"{SMALL} {NO_EVALUATION} max_steps=2".split()
+TINY = f"{GAUSSIANS} {SMALL} {NO_EVALUATION} max_steps=2".split()
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_a_kill_that_held_the_lock_of_the_journal_stops_no_later_search(tmp_path
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
     later = begun(["-c", NEXT], tmp_path)
-    end = time.monotonic() + 20
+    end = time.monotonic() + 600  # a lock that stays would be waited for
     while later.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
     later.kill()
@@ -233,7 +233,7 @@ def states_before_and_after_a_kill(tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed")
     process = multiprocessing.get_context("fork").Process(target=_train_for_ever, args=(folder,))
     process.start()
-    end = time.monotonic() + 100
+    end = time.monotonic() + 600
     while not (folder / "0" / "last.pt").exists():
         assert process.is_alive() and time.monotonic() < end
         time.sleep(0.05)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import NO_EVALUATION, SMALL, command, not_blank
+from conftest import GAUSSIANS, NO_EVALUATION, SMALL, command, not_blank
 from hydra.errors import MissingConfigException
 
 from conf.messages import sentence
@@ -51,7 +51,9 @@ def sweep(request, tmp_path_factory):
         pytest.skip("needs requirements/sweep.txt")
     cwd = tmp_path_factory.mktemp("sweep")
     values = f"-m lr={','.join(launcher.values)} {launcher.options}"
-    done = command(f"train.py {SMALL} {NO_EVALUATION} max_steps=20 hydra/launcher={launcher.name} {values}", cwd)
+    done = command(
+        f"train.py {GAUSSIANS} {SMALL} {NO_EVALUATION} max_steps=20 hydra/launcher={launcher.name} {values}", cwd
+    )
     folder = cwd / "named"
     if launcher is JOBLIB:
         (folder,) = (cwd / "outputs" / "train").iterdir()  # one for all runs, although none was named

@@ -1,11 +1,11 @@
-"""Mistakes that can be known without torch are answered before a command imports it."""
+"""Mistakes that can be known without torch are answered before a command imports it: test_mistakes.py tries lines."""
 
 import os
 import pty
 
 import numpy as np
 import pytest
-from conftest import ROOT, started
+from conftest import ROOT
 
 from conf import early_check, folders, memory
 from conf.config import COMMANDS, Evaluate, Inference, Train
@@ -18,59 +18,6 @@ from images.image_files import list_images
 from images.sets import make_images
 from points import point_files
 from runtime import checkpoint_file
-
-EARLY = [
-    "train.py epochs=3",
-    "train.py lr=-1",
-    "train.py lr=fast",
-    "train.py seed=1,2,3",
-    "train.py --hlep",
-    "train.py model=unit",
-    "train.py -m seed=1,2 epochs=3",
-    "train.py task_name=full",
-    "train.py resume=nowhere",
-    "train.py dataset=file",
-    "train.py dataset=file --data-path nowhere.npy",
-    "train.py dataset=file dataset.path=points.csv dataset.label=knd",
-    "train.py num_samples=100_000_000_000_000",
-    "train.py resume=points.csv",
-    "train.py resume=full",
-    "train.py --dataset",
-    "evaluate.py checkpoint=full samples=points.csv",
-    "train.py dataset=mnist model=unet",
-    "main.py --train-ddpm-model --lr -1",
-    "main.py dataset=picture dataset.path=nowhere.png",
-    "inference.py",
-    "inference.py checkpoint=nowhere.pt",
-    "compare.py samplers=[ddim,rk4]",
-    "evaluate.py samples=nowhere.npy",
-    "scripts/animate.py nowhere.npz",
-    "scripts/gallery.py nowhere",
-    "scripts/reflow.py nowhere",
-    "scripts/search.py search lrr=1e-3..1e-2",
-    "scripts/share.py checkpoint=nowhere",
-    "scripts/visualize_components.py --checkpoint nowhere",
-    "loss/plot.py nowhere",
-    "loss/report.py nowhere",
-]
-
-
-@pytest.mark.parametrize("line", EARLY)
-def test_a_mistake_is_answered_without_torch(line, tmp_path):
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "loss.csv").touch()
-    (tmp_path / "points.csv").write_text("x,y,kind\n1,2,a\n")
-    script, *words = line.split()
-    code = (
-        f"import runpy, sys; sys.argv = [{script!r}, *{words!r}]\n"
-        f"sys.path.insert(0, {str((ROOT / script).parent)!r})\n"
-        f"try: runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"
-        "finally: assert 'torch' not in sys.modules"
-    )
-    done = started(["-c", code], tmp_path)
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert {path.name for path in tmp_path.rglob("*")} == {"full", "loss.csv", "points.csv"}
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -128,7 +75,7 @@ def refusal(work, *arguments, **options):
 
 def test_a_missing_checkpoint_is_refused_in_the_same_words_as_later(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert early_check.CHECKPOINT_FOLDERS == checkpoint_file.OUTPUT_FOLDERS
+    assert folders.CHECKPOINT_FOLDERS == checkpoint_file.OUTPUT_FOLDERS
     assert folders.CHECKPOINT_ENDINGS == checkpoint_file.EXTENSIONS
     assert refusal(early_check.check_checkpoint, None) == refusal(checkpoint_file.load_newest)
     assert refusal(early_check.check_checkpoint, "no.pt") == refusal(checkpoint_file.load, "no.pt")
@@ -139,8 +86,8 @@ def test_what_is_no_checkpoint_is_refused_in_the_same_words_as_later(name, tmp_p
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.pt").write_text("no archive")
     (tmp_path / "empty").mkdir()
-    assert early_check.DEFAULT_NAME == checkpoint_file.DEFAULT_NAME
-    assert early_check.LATEST == checkpoint_file.LATEST
+    assert folders.DEFAULT_NAME == checkpoint_file.DEFAULT_NAME
+    assert folders.LATEST == checkpoint_file.LATEST
     assert refusal(early_check.check_checkpoint, name) == refusal(checkpoint_file.load, name)
 
 

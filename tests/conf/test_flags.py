@@ -5,7 +5,7 @@ from conftest import command
 from hydra._internal.utils import get_args_parser
 
 from conf.flags import HYDRA_FLAGS, HYDRA_FLAGS_WITH_VALUE, to_overrides
-from conf.groups import PRESETS
+from conf.groups import CHOICE_DEFAULTS
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def shown(line, folder):
 
 @pytest.mark.parametrize("line", ["model=unet lr=0.5", "lr=0.5 model=unet"])
 def test_a_network_brings_its_defaults_and_the_person_wins_wherever_the_option_stands(line, tmp_path):
-    expected = {"lr: 0.5", f"batch_size: {PRESETS['unet']['batch_size']}", "schedule: cosine", "  patch: 2"}
+    expected = {"lr: 0.5", f"batch_size: {CHOICE_DEFAULTS['unet']['batch_size']}", "schedule: cosine", "  patch: 2"}
     assert expected <= shown(line, tmp_path)
 
 
@@ -84,7 +84,7 @@ def test_a_network_without_defaults_of_its_own_leaves_those_there_are(tmp_path):
 
 @pytest.mark.parametrize("line", ["dataset=emoji model=unet", "model=unet dataset=emoji"])
 def test_the_defaults_of_a_data_set_win_over_those_of_a_network(line, tmp_path):
-    expected = {f"num_epochs: {PRESETS['emoji']['num_epochs']}", "schedule: cosine"}
+    expected = {f"num_epochs: {CHOICE_DEFAULTS['emoji']['num_epochs']}", "schedule: cosine"}
     assert expected <= shown(line, tmp_path)
 
 

@@ -254,6 +254,14 @@ def test_the_sheet_for_points_of_ones_own_has_panels(found_for_own_points):
     assert pictures.sheet(found_for_own_points).subfigs
 
 
+def test_cells_in_three_dimensions_have_their_name_and_their_figure(found_for_own_points):
+    (ax,) = pictures.sheet(found_for_own_points).axes
+    name, figure = (text.get_text() for text in ax.texts)
+    assert name == "adams"
+    assert figure.startswith("W1 ")
+    assert ax.get_xlabel() == ""  # it would follow the axis, and lie on the next cell
+
+
 def test_the_recording_for_points_of_ones_own_ends_on_the_samples(found_for_own_points, tmp_path):
     with recording("test", tmp_path / "a.rrd", "file") as rec:
         log_comparison(rec, found_for_own_points)
@@ -388,3 +396,42 @@ def test_the_recording_of_the_command_has_every_state_from_step_0_to_50(compared
     assert len(steps) == 6
     assert steps[0] == 0
     assert steps[-1] == 50
+
+
+# ---------------------------------------------------------------- the units of a table
+
+
+def compared_in_units(tmp_path, units, repeats):
+    """The figures of a comparison on a table whose columns have these units and whose rows are repeated."""
+    rng = np.random.default_rng(0)
+    points = np.repeat(rng.normal(size=(400, 2)), repeats, 0)
+    path = tmp_path / f"{units[0]}_{repeats}.csv"
+    np.savetxt(path, points * units, delimiter=",", header="a,b")
+    model = untrained(File(path=str(path)), MLP(hidden=8, layers=1))
+    found = compare(model, ["ddim"], [5], 200, 0)
+    return found.floors, found.trial(NETWORK, "ddim", 5).figures
+
+
+def test_figures_of_a_table_do_not_depend_on_its_units(tmp_path):
+    floors, figures = compared_in_units(tmp_path, [1.0, 1.0], 1)
+    other_floors, other_figures = compared_in_units(tmp_path, [1e-3, 1e3], 1)
+    assert other_figures == pytest.approx(figures, rel=1e-2)
+    for name, floor in floors.items():
+        assert other_floors[name] == pytest.approx(floor, rel=1e-2)
+
+
+def test_repeated_rows_of_a_table_count_once(tmp_path):
+    floors, _ = compared_in_units(tmp_path, [1.0, 1.0], 1)
+    repeated_floors, _ = compared_in_units(tmp_path, [1.0, 1.0], 3)
+    name = "sliced Wasserstein-1"
+    assert repeated_floors[name].median == pytest.approx(floors[name].median, rel=0.5)
+
+
+def test_a_small_table_is_compared_without_the_classifier(tmp_path):
+    path = tmp_path / "small.csv"
+    np.savetxt(path, np.random.default_rng(0).normal(size=(150, 2)), delimiter=",", header="a,b")
+    model = untrained(File(path=str(path)), MLP(hidden=8, layers=1))
+    found = compare(model, ["ddim"], [5], 200, 0)
+    assert [*found.floors] == ["sliced Wasserstein-1", "energy distance"]
+    assert "accuracy" not in table(found)
+    assert pictures.sheet(found).subfigs

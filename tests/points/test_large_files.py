@@ -189,11 +189,13 @@ def test_a_row_that_cannot_be_used_is_named_when_it_is_read(rows, value, dtype, 
     held = np.load(rows).astype(dtype)
     np.save(rows, held)
     train, _ = sets_of(rows)
+    times = rows.stat()
     held[51, 1] = value
     changed = held[51].tobytes()
     with rows.open("r+b") as file:
         file.seek(128 + 51 * len(changed))
         file.write(changed)
+    os.utime(rows, ns=(times.st_atime_ns, times.st_mtime_ns))  # as if it had been there from the beginning
     assert len(train[torch.arange(40)][0]) == 40
     with pytest.raises(large.UnusableRowError, match=sentence):
         train[torch.tensor([3, 41, 5])]
@@ -202,9 +204,30 @@ def test_a_row_that_cannot_be_used_is_named_when_it_is_read(rows, value, dtype, 
 def test_a_file_that_becomes_shorter_is_named_when_it_is_read(rows):
     train, _ = sets_of(rows)
     os.truncate(rows, 128 + 16 * 50)
-    assert len(train[torch.arange(40)][0]) == 40
     with pytest.raises(large.UnusableRowError, match="has become shorter while it was read: copy it again"):
         train[torch.arange(83)]
+
+
+def test_a_file_that_is_written_to_is_named_when_it_is_read(rows):
+    """Its rows would be a mixture of old and new ones, although all of them are right."""
+    train, _ = sets_of(rows)
+    assert len(train[torch.arange(40)][0]) == 40
+    later = rows.stat().st_mtime_ns + 10**9
+    with rows.open("r+b") as file:
+        file.seek(128 + 16 * 70)
+        file.write(np.zeros(2).tobytes())
+    os.utime(rows, ns=(later, later))  # whatever the resolution of the file system's clock
+    with pytest.raises(large.UnusableRowError, match="was written to while it was read"):
+        train[torch.arange(40)]
+
+
+def test_a_file_that_is_replaced_by_another_is_read_on(rows, tmp_path):
+    """The open file is still the old one."""
+    train, _ = sets_of(rows)
+    before = train[torch.arange(83)][0]
+    np.save(tmp_path / "new.npy", np.zeros((5, 2)))
+    os.replace(tmp_path / "new.npy", rows)
+    assert torch.equal(train[torch.arange(83)][0], before)
 
 
 TRAINING = """

@@ -1,8 +1,10 @@
 """A small conditional model with an early snapshot: autoguidance, and the commands that condition or guide it."""
 
+import shutil
+
 import pytest
 import torch
-from conftest import NO_EVALUATION, SMALL, command, not_blank
+from conftest import NO_EVALUATION, SMALL, command, not_blank, succeeded
 
 from conf.config import Inference
 from conf.inference_modes import chosen_mode
@@ -16,14 +18,8 @@ from samplers.options import SamplingOptions
 def folder(tmp_path_factory):
     """A folder with the run folder `whole` of a conditional training with an early snapshot."""
     folder = tmp_path_factory.mktemp("snapshot")
-    train_with_snapshot(folder, "whole")
+    succeeded(f"train.py {SMALL} {NO_EVALUATION} conditional=true early_ema=0.5 max_steps=60 task_name=whole", folder)
     return folder
-
-
-def train_with_snapshot(folder, name):
-    line = f"train.py {SMALL} {NO_EVALUATION} conditional=true early_ema=0.5 max_steps=60 task_name={name}"
-    done = command(line, folder)
-    assert done.returncode == 0, done.stderr
 
 
 # ---------------------------------------------------------------- the early snapshot
@@ -55,10 +51,9 @@ def test_autoguidance_0_is_the_network_and_minus_1_the_snapshot(pipeline, w, net
 @pytest.fixture(scope="module")
 def resumed(folder):
     """The checkpoints of a training with a snapshot before and after it is resumed."""
-    train_with_snapshot(folder, "part")
+    shutil.copytree(folder / "whole", folder / "part")
     before = checkpoint_file.load(folder / "part")
-    done = command(f"train.py resume=part max_steps=70 {NO_EVALUATION}", folder)
-    assert done.returncode == 0, done.stderr
+    succeeded(f"train.py resume=part max_steps=70 {NO_EVALUATION}", folder)
     return before, checkpoint_file.load(folder / "part")
 
 

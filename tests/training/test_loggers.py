@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import NO_EVALUATION, QUIET, ROOT, SMALL, succeeded
+from conftest import GAUSSIANS, NO_EVALUATION, QUIET, ROOT, SMALL, succeeded
 from PIL import Image
 
 from loss.log import ExcessLog, LossLog, read_excess, read_losses
@@ -118,7 +118,7 @@ def test_tensorboard_holds_the_options(resumed):
 @pytest.mark.slow  # the next test has the command on images
 @needs("tensorboard")
 def test_a_training_logs_to_tensorboard(tmp_path):
-    succeeded(f"train.py {SMALL} {NO_EVALUATION} max_steps=20 task_name=run logger=tensorboard", tmp_path)
+    succeeded(f"train.py {GAUSSIANS} {SMALL} {NO_EVALUATION} max_steps=20 task_name=run logger=tensorboard", tmp_path)
     events = read_events(tmp_path / "run")
     assert [each.step for each in events.Scalars("loss")] == [10, 20]
     assert len(events.Scalars("excess")) > 5

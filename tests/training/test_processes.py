@@ -200,20 +200,14 @@ def test_a_training_that_died_is_resumed_by_one_process_and_ends_in_the_same_bit
 # ---------------------------------------------------------------- refusals
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ("seed=$RANK", "process 1 has seed=1, the first seed=0: start all with the same options"),
-        ("dataset=file dataset.path=a.csv", "the data of process 1 are not those of the first: give all the same"),
-    ],
-)
-def test_processes_with_different_options_or_data_are_refused_in_one_sentence(options, sentence, tmp_path):
+@pytest.mark.slow  # the siblings above are refused for their options
+def test_processes_with_different_data_are_refused_in_one_sentence(tmp_path):
+    sentence = "the data of process 1 are not those of the first: give all the same"
     for rank in range(2):
         (tmp_path / str(rank)).mkdir()
         rows = "".join(f"{i},{i * i % 7 + rank}\n" for i in range(100))
         (tmp_path / str(rank) / "a.csv").write_text(rows)
-    line = f"{sys.executable} {ROOT / 'train.py'} eval_samples=0 batch_size=64 {options}"
+    line = f"{sys.executable} {ROOT / 'train.py'} eval_samples=0 batch_size=64 dataset=file dataset.path=a.csv"
     (tmp_path / "train.sh").write_text(f"cd $RANK; exec {line}\n")
     done = torchrun(2, "--no-python", "bash", "train.sh", cwd=tmp_path)
     assert done.returncode == 1
@@ -224,7 +218,7 @@ def test_processes_with_different_options_or_data_are_refused_in_one_sentence(op
 
 @pytest.mark.slow
 def test_an_error_of_one_process_is_reported_once_with_its_number(tmp_path):
-    done = torchrun(3, ROOT / "tests/many.py", "fails", cwd=tmp_path)
+    done = torchrun(2, ROOT / "tests/many.py", "fails", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.count("process 1: the data of this process cannot be read\n") == 1, done.stderr
     assert "another process of this training has ended" not in done.stderr

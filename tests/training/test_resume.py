@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -16,11 +15,11 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from conftest import NO_EVALUATION, ROOT, SMALL, begun, command, python, succeeded
+from conftest import GAUSSIANS, NO_EVALUATION, ROOT, SMALL, begun, command, python, succeeded
 from PIL import Image
 
 from conf.config import Train
-from conf.groups import MLP, Linear, Moons
+from conf.groups import MLP, Circles, Linear, Moons
 from conf.resumed import resumed_options
 from dataset import PointSet, make_dataset
 from loss.log import LOSS_COLUMNS, open_table, read_excess, read_losses
@@ -38,9 +37,9 @@ from training.optimizers import make_optimizers
 from training.resume import load_optimizers, restore
 from training.run_folder import locked_run_folder
 
-LINE = f"train.py {SMALL} {NO_EVALUATION} max_steps=153"
+LINE = f"train.py {GAUSSIANS} {SMALL} {NO_EVALUATION} max_steps=153"
 BEGUN = asdict(Train(dataset=Moons(), model=MLP()))
-LONG = f"train.py {SMALL} {NO_EVALUATION} max_steps=300000 task_name=long"
+LONG = f"train.py {GAUSSIANS} {SMALL} {NO_EVALUATION} max_steps=300000 task_name=long"
 
 
 @pytest.fixture
@@ -196,6 +195,7 @@ def test_a_training_that_grew_keeps_its_new_length_and_the_default_number_of_epo
     assert config["num_epochs"] == 100  # what the default came to
 
 
+@pytest.mark.slow  # the quick one is that of steps
 def test_a_finished_training_may_grow_by_epochs(finished, tmp_path):
     succeeded("train.py resume=run num_epochs=25 eval_samples=0", tmp_path)
     assert checkpoint_file.load(finished)["step"] == 196  # 25 times 2,000 rows, in batches of 256
@@ -222,11 +222,7 @@ def test_a_run_from_before_there_were_shards_goes_on_to_the_same_bits(whole, tmp
     ("options", "words"),
     [
         ("lr=1e-3", "resume=run was trained with lr=0.012, not lr=0.001"),
-        ("model.hidden=64", "was trained with model.hidden=32, not model.hidden=64"),
-        ("dataset=circles", "was trained with dataset=moons, not dataset=circles"),
-        ("seed=1", "was trained with seed=0, not seed=1"),
         ("max_steps=120", "run was to be trained for 153 steps: that may grow, not fall to 120 steps"),
-        ("num_epochs=3", "153 steps: that may grow, not fall to 24 steps (num_epochs=3)"),
         ("task_name=other", "resume=run goes on in that folder, not in task_name=other"),
     ],
 )
@@ -363,7 +359,7 @@ def test_a_second_ctrl_c_ends_at_once():
         "with caught() as found:\n    os.kill(os.getpid(), signal.SIGINT); assert found == [signal.SIGINT]\n"
         "    os.kill(os.getpid(), signal.SIGINT); print('still here')"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = python(code, ROOT)
     assert done.returncode == 130 and done.stdout == ""
 
 
@@ -372,7 +368,7 @@ def test_an_ignored_hangup_stays_ignored():
         "import os, signal; from training.signals import caught; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
         "with caught() as found:\n    os.kill(os.getpid(), signal.SIGHUP)\n    assert not found"
     )
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+    assert python(code, ROOT).returncode == 0
 
 
 def test_signals_are_handled_as_before_when_the_training_is_over():
@@ -414,7 +410,10 @@ class Diverged(NamedTuple):
     scope="module",
     params=[
         ("lr=1e10 checkpoint_every=5", "try a lower lr or a longer warmup_steps"),
-        ("lr=0.1 weight_decay=1e6 warmup_steps=0", "weight_decay=1e+06 times lr=0.1 must stay far below 1"),
+        pytest.param(
+            ("lr=0.1 weight_decay=1e6 warmup_steps=0", "weight_decay=1e+06 times lr=0.1 must stay far below 1"),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["lr", "weight_decay"],
 )
@@ -611,6 +610,8 @@ def test_options_that_may_change_may_be_missing():
     [
         ({"model": MLP(hidden=64)}, "model.hidden", "model=linear, not model=mlp"),  # which has no hidden
         ({"model": MLP(prediction="eps")}, "model.prediction", "model.prediction=v, not model.prediction=eps"),
+        ({"dataset": Circles()}, "dataset", "dataset=moons, not dataset=circles"),
+        ({"seed": 1}, "seed", "seed=0, not seed=1"),
         ({"ema_decay": 0.9}, "ema_decay", "ema_decay=null, not ema_decay=0.9"),
         ({"conditional": True}, "conditional", "conditional=false, not conditional=true"),
     ],

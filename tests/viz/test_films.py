@@ -6,16 +6,20 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
 from conftest import command
 from PIL import Image
 
+from dataset import Normaliser, make_dataset
+from pipeline import Pipeline
 from viz.colours import NOISE_STOPS
 from viz.films import animate, beside, check_options
 from viz.films import point_film as points
 from viz.films.film_files import write
 from viz.films.film_moments import between, playing
 from viz.films.image_film import how_many
-from viz.films.trajectory import save_scene
+from viz.films.trajectory import load_scene, save_scene
+from viz.replay import _aspect
 from viz.scene import HELD_S, LASTS_S, Process, Scene
 from viz.turning import seen
 
@@ -334,7 +338,6 @@ def test_the_script_makes_the_same_film_from_the_trajectory(outputs):
     ("line", "words"),
     [
         ("main.py animation=webm", "animation must be one of none, gif, mp4"),
-        ("scripts/animate.py nowhere.npz", "there is no nowhere.npz"),
         ("scripts/animate.py damaged.npz", "damaged.npz is no trajectory.npz"),
         ("scripts/animate.py other.npz", "holds neither"),
         ("scripts/animate.py other.npz other.npz", "need as many names, all different"),
@@ -463,3 +466,38 @@ def test_points_in_the_plane_do_not_turn(cloud):
 )
 def test_a_film_of_images_shows_as_many_of_each_kind_as_fit(count, pixels, kinds, shown):
     assert how_many(count, pixels, kinds) == shown
+
+
+# ---------------------------------------------------------------- sets that are much wider than high
+
+
+@pytest.mark.parametrize("look", ["gif", "mp4"])
+def test_a_set_four_times_as_wide_as_high_is_drawn_so(scene, look):
+    wide = scene._replace(aspect=0.25)
+    figure, axes = points._stage(points.panels_of(wide), points.LOOKS[f".{look}"])
+    figure.draw_without_rendering()
+    boxes = [ax.get_window_extent() for ax in axes]
+    for box in boxes:
+        assert box.width / box.height == pytest.approx(4, rel=0.02)
+        assert box.width > 0.7 * figure.bbox.width  # it fills its frame
+    assert boxes[0].y0 > boxes[1].y1  # one above the other
+
+
+def test_a_trajectory_keeps_how_wide_its_set_is(scene, tmp_path):
+    path = save_scene(scene._replace(aspect=0.25), tmp_path / "trajectory.npz")
+    assert load_scene(path).aspect == 0.25
+
+
+def test_a_trajectory_with_an_impossible_aspect_is_refused(scene, tmp_path):
+    path = save_scene(scene._replace(aspect=float("nan")), tmp_path / "trajectory.npz")
+    with pytest.raises(ValueError, match=r"is no trajectory\.npz"):
+        load_scene(path)
+
+
+@pytest.mark.parametrize(("name", "is_one"), [("text", False), ("moons", True)])
+def test_only_sets_much_wider_than_high_keep_their_shape(name, is_one):
+    options = {"text": "HELLO", "noise": 1.0} if name == "text" else {"noise": 0.05}
+    data = make_dataset(name, 500, 0, **options)
+    normaliser = Normaliser.fit_dataset(data)
+    pipeline = Pipeline(torch.nn.Identity(), None, normaliser, {})
+    assert (_aspect(pipeline) == 1) == is_one

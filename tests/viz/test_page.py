@@ -29,8 +29,8 @@ from samplers.options import SamplingOptions
 from scripts import gallery, share
 from viz.colours import GROUND, TRACKED
 from viz.pages.browser import Browser, picture_of
-from viz.pages.explorable.export import contents, packed_weights, rounded
 from viz.pages.explorable.page import LARGEST, exact_parts_of, explorable
+from viz.pages.explorable.page_contents import contents, packed_weights, rounded
 from viz.pages.explorable.verdicts import verdict_table
 from viz.pages.gallery_page import Entry
 from viz.pages.gallery_page import gallery as gallery_page

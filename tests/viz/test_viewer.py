@@ -116,8 +116,9 @@ def test_an_ended_page_leaves_its_recording(ended_page):
     assert [p.name for p in ended_page.outputs.iterdir()] == ["forward.rrd"]
 
 
+@pytest.mark.slow  # the quick one is that of an ended page
 @pytest.mark.skipif(os.name != "posix", reason="these signals are POSIX")
-@pytest.mark.parametrize("number", [signal.SIGHUP, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
 def test_rerun_ends_with_a_run_whose_terminal_is_closed_or_that_is_killed(number, tmp_path):
     with served(tmp_path) as (process, address):
         ports = [int(port) for port in re.findall(r"(?:127\.0\.0\.1|localhost):(\d+)", address)]

@@ -88,6 +88,8 @@ LOOKS = {
     ),
 }
 SINGLE_HEIGHT = 10  # inches: the height of a GIF of one process
+WORDS_HEIGHT = 1.1  # inches: of the words above and below a panel
+MOST_STRETCHED = 6.0  # sets that are wider or higher than that are drawn less so
 
 
 class Panel(NamedTuple):
@@ -305,16 +307,15 @@ def _turned(points: NDArray, second: float) -> NDArray:
 
 def _stage(panels: Sequence[Panel], look: Look) -> tuple[Figure, list[Axes]]:
     """Return a figure with axes for each panel, with its title and legend."""
-    width, height = look.size
-    if len(panels) == 1 and not look.tails:
-        height = SINGLE_HEIGHT
-    figure = Figure(figsize=(width, height), dpi=look.dpi, layout="constrained")
-    axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    aspect = _aspect(panels)
+    rows, columns = (len(panels), 1) if aspect < 1 else (1, len(panels))
+    figure = Figure(figsize=_size(panels, look, aspect), dpi=look.dpi, layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flatten()
     reach = _reach(panels)
     flat = panels[0].scene.dim == 2
     for ax, panel in zip(axes, panels):
         ax.set_title(panel.title, fontsize=1.1 * look.text)
-        ax.set(aspect="equal", xlim=(-reach, reach), ylim=(-reach, reach))
+        ax.set(aspect=aspect, xlim=(-reach, reach), ylim=(-reach, reach))
         ax.tick_params(labelsize=look.text, labelbottom=flat, labelleft=flat, bottom=flat, left=flat)
         ax.xaxis.set_major_locator(MultipleLocator(2))
         ax.yaxis.set_major_locator(MultipleLocator(2))
@@ -327,6 +328,26 @@ def _stage(panels: Sequence[Panel], look: Look) -> tuple[Figure, list[Axes]]:
         elif flat:
             ax.set_xlabel(UNITS, fontsize=look.text)
     return figure, list(axes)
+
+
+def _aspect(panels: Sequence[Panel]) -> float:
+    """Return the length of a unit of y in units of x, within limits; 1 where the panels differ in it."""
+    aspects = {panel.scene.aspect for panel in panels}
+    if len(aspects) > 1:
+        return 1.0
+    return min(max(aspects.pop(), 1 / MOST_STRETCHED), MOST_STRETCHED)
+
+
+def _size(panels: Sequence[Panel], look: Look, aspect: float) -> tuple[float, float]:
+    """Return the width and the height of a film in inches. An MP4 always fills a screen."""
+    width, height = look.size
+    if look.tails:
+        return width, height
+    if aspect < 1:
+        return width, len(panels) * (width * aspect + WORDS_HEIGHT)
+    if len(panels) == 1:
+        return width, SINGLE_HEIGHT
+    return width, height
 
 
 def _reach(panels: Sequence[Panel]) -> float:

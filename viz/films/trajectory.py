@@ -27,6 +27,7 @@ def save_scene(scene: Scene, path: Path) -> Path:
 
     * data (N, d), clean; alpha_bar (T + 1,); labels (N,);
     * classes, the names of the labels, names, those of the coordinates, and steered, how sampling was guided, in words;
+    * aspect, the length of a unit of y in units of x;
     * tracked and guesses (S, K, d), places and predicted x_0 of tracked samples.
 
     The names steered and guesses are older than those of Scene; files keep them.
@@ -41,6 +42,7 @@ def save_scene(scene: Scene, path: Path) -> Path:
             arrays[name] = array
     arrays["classes"] = np.array(scene.classes, str)
     arrays["names"] = np.array(scene.names, str)
+    arrays["aspect"] = np.array(scene.aspect)
     arrays["steered"] = np.array(scene.guidance_text)
     if scene.predictions is not None:
         arrays |= dict(zip(PREDICTIONS, scene.predictions))
@@ -108,8 +110,21 @@ def _scene_from(arrays: Mapping[str, Any]) -> Scene:
         known["predictions"] = tuple(arrays[name] for name in PREDICTIONS)
     known["classes"] = [str(name) for name in arrays.get("classes", ())]
     known["names"] = [str(name) for name in arrays.get("names", ())]
+    known["aspect"] = _aspect_from(arrays)
     known["guidance_text"] = str(arrays.get("steered", ""))
     return Scene(processes, **known)
+
+
+def _aspect_from(arrays: Mapping[str, Any]) -> float:
+    """Return the length of a unit of y in units of x; older files have none.
+
+    Raises:
+        ValueError: it is no possible length.
+    """
+    aspect = float(arrays.get("aspect", 1.0))
+    if not 0 < aspect < math.inf:
+        raise ValueError("the aspect is no length")
+    return aspect
 
 
 def _steps_from(arrays: Mapping[str, Any], side: str) -> NDArray:

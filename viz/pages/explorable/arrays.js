@@ -18,7 +18,7 @@ function halves(base64) {
 const floats = (base64) => new Float32Array(bytes_of(base64).buffer);
 const doubles = (base64) => new Float64Array(bytes_of(base64).buffer);
 
-/** A weight as export.py packs it: {shape, data}. int8 has a scale for each row of its first dimension. */
+/** A weight as page_contents.py packs it: {shape, data}. int8 has a scale for each row of its first dimension. */
 function unpacked(part) {
   if (part.half !== undefined) return { shape: part.shape, data: halves(part.half) };
   const scale = floats(part.scale), whole = new Int8Array(bytes_of(part.int8).buffer);

@@ -1,4 +1,4 @@
-// The trained model out of DATA (export.py), and the exact distribution of its data where that is known.
+// The trained model out of DATA (page_contents.py), and the exact distribution of its data where that is known.
 
 const scheduler = new NoiseScheduler(doubles(DATA.alpha), doubles(DATA.sigma));
 const net = NETWORKS[DATA.net.name](

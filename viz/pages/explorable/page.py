@@ -13,7 +13,7 @@ from pipeline import Pipeline
 from points.mixture import GaussianMixture
 from samplers import last
 from samplers.options import SamplingOptions
-from viz.pages.explorable.export import check_can_be_shared, contents, packed_weights, rounded
+from viz.pages.explorable.page_contents import check_can_be_shared, contents, packed_weights, rounded
 from viz.pages.explorable.verdicts import VERDICT_STYLE, verdict_table
 from viz.pages.html import page
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from model import MODELS
 from pipeline import Pipeline
 from points.mixture import GaussianMixture
 from points.tables import coordinate_names
@@ -35,6 +36,8 @@ def check_can_be_shared(pipeline: Pipeline) -> None:
     Raises:
         ValueError: it cannot.
     """
+    if pipeline.config["model"]["name"] not in MODELS:
+        raise ValueError("a page runs the networks of moonwalk, and that of this folder is of diffusers")
     channels = pipeline.dims[0]
     if pipeline.of_images and channels not in (1, 3):
         raise ValueError(
