@@ -163,6 +163,13 @@ class Training:
         low=1,
     )
     batch_size: int = option(2048, "points or images per optimizer step", low=1)
+    batches: str = option(
+        "even",
+        "how rows, steps t and noise of a batch are drawn; even: so that they cover their"
+        " distributions evenly, which halves the length of a training; shuffled: the rows in random"
+        " order, the noise independently",
+        choices=("even", "shuffled"),
+    )
     shards: int | None = option(
         None,
         "equal parts of a batch; their gradients are computed one after the other and added in a"

@@ -24,7 +24,8 @@ LENGTH = {"max_steps", "num_epochs"}  # may grow; training.learner checks that
 PLACES = ("path", "root", "test_root")
 INTERPOLATION = re.compile(r"(\\*)\$\{")  # with the backslashes before it, which OmegaConf reads too
 REMOVED = {"cuda_graph"}  # options of older versions, which never changed what is learned
-ADDED = {"shards": 1}  # options that older versions lack, with values that have their effect
+# Options that older versions lack, with values that have their effect.
+ADDED = {"shards": 1, "batches": "shuffled"}
 # The same for the options of data sets and networks.
 ADDED_TO_MEMBERS: dict[str, Any] = {"columns": None, "missing": "error", "font": None, "size": None}
 

@@ -34,6 +34,15 @@ def _tree_order(points: NDArray, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         return rows
     chosen = points[rows]
     widest = int(np.argmax(np.ptp(chosen, axis=0)))
-    half = len(rows) // 2
-    parted = rows[np.argpartition(chosen[:, widest], half)]
-    return np.concatenate([_tree_order(points, parted[:half]), _tree_order(points, parted[half:])])
+    smaller = _smaller_half(chosen[:, widest])
+    return np.concatenate([_tree_order(points, rows[smaller]), _tree_order(points, rows[~smaller])])
+
+
+def _smaller_half(values: NDArray) -> NDArray[np.bool_]:
+    """Mark the smaller half of the values, and of equal ones the first: the same on every machine."""
+    half = len(values) // 2
+    median = np.partition(values, half)[half]
+    smaller = values < median
+    equal = np.flatnonzero(values == median)
+    smaller[equal[: half - np.count_nonzero(smaller)]] = True
+    return smaller

@@ -317,5 +317,5 @@ def even_noise(dims, batch_size):
     """The noise of a training on data of these dimensions."""
     net = torch.nn.Linear(1, 1)
     normaliser = Normaliser(torch.zeros(dims), torch.ones(dims))
-    pipeline = Pipeline(net, None, normaliser, {"t_power": 1.0, "label_dropout": 0.1}, [])
+    pipeline = Pipeline(net, None, normaliser, {"t_power": 1.0, "label_dropout": 0.1, "batches": "even"}, [])
     return Noise(pipeline, 0, batch_size)

@@ -65,6 +65,27 @@ class EvenNumbers:
         return Drawn(uniform[..., 0], eps, uniform[..., -1])
 
 
+class IndependentNumbers:
+    """Random numbers of which eps and drop are independent draws; u has one value in each of
+    batch_size equal bins (Kingma et al. 2021, arXiv 2107.00630, appendix I.1).
+    """
+
+    def __init__(self, batch_size: int, dims: tuple[int, ...], device: torch.device) -> None:
+        self.batch_size = batch_size
+        self.dims = dims
+        self.device = device
+
+    def draw(self, steps: int, g: torch.Generator) -> Drawn:
+        """The numbers of so many steps at once; each member has the leading dimensions (steps, B)."""
+        shape = (steps, self.batch_size)
+        within = torch.rand(shape, generator=g, device=self.device)
+        eps = torch.randn((*shape, *self.dims), generator=g, device=self.device)
+        drop = torch.rand(shape, generator=g, device=self.device)
+
+        bins = torch.arange(self.batch_size, device=self.device)
+        return Drawn((bins + within) / self.batch_size, eps, drop)
+
+
 class Noise:
     """Makes training batches: rows of the data with the random numbers of their step, on the
     network's device.
@@ -97,7 +118,12 @@ class Noise:
             steps_with_room = max(1, MAX_NUMBERS_PER_BLOCK // numbers_per_step)
             together = min(STEPS_PER_BLOCK, steps_with_room) if on_gpu else 1
         self.together = together
-        self.even = EvenNumbers(batch_size, pipeline.dims, seed, self.drawn_on)
+
+        dims = pipeline.dims
+        if pipeline.config["batches"] == "even":
+            self.numbers_of_steps = EvenNumbers(batch_size, dims, seed, self.drawn_on)
+        else:
+            self.numbers_of_steps = IndependentNumbers(batch_size, dims, self.drawn_on)
 
     def added(self, step: int, x_0: Tensor, label: Tensor | None = None) -> Batch:
         """The training batch (x_0, t, eps, label) of a step.
@@ -132,6 +158,6 @@ class Noise:
         block, i = divmod(step, self.together)
         if block != self.block:
             g = generator(self.seed, "noise", block, self.drawn_on)
-            self.numbers = self.even.draw(self.together, g)
+            self.numbers = self.numbers_of_steps.draw(self.together, g)
             self.block = block
         return Drawn(*(numbers[i, :rows] for numbers in self.numbers))

@@ -78,7 +78,7 @@ class TrainingState:
         """
         seed = config["seed"]
         batch_size = config["batch_size"]
-        order = even_order_of(data)
+        order = even_order_of(data) if config["batches"] == "even" else None
         references = reference_batch_size(len(data), config["references"])
         loader = make_loader(data, batch_size=batch_size, seed=seed, device=device, order=order, group=references)
         normaliser = Normaliser.fit_dataset(data)

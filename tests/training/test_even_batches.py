@@ -149,10 +149,10 @@ def test_steps_are_even_in_every_batch():
 
 def test_no_number_is_infinite():
     noise = even_noise((2,), batch_size=4)
-    noise.even.base = torch.zeros_like(noise.even.base)
-    noise.even.base[1] = 1 - 2**-53
+    noise.numbers_of_steps.base = torch.zeros_like(noise.numbers_of_steps.base)
+    noise.numbers_of_steps.base[1] = 1 - 2**-53
     g = torch.Generator()
-    shifted = noise.even.numbers_at(torch.zeros(1, 1, noise.even.base.shape[1], dtype=torch.float64), g)
+    shifted = noise.numbers_of_steps.numbers_at(torch.zeros(1, 1, noise.numbers_of_steps.base.shape[1], dtype=torch.float64), g)
     assert bool(torch.isfinite(shifted.eps).all())
 
 

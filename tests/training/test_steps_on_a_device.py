@@ -50,7 +50,7 @@ def small(kind, device=CPU, references=24, optimizers=make_optimizers):
     normaliser, scheduler = Normaliser.fit_dataset(data), LinearNoiseScheduler(T)
     dims = tuple(normaliser.mean.shape)
     net = build_model(kind, dims, T, len(data.classes), **options).to(device)
-    config = {"t_power": 1.6, "label_dropout": 0.3, "model": {"prediction": "v"}}
+    config = {"t_power": 1.6, "label_dropout": 0.3, "batches": "even", "model": {"prediction": "v"}}
     learner = Learner(net, optimizers(net, "muon", lr=0.0, weight_decay=0.01), None, references=references)
     pipeline = Pipeline(learner.average.module, scheduler, normaliser, config, data.classes)
     loss_of = partial(training_loss, net, scheduler, target="v", null_label=len(data.classes))
