@@ -13,7 +13,7 @@ MASKS = ("left", "right", "top", "bottom", "centre")
 # ---------------------------------------------------------------- training
 
 # Points that are learnt from in all, each counted every time; moons are the easiest set, and few files are large.
-LEARNT, LEARNT_OF = 6_400_000, {"moons": 2_000_000, "file": 2_000_000}
+LEARNT, LEARNT_OF = 3_600_000, {"moons": 800_000, "file": 1_200_000}
 MAX_EPOCHS, MAX_EPOCHS_OF = 100, {"file": 400}  # of few points; real tables were underfitted by 100
 
 

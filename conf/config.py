@@ -178,7 +178,7 @@ class Training:
         low=1,
     )
     lr: float = option(
-        0.012,
+        0.02,
         "peak learning rate; a linear warm-up precedes it, a cosine decay to 0 follows",
         above=0,
     )

@@ -108,7 +108,7 @@ def test_the_steps_of_so_many_epochs_end_them(sizes, epochs):
 
 
 EACH_LENGTH = pytest.mark.parametrize(
-    ("dataset", "learnt"), [("moons", 2_000_000), ("file", 2_000_000), ("spirals", 6_400_000)]
+    ("dataset", "learnt"), [("moons", 800_000), ("file", 1_200_000), ("spirals", 3_600_000)]
 )
 
 

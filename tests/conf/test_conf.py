@@ -160,7 +160,7 @@ def test_help_says_how_samples_are_drawn(name):
 
 def test_help_says_how_long_a_training_lasts():
     words = " ".join(full_help("train").split())
-    lengths = "6.4 million points are learnt from in all, 2 million of moons, 2 million of file"
+    lengths = "3.6 million points are learnt from in all, 0.8 million of moons, 1.2 million of file"
     lengths += ", but at most 100 passes, 400 of a file"
     assert f"{lengths} [at" in words
     assert lengths in " ".join(help_text("train").split())

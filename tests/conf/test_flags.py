@@ -79,7 +79,7 @@ def test_a_network_brings_its_defaults_and_the_person_wins_wherever_the_option_s
 
 
 def test_a_network_without_defaults_of_its_own_leaves_those_there_are(tmp_path):
-    assert {"schedule: linear", "lr: 0.012"} <= shown("model=mlp", tmp_path)
+    assert {"schedule: linear", "lr: 0.02"} <= shown("model=mlp", tmp_path)
 
 
 @pytest.mark.parametrize("line", ["dataset=emoji model=unet", "model=unet dataset=emoji"])

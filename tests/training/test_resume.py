@@ -221,7 +221,7 @@ def test_a_run_from_before_there_were_shards_goes_on_to_the_same_bits(whole, tmp
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("lr=1e-3", "resume=run was trained with lr=0.012, not lr=0.001"),
+        ("lr=1e-3", "resume=run was trained with lr=0.02, not lr=0.001"),
         ("max_steps=120", "run was to be trained for 153 steps: that may grow, not fall to 120 steps"),
         ("task_name=other", "resume=run goes on in that folder, not in task_name=other"),
     ],
@@ -235,7 +235,7 @@ def test_what_differs_is_refused_by_name_and_changes_no_file(options, words, fin
 
 
 def test_the_same_options_typed_again_and_free_ones_are_taken(finished, tmp_path):
-    succeeded(f"{LINE} resume=run lr=0.012 checkpoint_every=7 task_name=run", tmp_path)
+    succeeded(f"{LINE} resume=run lr=0.02 checkpoint_every=7 task_name=run", tmp_path)
 
 
 @pytest.mark.slow
