@@ -313,9 +313,9 @@ def run(workplace):
     return folder
 
 
-def even_noise(dims, batch_size):
+def even_noise(dims, batch_size, batches="even"):
     """The noise of a training on data of these dimensions."""
     net = torch.nn.Linear(1, 1)
     normaliser = Normaliser(torch.zeros(dims), torch.ones(dims))
-    pipeline = Pipeline(net, None, normaliser, {"t_power": 1.0, "label_dropout": 0.1, "batches": "even"}, [])
+    pipeline = Pipeline(net, None, normaliser, {"t_power": 1.0, "label_dropout": 0.1, "batches": batches}, [])
     return Noise(pipeline, 0, batch_size)

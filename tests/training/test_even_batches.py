@@ -14,6 +14,7 @@ from dataset import even_order_of, make_sets
 from loader import EvenBatches, batches, make_loader
 from loss.objective import reference_batches, stable_target, training_loss
 from points.even_order import LEAF_ROWS, even_order
+from runtime.randomness import generator
 from schedule import LinearNoiseScheduler
 
 BOUND = 5.0  # standard errors; of a thousand looks, one in 1,700 runs with other seeds would fail
@@ -152,8 +153,21 @@ def test_no_number_is_infinite():
     noise.numbers_of_steps.base = torch.zeros_like(noise.numbers_of_steps.base)
     noise.numbers_of_steps.base[1] = 1 - 2**-53
     g = torch.Generator()
-    shifted = noise.numbers_of_steps.numbers_at(torch.zeros(1, 1, noise.numbers_of_steps.base.shape[1], dtype=torch.float64), g)
+    shifted = noise.numbers_of_steps.numbers_at(
+        torch.zeros(1, 1, noise.numbers_of_steps.base.shape[1], dtype=torch.float64), g
+    )
     assert bool(torch.isfinite(shifted.eps).all())
+
+
+def test_shuffled_batches_have_the_numbers_of_earlier_versions():
+    """So a run that began with them goes on with the same bits."""
+    noise = even_noise((2,), 64, batches="shuffled")
+    drawn = noise.drawn(5, 64)
+    g = generator(0, "noise", 5)
+    within, eps, drop = torch.rand(64, generator=g), torch.randn(64, 2, generator=g), torch.rand(64, generator=g)
+    assert torch.equal(drawn.u, (torch.arange(64) + within) / 64)
+    assert torch.equal(drawn.eps, eps)
+    assert torch.equal(drawn.drop, drop)
 
 
 # ---------------------------------------------------------------- gradients

@@ -600,6 +600,11 @@ def test_an_option_that_an_older_version_had_is_left_out():
     )
 
 
+def test_a_run_of_before_even_batches_keeps_its_shuffled_ones():
+    begun = without(BEGUN, "batches")
+    assert resumed_options(Train(dataset=Moons(), model=MLP()), set(), begun, Path("run")).batches == "shuffled"
+
+
 def test_options_that_may_change_may_be_missing():
     begun = without(BEGUN, "viz_num")
     assert resumed_options(Train(dataset=Moons(), model=MLP(), threads=2), {"threads"}, begun, Path("run")).threads == 2
