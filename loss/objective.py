@@ -18,6 +18,7 @@ from torch import Tensor
 
 from diffusion import Network, Prediction, prediction_target
 from registry import implementation
+from registry.plugins import called
 from registry.process_rows import LOSS_WEIGHTS
 from schedule import NoiseScheduler
 
@@ -314,9 +315,12 @@ def loss_weights(scheduler: NoiseScheduler, target: str, weight: str | None) -> 
     """
     alpha = scheduler.alpha
     sigma = scheduler.sigma
-    row = LOSS_WEIGHTS[weight_name(scheduler, weight)]
+    name = weight_name(scheduler, weight)
+    row = LOSS_WEIGHTS[name]
     factor_of = implementation(row)
-    factor = factor_of(scheduler)
+    factor = torch.as_tensor(factor_of(scheduler), dtype=torch.float64)
+    if factor.shape != alpha.shape or not bool(factor.isfinite().all()):
+        raise ValueError(f"{called('loss weight', name)} did not return {len(alpha)} finite numbers, one for each step")
     if row.quantity is None:
         return factor
     quantity_error = prediction_target(row.quantity).error_factor(alpha, sigma)
