@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 from conf.option import option
 from registry.plugins import RegistrationError, shown
@@ -80,7 +80,7 @@ def run_file(file: str) -> None:
         sys.exit(1)
 
 
-def _compiled(file: str, path: str) -> object:
+def _compiled(file: str, path: str) -> CodeType:
     if os.path.isdir(path):
         sys.exit(f"include={file} is a folder: name a Python file")
     try:

@@ -99,7 +99,9 @@ MODES = (
     Mode(
         "guidance_sheet",
         GuidanceSheet,
-        option_names(Included, Machine, Pictures) | NO_RECORDING | {"checkpoint", "dataset", "num_samples", "guidance_interval"},
+        option_names(Included, Machine, Pictures)
+        | NO_RECORDING
+        | {"checkpoint", "dataset", "num_samples", "guidance_interval"},
         OWN_SAMPLING,
     ),
     Mode(

@@ -35,6 +35,7 @@ from metrics.straightness import straightness
 from pipeline import Pipeline, pipeline_from_checkpoint
 from points.mixture import GaussianMixture
 from registry.data_rows import POINT_SETS
+from registry.plugins import plugin_traceback
 from runtime import checkpoint_file
 from runtime.progress import progress_bar
 from runtime.randomness import generator
