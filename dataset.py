@@ -319,7 +319,7 @@ def exact_parts(name: str, embed: int | None = None, **options: Any) -> list[Gau
     if isinstance(parts, GaussianMixture):
         parts = [parts]
     if not isinstance(parts, list | tuple) or not parts or not all(isinstance(part, GaussianMixture) for part in parts):
-        raise ValueError(f"{called('point set', name)} returned something other than GaussianMixtures")
+        raise ValueError(f"{called('point set', name)} returned no GaussianMixtures")
     parts = list(parts)
 
     if embed is None:

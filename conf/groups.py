@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, make_dataclass
 from typing import Any
 
+import conf.include  # noqa: F401  (runs the files that add sets and networks; a process of a sweep comes here first)
 from conf.choices import NUM_SAMPLES, meanings
 from conf.option import did_you_mean, option
 from registry import Row

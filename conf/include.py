@@ -129,7 +129,7 @@ FILES = include_for_this_program()
 
 @dataclass
 class Included:
-    """plug-ins"""
+    """plugins"""
 
     include: list[str] = option(
         FILES,

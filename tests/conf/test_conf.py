@@ -102,7 +102,7 @@ def test_a_resumed_training_may_change_what_does_not_change_the_training():
     assert names(Train) - fixed_options() == {
         "resume", "like", "task_name", "device", "threads", "precision", "checkpoint_every", "eval_samples",
         "ckpt_save_name", "record", "viewer", "logger", "viz_save", "viz_live", "viz_interval", "viz_num", "viz_t",
-        "figures", "style",
+        "figures", "style", "include",
     }  # fmt: skip
 
 
@@ -141,7 +141,7 @@ def test_help_lists_every_option_once_with_its_meaning(name):
 def test_help_is_in_sections():
     assert [*sections(Train)] == [
         "data", "network", "forward process", "training", "evaluation", "run folder", "recording", "pictures",
-        "machine",
+        "machine", "plugins",
     ]  # fmt: skip
     assert [f.name for f in sections(Evaluate)["options"]] == ["samples", "dataset"]
 
