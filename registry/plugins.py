@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -411,10 +411,21 @@ def missing_row(config: Mapping[str, Any]) -> str | None:
         used[kind] = options.get(part) if isinstance(options, Mapping) else None
     for kind, name in used.items():
         if isinstance(name, str) and name not in TABLES[kind] and name not in OTHER_NAMES.get(kind, ()):
-            names = [file if file.isprintable() else repr(file) for file in files]
-            value = names[0] if len(names) == 1 else f"[{','.join(names)}]"
-            return f"the {kind} {name!r} of {' or '.join(names)}: add include={value}"
+            names = [_printable(file) for file in files]
+            return f"the {kind} {name!r} of {' or '.join(names)}: add {include_word(files)}"
     return None
+
+
+def include_word(files: Sequence[str]) -> str:
+    """What a user types to include these files, such as include=my_ideas.py; "" for none."""
+    names = [_printable(file) for file in files]
+    if len(names) == 1:
+        return f"include={names[0]}"
+    return f"include=[{','.join(names)}]" if names else ""
+
+
+def _printable(file: str) -> str:
+    return file if file.isprintable() else repr(file)
 
 
 # ---------------------------------------------------------------- errors of the user's files
