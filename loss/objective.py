@@ -85,10 +85,16 @@ def training_loss(
         target: what the network predicts, a key of registry.process_rows.TARGETS.
         weights: the weight of each step, of shape (T,) (see `loss_weights`). None: 1 at every step.
         null_label: the entry of `label` that means "no label".
+
+    Raises:
+        ValueError: the output of the network has another shape than x_t.
     """
     alpha, sigma = scheduler.alpha_sigma(t, x_0)
     x_t = scheduler.add_noise(x_0, t, eps)
     output = net(x_t, t, label)
+    if output.shape != x_t.shape:  # another shape might be broadcast, and be learnt
+        shapes = f"shape {tuple(output.shape)} for x_t of shape {tuple(x_t.shape)}"
+        raise ValueError(f"the network gives an output of {shapes}: both must be the same")
     target_value = prediction_target(target).value
     row_weights = 1
     if weights is not None:

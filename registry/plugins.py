@@ -70,10 +70,11 @@ NAME = re.compile(r"[^\W\d]\w*")  # of an option's value: letters, digits and _
 
 
 class Place(NamedTuple):
-    """Where a row was added: the file, as Python knows it, and the line."""
+    """Where a row was added: the file, as Python knows it, the line, and the name of the module."""
 
     file: str
     line: int
+    module: str
 
 
 ADDED: dict[tuple[str, str], Place] = {}  # by the kind and the name of the row
@@ -338,6 +339,9 @@ def _added(kind: str, name: str, fn: Any, help: str, row: Callable[..., Any]) ->
     is_name = kind == "metric" or NAME.fullmatch(name)
     if not name or not is_name or not name.isprintable():
         raise _refused(f"{name!r} is no name for a {kind}: use letters, digits and _")
+    is_cell = place.module == "__main__" and (kind, name) in ADDED and ADDED[kind, name].module == "__main__"
+    if is_cell:  # a notebook runs a cell again, in which the function may have changed
+        del TABLES[kind][name]
     if name in TABLES[kind] or name in OTHER_NAMES.get(kind, ()):
         raise _refused(f"there is already a {kind} {name}: choose another name")
     TABLES[kind][name] = row(fn, help=help or _first_line(fn, place))
@@ -369,7 +373,7 @@ def _place() -> Place:
     frame = sys._getframe()
     while frame.f_back and frame.f_code.co_filename == __file__:
         frame = frame.f_back
-    return Place(frame.f_code.co_filename, frame.f_lineno)
+    return Place(frame.f_code.co_filename, frame.f_lineno, frame.f_globals.get("__name__", ""))
 
 
 # ---------------------------------------------------------------- what was added

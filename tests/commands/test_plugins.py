@@ -15,9 +15,10 @@ from conf.option import check
 from dataset import make_dataset, make_sets
 from diffusion import exact_denoiser, prediction_target
 from loss.moments import Moment
-from loss.objective import loss_weights
+from loss.objective import loss_weights, training_loss
 from metrics.distances import evaluate_points, exact_draws
 from model import build_model
+from pipeline import check_network
 from registry import plugins, register_metric, register_network, register_points, register_sampler, register_schedule
 from registry.data_rows import POINT_SETS
 from registry.network_rows import NETWORKS
@@ -297,6 +298,33 @@ def test_added_points_may_have_labels(own_rows):
     register_points("mine", two, is_exact=False)
     data = make_dataset("mine", 6, 0)
     assert data.classes == ["0", "1"] and data.labels.tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def test_errors_of_added_functions_are_raised_as_they_are(own_rows):
+    """They are no sentence about options or a damaged checkpoint."""
+
+    def broken(dims, num_timesteps, num_labels):
+        return {}["width"]
+
+    register_network("mine", broken)
+    pipeline = untrained(Moons(), MLP(hidden=8, layers=1))
+    config = {**pipeline.config, "model": {"name": "mine", "prediction": "v"}}
+    state = {"config": config, "classes": [], "normaliser": vars(pipeline.normaliser), "ema": {}}
+    with pytest.raises(KeyError, match=r"^'width'$"):
+        check_network(state, "last.pt")
+
+    register_points("mine", lambda noise=0.1: len(noise))
+    register_points("drawn", lambda num_samples, seed: len(seed), is_exact=False)
+    for name in ("mine", "drawn"):
+        with pytest.raises(TypeError, match="has no len"):
+            make_dataset(name, 5, 0)
+
+
+def test_a_network_whose_output_has_another_shape_is_refused():
+    x = torch.randn(6, 2)
+    t = torch.zeros(6, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"output of shape \(6, 1\) for x_t of shape \(6, 2\)"):
+        training_loss(lambda x_t, t, label: x_t[:, :1], LinearNoiseScheduler(10), x, t, torch.randn_like(x))
 
 
 def test_a_callback_without_its_methods_is_named(own_rows):

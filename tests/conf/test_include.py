@@ -193,6 +193,13 @@ def test_a_name_is_taken_by_another_file_too(capsys):
     assert refusal(SAMPLER, capsys) == "bad.py, line 4: there is already a sampler mine: choose another name"
 
 
+def test_the_cell_of_a_notebook_may_be_run_again(capsys):
+    for number in (1, 2):
+        exec(f"from registry import register_sampler\nregister_sampler('mine', {number})", {"__name__": "__main__"})
+    assert SAMPLERS["mine"].code == 2
+    assert "already a sampler mine" in refusal(SAMPLER, capsys)
+
+
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
