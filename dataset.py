@@ -16,12 +16,14 @@ from sklearn.datasets import make_moons
 from torch import Tensor
 
 from images.sets import IMAGE_DATASETS, ImageSet, held_out_images, make_images
-from points import curves, drawings
 from points.even_order import even_order
 from points.large import RowFile, open_large_file, stratified_rows
 from points.mixture import MAX_EXACT_CENTRES, GaussianMixture, equal_mixture
 from points.point_files import read_table
 from points.tables import Columns, coordinate_names, groups_of_copies
+from registry import implementation
+from registry.data_rows import POINT_SETS
+from registry.plugins import called, is_of_plugin
 from runtime.arrays import numbers
 from runtime.randomness import generator, integer_seed
 
@@ -173,25 +175,6 @@ def even_order_of(data: DataSet) -> Tensor | None:
     return torch.as_tensor(data.labels).argsort(stable=True)
 
 
-# Each function returns the parts of a set's exact distribution, which have equal mass. Its
-# arguments are the options of the set.
-DATASETS: dict[str, Callable[..., list[GaussianMixture]]] = {
-    "moons": curves.moons,
-    "circles": curves.circles,
-    "gaussians": curves.gaussians,
-    "grid": curves.grid,
-    "checkerboard": curves.checkerboard,
-    "swiss_roll": curves.swiss_roll,
-    "swiss_roll_3d": curves.swiss_roll_3d,
-    "s_curve": curves.s_curve,
-    "spirals": curves.spirals,
-    "pinwheel": curves.pinwheel,
-    "helix": curves.helix,
-    "text": drawings.text,
-    "picture": drawings.picture,
-}
-
-
 # ---------------------------------------------------------------- sets by name
 
 
@@ -207,7 +190,7 @@ def make_sets(
     points. A large .npy file of which all rows are wanted stays on the disk.
 
     Args:
-        name: a key of DATASETS or of images.sets.IMAGE_DATASETS, or "file".
+        name: a key of registry.data_rows.POINT_SETS or of images.sets.IMAGE_DATASETS, or "file".
         n_samples: number of points or images; None means all of a file or a folder.
         seed: the choice and the order are functions of it.
         options: the options of the set, such as `noise` or `path`.
@@ -243,7 +226,7 @@ def make_dataset(
     """Return points of the set of that name, with their exact distribution.
 
     Args:
-        name: a key of DATASETS, or "file".
+        name: a key of registry.data_rows.POINT_SETS, or "file".
         n_samples: number of points; None means all points of a file.
         seed: the points are a function of it.
         embed: number of dimensions in which to place a synthetic set (see embed_mixture).
@@ -261,6 +244,10 @@ def make_dataset(
         advice = "set num_samples, the number of points to draw"
         raise ValueError(f"dataset={name} has no fixed size: {advice}")
 
+    check_known(name)
+    if not POINT_SETS[name].is_exact:
+        return drawn_points(name, n_samples, seed, **options)
+
     parts = exact_parts(name, embed, **options)
     mixture = equal_mixture(parts)
     if name == "moons" and embed is None:  # the points that users of scikit-learn know
@@ -274,6 +261,42 @@ def make_dataset(
     if not _is_exact(parts):
         return PointSet(points, labels, inexact_reason="their noise is too small for one")
     return PointSet(points, labels, mixture, parts)
+
+
+def drawn_points(name: str, n_samples: int, seed: int, **options: Any) -> PointSet:
+    """Return points of a set without an exact distribution, which a user has added (registry.register_points).
+
+    Raises:
+        ValueError: the set does not take these options, or did not return so many points.
+    """
+    draw = implementation(POINT_SETS[name])
+    made = called_with_options(name, draw, n_samples, seed, **options)
+    points, labels = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    points = np.asarray(points, np.float32)
+    if points.ndim != 2 or len(points) != n_samples:
+        shape = f"shape {points.shape}, and not ({n_samples}, d)"
+        raise ValueError(f"{called('point set', name)} returned points of {shape}")
+    if not np.isfinite(points).all():
+        raise ValueError(f"{called('point set', name)} returned points with NaN or infinity")
+    labels = None if labels is None else np.asarray(labels, np.int64)
+    return PointSet(points, labels, inexact_reason=f"{called('point set', name)} has none")
+
+
+def called_with_options(name: str, make: Callable[..., Any], /, *arguments: Any, **options: Any) -> Any:
+    """Return what the function of a set returns. Raises ValueError where it does not take these options."""
+    try:
+        return make(*arguments, **options)
+    except TypeError as error:
+        if is_of_plugin(error):
+            raise
+        raise ValueError(f"dataset={name} does not take these options: {error}") from error
+
+
+def check_known(name: str) -> None:
+    """Raise ValueError where there is no point set of that name."""
+    if name not in POINT_SETS:
+        known = ", ".join([*POINT_SETS, "file", *IMAGE_DATASETS])
+        raise ValueError(f"dataset {name!r} is unknown; choose one of {known}")
 
 
 def _draw_points(
@@ -303,16 +326,17 @@ def exact_parts(name: str, embed: int | None = None, **options: Any) -> list[Gau
         ValueError: no such set, an unknown option, a noise that is negative or not finite, or fewer
             dimensions than the set has itself.
     """
-    if name not in DATASETS:
-        known = ", ".join([*DATASETS, "file", *IMAGE_DATASETS])
-        raise ValueError(f"dataset {name!r} is unknown; choose one of {known}")
+    check_known(name)
     noise = options.get("noise", 0)
     if not 0 <= noise < math.inf:
         raise ValueError(f"noise must be at least 0 and finite, got {noise}")
-    try:
-        parts = DATASETS[name](**options)
-    except TypeError as error:
-        raise ValueError(f"dataset={name} does not take these options: {error}") from error
+    make = implementation(POINT_SETS[name])
+    parts = called_with_options(name, make, **options)
+    if isinstance(parts, GaussianMixture):
+        parts = [parts]
+    if not isinstance(parts, list | tuple) or not parts or not all(isinstance(part, GaussianMixture) for part in parts):
+        raise ValueError(f"{called('point set', name)} returned no GaussianMixtures")
+    parts = list(parts)
 
     if embed is None:
         return parts

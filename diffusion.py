@@ -13,6 +13,7 @@ from torch import Tensor
 
 from points.mixture import GaussianMixture
 from registry import implementation
+from registry.plugins import called
 from registry.process_rows import TARGETS
 from runtime.arrays import concatenated, floats
 from runtime.randomness import generator
@@ -231,7 +232,10 @@ def prediction_target(name: str) -> Target:
     """What a network predicts, by name: a key of registry.process_rows.TARGETS. Raises ValueError for another name."""
     if name not in TARGETS:
         raise ValueError(f"prediction {name!r} is unknown; choose one of {', '.join(TARGETS)}")
-    return implementation(TARGETS[name])
+    target = implementation(TARGETS[name])
+    if not isinstance(target, Target):
+        raise ValueError(f"{called('target', name)} is no diffusion.Target")
+    return target
 
 
 def check_target(scheduler: NoiseScheduler, target: str) -> None:

@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nets.diffusers_unet import DiffusersUNet
 from nets.embedding import label_or_null, time_embedding
 from nets.unet import UNet
+from registry import implementation
+from registry.network_rows import ADOPTED, NETWORKS
+from registry.plugins import called, is_of_plugin
 
 
 class MLP(nn.Module):
@@ -111,15 +113,6 @@ class LinearModel(nn.Module):
 
 # ---------------------------------------------------------------- networks by name
 
-MODELS: dict[str, type[nn.Module]] = {
-    "mlp": MLP,
-    "linear": LinearModel,
-    "unet": UNet,
-    "unet_small": UNet,
-}
-# Networks of other people, which can be sampled and not trained: model= does not name them.
-ADOPTED: dict[str, type[nn.Module]] = {"diffusers_unet": DiffusersUNet}
-
 
 def build_model(
     name: str,
@@ -131,7 +124,7 @@ def build_model(
     """Return a new network of that name.
 
     Args:
-        name: a key of MODELS or ADOPTED.
+        name: a key of registry.network_rows.NETWORKS or ADOPTED.
         dims: the shape of one datum: (d,) for points, (C, H, W) for images.
         num_timesteps: T.
         num_labels: labels are 0 .. num_labels-1; 0 for an unconditional network.
@@ -142,10 +135,16 @@ def build_model(
     """
     if name not in ADOPTED:
         check_model_takes(name, images=len(dims) == 3)
+    make = implementation({**NETWORKS, **ADOPTED}[name])
     try:
-        return {**MODELS, **ADOPTED}[name](dims, num_timesteps, num_labels, **options)
+        net = make(dims, num_timesteps, num_labels, **options)
     except TypeError as error:
+        if is_of_plugin(error):
+            raise
         raise ValueError(f"model={name} does not take these options: {error}") from error
+    if not isinstance(net, nn.Module):
+        raise ValueError(f"{called('network', name)} returned {type(net).__name__} and no torch.nn.Module")
+    return net
 
 
 def check_model_takes(name: str, images: bool) -> None:
@@ -154,11 +153,10 @@ def check_model_takes(name: str, images: bool) -> None:
     Raises:
         ValueError: no such network, or one for the other kind of data.
     """
-    if name not in MODELS:
-        known = ", ".join(MODELS)
+    if name not in NETWORKS:
+        known = ", ".join(NETWORKS)
         raise ValueError(f"model {name!r} is unknown; choose one of {known}")
-    is_for_images = MODELS[name] is UNet
-    if is_for_images == images:
+    if NETWORKS[name].for_images == images:
         return
     kind = "images" if images else "points"
     advice = "use model=unet" if images else "use model=mlp"

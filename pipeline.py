@@ -21,6 +21,7 @@ from diffusion import Denoiser, Prediction, check_target, clamped_denoiser, deno
 from model import build_model
 from points.table_writer import write_table
 from points.tables import Columns
+from registry.plugins import is_of_plugin, missing_row
 from registry.sampler_rows import SAMPLING, Kind, SamplingDefaults
 from runtime import checkpoint_file
 from runtime import device as devices
@@ -418,6 +419,10 @@ def check_network(state: Mapping[str, Any], path: str | Path) -> tuple[Normalise
     Raises:
         ValueError: weights and configuration do not fit.
     """
+    config = state.get("config")
+    missing = missing_row(config) if isinstance(config, Mapping) else None
+    if missing:
+        raise ValueError(f"the checkpoint {path} was trained with {missing}")
     try:
         normaliser = _checked_normaliser(state["normaliser"])
         classes = _checked_names(state["classes"])
@@ -434,6 +439,8 @@ def check_network(state: Mapping[str, Any], path: str | Path) -> tuple[Normalise
     except ImportError as error:  # of an optional package
         raise ValueError(f"{path} cannot be used: {error}") from error
     except Exception as error:  # parts of any wrong type and value fail in as many ways
+        if is_of_plugin(error):
+            raise
         why = f"it has no {error}" if isinstance(error, KeyError) else error
         raise ValueError(f"the checkpoint {path} does not fit its own configuration: {why}") from error
     _check_weights(planned, weights, path)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from registry import implementation
+from registry.plugins import called
 from registry.process_rows import SCHEDULES
 from runtime.arrays import numbers
 
@@ -466,6 +467,8 @@ def make_scheduler(
     if schedule == "flow":
         options = {"shift": flow_shift}
     scheduler = VariancePreserving(betas) if betas is not None else implementation(row)(num_timesteps, **options)
+    if not isinstance(scheduler, NoiseScheduler) or scheduler.num_timesteps != num_timesteps:
+        raise ValueError(f"{called('schedule', schedule)} returned no NoiseScheduler of {num_timesteps} steps")
 
     if zero_snr and isinstance(scheduler, VariancePreserving):
         return VariancePreserving(zero_terminal_snr(scheduler.betas))

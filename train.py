@@ -28,6 +28,7 @@ from metrics.evaluation import (
 )
 from metrics.results import read_report, score_fields, write_report
 from pipeline import check_network
+from registry.plugins import include_word
 from runtime import checkpoint_file, distributed
 from runtime import device as devices
 from samplers.options import SamplingOptions
@@ -164,7 +165,7 @@ def report(options: Train, run_folder: Path, state: TrainingState) -> dict[str, 
         loss=loss,
     )
     draw_pictures(options, run_folder, state, evaluation)
-    print(f"next: python inference.py checkpoint={run_folder}")
+    print(f"next: python inference.py checkpoint={run_folder} {include_word(options.include)}".rstrip())
     return figures
 
 
@@ -177,8 +178,9 @@ def earlier_report(run_folder: Path, state: TrainingState) -> dict[str, Any] | N
 
     distributed.end_other_processes()
     print(f"{run_folder} is finished: its {state.total:,} steps are done, and metrics.json holds its figures")
-    print(f"to train for longer:   python train.py resume={run_folder} num_epochs=N")
-    print(f"to evaluate it again:  python evaluate.py checkpoint={run_folder}")
+    included = include_word(state.config["include"])
+    print(f"to train for longer:   python train.py resume={run_folder} num_epochs=N {included}".rstrip())
+    print(f"to evaluate it again:  python evaluate.py checkpoint={run_folder} {included}".rstrip())
     return earlier
 
 

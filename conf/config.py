@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from conf.choices import NUM_SAMPLES, by_kind, default_length, default_sampling, default_steps, meanings
+from conf.include import Included
 from conf.inference_modes import FlowLines, GuidanceSheet, Observed
 from conf.machine import Machine, Seeded
 from conf.option import option
@@ -277,12 +278,12 @@ class Run:
 
 
 @dataclass
-class Train(Machine, Pictures, Watching, Run, Evaluation, Training, Process, Network, Data):
+class Train(Included, Machine, Pictures, Watching, Run, Evaluation, Training, Process, Network, Data):
     """Train a denoising network, then sample with it and evaluate the samples."""
 
 
 @dataclass
-class Inference(Machine, Pictures, Recording, FlowLines, GuidanceSheet, Observed, Labels, Sampling):
+class Inference(Included, Machine, Pictures, Recording, FlowLines, GuidanceSheet, Observed, Labels, Sampling):
     """Sample from a checkpoint and show the learned reverse process."""
 
     dataset: Any = data_option()
@@ -296,7 +297,7 @@ class Inference(Machine, Pictures, Recording, FlowLines, GuidanceSheet, Observed
 
 
 @dataclass
-class Main(Seeded, Pictures, Recording, Process, Data):
+class Main(Included, Seeded, Pictures, Recording, Process, Data):
     """Show the forward process: how clean points or images turn into noise.
 
     The flag --train-ddpm-model trains a network instead, as `python train.py dataset=mnist
@@ -318,7 +319,7 @@ class Main(Seeded, Pictures, Recording, Process, Data):
 
 
 @dataclass
-class Evaluate(Machine, Pictures, Sampling):
+class Evaluate(Included, Machine, Pictures, Sampling):
     """Evaluate the samples of a checkpoint or of a file: every metric stands beside its floor."""
 
     samples: str | None = option(
@@ -340,7 +341,7 @@ class Evaluate(Machine, Pictures, Sampling):
 
 
 @dataclass
-class Compare(Machine, Pictures, Viewing):
+class Compare(Included, Machine, Pictures, Viewing):
     """Compare samplers at equal numbers of network evaluations, from the same noise: distances, pictures, paths."""
 
     checkpoint: str | None = checkpoint_option()

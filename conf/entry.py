@@ -32,6 +32,7 @@ from conf.messages import EXPECTED, as_expected, sentence
 from conf.presets import CONF, EXPERIMENT
 from conf.store import checked, register
 from conf.sweep import AfterSweep, broken_off, end_sweep, note_failure
+from registry.plugins import is_of_plugin, plugin_traceback
 
 # Hydra must neither reserve nor write a run folder where the run goes on in an existing one.
 NO_NEW_FOLDER = ("hydra.run.dir=.", "hydra.output_subdir=null")
@@ -152,7 +153,7 @@ def single_run(name: str, full_error: bool, cfg: DictConfig) -> object:
             return main_of(name)(checked(cfg), run_folder)
         except Exception as error:
             expected = as_expected(error)
-            if not isinstance(expected, EXPECTED):
+            if not isinstance(expected, EXPECTED) and not is_of_plugin(expected):
                 raise
             exit_with_sentence(name, expected, full_error)
 
@@ -168,7 +169,10 @@ def run_of_sweep(name: str, full_error: bool, cfg: DictConfig) -> object:
             if full_error:
                 raise
             expected = as_expected(error)
-            if not isinstance(expected, EXPECTED):
+            own_traceback = plugin_traceback(expected)
+            if own_traceback:
+                print(own_traceback, file=sys.stderr)
+            elif not isinstance(expected, EXPECTED):
                 traceback.print_exc()
             note_failure(run_folder, sentence(name, expected), in_file=unused)
             return None
@@ -190,7 +194,7 @@ def typed_options() -> set[str]:
 
 
 def exit_with_sentence(name: str, error: Exception, full_error: bool) -> NoReturn:
-    """End the program with exit code 1 and one sentence on stderr.
+    """End the program with exit code 1 and one sentence on stderr; or the traceback of an error in a file of include=.
 
     With `full_error`, raise the error instead.
     """
@@ -200,7 +204,7 @@ def exit_with_sentence(name: str, error: Exception, full_error: bool) -> NoRetur
         # This process fails for the same reason as the first. Once that one has ended, torchrun
         # ends the others.
         time.sleep(SECONDS_FOR_FIRST)
-    sys.exit(sentence(name, error))
+    sys.exit(plugin_traceback(error) or sentence(name, error))
 
 
 def is_first_process() -> bool:

@@ -3,12 +3,24 @@
 and model=... choose by name, with the options of each.
 """
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, make_dataclass
 from typing import Any
 
+import conf.include  # noqa: F401  (runs the files that add sets and networks; a process of a sweep comes here first)
 from conf.choices import NUM_SAMPLES, meanings
 from conf.option import did_you_mean, option
+from registry import Row
+from registry.data_rows import POINT_SETS, PointsRow
+from registry.network_rows import NETWORKS, NetworkRow
+from registry.own_options import OwnOption
+from registry.plugins import is_added
 from registry.process_rows import TARGETS
+
+
+def named(name: str, rows: Mapping[str, Row]) -> Any:
+    """The option `name` of a choice, whose meaning its row says."""
+    return option(name, rows[name].help, choices=(name,))
 
 
 def noise_option(default: float, around: str = "the curve") -> Any:
@@ -31,62 +43,46 @@ class Embedded:
 
 @dataclass
 class Moons(Embedded):
-    name: str = option("moons", "two interleaved half circles", choices=("moons",))
+    name: str = named("moons", POINT_SETS)
     noise: float = noise_option(0.05)
 
 
 @dataclass
 class Circles(Embedded):
-    name: str = option("circles", "one circle inside another", choices=("circles",))
+    name: str = named("circles", POINT_SETS)
     noise: float = noise_option(0.05)
     factor: float = option(0.5, "radius of the inner circle; the outer one has 1", above=0, below=1)
 
 
 @dataclass
 class Gaussians(Embedded):
-    name: str = option(
-        "gaussians",
-        "Gaussians of equal weight on a circle of radius 1",
-        choices=("gaussians",),
-    )
+    name: str = named("gaussians", POINT_SETS)
     noise: float = option(0.1, "standard deviation of each Gaussian", low=0)
     modes: int = option(8, "number of Gaussians", low=1)
 
 
 @dataclass
 class Grid(Embedded):
-    name: str = option(
-        "grid",
-        "Gaussians of equal weight on a square grid from -1 to 1",
-        choices=("grid",),
-    )
+    name: str = named("grid", POINT_SETS)
     noise: float = option(0.05, "standard deviation of each Gaussian", low=0)
     side: int = option(5, "Gaussians along each side", low=1, high=60)
 
 
 @dataclass
 class Checkerboard(Embedded):
-    name: str = option(
-        "checkerboard",
-        "the black squares of a board of 4 x 4 squares",
-        choices=("checkerboard",),
-    )
+    name: str = named("checkerboard", POINT_SETS)
     noise: float = noise_option(0.03, "the squares")
 
 
 @dataclass
 class SwissRoll(Embedded):
-    name: str = option("swiss_roll", "a rolled-up line", choices=("swiss_roll",))
+    name: str = named("swiss_roll", POINT_SETS)
     noise: float = noise_option(0.03)
 
 
 @dataclass
 class SwissRoll3D(Embedded):
-    name: str = option(
-        "swiss_roll_3d",
-        "a rolled-up sheet in three dimensions",
-        choices=("swiss_roll_3d",),
-    )
+    name: str = named("swiss_roll_3d", POINT_SETS)
     noise: float = noise_option(
         0.1,
         "the sheet; with much less noise the exact density takes too long",
@@ -95,11 +91,7 @@ class SwissRoll3D(Embedded):
 
 @dataclass
 class SCurve(Embedded):
-    name: str = option(
-        "s_curve",
-        "a sheet in the shape of an S, in three dimensions",
-        choices=("s_curve",),
-    )
+    name: str = named("s_curve", POINT_SETS)
     noise: float = noise_option(
         0.1,
         "the sheet; with much less noise the exact density takes too long",
@@ -108,27 +100,27 @@ class SCurve(Embedded):
 
 @dataclass
 class Spirals(Embedded):
-    name: str = option("spirals", "arms that wind outwards", choices=("spirals",))
+    name: str = named("spirals", POINT_SETS)
     noise: float = noise_option(0.03)
     arms: int = option(2, "number of arms", low=1)
 
 
 @dataclass
 class Pinwheel(Embedded):
-    name: str = option("pinwheel", "bent blades around a centre", choices=("pinwheel",))
+    name: str = named("pinwheel", POINT_SETS)
     noise: float = noise_option(0.05)
     arms: int = option(5, "number of blades", low=1)
 
 
 @dataclass
 class Helix(Embedded):
-    name: str = option("helix", "a helix in three dimensions", choices=("helix",))
+    name: str = named("helix", POINT_SETS)
     noise: float = noise_option(0.05)
 
 
 @dataclass
 class Text(Embedded):
-    name: str = option("text", "the letters of a text", choices=("text",))
+    name: str = named("text", POINT_SETS)
     text: str = option("HELLO", "the text; a shorter text is drawn more finely")
     font: str | None = option(
         None,
@@ -144,11 +136,7 @@ class Text(Embedded):
 
 @dataclass
 class Picture(Embedded):
-    name: str = option(
-        "picture",
-        "the dark pixels of a picture, weighted by their darkness",
-        choices=("picture",),
-    )
+    name: str = named("picture", POINT_SETS)
     path: str | None = option(
         None,
         "file of the picture, which is reduced to at most 4,000 dark pixels (also --data-path)",
@@ -247,7 +235,7 @@ def prediction_option() -> Any:
 
 @dataclass
 class MLP:
-    name: str = option("mlp", "residual multilayer perceptron, for points", choices=("mlp",))
+    name: str = named("mlp", NETWORKS)
     hidden: int = option(96, "width of the layers", low=1)
     layers: int = option(4, "number of residual layers", low=1)
     frequencies: int = option(
@@ -260,17 +248,13 @@ class MLP:
 
 @dataclass
 class Linear:
-    name: str = option(
-        "linear",
-        "one affine map per step t, for points: the best linear denoiser",
-        choices=("linear",),
-    )
+    name: str = named("linear", NETWORKS)
     prediction: str = prediction_option()
 
 
 @dataclass
 class UNet:
-    name: str = option("unet", "UNet with attention, for images of 28x28 pixels and more", choices=("unet",))
+    name: str = named("unet", NETWORKS)
     channels: list[int] = option(
         [48, 96],
         "channels at each resolution; each resolution is half the one before",
@@ -298,11 +282,7 @@ class UNet:
 
 @dataclass
 class UNetSmall(UNet):
-    name: str = option(
-        "unet_small",
-        "a small UNet, for images of 8x8 pixels; it trains in a minute",
-        choices=("unet_small",),
-    )
+    name: str = named("unet_small", NETWORKS)
     channels: list[int] = option(
         [32, 64],
         "channels at each resolution; each resolution is half the one before",
@@ -338,6 +318,35 @@ DATASETS = (
 MODELS = (MLP, Linear, UNet, UNetSmall)
 
 
+# ---------------------------------------------------------------- choices that a user has added (registry/plugins.py)
+
+
+def added_member(name: str, rows: Mapping[str, PointsRow | NetworkRow]) -> type:
+    """The dataclass of a point set or a network, whose options are those of its function."""
+    row = rows[name]
+    own = [_field(each) for each in row.own_options]
+    bases: tuple[type, ...] = ()
+    if isinstance(row, NetworkRow):
+        own.append(("prediction", str, prediction_option()))
+    elif row.is_exact:
+        bases = (Embedded,)
+    member = make_dataclass(f"Added_{name}", [("name", str, named(name, rows)), *own], bases=bases)
+    member.__module__ = __name__
+    globals()[member.__name__] = member  # where the processes of a sweep look for it
+    return member
+
+
+def _field(own: OwnOption) -> tuple[str, Any, Any]:
+    return own.name, own.type, option(own.default, f"parameter {own.name}")
+
+
+ADDED_SETS = tuple(added_member(name, POINT_SETS) for name in POINT_SETS if is_added("point set", name))
+ADDED_NETWORKS = tuple(added_member(name, NETWORKS) for name in NETWORKS if is_added("network", name))
+
+
+# ---------------------------------------------------------------- by name
+
+
 def by_name(members: tuple[type, ...]) -> dict[str, type]:
     """The dataclasses of a group by the default of their option `name`."""
     return {str(fields(member)[0].default): member for member in members}
@@ -346,7 +355,10 @@ def by_name(members: tuple[type, ...]) -> dict[str, type]:
 # Of tables of points.
 FILE_ENDINGS = (".csv", ".tsv", ".txt", ".dat", ".gz", ".zip", ".npy", ".npz", ".parquet", ".xlsx")
 
-GROUPS: dict[str, dict[str, type]] = {"dataset": by_name(DATASETS), "model": by_name(MODELS)}
+GROUPS: dict[str, dict[str, type]] = {
+    "dataset": by_name((*DATASETS, *ADDED_SETS)),
+    "model": by_name((*MODELS, *ADDED_NETWORKS)),
+}
 
 
 def unknown_choice(group: str, choice: str) -> str:
@@ -377,3 +389,6 @@ CHOICE_DEFAULTS: dict[str, dict[str, Any]] = {
     "unet": {**FOR_IMAGES, "num_epochs": 6},
     "unet_small": {**FOR_IMAGES, "num_epochs": 25, "eval_samples": 500},
 }
+for name, row in NETWORKS.items():
+    if row.for_images and name not in CHOICE_DEFAULTS:
+        CHOICE_DEFAULTS[name] = FOR_IMAGES

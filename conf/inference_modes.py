@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from conf.choices import MASKS
+from conf.include import Included
 from conf.machine import Machine
 from conf.option import option
 from conf.pictures import Pictures
@@ -92,19 +93,21 @@ MODES = (
     Mode(
         "observe",
         Observed,
-        option_names(Machine, Pictures) | NO_RECORDING | {"checkpoint", "dataset", "num_samples"},
+        option_names(Included, Machine, Pictures) | NO_RECORDING | {"checkpoint", "dataset", "num_samples"},
         OWN_SAMPLING,
     ),
     Mode(
         "guidance_sheet",
         GuidanceSheet,
-        option_names(Machine, Pictures) | NO_RECORDING | {"checkpoint", "dataset", "num_samples", "guidance_interval"},
+        option_names(Included, Machine, Pictures)
+        | NO_RECORDING
+        | {"checkpoint", "dataset", "num_samples", "guidance_interval"},
         OWN_SAMPLING,
     ),
     Mode(
         "flow",
         FlowLines,
-        option_names(Machine) | NO_RECORDING | SAMPLING_OPTIONS | {"animation", "figures"},
+        option_names(Included, Machine) | NO_RECORDING | SAMPLING_OPTIONS | {"animation", "figures"},
         "flow=true draws flow lines on a dark ground and nothing else: leave out",
     ),
 )

@@ -24,7 +24,7 @@ from conf.presets import CONF, EXPERIMENT, HEADER, SEARCH_PATH, preset_paths, pr
 # Sweeps whose values the command line lists.
 LISTED_SWEEPS = (ValueType.SIMPLE_CHOICE_SWEEP, ValueType.CHOICE_SWEEP, ValueType.RANGE_SWEEP)
 # What these options choose has to be known before the presets are read.
-ONLY_TYPED = ("like", "resume", "hydra", EXPERIMENT)
+ONLY_TYPED = ("like", "resume", "include", "hydra", EXPERIMENT)
 SELF = "_self_"  # in the defaults of a file: its own options
 
 

@@ -11,14 +11,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from conf.config import Evaluation, Run, Train
 from conf.groups import GROUPS
+from conf.include import Included
 from conf.machine import Machine
 from conf.option import as_typed, check, owner
 from conf.pictures import Pictures
 from conf.recording import Watching
+from registry.plugins import missing_row
 
 # The options of these classes do not change what is learned, so a resumed training may have other
 # values of them.
-MAY_CHANGE = (Run, Evaluation, Watching, Pictures, Machine)
+MAY_CHANGE = (Run, Evaluation, Watching, Pictures, Machine, Included)
 LENGTH = {"max_steps", "num_epochs"}  # may grow; training.learner checks that
 # Where the data lie. They may be moved, because training.resume compares the data themselves.
 PLACES = ("path", "root", "test_root")
@@ -92,6 +94,9 @@ def options_of_run(begun: object, refusal: str) -> Train:
     """
     if not isinstance(begun, Mapping) or not begun:
         raise ValueError(f"{refusal} lacks its options")
+    missing = missing_row(begun)
+    if missing:
+        raise ValueError(f"{refusal} was trained with {missing}")
     values = literal({**ADDED, **begun})
     for name in REMOVED:
         values.pop(name, None)

@@ -40,11 +40,17 @@ def check_arguments(program: str, words: Sequence[str]) -> None:
 
 
 def _parser(program: str, description: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=program,
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument(
+        "--include",
+        metavar="FILE",
+        help="a Python file of yours that adds samplers, networks and more, as in include=FILE of the commands",
+    )  # conf/include.py takes it out of the arguments before they are parsed
+    return parser
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:

@@ -1,11 +1,15 @@
-"""Tasks that come before the import of Hydra and torch: answer `--help` and set the environment of
-threads.
+"""Tasks that come before the import of Hydra and torch: run the files of include=, answer `--help` and set the
+environment of threads.
 
 The first import of every command is conf.entry, and conf.entry imports this module before anything
 else. The help therefore appears after a tenth of a second instead of the several seconds that torch
 takes.
 """
 
+# First, because it runs the files of include=, and the options are made from what these add.
+import conf.include  # noqa: F401
+
+# isort: split
 import importlib.util
 import os
 import signal

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from diffusion import Network, Prediction, prediction_target
 from registry import implementation
+from registry.plugins import called
 from registry.process_rows import LOSS_WEIGHTS
 from schedule import NoiseScheduler
 
@@ -84,10 +85,16 @@ def training_loss(
         target: what the network predicts, a key of registry.process_rows.TARGETS.
         weights: the weight of each step, of shape (T,) (see `loss_weights`). None: 1 at every step.
         null_label: the entry of `label` that means "no label".
+
+    Raises:
+        ValueError: the output of the network has another shape than x_t.
     """
     alpha, sigma = scheduler.alpha_sigma(t, x_0)
     x_t = scheduler.add_noise(x_0, t, eps)
     output = net(x_t, t, label)
+    if output.shape != x_t.shape:  # another shape might be broadcast, and be learnt
+        shapes = f"shape {tuple(output.shape)} for x_t of shape {tuple(x_t.shape)}"
+        raise ValueError(f"the network gives an output of {shapes}: both must be the same")
     target_value = prediction_target(target).value
     row_weights = 1
     if weights is not None:
@@ -311,9 +318,12 @@ def loss_weights(scheduler: NoiseScheduler, target: str, weight: str | None) -> 
     """
     alpha = scheduler.alpha
     sigma = scheduler.sigma
-    row = LOSS_WEIGHTS[weight_name(scheduler, weight)]
+    name = weight_name(scheduler, weight)
+    row = LOSS_WEIGHTS[name]
     factor_of = implementation(row)
-    factor = factor_of(scheduler)
+    factor = torch.as_tensor(factor_of(scheduler), dtype=torch.float64)
+    if factor.shape != alpha.shape or not bool(factor.isfinite().all()):
+        raise ValueError(f"{called('loss weight', name)} did not return {len(alpha)} finite numbers, one for each step")
     if row.quantity is None:
         return factor
     quantity_error = prediction_target(row.quantity).error_factor(alpha, sigma)

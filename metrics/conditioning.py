@@ -17,6 +17,7 @@ from metrics.exact_truth import DISTANCE, TRUTH_DRAWS, distance_to_truth, exact_
 from pipeline import Pipeline
 from points.mixture import GaussianMixture
 from points.tables import coordinate_names
+from registry.data_rows import POINT_SETS
 from registry.posterior_rows import METHODS
 from runtime.progress import progress_bar
 from runtime.randomness import generator
@@ -71,7 +72,8 @@ class Posteriors:
 
 def has_exact_posterior(pipeline: Pipeline) -> bool:
     """Tell whether the exact posterior of a model's data is known. It is not for points of a file."""
-    return pipeline.config["dataset"]["name"] != "file"
+    row = POINT_SETS.get(pipeline.config["dataset"]["name"])
+    return row is not None and row.is_exact
 
 
 def posteriors(

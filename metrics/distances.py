@@ -9,6 +9,7 @@ sets and give it a row in METRICS.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from scipy.spatial.distance import cdist
 from metrics.significance import MAX_SAMPLES, Evidence, run_tests
 from metrics.table import MetricResult
 from points.mixture import GaussianMixture
+from registry import implementation
+from registry.plugins import METRICS as ADDED_METRICS
+from registry.plugins import called
 from runtime.arrays import floats
 from runtime.progress import progress_bar
 from runtime.randomness import generator, integer_seed
@@ -110,6 +114,22 @@ METRICS = [
 ]
 
 
+def all_metrics() -> list[Metric]:
+    """METRICS, and those that a user has added (registry.register_metric)."""
+    return METRICS + [Metric(name, partial(_added_metric, name), row.most) for name, row in ADDED_METRICS.items()]
+
+
+def _added_metric(name: str, a: NDArray, b: NDArray) -> float:
+    value = implementation(ADDED_METRICS[name])(a, b)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"{called('metric', name)} returned {type(value).__name__} instead of a number") from None
+    if not np.isfinite(number):
+        raise ValueError(f"{called('metric', name)} returned {number}")
+    return number
+
+
 # ---------------------------------------------------------------- value and floor
 
 
@@ -174,7 +194,7 @@ def evaluate_evidence(evidence: Evidence, draw: Draw) -> list[MetricResult]:
         ValueError: there are fewer than MIN_SAMPLES samples or real points.
     """
     tests = run_tests(evidence)
-    distances = [_distance_result(metric, evidence.samples, draw) for metric in METRICS]
+    distances = [_distance_result(metric, evidence.samples, draw) for metric in all_metrics()]
     return tests + distances
 
 

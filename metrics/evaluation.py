@@ -18,7 +18,15 @@ from metrics import image_metrics, significance
 from metrics.bayes import Condition, bayes_floor, excess, known_conditions, log_noise_ratio, make_probes
 from metrics.by_label import LabelEnergy
 from metrics.detectable import detectable_shift, shift_text
-from metrics.distances import METRICS, Draw, checked_samples, evaluate_evidence, exact_draws, gather_evidence, rows_of
+from metrics.distances import (
+    Draw,
+    all_metrics,
+    checked_samples,
+    evaluate_evidence,
+    exact_draws,
+    gather_evidence,
+    rows_of,
+)
 from metrics.likelihood import kl_from_exact
 from metrics.significance import MAX_SAMPLES
 from metrics.table import SMALL_N, MetricResult
@@ -320,7 +328,7 @@ def figures_of(train: DataSet, unseen: DataSet, labelled: bool) -> list[str]:
     if labelled and unseen.labels is not None:
         evidence = replace(evidence, labels=unseen.labels, real_labels=unseen.labels)
     names = [test.name for test in significance.TESTS if test.applies(evidence)]
-    names += [metric.name for metric in METRICS]
+    names += [metric.name for metric in all_metrics()]
     if unseen.mixture is not None:
         names += ["error of epsilon", "KL(exact || model)"]
     return names

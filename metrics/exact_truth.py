@@ -3,9 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset import DATASETS, PointSet, make_dataset
+from dataset import PointSet, make_dataset
 from metrics.distances import METRICS, Draw
 from pipeline import Pipeline
+from registry.data_rows import POINT_SETS
 
 DISTANCE = METRICS[0]  # sliced Wasserstein-1
 TRUTH_DRAWS = 5  # sets of exact draws; the distance is the median over them
@@ -20,7 +21,7 @@ def exact_set(pipeline: Pipeline, what: str) -> PointSet:
     """
     data = None
     name = pipeline.config["dataset"]["name"]
-    if name in DATASETS:
+    if name in POINT_SETS:
         data = make_dataset(n_samples=1000, seed=0, **pipeline.config["dataset"])
     if data is None or data.mixture is None:
         raise ValueError(f"{what} needs points whose exact distribution is known, and dataset={name} has none")

@@ -22,7 +22,7 @@ from dataset import DataSet, Normaliser, PointSet
 from diffusion import Denoiser, Prediction
 from images.sets import ImageSet
 from metrics import image_metrics, two_sample
-from metrics.distances import METRICS, Draw, compute_floors, sliced_wasserstein
+from metrics.distances import METRICS, Draw, all_metrics, compute_floors, sliced_wasserstein
 from metrics.evaluation import (
     as_frequent,
     check_enough,
@@ -35,6 +35,7 @@ from metrics.evaluation import (
 from metrics.flow_map import EVALUATIONS, FlowMap, PosteriorMeans, exact_flow, flow_map
 from metrics.significance import MIN_CLASSIFIED, Evidence, negative_log_density
 from pipeline import Pipeline
+from registry.plugins import is_added
 from runtime.atomic_file import atomic_file
 from runtime.progress import progress_bar
 from runtime.randomness import generator
@@ -406,6 +407,7 @@ def _of_points(data: PointSet, draw: Draw, count: int, seed: int) -> Truth:
     n = min(len(real), len(other))  # of a file there may be fewer than samples
     real, known = real[:n], data.mixture is not None and data.mixture.has_density
     classified = n >= MIN_CLASSIFIED  # a classifier needs as many to learn from
+    added = [metric for metric in all_metrics() if is_added("metric", metric.name)]
 
     def figures(samples: NDArray, costly: bool) -> dict[str, float]:
         made = samples[:n]
@@ -417,11 +419,16 @@ def _of_points(data: PointSet, draw: Draw, count: int, seed: int) -> Truth:
         if known:
             density = negative_log_density(Evidence(made, real, data.mixture))
             found["log-density gap"] = float(density.value) - float(density.floor)
+        for metric in added:
+            found[metric.name] = metric.compute(made[: metric.most], real[: metric.most])
         if costly and classified:
             found[CLASSIFIER] = float(two_sample.classifier(made, real, seed).value)
         return found
 
-    floors = {"sliced Wasserstein-1": Floor(*np.quantile(compute_floors(METRICS[0], draw, n), [0.05, 0.5, 0.95]))}
+    floors = {}
+    for metric in [METRICS[0], *added]:
+        between_real = compute_floors(metric, draw, min(n, metric.most))
+        floors[metric.name] = Floor(*np.quantile(between_real, [0.05, 0.5, 0.95]))
     tests = {ENERGY: two_sample.energy(other[:n], real, seed)}
     if known:
         tests["log-density gap"] = negative_log_density(Evidence(other[:n], real, data.mixture))
@@ -451,8 +458,8 @@ def table(found: Comparison) -> str:
     """One line for each sampler at each number of evaluations; a star where a figure lies within its floor's band."""
     figures = {d: found.figures(d) for d in found.denoisers}
     heads = [f"{' with the ' + d + ' ':-^{9 * len(names)}}" for d, names in figures.items()]
-    columns = ["".join(f"{SHORT[name]:>9}" for name in names) for names in figures.values()]
-    names = ", ".join(f"{SHORT[name]}: {name}" for name in found.floors)
+    columns = ["".join(f"{_short(name):>9}" for name in names) for names in figures.values()]
+    names = ", ".join(f"{_short(name)}: {name}" for name in found.floors)
     lines = [f"  {names}", "  allowed, made: evaluations of the denoiser"]
     lines.append("  *: not above 95 % of real data; the gap not below 5 % of them either")
     lines += ["", " " * 34 + "   ".join(heads)]
@@ -473,6 +480,11 @@ def table(found: Comparison) -> str:
             cells = ["".join(_cell(t, f, found.floors[f]) for f in figures[t.denoiser]) for t in trials]
             lines.append(first + "   ".join(cells))
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _short(name: str) -> str:
+    """A figure's name as the head of a column of the table."""
+    return SHORT.get(name, name[:8])
 
 
 def _cell(trial: Trial, figure: str, floor: Floor) -> str:

@@ -1,6 +1,6 @@
 """Posterior samplers: how samples are drawn given an observation y = A x_0 + noise."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class MethodRow(NamedTuple):
@@ -12,7 +12,7 @@ class MethodRow(NamedTuple):
     resampled by weights, so that all rows must share one observation. for_images: it also works for images.
     """
 
-    code: str
+    code: Any
     help: str
     steps: int | None
     sampler: str | None = None

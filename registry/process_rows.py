@@ -1,12 +1,12 @@
 """Noise schedules, prediction targets, loss weights and optimizers."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class ScheduleRow(NamedTuple):
     """A noise schedule. code: its class, as "module:name"; has_betas: it takes beta_start and beta_end."""
 
-    code: str
+    code: Any
     help: str
     has_betas: bool = False
 
@@ -28,7 +28,7 @@ SCHEDULE_ALIASES = {"quadratic": "scaled_linear"}
 class TargetRow(NamedTuple):
     """What a network predicts. code: a `diffusion.Target`, as "module:name"."""
 
-    code: str
+    code: Any
     help: str
 
 
@@ -48,7 +48,7 @@ class WeightRow(NamedTuple):
     """
 
     quantity: str | None
-    code: str
+    code: Any
     help: str
 
 

@@ -1,6 +1,6 @@
 """Samplers, the spacings of their steps, the variances of DDPM, and the defaults of each kind of data."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 Kind = Literal["points", "images"]
 
@@ -13,7 +13,7 @@ class SamplerRow(NamedTuple):
     only it reads. evaluations_per_step: at most, except for the last step, which takes one. noisy: it adds fresh noise.
     """
 
-    code: str
+    code: Any
     help: str
     evaluations: int | None
     spacing: str
@@ -95,7 +95,7 @@ class SpacingRow(NamedTuple):
     data, at 0, is one of the equal ones. unbounded: the quantity has no end, so it is cut where nothing changes.
     """
 
-    code: str
+    code: Any
     help: str
     counts_clean: bool = False
     unbounded: bool = False

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from diffusion import Denoiser
 from registry import implementation
+from registry.plugins import is_added
 from registry.sampler_rows import SAMPLER_ALIASES, SAMPLERS, SamplerRow
 from runtime.arrays import floats
 from samplers.ancestral import check_variance
 from samplers.heun import is_corrected
 from samplers.options import SamplingOptions
 from samplers.spacing import spaced_timesteps
-from samplers.steps import State, transitions
+from samplers.steps import State, checked_states, transitions
 from schedule import NoiseScheduler
 
 __all__ = [
@@ -124,7 +125,8 @@ def sample(
         check_variance(options.variance, floats(x_T, "x_T"))
 
     run = implementation(row)
-    return run(denoise, scheduler, x_T, timesteps=timesteps, generator=generator, **own_options)
+    states = run(denoise, scheduler, x_T, timesteps=timesteps, generator=generator, **own_options)
+    return checked_states("sampler", name, states, x_T, timesteps) if is_added("sampler", name) else states
 
 
 def last(states: Iterator[State]) -> Tensor:

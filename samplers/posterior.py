@@ -17,13 +17,14 @@ from torch import Tensor
 
 from diffusion import Denoiser, Prediction
 from registry import implementation
+from registry.plugins import is_added
 from registry.posterior_rows import METHODS
 from samplers import sample
 from samplers.multistep import dpmpp_2m_sde
 from samplers.observation import Observation
 from samplers.options import SamplingOptions
 from samplers.spacing import spaced_timesteps
-from samplers.steps import State, as_t, noise_like, transitions
+from samplers.steps import State, as_t, checked_states, noise_like, transitions
 from schedule import CLEAN, NoiseScheduler
 
 REPAINT_ROUNDS = METHODS["repaint"].evaluations  # at every step
@@ -349,7 +350,9 @@ def sample_given(
     timesteps = method_timesteps(scheduler, method)
     if row.sampler is None:
         run = implementation(row)
-        return run(denoise, scheduler, x_T, observation, timesteps=timesteps, generator=generator)
+        states = run(denoise, scheduler, x_T, observation, timesteps=timesteps, generator=generator)
+        kind = "posterior sampler"
+        return checked_states(kind, method, states, x_T, timesteps) if is_added(kind, method) else states
 
     denoise_conditioned = conditioned(denoise, scheduler, observation, implementation(row))
     if postprocess:

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry import implementation
-from registry.sampler_rows import SPACINGS, SpacingRow
+from registry.plugins import called
+from registry.sampler_rows import SPACINGS
 from schedule import NoiseScheduler, evenly_spaced
 
 NOISE_MIN = 0.01  # sigma / alpha
@@ -70,14 +71,17 @@ def spaced_timesteps(scheduler: NoiseScheduler, count: int | None = None, spacin
         raise ValueError(f"the number of sampling steps must lie in 1..{T}, got {count}")
     if spacing == "even":
         return evenly_spaced(T - 1, 0, count)
-    return _evenly_spaced(SPACINGS[spacing], scheduler.alpha.numpy(), scheduler.sigma.numpy(), count)
+    return _evenly_spaced(spacing, scheduler.alpha.numpy(), scheduler.sigma.numpy(), count)
 
 
-def _evenly_spaced(row: SpacingRow, alpha: NDArray, sigma: NDArray, count: int) -> list[int]:
-    """`count` distinct steps that fall from T-1, evenly spaced in the quantity of `row`; alpha, sigma: (T,)."""
+def _evenly_spaced(spacing: str, alpha: NDArray, sigma: NDArray, count: int) -> list[int]:
+    """`count` distinct steps that fall from T-1, evenly spaced in the quantity of `spacing`; alpha, sigma: (T,)."""
+    row = SPACINGS[spacing]
     with np.errstate(divide="ignore"):  # alpha may be 0 at the last step
-        quantity = implementation(row)(alpha, sigma)
+        quantity = np.asarray(implementation(row)(alpha, sigma))
         noise = sigma / alpha
+    if quantity.shape != alpha.shape or np.isnan(quantity).any():
+        raise ValueError(f"{called('spacing', spacing)} did not return {len(alpha)} numbers, one for each step")
     T = len(quantity)
     first = 0
     last = T - 1

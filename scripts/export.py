@@ -21,6 +21,7 @@ from conf.messages import in_one_line
 from metrics.results import read_report
 from metrics.table import bounds_text
 from pipeline import Pipeline, pipeline_from_checkpoint
+from registry.plugins import plugin_traceback
 from runtime import checkpoint_file, exported_folder
 from runtime.atomic_file import atomic_file, temporary_path
 
@@ -144,4 +145,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {in_one_line(error)}")
+        sys.exit(plugin_traceback(error) or f"error: {in_one_line(error)}")

@@ -26,7 +26,6 @@ from torch.utils.data import TensorDataset
 
 from conf import script_parsers
 from conf.messages import in_one_line
-from dataset import DATASETS
 from diffusion import Denoiser, exact_denoiser
 from loader import batches, make_loader
 from loss.objective import training_loss
@@ -35,6 +34,8 @@ from metrics.significance import Evidence, run_tests
 from metrics.straightness import straightness
 from pipeline import Pipeline, pipeline_from_checkpoint
 from points.mixture import GaussianMixture
+from registry.data_rows import POINT_SETS
+from registry.plugins import plugin_traceback
 from runtime import checkpoint_file
 from runtime.progress import progress_bar
 from runtime.randomness import generator
@@ -156,7 +157,7 @@ def report(flow: Pipeline, average: AveragedModel, seed: int) -> None:
 
 def known_distribution(flow: Pipeline) -> GaussianMixture | None:
     """The distribution that a flow without labels learns, in normalised units; None where it is not known."""
-    if flow.classes or flow.config["dataset"]["name"] not in DATASETS:
+    if flow.classes or flow.config["dataset"]["name"] not in POINT_SETS:
         return None
     data, _ = flow.data_sets()
     mixture = getattr(data, "mixture", None)
@@ -197,4 +198,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {in_one_line(error)}")
+        sys.exit(plugin_traceback(error) or f"error: {in_one_line(error)}")

@@ -36,6 +36,7 @@ from conf.store import checked, composed
 from conf.sweep import note_failure
 from dataset import make_sets
 from metrics.evaluation import figures_of
+from registry.plugins import plugin_traceback
 from runtime.atomic_file import atomic_file
 from train import begin_or_resume
 from training.startup_check import classes_to_learn
@@ -350,7 +351,10 @@ def _finish_trial(
         value = _figure_above_floor(results, figure)
     except BaseException as error:
         study.tell(trial, state=TrialState.FAIL)
-        if not isinstance(error, EXPECTED):
+        own_traceback = plugin_traceback(error)
+        if own_traceback:
+            print(own_traceback, file=sys.stderr)
+        elif not isinstance(error, EXPECTED):
             raise
         note_failure(folder, sentence("train", error), in_file=True)
         return
@@ -469,4 +473,4 @@ if __name__ == "__main__":
     except KeyboardInterrupt:
         sys.exit(130)
     except (ValueError, OSError) as error:
-        sys.exit(in_one_line(error))
+        sys.exit(plugin_traceback(error) or in_one_line(error))

@@ -25,6 +25,7 @@ from conf.config import Train
 from dataset import IMAGE_DATASETS, Normaliser, make_sets
 from pipeline import Pipeline, build
 from points.mixture import GaussianMixture
+from registry import plugins
 from training.noise import Noise
 
 try:
@@ -257,6 +258,21 @@ def untrained(dataset: object, model: object, **options: object) -> Pipeline:
 
 
 # ---------------------------------------------------------------- fixtures
+
+
+@pytest.fixture
+def own_rows():
+    """What a test adds to the registries, and the modules that it includes, are gone after it."""
+    tables = [*plugins.TABLES.values(), plugins.ADDED]
+    before = [dict(table) for table in tables]
+    path = [*sys.path]
+    yield
+    for table, rows in zip(tables, before):
+        table.clear()
+        table.update(rows)
+    sys.path[:] = path
+    for name in [name for name in sys.modules if name.startswith("include_")]:
+        del sys.modules[name]
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,8 @@ from conf.groups import GROUPS
 from dataset import Normaliser, create_moon_dataset
 from diffusion import denoiser
 from loss.objective import loss_weights, training_loss
-from model import MODELS, build_model
+from model import build_model
+from registry.network_rows import NETWORKS
 from registry.process_rows import TARGETS
 from schedule import LinearNoiseScheduler
 
@@ -27,10 +28,10 @@ def options_of(name):
 
 
 # data of each network's kind
-DIMS = {name: [(1, 8, 8), (3, 4, 8)] if "unet" in name else [(2,), (3,)] for name in MODELS}
+DIMS = {name: [(1, 8, 8), (3, 4, 8)] if "unet" in name else [(2,), (3,)] for name in NETWORKS}
 
 
-EACH_NETWORK = pytest.mark.parametrize(("name", "dims"), [(name, dims) for name in MODELS for dims in DIMS[name]])
+EACH_NETWORK = pytest.mark.parametrize(("name", "dims"), [(name, dims) for name in NETWORKS for dims in DIMS[name]])
 
 
 def stirred_network(name, dims, labels):

@@ -14,6 +14,8 @@ from loss.log import ExcessLog, LossLog, sync_tables
 from loss.moments import LOG_EVERY, Callback, Moment, log_spaced_steps
 from metrics.bayes import Condition, excess, loss_conditions, loss_floor, make_probes
 from pipeline import Pipeline
+from registry import implementation
+from registry.plugins import CALLBACKS, called
 from runtime import checkpoint_file, distributed
 from runtime.progress import steady_bar
 from training.checksum import checksum
@@ -84,6 +86,7 @@ def make_callbacks(state: TrainingState, folder: Path, stack: ExitStack) -> list
         due = max(1, round(config["early_ema"] * state.total))
         callbacks.append(EarlySnapshot(state.learner, due))
 
+    callbacks += added_callbacks(state, folder)
     if logger is not None:
         follower = Follower(folder, logger, start, grids)
         stack.callback(follower.end)
@@ -91,6 +94,21 @@ def make_callbacks(state: TrainingState, folder: Path, stack: ExitStack) -> list
 
     checkpoints = Checkpoints(folder / config["ckpt_save_name"], state)
     return [*callbacks, *comparison, checkpoints]
+
+
+def added_callbacks(state: TrainingState, folder: Path) -> list[Callback]:
+    """The callbacks that a user has added (registry.register_callback).
+
+    Raises:
+        ValueError: what was added makes no callback.
+    """
+    made = []
+    for name, row in CALLBACKS.items():
+        callback = implementation(row)(state, folder)
+        if not callable(getattr(callback, "after", None)) or not callable(getattr(callback, "close", None)):
+            raise ValueError(f"{called('callback', name)} has no methods after(moment) and close()")
+        made.append(callback)
+    return made
 
 
 class ProgressBar(Callback):

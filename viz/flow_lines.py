@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dataset import DATASETS, PointSet, make_dataset, source_name
+from dataset import PointSet, make_dataset, source_name
 from pipeline import Pipeline
+from registry.data_rows import POINT_SETS
 from runtime.progress import progress_bar
 from samplers import State, count_evaluations, sample
 from samplers.guidance import exact_guided_denoiser
@@ -58,7 +59,7 @@ def beside_exact(
     options: of both. Returns None where the distribution is not known, or for autoguidance, which has no exact form.
     """
     dataset = pipeline.config["dataset"]
-    if dataset["name"] not in DATASETS or options.autoguidance:
+    if dataset["name"] not in POINT_SETS or options.autoguidance:
         return None
     real = make_dataset(n_samples=2, seed=seed, **dataset)
     if real.mixture is None:
@@ -97,7 +98,7 @@ def _lines_of_states(
         ends = labels.numpy(), len(pipeline.classes), "their labels"
     else:
         real = PointSet(paths[-1])  # of a file no distribution is known: it need not be read
-        if data["name"] in DATASETS:
+        if data["name"] in POINT_SETS:
             real = make_dataset(n_samples=2, seed=pipeline.config["seed"], **data)
         ends = reached(paths[-1], real)
 

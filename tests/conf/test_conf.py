@@ -25,6 +25,9 @@ from conf.option import check
 from conf.resumed import ADDED, fixed_options, resumed_options
 from conf.startup import spin_briefly
 from loss import objective
+from registry import implementation
+from registry.data_rows import POINT_SETS, SETS_OF_FILES
+from registry.network_rows import NETWORKS
 from registry.process_rows import LOSS_WEIGHTS, TARGETS
 from registry.sampler_rows import SAMPLING
 from runtime import checkpoint_file
@@ -38,11 +41,12 @@ def names(options) -> set[str]:
 
 
 def test_data_sets_are_those_of_the_registries_and_files():
-    assert GROUPS["dataset"].keys() == {*dataset.DATASETS, "file", *dataset.IMAGE_DATASETS}
+    assert GROUPS["dataset"].keys() == {*POINT_SETS, *SETS_OF_FILES}
+    assert {"file", *dataset.IMAGE_DATASETS} == {*SETS_OF_FILES}
 
 
 def test_networks_are_those_of_the_registry():
-    assert GROUPS["model"].keys() == model.MODELS.keys()
+    assert GROUPS["model"].keys() == NETWORKS.keys()
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -62,15 +66,15 @@ def test_a_network_is_for_points_or_for_images(name):
 
 @pytest.mark.parametrize("choice", GROUPS["model"])
 def test_a_network_takes_exactly_its_options(choice):
-    taken = inspect.signature(model.MODELS[choice]).parameters.values()
+    taken = inspect.signature(implementation(NETWORKS[choice])).parameters.values()
     options = names(GROUPS["model"][choice]) - {"name", "prediction"}
     assert options == {p.name for p in taken if p.kind is p.KEYWORD_ONLY}
 
 
-@pytest.mark.parametrize("choice", dataset.DATASETS)
+@pytest.mark.parametrize("choice", POINT_SETS)
 def test_a_point_set_takes_exactly_its_options(choice):
     assert names(GROUPS["dataset"][choice]) - {"name", "embed"} == {
-        *inspect.signature(dataset.DATASETS[choice]).parameters
+        *inspect.signature(implementation(POINT_SETS[choice])).parameters
     }
 
 
@@ -98,7 +102,7 @@ def test_a_resumed_training_may_change_what_does_not_change_the_training():
     assert names(Train) - fixed_options() == {
         "resume", "like", "task_name", "device", "threads", "precision", "checkpoint_every", "eval_samples",
         "ckpt_save_name", "record", "viewer", "logger", "viz_save", "viz_live", "viz_interval", "viz_num", "viz_t",
-        "figures", "style",
+        "figures", "style", "include",
     }  # fmt: skip
 
 
@@ -137,7 +141,7 @@ def test_help_lists_every_option_once_with_its_meaning(name):
 def test_help_is_in_sections():
     assert [*sections(Train)] == [
         "data", "network", "forward process", "training", "evaluation", "run folder", "recording", "pictures",
-        "machine",
+        "machine", "plugins",
     ]  # fmt: skip
     assert [f.name for f in sections(Evaluate)["options"]] == ["samples", "dataset"]
 

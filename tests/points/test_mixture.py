@@ -11,9 +11,10 @@ from conftest import ROOT, gaussian, started
 from scipy import stats
 
 from conf.groups import GROUPS
-from dataset import DATASETS, exact_parts, make_dataset
+from dataset import exact_parts, make_dataset
 from diffusion import exact_denoiser
 from points.mixture import GaussianMixture, _basis_of_plane, curve, equal_mixture
+from registry.data_rows import POINT_SETS
 from runtime.randomness import generator
 from schedule import CosineNoiseScheduler, LinearNoiseScheduler
 
@@ -51,7 +52,7 @@ def mixture_of(name):
     return make_dataset(name, 10, 0, **options_of(name)).mixture
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", POINT_SETS)
 @pytest.mark.parametrize("t", [None, 0, 300, 999])
 def test_score_is_the_gradient_of_the_log_density(name, t):
     mixture = mixture_of(name)
@@ -62,7 +63,7 @@ def test_score_is_the_gradient_of_the_log_density(name, t):
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in DATASETS if n not in ("helix", "swiss_roll_3d", "s_curve", "text", "picture")]
+    "name", [n for n in POINT_SETS if n not in ("helix", "swiss_roll_3d", "s_curve", "text", "picture")]
 )
 @pytest.mark.parametrize("t", [None, 300])
 def test_density_integrates_to_one(name, t):
@@ -225,7 +226,7 @@ def test_a_scaled_mixture_is_the_distribution_of_scaled_points():
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name == "picture" else ()) for name in DATASETS]
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "picture" else ()) for name in POINT_SETS]
 )
 def test_points_of_a_data_set_have_the_mean_log_density_of_its_distribution(name):
     # 20,000 points of the data set against as many draws of the mixture. A difference of 5 standard errors has
@@ -237,12 +238,12 @@ def test_points_of_a_data_set_have_the_mean_log_density_of_its_distribution(name
     assert abs(float(own.mean() - given.mean())) < 5 * error
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", POINT_SETS)
 def test_points_of_a_data_set_have_the_dimension_of_its_distribution(name):
     assert make_dataset(name, 10, 3, **options_of(name)).points.shape[1] == mixture_of(name).dim
 
 
-@pytest.mark.parametrize("name", DATASETS)
+@pytest.mark.parametrize("name", POINT_SETS)
 def test_labels_of_a_data_set_begin_at_0(name):
     data = make_dataset(name, 1000, 3, **options_of(name))
     assert data.labels is None or data.labels.min() == 0

@@ -11,6 +11,7 @@ from torch import Tensor
 from dataset import make_dataset, source_name
 from pipeline import Pipeline
 from points.mixture import GaussianMixture
+from registry.data_rows import POINT_SETS
 from samplers import last
 from samplers.options import SamplingOptions
 from viz.pages.explorable.page_contents import check_can_be_shared, contents, packed_weights, rounded
@@ -119,7 +120,7 @@ def exact_parts_of(pipeline: Pipeline) -> list[GaussianMixture]:
     It is empty for images, for files, and for data without enough noise to have a density.
     """
     dataset = pipeline.config["dataset"]
-    if pipeline.of_images or dataset["name"] == "file":
+    if pipeline.of_images or dataset["name"] not in POINT_SETS:
         return []
     data = make_dataset(n_samples=2, seed=0, **dataset)
     if data.mixture is None:

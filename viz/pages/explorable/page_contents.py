@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model import MODELS
 from pipeline import Pipeline
 from points.mixture import GaussianMixture
 from points.tables import coordinate_names
+from registry.network_rows import NETWORKS
+from registry.plugins import called, is_added
 from registry.sampler_rows import SAMPLERS
 from samplers.covariance import DIFFERENCE
 from samplers.heun import CHURN
@@ -36,7 +37,12 @@ def check_can_be_shared(pipeline: Pipeline) -> None:
     Raises:
         ValueError: it cannot.
     """
-    if pipeline.config["model"]["name"] not in MODELS:
+    network = pipeline.config["model"]["name"]
+    target = pipeline.config["model"]["prediction"]
+    for kind, name in (("network", network), ("target", target)):
+        if is_added(kind, name):
+            raise ValueError(f"a page runs what moonwalk itself holds, and not the {called(kind, name)}")
+    if network not in NETWORKS:
         raise ValueError("a page runs the networks of moonwalk, and that of this folder is of diffusers")
     channels = pipeline.dims[0]
     if pipeline.of_images and channels not in (1, 3):
@@ -85,7 +91,7 @@ def contents(
         "axes": coordinate_names(pipeline.columns, pipeline.dims[0]) if pipeline.columns else [],
         "parts": [_mixture(normaliser.normalise_mixture(part)) for part in parts],
         "classes": pipeline.classes,
-        "samplers": {name: _sampler(name) for name in SAMPLERS},
+        "samplers": {name: _sampler(name) for name in SAMPLERS if not is_added("sampler", name)},
         "churn": CHURN,
         "nearby": DIFFERENCE,
         "near_the_end": DRAW_RANGE,
