@@ -139,6 +139,12 @@ def add_navigation(app: Sphinx, docname: str, source: list[str]) -> None:
         source[0] += f"\n```{{toctree}}\n:hidden:\n\n{lines}\n```\n"
 
 
+def keep_lesson_files(app: Sphinx) -> None:
+    """Let myst-nb keep its notebooks and pictures among Sphinx's own files, not in a folder beside the site."""
+    settings = getattr(app.env, "mystnb_config")  # noqa: B009  (Sphinx does not declare it)
+    setattr(app.env, "mystnb_config", settings.copy(output_folder=str(app.doctreedir / "lessons")))  # noqa: B010
+
+
 def copy_gallery(app: Sphinx, error: Exception | None) -> None:
     """Copy the pages to play with, and let the site begin with its first page."""
     if error is not None or app.builder.format != "html":
@@ -151,5 +157,6 @@ def copy_gallery(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> None:
     app.add_html_math_renderer("mathml", (inline_formula, None), (displayed_formula, None))
+    app.connect("builder-inited", keep_lesson_files, priority=900)  # after myst-nb has made its settings
     app.connect("source-read", add_navigation)
     app.connect("build-finished", copy_gallery)

@@ -9,9 +9,9 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
-CODE = re.compile(r"(``.*?``|`[^`]*`)", re.DOTALL)
+KEPT = re.compile(r"(``.*?``|`[^`]*`|(?<!\w)\*\w+\*(?!\w))", re.DOTALL)  # code, and a *word* that is stressed
 # Characters that begin or end markup in reStructuredText: |x|, a * b and x_. A "* " at the head of a line is a list.
-MARKUP = re.compile(r"(?<!\\)(\||(?<!^)\*|\*(?! )|(?<=\w)_(?!\w))", re.MULTILINE)
+MARKUP = re.compile(r"(\||(?<!^)\*|\*(?! )|(?<=\w)_(?!\w))", re.MULTILINE)
 NAMED = re.compile(r"(\w+(?:, \w+)*): \S")  # "low, high: the limits"
 ALIAS = "Alias for field number"  # the docstring that Python gives to a field of a NamedTuple
 
@@ -63,8 +63,8 @@ def joined(lines: Sequence[str]) -> list[str]:
 
 
 def escaped(lines: Sequence[str]) -> list[str]:
-    """Escape characters outside of backticks that are no markup here."""
-    parts = CODE.split("\n".join(lines))
+    """Escape the characters that are no markup in our docstrings."""
+    parts = KEPT.split("\n".join(lines))
     for i in range(0, len(parts), 2):
         parts[i] = MARKUP.sub(r"\\\1", parts[i])
     return "".join(parts).split("\n")

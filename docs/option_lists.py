@@ -66,7 +66,8 @@ class Options(Directive):
         (name,) = self.arguments
         found: list[nodes.Node] = []
         for title, options in sections(COMMANDS[name]).items():
-            found.append(section(title, f"{name}-options-{title}", option_list(options, name)))
+            heading = title[0].upper() + title[1:]
+            found.append(section(heading, f"{name}-options-{title}", option_list(options, name)))
         return found
 
 
