@@ -3,7 +3,7 @@
 The source folder is the whole repository. So a link between two pages means the same on the site, on GitHub and in an
 editor. The lessons are read as notebooks and executed; `-D nb_execution_mode=off` leaves their results out.
 
-Nothing is loaded from another host: formulas become MathML, which browsers draw themselves.
+Nothing is loaded from another host: formulas become SVG when the site is built.
 """
 
 import os
@@ -11,12 +11,14 @@ import re
 import shutil
 import sys
 import zlib
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from docutils import nodes
-from latex2mathml.converter import convert
 from sphinx.application import Sphinx
+from ziafont.config import config as shapes
+from ziamath.zmath import Latex
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # for autodoc and for docs.option_lists
@@ -51,7 +53,7 @@ BAR = (
     "CONTRIBUTING",
 )
 HEADS = ("docs/tutorials", "docs/how-to", "docs/explanations", "docs/reference", "docs/api")
-LISTED = re.compile(r"^\| \[[^\]]+\]\(([^)]+)\.(?:md|py)\)", re.MULTILINE)
+LISTED = re.compile(r"^\| \[([^\]]+)\]\(([^)]+)\.(?:md|py)\)", re.MULTILINE)  # "| [title](file.md) | ..."
 
 extensions = [
     "myst_nb",
@@ -104,7 +106,7 @@ html_title = "moonwalk"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
-html_math_renderer = "mathml"
+html_math_renderer = "svg"
 html_theme_options = {
     "navbar_align": "left",
     "navbar_end": ["theme-switcher"],
@@ -116,13 +118,26 @@ html_theme_options = {
 }
 
 
+FORMULA_SIZE = 18  # pixels
+shapes.svg2 = False  # every formula contains its own shapes
+
+
+def drawn(latex: str, inline: bool) -> str:
+    """A formula as SVG in the colour of the text. Browsers without a font of formulas misplace indices in MathML."""
+    formula = Latex(latex, size=FORMULA_SIZE, color="currentColor", inline=inline)
+    style = f"vertical-align: {formula.getyofst():.1f}px"
+    return f'<span role="img" aria-label="{escape(latex)}">{formula.svg()}</span>'.replace(
+        "<svg", f'<svg style="{style}"'
+    )
+
+
 def inline_formula(translator: Any, node: nodes.Node) -> None:
-    translator.body.append(convert(node.astext()))
+    translator.body.append(drawn(node.astext(), inline=True))
     raise nodes.SkipNode
 
 
 def displayed_formula(translator: Any, node: nodes.Node) -> None:
-    translator.body.append(f'<div class="formula">{convert(node.astext(), display="block")}</div>')
+    translator.body.append(f'<div class="formula">{drawn(node.astext(), inline=False)}</div>')
     raise nodes.SkipNode
 
 
@@ -133,7 +148,7 @@ def add_navigation(app: Sphinx, docname: str, source: list[str]) -> None:
     """Add the list of pages to the first page, and to the head of each section."""
     entries = BAR if docname == root_doc else ()
     if docname in HEADS:
-        entries = tuple(LISTED.findall(source[0]))
+        entries = tuple(f"{title} <{page}>" for title, page in LISTED.findall(source[0]))
     if entries:
         lines = "\n".join(entries)
         source[0] += f"\n```{{toctree}}\n:hidden:\n\n{lines}\n```\n"
@@ -156,7 +171,7 @@ def copy_gallery(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> None:
-    app.add_html_math_renderer("mathml", (inline_formula, None), (displayed_formula, None))
+    app.add_html_math_renderer("svg", (inline_formula, None), (displayed_formula, None))
     app.connect("builder-inited", keep_lesson_files, priority=900)  # after myst-nb has made its settings
     app.connect("source-read", add_navigation)
     app.connect("build-finished", copy_gallery)
