@@ -97,7 +97,8 @@ python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 60
 add_module_names = False
 napoleon_use_rtype = False
-napoleon_use_ivar = True
+napoleon_custom_sections = [("Attributes", "params_style")]
+toc_object_entries_show_parents = "hide"
 
 # ---------------------------------------------------------------- look
 

@@ -3,6 +3,7 @@
 Sections such as `Args:` are those of napoleon. This module prepares what it and docutils would misunderstand.
 """
 
+import inspect
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -12,13 +13,13 @@ from sphinx.application import Sphinx
 KEPT = re.compile(r"(``.*?``|`[^`]*`|(?<!\w)\*\w+\*(?!\w))", re.DOTALL)  # code, and a *word* that is stressed
 # Characters that begin or end markup in reStructuredText: |x|, a * b and x_. A "* " at the head of a line is a list.
 MARKUP = re.compile(r"(\||(?<!^)\*|\*(?! )|(?<=\w)_(?!\w))", re.MULTILINE)
-NAMED = re.compile(r"(\w+(?:, \w+)*): \S")  # "low, high: the limits"
 ALIAS = "Alias for field number"  # the docstring that Python gives to a field of a NamedTuple
 
 
 def prepare(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Prepare a docstring, in place."""
-    lines[:] = escaped(joined(sectioned(lines, names_of(obj))))
+    heading = "Attributes:" if what == "class" else "Args:"
+    lines[:] = escaped(joined(sectioned(lines, names_of(obj), heading)))
 
 
 def skip_aliases(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
@@ -26,26 +27,37 @@ def skip_aliases(app: Sphinx, what: str, name: str, obj: Any, skip: bool, option
     return True if str(getattr(obj, "__doc__", "")).startswith(ALIAS) else None
 
 
+def readable_defaults(app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returned: str):
+    """Write `...` for the default of a dataclass field that is made anew for each object."""
+    return (signature.replace("<factory>", "..."), returned) if signature else None
+
+
 def names_of(obj: Any) -> set[str]:
-    """The fields of a class, and the parameters of a function."""
-    names = set(getattr(obj, "__annotations__", ()))
-    constructor = getattr(obj, "__init__", None)
-    return names | set(getattr(constructor, "__annotations__", ()))
+    """The fields of a class, and the parameters of a class or function."""
+    names = set[str](getattr(obj, "__annotations__", ()))
+    try:
+        return names | set(inspect.signature(obj).parameters)
+    except (TypeError, ValueError):  # a module, or a value
+        return names
 
 
-def sectioned(lines: Sequence[str], names: set[str]) -> list[str]:
-    """Put a paragraph that explains fields or parameters, one in each line, below a heading."""
+def sectioned(lines: Sequence[str], names: set[str], heading: str) -> list[str]:
+    """Put each paragraph that explains fields or parameters below a heading, one of them in a line.
+
+    Such a paragraph has the form "low, high: the limits. n: the number of rows."
+    """
+    if not names:
+        return list(lines)
+    one = "|".join(sorted(names))
+    begins = re.compile(rf"(?:^|(?<=[.;] ))(?=(?:{one})(?:, (?:{one}))*: )")
     found: list[str] = []
-    inside = False
-    for before, line in zip(["", *lines], lines):
-        explained = NAMED.match(line)
-        begins = explained is not None and set(explained[1].split(", ")) <= names
-        if begins and not before.strip():
-            found.append("Attributes:")
-            inside = True
-        if not line.strip():
-            inside = False
-        found.append(f"    {line}" if inside else line)
+    for paragraph in "\n".join(lines).split("\n\n"):
+        if begins.match(paragraph):
+            text = " ".join(line.strip() for line in paragraph.split("\n"))
+            parts = [part.strip() for part in begins.split(text) if part]
+            found += [heading, *(f"    {part}" for part in parts), ""]
+        else:
+            found += [*paragraph.split("\n"), ""]
     return found
 
 
@@ -72,5 +84,6 @@ def escaped(lines: Sequence[str]) -> list[str]:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", prepare, priority=400)  # before napoleon, which has 500
+    app.connect("autodoc-process-signature", readable_defaults)
     app.connect("autodoc-skip-member", skip_aliases)
     return {"version": "1", "parallel_read_safe": True}

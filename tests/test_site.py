@@ -90,13 +90,20 @@ def test_characters_of_docstrings_keep_their_meaning(written, read):
 class Explained(NamedTuple):
     low: float
     high: float
+    n: int
 
 
-def test_fields_that_a_docstring_explains_become_a_list():
-    lines = ["Limits.", "", "low, high: the first and the", "    last value.", "", "other: this is text."]
-    app, options = None, None
-    docstrings.prepare(app, "class", "Explained", Explained, options, lines)
-    assert lines[2:5] == ["Attributes:", "    low, high: the first and the", "        last value."]
+@pytest.mark.parametrize(
+    "explanation",
+    [
+        ["low, high: the first and", "    the last value.", "n: their number."],
+        ["low, high: the first and", "the last value. n: their", "number."],
+    ],
+)
+def test_fields_that_a_docstring_explains_become_a_list(explanation):
+    lines = ["Limits.", "", *explanation, "", "other: this is text."]
+    docstrings.prepare(None, "class", "Explained", Explained, None, lines)
+    assert lines[2:5] == ["Attributes:", "    low, high: the first and the last value.", "    n: their number."]
     assert lines[6] == "other: this is text."
 
 
