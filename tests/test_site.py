@@ -18,9 +18,10 @@ from conftest import ROOT
 from conf.config import COMMANDS
 from conf.groups import GROUPS
 from conf.script_parsers import PROGRAMS
-from docs import docstrings, option_lists
 from viz.pages.browser import Browser
 
+docstrings = pytest.importorskip("docs.docstrings", reason="needs requirements/docs.txt")
+option_lists = pytest.importorskip("docs.option_lists", reason="needs requirements/docs.txt")
 CHROMIUM = shutil.which("chromium")
 SOURCES = sorted(
     [
