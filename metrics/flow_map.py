@@ -30,8 +30,7 @@ from samplers.options import SamplingOptions
 from schedule import CLEAN, NoiseScheduler
 
 PosteriorMeans = Callable[[Tensor, float, float], tuple[Tensor, Tensor]]
-"""(x_t, alpha, sigma) -> E[eps | x_t], E[x_0 | x_t]: a denoiser that takes numbers alpha and
-sigma."""
+"""A denoiser of numbers, which turns (x_t, alpha, sigma) into E[eps | x_t] and E[x_0 | x_t]."""
 
 TOLERANCE = 1e-10  # of one step of the integration, relative and absolute
 EVALUATIONS = (5, 7, 10, 14, 20, 28, 40, 57, 80, 113, 160)

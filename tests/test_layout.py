@@ -30,7 +30,7 @@ LAYERS = [
     ("rerun_viz",),
     ("training",),
     ("train", "inference", "evaluate", "compare", "main", "loss.root", "loss.plot", "loss.report"),
-    ("scripts", "lessons", "benchmarks"),
+    ("scripts", "lessons", "benchmarks", "docs"),
 ]
 COMMANDS = LAYERS[-2] + LAYERS[-1]
 
