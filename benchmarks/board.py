@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,7 @@ OF_SAMPLERS = ("samplers", "few_steps", "guidance")  # tasks that a sampler can 
 
 def main() -> None:
     torch.set_num_threads(1)
+    commit()  # now, before anything is written
     options = script_parsers.board_options(script_parsers.board().parse_args().options)
     rows = Path(options["out"]) if "out" in options else ROWS
     page = rows / "board.md" if "out" in options else PAGE
@@ -195,6 +197,7 @@ def _cost_facts(costs: Mapping[str, Cost]) -> dict[str, Any]:
 # ---------------------------------------------------------------- what a row says about the program
 
 
+@cache
 def commit() -> str:
     """The commit of this repository, with "-dirty" where files differ from it; "unknown" outside of git."""
     words = ["git", "describe", "--always", "--dirty", "--exclude=*"]

@@ -29,11 +29,11 @@ DIGITS = 5  # of the numbers in a row
 class Figures:
     """The figures of one cell.
 
-    samples: how many. nats, error: see metrics.binned_kl.Divergence. distance: sliced Wasserstein-1 to real points, in units of the median
-    between real points. density_gap: how much lower the mean of log p is than that of real points, in nats. strays: how
-    many samples lie farther off than all but 1 in 10,000 real points; None where the truth is no mixture. coverage: the
-    share of samples in each of REGIONS. weight_error: the largest error of a mode's weight; None without modes.
-    evaluations: of the denoiser for each sample, counted; None for samples from files.
+    samples: how many. nats, error: see metrics.binned_kl.Divergence. distance: sliced Wasserstein-1 to real points, in
+    units of the median between real points. density_gap: how much lower the mean of log p is than that of real points,
+    in nats. strays: how many samples lie farther off than all but 1 in 10,000 real points; None where the truth is no
+    mixture. coverage: the share of samples in each of REGIONS. weight_error: the largest error of a mode's weight; None
+    without modes. evaluations: of the denoiser for each sample, counted; None for samples from files.
     """
 
     samples: int
@@ -203,11 +203,26 @@ def read_row(path: Path) -> dict[str, Any]:
         row = json.loads(path.read_text())
         version = row["benchmark"]
         known = {"name": str(row["name"]), "tasks": dict(row["tasks"])}
-    except (ValueError, KeyError, TypeError) as error:
+        if version == VERSION:
+            for task, found in known["tasks"].items():
+                _check_task_row(task, found)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no row of the board: remove it, or write it again") from error
     if version != VERSION:
         raise ValueError(f"{path} is a row of benchmark {version}, and this board is {VERSION}: remove it")
     return known
+
+
+def _check_task_row(task: str, row: Mapping[str, Any]) -> None:
+    """Raises KeyError or ValueError where the row of a task lacks anything that the page shows."""
+    cells = TASKS[task].cells
+    needed = {"command", "commit", "versions", "p", "level"}
+    if not needed <= row.keys():
+        raise ValueError("a fact is missing")
+    for figure in (row, *(row["columns"][column] for column in columns_of(cells))):
+        float(figure["nats"]), float(figure["error"]), bool(figure["ties"])
+    for cell in cells:
+        Figures(**row["cells"][cell.name])
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:

@@ -265,11 +265,13 @@ TITLES = {
     "guidance": "Guidance",
 }
 _ABOUT = {
-    "samplers": """Every sampler runs with the exact denoiser, from the same noise. So all that is wrong is the sampler's own
+    "samplers": """\
+Every sampler runs with the exact denoiser, from the same noise. So all that is wrong is the sampler's own
 error. The process is the linear schedule with 1,000 steps. The columns are numbers of evaluations. Each is a mean over
 eight sets of 1,000 samples: moons, circles, a grid of 25 Gaussians, checkerboard, spirals, a swiss roll in 3
 dimensions, moons in 32 dimensions, and 40 Gaussians of unequal weight in 32 dimensions.""",
-    "training": f"""A model may learn from {TRAINING_POINTS:,} given points of each set, and gives 10,000 samples of each.
+    "training": f"""\
+A model may learn from {TRAINING_POINTS:,} given points of each set, and gives 10,000 samples of each.
 *Seconds* are those of CPU for all three trainings. *Yardsticks* are the same time divided by that of 10,000 products of
 matrices on the same machine ([records](records.md)).""",
     "few_steps": """Samples of two moons after 1, 2 and 4 evaluations of any denoiser, 4,000 each. Samplers run with the
@@ -279,8 +281,9 @@ so a good entry has to learn the jump.""",
 The posterior itself is known, too ([conditioning](conditioning.md)). The columns *in 50 %* and *in 90 %* are the
 coverage of credible regions. *Weights* is the largest error of a mode's weight; chance alone gives that of the real
 points. *Evaluations* are those for each sample, and a derivative counts as one.""",
-    "guidance": """Guidance of weight w claims to sample p(x | c) p(c | x)^w, which can be sampled exactly here. The task
-has two sets whose labels overlap, and 4,000 samples of one label for each w. Every sampler gets the guided exact
+    "guidance": """\
+Guidance of weight w claims to sample p(x | c) p(c | x)^w, which can be sampled exactly here. The task
+has two sets whose labels overlap, and 8,000 samples of one label for each w. Every sampler gets the guided exact
 denoiser and 50 evaluations. So the figures show how far guidance is from its own claim ([guidance](guidance.md)).""",
 }
 _ENTER = """## Enter your own

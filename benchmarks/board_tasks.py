@@ -301,7 +301,7 @@ def _guidance_cells() -> list[Cell]:
     for set_name in LABELLED_SETS:
         for w in GUIDANCE:
             column = f"w = {w:g}"
-            cells.append(Cell("guidance", f"{set_name}-{w:g}", set_name, column, 4000, GUIDED_EVALUATIONS, guidance=w))
+            cells.append(Cell("guidance", f"{set_name}-{w:g}", set_name, column, 8000, GUIDED_EVALUATIONS, guidance=w))
     return cells
 
 

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from diffusers import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import Tensor
 
 from benchmarks.board_entries import VERSION_FILE
@@ -51,7 +51,7 @@ def solved(begin: Start, evaluations: int) -> Tensor:
     x = begin.x_T
     for t in theirs.timesteps:
         eps = begin.denoise(x, t).eps
-        x = theirs.step(eps, int(t), x).prev_sample
+        (x,) = theirs.step(eps, int(t), x, return_dict=False)
     return x
 
 

@@ -135,16 +135,19 @@ def mean_p(total: float, floors: list[Floor]) -> float:
 
     Their sum has the moments of all floors added, and the distribution of Pearson's third type with these moments.
     """
-    return float(_null(floors).sf(total))
+    shape, deviation = _null(floors)
+    return float(stats.pearson3.sf(total, shape, 0.0, deviation))
 
 
 def highest_mean(level: float, floors: list[Floor]) -> float:
     """The mean of the nats that real points exceed with probability `level`."""
-    return float(_null(floors).isf(level)) / len(floors)
+    shape, deviation = _null(floors)
+    return float(stats.pearson3.isf(level, shape, 0.0, deviation)) / len(floors)
 
 
-def _null(floors: list[Floor]) -> stats.rv_continuous:
+def _null(floors: list[Floor]) -> tuple[float, float]:
+    """The skewness and the standard deviation of the sum for real points, whose mean is 0."""
     variance = sum(floor.variance for floor in floors)
     third = sum(floor.third for floor in floors)
     deviation = math.sqrt(variance)
-    return stats.pearson3(third / deviation**3, 0.0, deviation)
+    return third / deviation**3, deviation
