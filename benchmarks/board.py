@@ -59,6 +59,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROWS = ROOT / "benchmarks" / "board_rows"
 PAGE = ROOT / "docs" / "board.md"
 WITHOUT_FEW_STEPS = ("dpmpp_2m_sde",)  # its draws with a covariance take at least three evaluations
+COMMAND = "python benchmarks/board.py"
 REAL = "real points"
 REAL_SEED = 0
 OF_SAMPLERS = ("samplers", "few_steps", "guidance")  # tasks that a sampler can enter
@@ -108,7 +109,7 @@ def add(rows: Path, name: str, sources: Mapping[str, Source], command: str, fact
 
     Args:
         sources: where the samples of each task come from.
-        command: which measures them again.
+        command: which measures them again, up to its tasks.
         facts: called at the end; what else the row of each task says.
     """
     tasks: dict[str, Any] = {}
@@ -122,7 +123,8 @@ def add(rows: Path, name: str, sources: Mapping[str, Source], command: str, fact
             figures[cell.task][cell.name] = measure(cell, samples, evaluations)
             shown.update()
     for task in sources:
-        tasks[task] = task_row(task, figures[task], command=command, commit=commit(), versions=versions(), **facts())
+        again = f"{command} tasks={task}"
+        tasks[task] = task_row(task, figures[task], command=again, commit=commit(), versions=versions(), **facts())
     path = save_row(rows, name, tasks)
     print(f"{name}: {time.process_time() - begin:.0f} s of CPU, {path}")
     for task in sources:
@@ -130,13 +132,11 @@ def add(rows: Path, name: str, sources: Mapping[str, Source], command: str, fact
 
 
 def add_sampler(rows: Path, name: str, tasks: Sequence[str]) -> None:
-    source = by_sampler(name)
-    suffix = "" if set(tasks) == set(OF_SAMPLERS) else f" tasks={','.join(tasks)}"
-    add(rows, name, dict.fromkeys(tasks, source), f"python benchmarks/board.py sampler={name}{suffix}")
+    add(rows, name, dict.fromkeys(tasks, by_sampler(name)), f"{COMMAND} sampler={name}")
 
 
 def add_method(rows: Path, name: str) -> None:
-    add(rows, name, {"posterior": by_method(name)}, f"python benchmarks/board.py method={name}")
+    add(rows, name, {"posterior": by_method(name)}, f"{COMMAND} method={name}")
 
 
 def add_submission(rows: Path, options: Mapping[str, str]) -> None:
@@ -144,7 +144,7 @@ def add_submission(rows: Path, options: Mapping[str, str]) -> None:
     found = tasks_in(folder)
     tasks = options["tasks"].split(",") if "tasks" in options else found
     source = by_files(folder)
-    command = f"python benchmarks/board.py submit={folder} name={_quoted(options['name'])}"
+    command = f"{COMMAND} submit={folder} name={_quoted(options['name'])}"
 
     facts: dict[str, Any] = {}
     if "seconds" in options:
@@ -162,8 +162,7 @@ def _quoted(name: str) -> str:
 
 def add_ours(rows: Path, tasks: Sequence[str]) -> None:
     """Measure all entries of moonwalk for these tasks."""
-    again = "python benchmarks/board.py"
-    add(rows, REAL, dict.fromkeys(tasks, by_real_points(REAL_SEED)), again)
+    add(rows, REAL, dict.fromkeys(tasks, by_real_points(REAL_SEED)), COMMAND)
 
     for name in SAMPLERS:
         without = ("few_steps",) if name in WITHOUT_FEW_STEPS else ()
@@ -174,19 +173,19 @@ def add_ours(rows: Path, tasks: Sequence[str]) -> None:
         within = by_sampler("dpmpp_2m", INTERVAL)
         low, high = INTERVAL
         name = f"dpmpp_2m, guided at sigma/alpha {low:g} to {high:g}"
-        add(rows, name, {"guidance": within}, f"{again} tasks=guidance")
+        add(rows, name, {"guidance": within}, COMMAND)
     if "posterior" in tasks:
         for name in METHODS:
             add_method(rows, name)
     if "training" in tasks:
         costs: dict[str, Cost] = {}
         source = by_training(costs)
-        add(rows, "train.py", {"training": source}, f"{again} tasks=training", lambda: _cost_facts(costs))
+        add(rows, "train.py", {"training": source}, COMMAND, lambda: _cost_facts(costs))
     if "few_steps" in tasks:
         with tempfile.TemporaryDirectory() as folder:
             first, second = by_reflow(folder)
-            add(rows, "flow", {"few_steps": first}, f"{again} tasks=few_steps")
-            add(rows, "reflow", {"few_steps": second}, f"{again} tasks=few_steps")
+            add(rows, "flow", {"few_steps": first}, COMMAND)
+            add(rows, "reflow", {"few_steps": second}, COMMAND)
 
 
 def _cost_facts(costs: Mapping[str, Cost]) -> dict[str, Any]:

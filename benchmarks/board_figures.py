@@ -220,7 +220,8 @@ def _check_task_row(task: str, row: Mapping[str, Any]) -> None:
     if not needed <= row.keys():
         raise ValueError("a fact is missing")
     for figure in (row, *(row["columns"][column] for column in columns_of(cells))):
-        float(figure["nats"]), float(figure["error"]), bool(figure["ties"])
+        Divergence(float(figure["nats"]), float(figure["error"]))
+        bool(figure["ties"])
     for cell in cells:
         Figures(**row["cells"][cell.name])
 

@@ -274,7 +274,7 @@ dimensions, moons in 32 dimensions, and 40 Gaussians of unequal weight in 32 dim
 A model may learn from {TRAINING_POINTS:,} given points of each set, and gives 10,000 samples of each.
 *Seconds* are those of CPU for all three trainings. *Yardsticks* are the same time divided by that of 10,000 products of
 matrices on the same machine ([records](records.md)).""",
-    "few_steps": """Samples of two moons after 1, 2 and 4 evaluations of any denoiser, 4,000 each. Samplers run with the
+    "few_steps": """Samples of two moons after 1, 2 and 4 evaluations of any denoiser, 10,000 each. Samplers run with the
 exact denoiser. The entries *flow* and *reflow* are trained networks. One evaluation of the exact denoiser gives a mean,
 so a good entry has to learn the jump.""",
     "posterior": """Samples given a noisy observation of a coordinate or of a sum, 1,000 each, with the exact denoiser.

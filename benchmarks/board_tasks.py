@@ -285,7 +285,7 @@ def _training_cells() -> list[Cell]:
 
 
 def _few_step_cells() -> list[Cell]:
-    return [Cell("few_steps", f"moons-{count}", "moons", str(count), 4000, count) for count in FEW_EVALUATIONS]
+    return [Cell("few_steps", f"moons-{count}", "moons", str(count), 10_000, count) for count in FEW_EVALUATIONS]
 
 
 def _posterior_cells() -> list[Cell]:
