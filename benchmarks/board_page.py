@@ -274,10 +274,12 @@ dimensions, moons in 32 dimensions, and 40 Gaussians of unequal weight in 32 dim
 A model may learn from {TRAINING_POINTS:,} given points of each set, and gives 10,000 samples of each.
 *Seconds* are those of CPU for all three trainings. *Yardsticks* are the same time divided by that of 10,000 products of
 matrices on the same machine ([records](records.md)).""",
-    "few_steps": """Samples of two moons after 1, 2 and 4 evaluations of any denoiser, 10,000 each. Samplers run with the
-exact denoiser. The entries *flow* and *reflow* are trained networks. One evaluation of the exact denoiser gives a mean,
-so a good entry has to learn the jump.""",
-    "posterior": """Samples given a noisy observation of a coordinate or of a sum, 1,000 each, with the exact denoiser.
+    "few_steps": """\
+Samples of two moons after 1, 2 and 4 evaluations of any denoiser, 10,000 each. Samplers run with the exact denoiser.
+The entries *flow* and *reflow* are trained networks. One evaluation of the exact denoiser gives a mean. So a good entry
+has to learn the jump.""",
+    "posterior": """\
+Samples given a noisy observation of a coordinate or of a sum, 1,000 each, with the exact denoiser.
 The posterior itself is known, too ([conditioning](conditioning.md)). The columns *in 50 %* and *in 90 %* are the
 coverage of credible regions. *Weights* is the largest error of a mode's weight; chance alone gives that of the real
 points. *Evaluations* are those for each sample, and a derivative counts as one.""",
@@ -325,8 +327,10 @@ python benchmarks/board.py tasks=training
 ```
 
 Each row is a file in `benchmarks/board_rows/`. A row is accepted if its command gives the same figures again."""
-_CHECKED = """Perfect samples fail the tests of a task with a probability of at most 1 %, by construction.
+_CHECKED = """\
+Perfect samples fail the tests of a task with a probability of at most 1 %, by construction.
 `python benchmarks/board.py check=100` measures it with fresh sets of real points. It also plants five faults in real
 points, which must rank below them."""
-_ORIGINS = """Each row names the commit with which it was measured. Sets, seeds and numbers of samples are fixed for a
+_ORIGINS = """\
+Each row names the commit with which it was measured. Sets, seeds and numbers of samples are fixed for a
 version of the benchmark, and rows of different versions are not compared."""

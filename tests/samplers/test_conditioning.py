@@ -393,8 +393,9 @@ def test_the_whitened_posterior_has_the_density_of_bayes_rule_and_the_draws_of_t
     posterior, W = whitened_posterior(MOONS.mixture, seen)
     x = draw_posterior(MOONS.mixture, seen, 20_000, generator(0, "whitened"))
 
-    by_bayes = MOONS.mixture.log_density(x) + seen.log_likelihood(x)
-    constant = posterior.log_density(x @ W.T) - by_bayes
+    some = x[:100]
+    by_bayes = MOONS.mixture.log_density(some) + seen.log_likelihood(some)
+    constant = posterior.log_density(some @ W.T) - by_bayes
     assert torch.allclose(constant, constant[0].expand_as(constant), atol=1e-9)
 
     own = posterior.sample(20_000, generator(1, "whitened")) @ torch.linalg.inv(W).T
