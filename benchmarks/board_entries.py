@@ -222,10 +222,20 @@ def by_files(folder: Path) -> Source:
         path = folder / f"{cell.label}.npy"
         if not path.is_file():
             raise ValueError(f"there is no {path}: an entry has a file for each of {names_of(cell.task)}")
-        samples = np.load(path, allow_pickle=False)
-        return _checked(samples, cell, str(path)), None
+        return _checked(_read_array(path), cell, str(path)), None
 
     return make
+
+
+def _read_array(path: Path) -> NDArray:
+    """The array in a .npy file. Raises ValueError for anything else."""
+    try:
+        found = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path} is no array of numbers: write it by numpy.save") from error
+    if not isinstance(found, np.ndarray):  # an archive of several arrays
+        raise ValueError(f"{path} is no array of numbers: write it by numpy.save")
+    return found
 
 
 def tasks_in(folder: Path) -> list[str]:

@@ -117,7 +117,7 @@ def table(rows: Sequence[Mapping[str, Any]], task: str) -> str:
     lines = [_line(heads), _line(["---"] * len(heads))]
     for each in order:
         row = each.row
-        cells = [str(each.rank), each.name, f"{_marked(row)} ± {_short(row['error'])}"]
+        cells = [str(each.rank), each.name, _marked(row, f" ± {_short(row['error'])}")]
         for column in columns:
             in_column = [other.row["columns"][column] for other in order]
             cells.append(_best_in_bold(row["columns"][column], in_column))
@@ -138,13 +138,19 @@ def _best_in_bold(figure: Row, all_figures: Sequence[Row]) -> str:
     return f"**{text}**"
 
 
-def _marked(figure: Row) -> str:
+def _marked(figure: Row, error: str = "") -> str:
     """The nats of a row or of a column of it, with = where it ties with real points."""
-    return f"{_short(figure['nats'])}{' =' if figure['ties'] else ''}"
+    return f"{_short(figure['nats'])}{error}{' =' if figure['ties'] else ''}"
 
 
 def _short(value: float) -> str:
-    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.4f}" if abs(value) < 0.1 else f"{value:.3f}"
+    """A number in about three digits, and at most four after the point."""
+    if abs(value) >= 1:
+        return f"{value:.2f}"
+    if abs(value) >= 0.1:
+        return f"{value:.3f}"
+    text = f"{value:.4f}"
+    return "0.0000" if text == "-0.0000" else text
 
 
 def printed_table(folder: Path, task: str, name: str) -> str:
@@ -266,10 +272,10 @@ TITLES = {
 }
 _ABOUT = {
     "samplers": """\
-Every sampler runs with the exact denoiser, from the same noise. So all that is wrong is the sampler's own
-error. The process is the linear schedule with 1,000 steps. The columns are numbers of evaluations. Each is a mean over
-eight sets of 1,000 samples: moons, circles, a grid of 25 Gaussians, checkerboard, spirals, a swiss roll in 3
-dimensions, moons in 32 dimensions, and 40 Gaussians of unequal weight in 32 dimensions.""",
+Every sampler runs with the exact denoiser, from the same noise. So all that is wrong is the sampler's own error. The
+process is the linear schedule with 1,000 steps. The columns are numbers of evaluations. Each is a mean over eight sets
+of 1,000 samples. Five have two dimensions: moons, circles, a grid of 25 Gaussians, checkerboard and spirals. The swiss
+roll has three. The last two have 32: moons, and 40 Gaussians of unequal weight.""",
     "training": f"""\
 A model may learn from {TRAINING_POINTS:,} given points of each set, and gives 10,000 samples of each.
 *Seconds* are those of CPU for all three trainings. *Yardsticks* are the same time divided by that of 10,000 products of

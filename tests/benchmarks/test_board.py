@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, started, succeeded, without_torch
+from conftest import ROOT, command, succeeded, without_torch
 
 from benchmarks import board_check, board_tasks
 from benchmarks.board import PAGE, ROWS
@@ -223,7 +223,7 @@ def test_the_example_is_an_entry_that_ties_with_real_points(example):
             lambda x: (x - x.mean(0)) / x.std(0),
             r"other units: real points have the mean \[0.501, 0.248\] and the standard",
         ),
-        (lambda x: 100 * x, r"other units: .* and these \[4.*\] and \["),
+        (lambda x: 100 * x, r"other units: .* and these \[5.*\] and \["),
     ],
 )
 def test_unusable_samples_end_in_a_sentence_that_says_what_is_expected(entry, change, message):
@@ -255,8 +255,12 @@ def test_a_missing_file_and_an_unknown_task_are_named(entry, tmp_path):
 
 def test_pickled_samples_are_not_loaded(entry, tmp_path):
     entry(real())
-    np.save(tmp_path / "few_steps" / "moons-1.npy", np.array([{}], dtype=object), allow_pickle=True)
-    with pytest.raises(ValueError, match=r"moons-1.npy"):
+    path = tmp_path / "few_steps" / "moons-1.npy"
+    np.save(path, np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"moons-1.npy is no array of numbers: write it by numpy.save"):
+        by_files(tmp_path)(FEW[0])
+    path.write_text("")
+    with pytest.raises(ValueError, match=r"moons-1.npy is no array of numbers"):
         by_files(tmp_path)(FEW[0])
 
 
@@ -301,7 +305,7 @@ def test_a_mistake_is_answered_before_torch_is_imported(tmp_path):
 
 
 def test_an_unknown_sampler_is_one_sentence(tmp_path):
-    done = started("benchmarks/board.py sampler=adam out=rows", tmp_path)
+    done = command("benchmarks/board.py sampler=adam out=rows", tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: sampler 'adam' is unknown; choose one of ddpm")
     assert done.stderr.count("\n") == 1
