@@ -1,4 +1,4 @@
-"""Arguments of the programs in scripts/ and loss/, and checks of them that need no torch.
+"""Arguments of the programs in scripts/, loss/ and benchmarks/board.py, and checks of them that need no torch.
 
 `--help`, unknown arguments and missing files are answered before a program imports torch, which
 takes seconds: scripts/repository.py and loss/root.py, which each program imports first, call
@@ -14,6 +14,7 @@ from pathlib import Path
 from conf.flags import command_line
 from conf.folders import check_checkpoint
 from conf.messages import EXPECTED, sentence
+from conf.option import did_you_mean
 from conf.pictures import STYLES
 from conf.store import checked, composed, register
 
@@ -21,6 +22,23 @@ NETWORK_PARTS = ("mhsa", "mhca", "down", "bottleneck", "upsample", "unet")
 PARTS = ("time", *NETWORK_PARTS, "mnist")  # of visualize_components.py
 MNIST_ROOT = "data/MNIST/mnist_images"  # that of images/__init__.py
 SEARCHED_FIGURE = "error of epsilon"
+
+BOARD_TASKS = ("samplers", "training", "few_steps", "posterior", "guidance")  # of benchmarks/board_tasks.py
+BOARD_OPTIONS = {
+    "tasks": f"some of {','.join(BOARD_TASKS)}; default: all that apply",
+    "sampler": "a sampler, with the exact denoiser: tasks samplers, few_steps and guidance",
+    "method": "a posterior method, with the exact denoiser: task posterior",
+    "submit": "a folder of samples, TASK/NAME.npy; needs name=",
+    "name": "the name of the submitted entry",
+    "seconds": "of CPU that the submitted model took to train; the ratio to the yardstick is measured now",
+    "example": "a new folder, into which an entry of real points is written, and what an entry may use",
+    "check": "measure nothing but the board itself: how many of that many sets of real points tie, and planted faults",
+    "page": "true: only write the page again, from the rows",
+    "out": "folder of the rows; a page is then written there as well; default: benchmarks/board_rows and docs/board.md",
+}
+BOARD_MODES = ("sampler", "method", "submit", "example", "check", "page")  # of which a line has one at most
+BOARD_BELONGS = {"seconds": "submit"}
+BOARD_NUMBERS: dict[str, Callable[[str], float]] = {"seconds": float, "check": int}
 
 
 def check_arguments(program: str, words: Sequence[str]) -> None:
@@ -272,6 +290,69 @@ def visualize_components() -> argparse.ArgumentParser:
     return parser
 
 
+# ---------------------------------------------------------------- benchmarks/
+
+
+def board() -> argparse.ArgumentParser:
+    options = "\n".join(f"  {name + '=':<10}{help}" for name, help in BOARD_OPTIONS.items())
+    parser = _parser(
+        "benchmarks/board.py",
+        "Measure entries of the board, write their rows and the page docs/board.md.\n"
+        "Without options, everything of moonwalk is measured.\n\n"
+        f"options:\n{options}",
+    )
+    parser.add_argument("options", nargs="*", metavar="OPTION=VALUE", help="see above")
+    return parser
+
+
+def board_options(words: Sequence[str]) -> dict[str, str]:
+    """The options of benchmarks/board.py by their names, from words such as tasks=samplers.
+
+    Raises:
+        ValueError: an unknown option, one without a value, or options that contradict each other.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if name not in BOARD_OPTIONS:
+            raise ValueError(f"unknown option {name}{did_you_mean(name, BOARD_OPTIONS)}: see --help")
+        if not value:
+            raise ValueError(f"{name} needs a value, as in {name}=VALUE")
+        found[name] = value
+
+    _check_board_task_names(found.get("tasks"))
+    modes = [name for name in BOARD_MODES if name in found]
+    if len(modes) > 1:
+        raise ValueError(f"{modes[0]}= and {modes[1]}= exclude each other: leave out one of them")
+    if ("submit" in found) != ("name" in found):
+        raise ValueError(
+            "submit=FOLDER and name=NAME belong together: the folder of samples, and the name of the entry"
+        )
+    for name, needed in BOARD_BELONGS.items():
+        if name in found and needed not in found:
+            raise ValueError(f"{name}= belongs to {needed}=: leave it out, or give {needed}=")
+    for name, read in BOARD_NUMBERS.items():
+        if name in found:
+            _check_positive(name, found[name], read)
+    return found
+
+
+def _check_board_task_names(tasks: str | None) -> None:
+    for task in (tasks or "").split(","):
+        if tasks is not None and task not in BOARD_TASKS:
+            raise ValueError(f"the task {task!r} is unknown; choose some of {', '.join(BOARD_TASKS)}")
+
+
+def _check_positive(name: str, value: str, read: Callable[[str], float]) -> None:
+    try:
+        is_right = 0 < read(value) < math.inf
+    except ValueError:
+        is_right = False
+    if not is_right:
+        kind = "whole number" if read is int else "number"
+        raise ValueError(f"{name} needs a {kind} above 0; got {value}")
+
+
 # ---------------------------------------------------------------- loss/
 
 
@@ -313,6 +394,12 @@ def _add_style(parser: argparse.ArgumentParser, help: str) -> None:
 
 
 # ---------------------------------------------------------------- checks
+
+
+def _check_board(args: argparse.Namespace) -> None:
+    folder = board_options(args.options).get("submit")
+    if folder and not Path(folder).is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
 
 
 def _check_films(args: argparse.Namespace) -> None:
@@ -378,6 +465,7 @@ def _check_folder(args: argparse.Namespace) -> None:
 # The parser of each program, and the check of what it has parsed.
 PROGRAMS: dict[str, tuple[Callable[[], argparse.ArgumentParser], Callable[[argparse.Namespace], None]]] = {
     "animate": (animate, _check_films),
+    "board": (board, _check_board),
     "export": (export, _check_export),
     "gallery": (gallery, _check_runs),
     "plot": (plot, _check_losses),

@@ -45,6 +45,7 @@ BAR = (
     "docs/how-to",
     "docs/explanations",
     "docs/reference",
+    "docs/board",
     "docs/records",
     "docs/glossary",
     "docs/tried",

@@ -222,6 +222,21 @@ def draw_posterior(
     return x + (observation.value - y) @ gain
 
 
+def whitened_posterior(mixture: GaussianMixture, observation: Observation) -> tuple[GaussianMixture, Tensor]:
+    """The exact distribution of W x given y, for x of the mixture, and W (d, d).
+
+    W makes the covariance that all components share the identity. So this posterior is a `GaussianMixture`, too.
+    """
+    A = observation.matrix
+    expected, covariance = _expected_y(mixture, observation)
+    gain = torch.linalg.solve(covariance, A * mixture.variance)  # (m, d)
+    centres = mixture.centres + (observation.value - expected) @ gain
+    remaining = torch.diag(mixture.variance) - (A * mixture.variance).T @ gain
+    W = torch.linalg.inv(torch.linalg.cholesky(remaining))
+    weights = _log_weights(mixture, observation).softmax(0)
+    return GaussianMixture(centres @ W.T, 1.0, weights), W
+
+
 def _expected_y(mixture: GaussianMixture, observation: Observation) -> tuple[Tensor, Tensor]:
     """The expected observation of each component, A c (M, m), and the covariance around it that they share (m, m)."""
     A = observation.matrix

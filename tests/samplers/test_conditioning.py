@@ -18,7 +18,16 @@ from pipeline import Pipeline, build
 from points.tables import Columns, coordinate_names
 from runtime.randomness import generator
 from samplers import last
-from samplers.observation import MASKS, _log_weights, check_possible, draw_posterior, read_line, read_mask, read_terms
+from samplers.observation import (
+    MASKS,
+    _log_weights,
+    check_possible,
+    draw_posterior,
+    read_line,
+    read_mask,
+    read_terms,
+    whitened_posterior,
+)
 from samplers.posterior import EPS_SHIFT_MAX, METHODS, conditioned, dps, mmps, pigdm, r_squared, repaint, sample_given
 from samplers.spacing import spaced_timesteps
 from schedule import CosineNoiseScheduler, FlowNoiseScheduler, LinearNoiseScheduler
@@ -377,3 +386,18 @@ def test_repaint_keeps_the_observed_pixels_of_each_image_whatever_the_network_pr
     found = inpainted("repaint")
     seen = found.observed[:, None] & np.ones_like(found.samples, bool)
     assert np.abs(found.samples - found.images[:, None])[seen].mean() < 0.15
+
+
+def test_the_whitened_posterior_has_the_density_of_bayes_rule_and_the_draws_of_the_posterior():
+    seen = read_line("x-2y=0.3", "xy", 0.2)
+    posterior, W = whitened_posterior(MOONS.mixture, seen)
+    x = draw_posterior(MOONS.mixture, seen, 20_000, generator(0, "whitened"))
+
+    some = x[:100]
+    by_bayes = MOONS.mixture.log_density(some) + seen.log_likelihood(some)
+    constant = posterior.log_density(some @ W.T) - by_bayes
+    assert torch.allclose(constant, constant[0].expand_as(constant), atol=1e-9)
+
+    own = posterior.sample(20_000, generator(1, "whitened")) @ torch.linalg.inv(W).T
+    assert torch.allclose(own.mean(0), x.mean(0), atol=0.03)
+    assert torch.allclose(own.T.cov(), x.T.cov(), atol=0.03)
