@@ -108,6 +108,7 @@ html_title = "moonwalk"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
+highlight_language = "none"  # of blocks that name no language, such as tables
 html_math_renderer = "svg"
 html_theme_options = {
     "navbar_align": "left",
