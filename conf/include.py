@@ -7,7 +7,6 @@ to programs without such an option. Nothing is ever run because a checkpoint nam
 
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +74,8 @@ def run_file(file: str) -> None:
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
+        import traceback  # only here, because `--help` would take a tenth longer
+
         entry = error.__traceback__
         traceback.print_exception(type(error), error, entry.tb_next if entry else None)
         sys.exit(1)

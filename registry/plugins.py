@@ -8,7 +8,6 @@ decorator: `@register_sampler("mine")` above the function. The code that a row h
 import os
 import re
 import sys
-import traceback
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -445,6 +444,8 @@ def plugin_traceback(error: BaseException) -> str | None:
     own = _own_traceback(error)
     if own is None:
         return None
+    import traceback  # only here, because `--help` would take a tenth longer
+
     return "".join(traceback.format_exception(type(error), error, own)).rstrip()
 
 
