@@ -43,7 +43,7 @@ INTERVAL = (0.2, 2.0)  # of sigma / alpha, in which the second of our guidance r
 # Samples of other units: a mean so many standard deviations of real points away, or so many times their spread.
 FARTHEST_MEAN = 5.0
 LARGEST_SPREAD = 10.0
-SAME_MOMENTS = 0.1  # within which samples count as normalised, and real points as not
+SAME_MOMENTS = 0.06  # within which samples count as normalised, and real points as not
 
 Made = tuple[NDArray, float | None]  # samples (n, d) in data units, evaluations for each of them
 Source = Callable[[Cell], Made]
@@ -222,7 +222,9 @@ def by_files(folder: Path) -> Source:
         path = folder / f"{cell.label}.npy"
         if not path.is_file():
             raise ValueError(f"there is no {path}: an entry has a file for each of {names_of(cell.task)}")
-        return _checked(_read_array(path), cell, str(path)), None
+        samples = _checked(_read_array(path), cell, str(path))
+        _check_units(samples, cell, str(path))
+        return samples, None
 
     return make
 
@@ -266,7 +268,7 @@ def _check_version(folder: Path) -> None:
 
 
 def _checked(samples: NDArray, cell: Cell, who: str) -> NDArray:
-    """Samples of a cell as float32. Raises ValueError where they have the wrong number, dimension or units."""
+    """Samples of a cell as float32. Raises ValueError for a wrong number or dimension, NaN or infinity."""
     if samples.shape != (cell.n, cell.dim) or samples.dtype.kind != "f":
         raise ValueError(
             f"{who}: {cell.label} takes {cell.n:,} points of {cell.dim} coordinates, floats of shape"
@@ -274,6 +276,11 @@ def _checked(samples: NDArray, cell: Cell, who: str) -> NDArray:
         )
     if not np.isfinite(samples).all():
         raise ValueError(f"{who}: samples of {cell.label} hold NaN or infinity")
+    return samples.astype(np.float32)
+
+
+def _check_units(samples: NDArray, cell: Cell, who: str) -> None:
+    """Raises ValueError where samples from a file are normalised, or far from the data. Poor samples are neither."""
     mean, spread = cell.truth.moments
     own_mean, own_spread = samples.mean(0, dtype=np.float64), samples.std(0, dtype=np.float64)
     is_far = bool((np.abs(own_mean - mean) > FARTHEST_MEAN * spread).any())
@@ -284,7 +291,6 @@ def _checked(samples: NDArray, cell: Cell, who: str) -> NDArray:
             f"{who}: samples of {cell.label} have other units: real points have the mean {_listed(mean)} and the"
             f" standard deviation {_listed(spread)}, and these {_listed(own_mean)} and {_listed(own_spread)}"
         )
-    return samples.astype(np.float32)
 
 
 def _are_normal(mean: NDArray, spread: NDArray) -> bool:

@@ -206,6 +206,20 @@ def real(seed=0):
     return samples
 
 
+def test_poor_samples_are_no_other_units(entry):
+    """Some samplers give a wider set with few evaluations. Its spread may be near 1 by chance."""
+    samples = entry(1.1 * real())
+    assert samples[0].shape == (FEW[0].n, 2)
+
+
+def test_a_poor_sampler_is_measured_and_not_refused():
+    """Heun's method with 8 evaluations gives a grid whose standard deviation is 0.92, and not 0.71."""
+    cell = cell_of("samplers/grid-8")
+    samples, evaluations = by_sampler("heun")(cell)
+    assert np.abs(samples.std(0) - 0.92).max() < 0.02
+    assert measure(cell, samples, evaluations).nats > 0.5
+
+
 def test_the_example_is_an_entry_that_ties_with_real_points(example):
     assert tasks_in(example) == ["few_steps"]
     source = by_files(example)
