@@ -20,7 +20,7 @@ FAULT_SEEDS = 5  # sets of samples with each fault, at most
 CHECK_FILE = "check.txt"  # beside the rows; JSON
 SCALE = 1.03
 SHIFT = 0.05  # standard deviations of each coordinate
-LEFT_SHARE = 0.45  # of the samples on one side of the first halving, where half of the real points lie
+LEFT_SHARE = 0.4  # of the samples on one side of the first halving, where half of the real points lie
 STRAYS = 0.01  # of the samples, in a box twice as wide as the real points
 
 Fault = Callable[[Cell, NDArray, np.random.Generator], NDArray]
@@ -49,7 +49,7 @@ def missing_mode(cell: Cell, points: NDArray, rng: np.random.Generator) -> NDArr
 
 
 def wrong_weights(cell: Cell, points: NDArray, rng: np.random.Generator) -> NDArray:
-    """One half of the data holds 45 % of the samples."""
+    """One half of the data holds 40 % of the samples."""
     place = cell.truth.partition.places(torch.from_numpy(points)).numpy()
     is_left = place < 16
     left = round(LEFT_SHARE * cell.n)
@@ -70,7 +70,7 @@ FAULTS: dict[str, Fault] = {
     "scale 1.03": too_wide,
     "mean shifted by 5 % of the spread": shifted,
     "one of 32 places empty": missing_mode,
-    "weights 45 : 55": wrong_weights,
+    "weights 40 : 60": wrong_weights,
     "1 % of strays": astray,
 }
 
