@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dataset import make_sets
+from dataset import PointSet, make_sets
 from metrics.significance import HALF_BAND, STRAY_SHARE, Evidence, negative_log_density, strays
 from pipeline import Pipeline
 from runtime.progress import steady_bar
@@ -37,7 +37,7 @@ def line(run: str, bar: tqdm) -> str:
     """What is measured of a run, in one line."""
     pipeline = Pipeline.load(run)
     data, _ = make_sets(n_samples=FEW_ROWS, seed=0, **pipeline.config["dataset"])
-    if data.mixture is None:
+    if not isinstance(data, PointSet) or data.mixture is None:
         raise SystemExit(f"{run}: the exact distribution of its data is unknown")
     samples = many_samples(pipeline, bar)
     evidence = Evidence(samples=samples, real=data.points, mixture=data.mixture, parts=1)
