@@ -50,7 +50,9 @@ from benchmarks.board_page import printed_table, write_page
 from benchmarks.board_tasks import TASKS
 from benchmarks.record import yardstick
 from conf import script_parsers
+from conf.include import FILES
 from conf.messages import in_one_line
+from registry.plugins import include_word
 from registry.posterior_rows import METHODS
 from runtime.progress import steady_bar
 from samplers import SAMPLERS
@@ -59,7 +61,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROWS = ROOT / "benchmarks" / "board_rows"
 PAGE = ROOT / "docs" / "board.md"
 WITHOUT_FEW_STEPS = ("dpmpp_2m_sde",)  # its draws with a covariance take at least three evaluations
-COMMAND = "python benchmarks/board.py"
+COMMAND = " ".join(filter(None, ["python benchmarks/board.py", include_word(FILES)]))
 REAL = "real points"
 REAL_SEED = 0
 OF_SAMPLERS = ("samplers", "few_steps", "guidance")  # tasks that a sampler can enter

@@ -323,7 +323,13 @@ python benchmarks/board.py sampler=adams tasks=samplers
 python benchmarks/board.py method=mmps
 ```
 
-`benchmarks/board_with_diffusers.py` is an example: it makes the files with the scheduler of another library.
+A sampler of your own comes from a file ([plug-ins](plugins.md)). A file beside the repository needs no fork:
+
+```bash
+python benchmarks/board.py include=my_ideas.py sampler=euler_sigma tasks=samplers out=outputs/board
+```
+
+`benchmarks/board_with_diffusers.py` is an example of files: it makes them with the scheduler of another library.
 
 **All of moonwalk** is measured by the next commands; the second one measures the training again.
 
