@@ -18,7 +18,7 @@ from registry.plugins import RegistrationError, shown
 ROOT = Path(__file__).resolve().parent.parent
 VARIABLE = "MOONWALK_INCLUDE"  # files in full, separated as in PATH
 WORDS = ("include", "+include", "++include", "--include")
-PROGRAM_FOLDERS = ("scripts", "loss")  # their programs have parsers of their own
+PROGRAM_FOLDERS = ("scripts", "loss", "benchmarks")  # their programs have parsers of their own
 
 
 def included_files(arguments: Sequence[str]) -> tuple[list[str] | None, list[str]]:
