@@ -52,7 +52,7 @@ from benchmarks.record import yardstick
 from conf import script_parsers
 from conf.include import FILES
 from conf.messages import in_one_line
-from registry.plugins import include_word
+from registry.plugins import include_word, is_added
 from registry.posterior_rows import METHODS
 from runtime.progress import steady_bar
 from samplers import SAMPLERS
@@ -61,7 +61,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROWS = ROOT / "benchmarks" / "board_rows"
 PAGE = ROOT / "docs" / "board.md"
 WITHOUT_FEW_STEPS = ("dpmpp_2m_sde",)  # its draws with a covariance take at least three evaluations
-COMMAND = " ".join(filter(None, ["python benchmarks/board.py", include_word(FILES)]))
+COMMAND = "python benchmarks/board.py"
 REAL = "real points"
 REAL_SEED = 0
 OF_SAMPLERS = ("samplers", "few_steps", "guidance")  # tasks that a sampler can enter
@@ -134,11 +134,17 @@ def add(rows: Path, name: str, sources: Mapping[str, Source], command: str, fact
 
 
 def add_sampler(rows: Path, name: str, tasks: Sequence[str]) -> None:
-    add(rows, name, dict.fromkeys(tasks, by_sampler(name)), f"{COMMAND} sampler={name}")
+    add(rows, name, dict.fromkeys(tasks, by_sampler(name)), f"{_command_with_files('sampler', name)} sampler={name}")
 
 
 def add_method(rows: Path, name: str) -> None:
-    add(rows, name, {"posterior": by_method(name)}, f"{COMMAND} method={name}")
+    command = f"{_command_with_files('posterior sampler', name)} method={name}"
+    add(rows, name, {"posterior": by_method(name)}, command)
+
+
+def _command_with_files(kind: str, name: str) -> str:
+    """The command, with the files that include= named where one of them has added this row."""
+    return f"{COMMAND} {include_word(FILES)}" if is_added(kind, name) else COMMAND
 
 
 def add_submission(rows: Path, options: Mapping[str, str]) -> None:

@@ -323,13 +323,14 @@ python benchmarks/board.py sampler=adams tasks=samplers
 python benchmarks/board.py method=mmps
 ```
 
-A sampler of your own comes from a file ([plug-ins](plugins.md)). A file beside the repository needs no fork:
+`include=` adds a sampler or a method from a file of yours ([plug-ins](plugins.md)). `out=` names another folder for
+rows and page. Copy `benchmarks/board_rows` to that folder first, and your entry is ranked among all others:
 
 ```bash
-python benchmarks/board.py include=my_ideas.py sampler=euler_sigma tasks=samplers out=outputs/board
+python benchmarks/board.py include=my_ideas.py sampler=euler_sigma tasks=samplers out=outputs/rows
 ```
 
-`benchmarks/board_with_diffusers.py` is an example of files: it makes them with the scheduler of another library.
+`benchmarks/board_with_diffusers.py` is an example: it makes the files with the scheduler of another library.
 
 **All of moonwalk** is measured by the next commands; the second one measures the training again.
 

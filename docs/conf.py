@@ -107,6 +107,8 @@ html_theme = "pydata_sphinx_theme"
 html_title = "moonwalk"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+# These pages belong to no section, so that the list of its pages would be empty.
+html_sidebars = {page: [] for page in (root_doc, *BAR[1:]) if page not in HEADS}
 html_copy_source = False
 highlight_language = "none"  # of blocks that name no language, such as tables
 html_math_renderer = "svg"

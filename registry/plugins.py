@@ -332,6 +332,8 @@ def register_callback(name: str, fn: Callable[..., Any] | None = None, *, help: 
 
 def _added(kind: str, name: str, fn: Any, help: str, row: Callable[..., Any]) -> Any:
     """Add the row `row(code=fn, help=help)`, and return fn; without fn, return a decorator that does so."""
+    if not isinstance(name, str):  # a decorator without parentheses gets the function in place of the name
+        raise _refused(f'a {kind} needs its name in parentheses, such as ("mine"), and not a {type(name).__name__}')
     if fn is None:
         return lambda fn: _added(kind, name, fn, help, row)
     place = _place()

@@ -60,6 +60,15 @@ def test_every_page_stands_in_the_navigation():
     assert set(NAMES) <= listed
 
 
+def test_only_pages_without_a_section_have_no_list_of_its_pages():
+    without = set(settings().html_sidebars)
+    assert {"README", "docs/board", "CHANGELOG", "CONTRIBUTING"} <= without
+    for head in settings().HEADS:
+        for _, name in settings().LISTED.findall((ROOT / f"{head}.md").read_text()):
+            path = (ROOT / head).parent / name
+            assert str(path.resolve().relative_to(ROOT)) not in {*without}, name
+
+
 def test_the_folders_that_are_not_read_are_all_but_those_with_pages():
     left = {path.name for path in ROOT.iterdir()} - set(settings().exclude_patterns)
     assert left == {Path(name).parts[0] for name in NAMES if "/" in name} | {f"{n}.md" for n in NAMES if "/" not in n}

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, command, succeeded, without_torch
+from conftest import ROOT, command, started, succeeded, without_torch
 
 from benchmarks import board_check, board_tasks
 from benchmarks.board import PAGE, ROWS
@@ -39,6 +39,20 @@ def cell_of(label):
 
 
 # ---------------------------------------------------------------- tasks
+
+
+@pytest.mark.slow
+def test_the_command_of_an_added_sampler_names_its_file(tmp_path):
+    lines = [
+        "from registry import register_sampler",
+        "from samplers.ancestral import ddim",
+        'register_sampler("mine", ddim)',
+    ]
+    (tmp_path / "mine.py").write_text("\n".join(lines))
+    line = "benchmarks/board.py include=mine.py sampler=mine tasks=few_steps out=rows"
+    succeeded(line, tmp_path, started)
+    again = read_rows(tmp_path / "rows")[0]["tasks"]["few_steps"]["command"]
+    assert again == "python benchmarks/board.py include=mine.py sampler=mine tasks=few_steps"
 
 
 def test_the_tasks_are_those_of_the_command_line():

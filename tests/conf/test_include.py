@@ -110,6 +110,8 @@ def test_a_script_takes_include_beside_its_own_arguments(folder):
     assert done.returncode == 0 and done.stdout.startswith("included\nusage: scripts/share.py")
     done = started("loss/plot.py --include mine.py nothing", folder)
     assert (done.stdout, done.stderr) == ("included\n", "error: there is no loss to plot at nothing\n")
+    done = started("benchmarks/board.py include=mine.py sampler=none", folder)
+    assert (done.stdout, done.stderr[:32]) == ("included\n", "error: sampler 'none' is unknown")
 
 
 def test_the_environment_names_files_where_the_command_line_does_not(folder):
@@ -204,6 +206,8 @@ def test_the_cell_of_a_notebook_may_be_run_again(capsys):
     ("call", "sentence"),
     [
         ("register_sampler('a b', print)", "'a b' is no name for a sampler: use letters, digits and _"),
+        ("register_sampler(print)", 'a sampler needs its name in parentheses, such as ("mine"), and not a builtin_'),
+        ("@register_points\ndef mine(): ...", 'a point set needs its name in parentheses, such as ("mine"), and not a'),
         ("register_sampler('', print)", "'' is no name for a sampler: use letters, digits and _"),
         (
             "register_sampler('a', print, spacing='fun')",
