@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -111,13 +112,17 @@ def register_sampler(
         noisy: whether it adds fresh noise.
 
     Raises:
-        RegistrationError: the name is taken or no name, or there is no such spacing.
+        RegistrationError: the name is taken or no name, there is no such spacing, a number of evaluations is none, or
+            fn takes other arguments.
     """
     if spacing not in SPACINGS:
         raise _refused(f"the sampler {name} wants an unknown spacing {spacing}: choose one of {', '.join(SPACINGS)}")
-    row = partial(
-        SamplerRow, evaluations=evaluations, spacing=spacing, evaluations_per_step=evaluations_per_step, noisy=noisy
-    )
+    _check_counts("sampler", name, evaluations=evaluations, evaluations_per_step=evaluations_per_step)
+
+    def row(fn: Callable[..., Any], help: str) -> SamplerRow:
+        _check_takes("sampler", name, fn, "denoise, scheduler, x_T, *, timesteps, generator")
+        return SamplerRow(fn, help, evaluations, spacing, evaluations_per_step=evaluations_per_step, noisy=noisy)
+
     return _added("sampler", name, fn, help, row)
 
 
@@ -258,6 +263,7 @@ def register_metric(name: str, fn: Callable[..., Any] | None = None, *, help: st
     Raises:
         RegistrationError: the name is taken.
     """
+    _check_counts("metric", name, most=most)
     return _added("metric", name, fn, help, partial(MetricRow, most=most))
 
 
@@ -298,16 +304,23 @@ def register_posterior(
         if chosen is not None and chosen not in TABLES[kind]:
             known = ", ".join(TABLES[kind])
             raise _refused(f"the posterior sampler {name} wants an unknown {kind} {chosen}: choose one of {known}")
-    row = partial(
-        MethodRow,
-        steps=steps,
-        spacing=spacing,
-        evaluations=evaluations,
-        sampler=sampler,
-        eta=eta,
-        weighted=weighted,
-        for_images=for_images,
-    )
+    _check_counts("posterior sampler", name, steps=steps, evaluations=evaluations)
+
+    def row(fn: Callable[..., Any], help: str) -> MethodRow:
+        if sampler is None:
+            _check_takes("posterior sampler", name, fn, "denoise, scheduler, x_T, observation, *, timesteps, generator")
+        return MethodRow(
+            fn,
+            help,
+            steps=steps,
+            sampler=sampler,
+            spacing=spacing,
+            evaluations=evaluations,
+            eta=eta,
+            weighted=weighted,
+            for_images=for_images,
+        )
+
     return _added("posterior sampler", name, fn, help, row)
 
 
@@ -348,6 +361,25 @@ def _added(kind: str, name: str, fn: Any, help: str, row: Callable[..., Any]) ->
     TABLES[kind][name] = row(fn, help=help or _first_line(fn, place))
     ADDED[kind, name] = place
     return fn
+
+
+def _check_counts(kind: str, name: str, **counts: int | None) -> None:
+    for option, count in counts.items():
+        is_count = isinstance(count, int) and not isinstance(count, bool) and count > 0
+        if count is not None and not is_count:
+            raise _refused(f"the {kind} {name} has {option}={count!r}: it must be a whole number above 0")
+
+
+def _check_takes(kind: str, name: str, fn: Callable[..., Any], arguments: str) -> None:
+    """Refuse a function that cannot be called with these arguments, such as "x, *, t"."""
+    positional, _, keywords = arguments.partition(", *, ")
+    try:
+        signature(fn).bind(*positional.split(", "), **dict.fromkeys(keywords.split(", ")))
+    except TypeError as error:
+        reason = f"its function must take ({arguments})"
+        raise _refused(f"the {kind} {name} cannot be added: {reason}; {error}") from None
+    except ValueError:  # a function of C whose arguments are unknown
+        return
 
 
 def _options_of(kind: str, name: str, fn: Callable[..., Any], given: int) -> Any:

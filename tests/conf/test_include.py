@@ -197,8 +197,9 @@ def test_a_name_is_taken_by_another_file_too(capsys):
 
 def test_the_cell_of_a_notebook_may_be_run_again(capsys):
     for number in (1, 2):
-        exec(f"from registry import register_sampler\nregister_sampler('mine', {number})", {"__name__": "__main__"})
-    assert SAMPLERS["mine"].code == 2
+        cell = f"from registry import register_sampler\nregister_sampler('mine', lambda *x, **y: {number})"
+        exec(cell, {"__name__": "__main__"})
+    assert SAMPLERS["mine"].code() == 2
     assert "already a sampler mine" in refusal(SAMPLER, capsys)
 
 
@@ -213,6 +214,18 @@ def test_the_cell_of_a_notebook_may_be_run_again(capsys):
             "register_sampler('a', print, spacing='fun')",
             "the sampler a wants an unknown spacing fun: choose one of even, ",
         ),
+        (
+            "register_sampler('a', lambda denoise, scheduler, x_T, timesteps: 0)",
+            "the sampler a cannot be added: its function must take (denoise, scheduler, x_T, *, timesteps, generator)",
+        ),
+        ("register_sampler('a', 3)", "the sampler a cannot be added: its function must take (denoise, "),
+        (
+            "register_posterior('a', lambda denoise, scheduler, x_T, *, timesteps, generator: 0)",
+            "the posterior sampler a cannot be added: its function must take (denoise, scheduler, x_T, observation, ",
+        ),
+        ("register_sampler('a', print, evaluations='25')", "the sampler a has evaluations='25': it must be a whole "),
+        ("register_posterior('a', print, steps=0)", "the posterior sampler a has steps=0: it must be a whole number "),
+        ("register_metric('a', print, most=1.5)", "the metric a has most=1.5: it must be a whole number above 0"),
         ("register_posterior('a', print, sampler='fun')", "the posterior sampler a wants an unknown sampler fun: "),
         ("register_loss_weight('a', print, quantity='fun')", "the loss weight a is of an unknown target fun: "),
         ("register_points('a', lambda n: 0)", "the point set a cannot be added: its option n needs a default that is "),
