@@ -43,11 +43,11 @@ from viz.colours import CLASSES
 # %% [markdown]
 # ## Only options change
 #
-# `learn` contains the main calls of `train.py`, which are the same for points and images. Only the
-# options differ. Only the network has to know the shape of the data.
+# `learn` contains the main calls of `train.py`, for points and for images. Only options differ.
 
 # %%
-BOTH = {"num_timesteps": 1000, "beta_start": None, "beta_end": None, "label_dropout": 0.1, "t_power": 1.0}
+BOTH = {"num_timesteps": 1000, "beta_start": None, "beta_end": None}
+BOTH |= {"label_dropout": 0.1, "t_power": 1.0, "batches": "shuffled"}
 MLP = {"name": "mlp", "hidden": 96, "layers": 4, "frequencies": 3, "prediction": "v"}
 UNET = {"name": "unet_small", "channels": [32, 64], "blocks": 1, "patch": 1, "prediction": "v"}
 OPTIONS = {  # of moons, of digits

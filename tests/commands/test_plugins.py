@@ -421,17 +421,15 @@ def test_an_evaluation_has_a_row_of_an_added_metric(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
-def test_a_sweep_by_presets_has_an_added_sampler(launcher, folder):
+def test_a_sweep_by_presets_has_an_added_sampler(folder):
     """The processes of joblib know the file by the environment."""
-    if launcher == "joblib":
-        pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     line = (
         "inference.py -m include=my_ideas.py --config-dir presets experiment=euler_sigma,ddim checkpoint=runs/mine"
-        f" num_samples=50 rerun=false hydra/launcher={launcher} hydra.sweep.dir=swept_{launcher}"
+        " num_samples=50 rerun=false hydra/launcher=joblib hydra.sweep.dir=swept"
     )
-    succeeded(line, folder, run=started if launcher == "joblib" else command)
-    one, other = (np.load(folder / f"swept_{launcher}/{i}/samples.npy") for i in range(2))
+    succeeded(line, folder, run=started)
+    one, other = (np.load(folder / f"swept/{i}/samples.npy") for i in range(2))
     assert one.shape == other.shape == (50, 2) and not np.array_equal(one, other)
 
 

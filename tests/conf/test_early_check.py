@@ -30,7 +30,7 @@ def test_a_program_answers_help_without_torch(program, capsys):
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_program_has_the_parser_that_is_checked_early(program):
-    folder = "loss" if program in ("plot", "report") else "scripts"
+    folder = {"plot": "loss", "report": "loss", "board": "benchmarks"}.get(program, "scripts")
     assert f"script_parsers.{program}().parse_args()" in (ROOT / folder / f"{program}.py").read_text()
 
 
