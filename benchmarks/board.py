@@ -51,7 +51,7 @@ from benchmarks.board_tasks import TASKS
 from benchmarks.record import yardstick
 from conf import script_parsers
 from conf.include import FILES
-from conf.messages import in_one_line
+from conf.messages import last_words
 from registry.plugins import include_word, is_added
 from registry.posterior_rows import METHODS
 from runtime.progress import steady_bar
@@ -223,4 +223,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError) as error:
-        sys.exit(f"error: {in_one_line(error)}")
+        sys.exit(last_words(error))

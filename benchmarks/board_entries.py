@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +23,7 @@ from benchmarks.board_tasks import (
     start,
     training_points,
 )
-from benchmarks.record import yardstick
+from benchmarks.record import run_script, yardstick
 from diffusion import Denoiser, Prediction
 from metrics.sampler_comparison import make_plan
 from pipeline import Pipeline
@@ -203,10 +200,7 @@ def _trained(folder: str, *options: str) -> tuple[Path, Cost]:
 
 def _run(script: str, *words: str) -> None:
     """Run one of our commands to its end. Raises ValueError with what it says if it fails."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / script), *words], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
+    done = run_script(script, *words)
     if done.returncode:
         raise ValueError(f"{script} failed: {done.stderr.strip()}")
 

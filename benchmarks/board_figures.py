@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.board_tasks import DISTANCE, TASKS, VERSION, Cell, columns_of
+from benchmarks.board_tasks import TASKS, VERSION, Cell, columns_of
 from metrics.binned_kl import REGIONS, Divergence, highest_mean, mean_p
+from metrics.exact_truth import DISTANCE
 from metrics.significance import STRAY_SHARE, Evidence, strays
 from metrics.table import LEVEL
 from runtime.atomic_file import atomic_file

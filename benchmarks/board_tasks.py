@@ -18,7 +18,8 @@ from torch import Tensor
 from dataset import Normaliser, exact_parts, make_dataset
 from diffusion import Denoiser, Prediction, exact_denoiser
 from metrics.binned_kl import Floor, Partition, fit_partition
-from metrics.distances import METRICS, Draw, compute_floors, exact_draws
+from metrics.distances import Draw, compute_floors, exact_draws
+from metrics.exact_truth import DISTANCE
 from points.mixture import GaussianMixture, equal_mixture
 from points.tables import coordinate_names
 from runtime.randomness import generator
@@ -30,7 +31,6 @@ VERSION = "v1"
 SCHEDULER = LinearNoiseScheduler(1000)  # of every task with the exact denoiser
 SEED = 1  # of x_T, of fresh noise and of real points
 REFERENCE = 1000  # the index of the real points that make a partition; smaller ones are for distances
-DISTANCE = METRICS[0]  # sliced Wasserstein-1
 TRAINING_POINTS = 200_000
 TRAINING_SEED = 0  # that of train.py
 

@@ -65,13 +65,7 @@ def run(seed: int, options: list[str]) -> Result:
     with tempfile.TemporaryDirectory() as folder:
         run_folder = Path(folder, "run")
         before = yardstick()
-        done = subprocess.run(
-            [sys.executable, "train.py", *options, f"seed={seed}", f"task_name={run_folder}"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
+        done = run_script("train.py", *options, f"seed={seed}", f"task_name={run_folder}")
         if done.returncode:
             sys.exit(done.stderr)
         found = json.loads((run_folder / "metrics.json").read_text())
@@ -84,6 +78,17 @@ def run(seed: int, options: list[str]) -> Result:
         ratio=found["cpu_seconds"] / ((before + after) / 2),
         failed=[name for name, row in figures.items() if not row["passed"]],
         excess=error["value"] / error["floor"] - 1 if error else float("nan"),
+    )
+
+
+def run_script(script: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run one of our commands with one thread to its end, and return what it said."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / script), *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 

@@ -16,6 +16,7 @@ from conf.config import COMMANDS
 from conf.flags import HYDRA_FLAGS
 from conf.groups import GROUPS, unknown_choice
 from conf.help import groups_of
+from registry.plugins import plugin_traceback
 
 # Errors that a user can cause. Any other error is a fault of moonwalk and keeps its traceback.
 EXPECTED = (ValueError, OSError, MemoryError, HydraException, OmegaConfBaseException)
@@ -69,6 +70,11 @@ def sentence(name: str, error: BaseException) -> str:
         several = SEVERAL_VALUES.fullmatch(_first_line(error))
         return _several_values(several[1]) if several else f"{_first_line(error)}; {help}"
     return in_one_line(error)
+
+
+def last_words(error: BaseException) -> str:
+    """What a program without options of Hydra ends with: one line, or the traceback of an error in an included file."""
+    return plugin_traceback(error) or f"error: {in_one_line(error)}"
 
 
 def in_one_line(error: BaseException) -> str:

@@ -27,7 +27,6 @@ BOARD_TASKS = ("samplers", "training", "few_steps", "posterior", "guidance")  # 
 BOARD_OPTIONS = {
     "tasks": f"some of {','.join(BOARD_TASKS)}; default: all that apply",
     "sampler": "a sampler, with the exact denoiser: tasks samplers, few_steps and guidance",
-    "include": "a Python file of yours that adds samplers or posterior methods",
     "method": "a posterior method, with the exact denoiser: task posterior",
     "submit": "a folder of samples, TASK/NAME.npy; needs name=",
     "name": "the name of the submitted entry",

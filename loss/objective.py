@@ -266,13 +266,21 @@ def _split_labels(label: Tensor | None, row_counts: list[int]) -> Sequence[Tenso
 def draw_steps(num_timesteps: int, rows: int, power: float, generator: torch.Generator) -> Tensor:
     """Draw one step t = floor(T u^power) for each row, of shape (rows,), by stratified sampling.
 
-    The interval [0, 1] is cut into as many equal bins as there are rows. Each bin gives one u
-    (Kingma et al. 2021, arXiv 2107.00630, appendix I.1). With power 1 all steps are equally likely.
-    A larger power draws small t more often.
+    Each of as many equal bins as there are rows gives one u (see `one_in_each_bin`). With power 1
+    all steps are equally likely. A larger power draws small t more often.
     """
     within = torch.rand(rows, generator=generator)
-    u = (torch.arange(rows) + within) / rows
-    return steps_at(u, num_timesteps, power)
+    return steps_at(one_in_each_bin(within), num_timesteps, power)
+
+
+def one_in_each_bin(within: Tensor) -> Tensor:
+    """Return the number of each bin from its position there, both of shape (..., B) and in [0, 1).
+
+    The bins are B equal parts of [0, 1] (Kingma et al. 2021, arXiv 2107.00630, appendix I.1).
+    """
+    count = within.shape[-1]
+    bins = torch.arange(count, device=within.device)
+    return (bins + within) / count
 
 
 def steps_at(u: Tensor, num_timesteps: int, power: float) -> Tensor:

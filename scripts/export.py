@@ -17,11 +17,10 @@ from typing import Any
 import torch
 
 from conf import script_parsers
-from conf.messages import in_one_line
+from conf.messages import last_words
 from metrics.results import read_report
 from metrics.table import bounds_text
 from pipeline import Pipeline, pipeline_from_checkpoint
-from registry.plugins import plugin_traceback
 from runtime import checkpoint_file, exported_folder
 from runtime.atomic_file import atomic_file, temporary_path
 
@@ -145,4 +144,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError) as error:
-        sys.exit(plugin_traceback(error) or f"error: {in_one_line(error)}")
+        sys.exit(last_words(error))

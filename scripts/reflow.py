@@ -25,7 +25,7 @@ from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import TensorDataset
 
 from conf import script_parsers
-from conf.messages import in_one_line
+from conf.messages import last_words
 from diffusion import Denoiser, exact_denoiser
 from loader import batches, make_loader
 from loss.objective import training_loss
@@ -35,7 +35,6 @@ from metrics.straightness import straightness
 from pipeline import Pipeline, pipeline_from_checkpoint
 from points.mixture import GaussianMixture
 from registry.data_rows import POINT_SETS
-from registry.plugins import plugin_traceback
 from runtime import checkpoint_file
 from runtime.progress import progress_bar
 from runtime.randomness import generator
@@ -198,4 +197,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError) as error:
-        sys.exit(plugin_traceback(error) or f"error: {in_one_line(error)}")
+        sys.exit(last_words(error))

@@ -16,9 +16,8 @@ from typing import Any
 import torch
 
 from conf import script_parsers
-from conf.messages import in_one_line
+from conf.messages import last_words
 from pipeline import Pipeline, pipeline_from_checkpoint
-from registry.plugins import plugin_traceback
 from runtime import checkpoint_file
 from runtime.atomic_file import atomic_file
 from samplers import sampler_row
@@ -93,4 +92,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, OSError) as error:
-        sys.exit(plugin_traceback(error) or f"error: {in_one_line(error)}")
+        sys.exit(last_words(error))

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from loss.objective import steps_at
+from loss.objective import one_in_each_bin, steps_at
 from pipeline import Pipeline
 from runtime.randomness import generator, integer_seed
 from training.shards import Batch
@@ -67,7 +67,7 @@ class EvenNumbers:
 
 class IndependentNumbers:
     """Random numbers of which eps and drop are independent draws; u has one value in each of
-    batch_size equal bins (Kingma et al. 2021, arXiv 2107.00630, appendix I.1).
+    batch_size equal bins.
     """
 
     def __init__(self, batch_size: int, dims: tuple[int, ...], device: torch.device) -> None:
@@ -81,9 +81,7 @@ class IndependentNumbers:
         within = torch.rand(shape, generator=g, device=self.device)
         eps = torch.randn((*shape, *self.dims), generator=g, device=self.device)
         drop = torch.rand(shape, generator=g, device=self.device)
-
-        bins = torch.arange(self.batch_size, device=self.device)
-        return Drawn((bins + within) / self.batch_size, eps, drop)
+        return Drawn(one_in_each_bin(within), eps, drop)
 
 
 class Noise:

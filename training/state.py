@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from dataset import DataSet, Normaliser, PointSet, even_order_of
-from loader import batch_sampler, batches, make_loader, steps_in_epochs
+from loader import BatchSampler, batches, make_loader, steps_in_epochs
 from loss.moments import LOG_EVERY, Moment
 from loss.objective import loss_weights, reference_batch_size, step_weights, training_loss
 from pipeline import Pipeline, build
@@ -32,7 +33,6 @@ class TrainingState:
     config: the options as a plain dictionary.
     data: what is learnt from.
     unseen: the held-out data, with which the model is evaluated.
-    order: an order of the rows in which neighbours are alike; None where batches are shuffled.
     loader: batches of the data.
     pipeline: the averaged network, which can be sampled.
     learner: the network that is trained, with its optimizers.
@@ -47,7 +47,6 @@ class TrainingState:
     config: dict[str, Any]
     data: DataSet
     unseen: DataSet
-    order: Tensor | None
     loader: DataLoader
     pipeline: Pipeline
     learner: Learner
@@ -106,7 +105,6 @@ class TrainingState:
             config=config,
             data=data,
             unseen=unseen,
-            order=order,
             loader=loader,
             pipeline=pipeline,
             learner=learner,
@@ -131,15 +129,10 @@ class TrainingState:
 
     def rows_of_steps(self, begin: int, end: int) -> Tensor:
         """The numbers of the rows that the optimizer steps from `begin` to `end` learn from."""
-        sampler = batch_sampler(
-            len(self.data),
-            self.config["batch_size"],
-            self.config["seed"],
-            order=self.order,
-            group=self.learner.references,
-        )
+        sampler = copy(self.loader.sampler)  # the loader goes on with its own
+        assert isinstance(sampler, BatchSampler)
         sampler.start = begin
-        return torch.cat([*islice(sampler, end - begin)])
+        return torch.cat([*islice(sampler, end - begin)]).cpu()
 
     def finish_step(self, lr: float, interrupted: bool) -> Moment:
         """Count the optimizer step that has just been taken at the learning rate `lr`."""
